@@ -1,0 +1,63 @@
+# make serve     installs, fetches the default models, opens the chat at a printed address
+# make test      installs what the tests need, a browser included, and runs them
+# make vendor    refreshes the web client's libraries (needs npm)
+
+PYTHON ?= $(shell for name in python3 python3.13 python3.12 python3.11; do $$name -c 'import sys; sys.exit(sys.version_info < (3, 11))' >/dev/null 2>&1 && echo $$name && break; done)
+VENV   := .venv
+BIN    := $(VENV)/bin
+VENDOR := server/web/static/vendor
+ARGS   ?=
+
+.PHONY: serve test lint browser vendor clean
+
+serve: $(VENV)/.installed
+	@$(BIN)/tailor serve $(ARGS)
+
+test: $(VENV)/.installed-dev browser
+	$(BIN)/pytest $(ARGS)
+
+lint: $(VENV)/.installed-dev
+	$(BIN)/ruff check server tests bench
+	$(BIN)/mypy
+	$(BIN)/lint-imports
+
+$(VENV)/bin/pip:
+	@test -n "$(PYTHON)" || { echo "Tailor needs Python 3.11 or newer, and none was found. Try: make PYTHON=/path/to/python3"; exit 1; }
+	$(PYTHON) -m venv $(VENV)
+
+$(VENV)/.installed: $(VENV)/bin/pip pyproject.toml
+	$(BIN)/pip install --disable-pip-version-check -e .
+	@touch $@
+
+$(VENV)/.installed-dev: $(VENV)/bin/pip pyproject.toml
+	$(BIN)/pip install --disable-pip-version-check -q -e '.[dev]'
+	@touch $@ $(VENV)/.installed
+
+# A browser for the tests: any Chromium that is there, else the distribution's, else Playwright's own.
+browser: $(VENV)/.installed-dev
+	@command -v chromium || command -v chromium-browser || command -v google-chrome \
+	|| { command -v apt-get && SUDO=$$([ "$$(id -u)" = 0 ] || echo sudo) \
+	     && $$SUDO apt-get update -q && $$SUDO apt-get install -y -q chromium fonts-noto-cjk; } \
+	|| $(BIN)/playwright install --with-deps chromium
+
+vendor: ## Fetch the web client's libraries again, byte for byte (needs npm); versions and sums: vendor/README.md
+	@set -e; tmp=$$(mktemp -d); trap 'rm -rf "$$tmp"' EXIT; \
+	take() { package=$$1; folder=$(VENDOR)/$$2; sum=$$3; shift 3; \
+	  file=$$(cd $$tmp && npm pack --silent $$package); \
+	  echo "$$sum  $$tmp/$$file" | sha256sum --check --quiet; \
+	  rm -rf $$tmp/package; tar xzf $$tmp/$$file -C $$tmp; mkdir -p $$folder; \
+	  for path in "$$@"; do cp $$tmp/package/$$path $$folder/; done; echo "$$package"; }; \
+	take preact@11.2.0 preact@11.2.0 3c4456766bd32b6b534d52bf4e9c2a29b33e7eedf6e96ed479300ba1a7888ebf \
+	  dist/preact.mjs hooks/dist/hooks.mjs LICENSE; \
+	take htm@3.1.1 htm@3.1.1 2425b9bee11409177bcabc7f32e319926fc6690c1701c0b257c88bdff2d5ba90 dist/htm.mjs LICENSE; \
+	take @preact/signals@2.11.4 preact-signals@2.11.4 \
+	  66ea8221dd8aaa0da2365d49c3f116b071d56cfb63b2e16c072c6b4e08a928b7 dist/signals.mjs LICENSE; \
+	take @preact/signals-core@1.14.5 preact-signals-core@1.14.5 \
+	  94c421ac996214c94f532fb4c43d8ede048a16df0cd9538ffb965174dbe8daba dist/signals-core.mjs LICENSE; \
+	take marked@18.2.1 marked@18.2.1 \
+	  d66c5213fc203466186060105b01f51896764ba64b3797d2620d02e28e34b8ca lib/marked.esm.js LICENSE; \
+	take dompurify@3.4.18 dompurify@3.4.18 \
+	  8b86f79c6481fec23dd81d4de32179422668912ed033c0c47e786a6e70cb3379 dist/purify.es.mjs LICENSE LICENSE-MPL
+
+clean:
+	rm -rf $(VENV) build dist *.egg-info

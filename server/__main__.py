@@ -1,0 +1,5 @@
+"""`python -m server` is `tailor`."""
+
+from server.cli import main
+
+main()

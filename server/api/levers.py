@@ -1,0 +1,155 @@
+"""The four levers as users change them: domains, knowledge, memory, adapters."""
+
+from __future__ import annotations
+
+import asyncio
+from dataclasses import asdict
+from pathlib import Path
+from typing import Annotated, Any
+
+from fastapi import APIRouter, File, UploadFile
+from pydantic import BaseModel, ConfigDict
+
+from server.api.protocol import Changed
+from server.api.services import Admin, CurrentUser, Held
+from server.errors import InvalidInput, TailorError, TooLarge
+from server.types import MemoryKind
+
+router = APIRouter()
+
+
+# ── prompts ──────────────────────────────────────────────────────────────────────────────────────
+
+
+@router.get("/api/domains")
+async def domains(held: Held, user: CurrentUser) -> dict[str, Any]:
+    found = await asyncio.to_thread(held.library.domains)
+    return {
+        "domains": [
+            {
+                "name": domain.name,
+                "title": domain.title,
+                "description": domain.description,
+                "adapter": domain.adapter,
+                "knowledge": domain.knowledge,
+                "memory": domain.memory,
+                "reasoning": domain.reasoning,
+                "output": domain.output is not None,
+                "examples": len(domain.examples),
+            }
+            for domain in found
+        ],
+        "problems": [{"file": p.file, "line": p.line, "reason": p.reason} for p in held.library.problems()],
+        "default": held.settings.prompts.default_domain,
+    }
+
+
+# ── knowledge ────────────────────────────────────────────────────────────────────────────────────
+
+
+@router.get("/api/knowledge")
+async def knowledge(held: Held, user: CurrentUser) -> dict[str, Any]:
+    return asdict(await asyncio.to_thread(held.knowledge.status))
+
+
+@router.post("/api/knowledge/{folder}")
+async def upload(folder: str, files: Annotated[list[UploadFile], File()], held: Held, user: Admin) -> dict[str, Any]:
+    """Each file stands alone: one that is refused does not stop the others."""
+    limit = held.settings.server.max_upload_bytes
+    results: list[dict[str, Any]] = []
+    for file in files:
+        name = file.filename or ""
+        try:
+            data = await file.read(limit + 1)
+            if len(data) > limit:
+                raise TooLarge(f"'{name}' has more than {limit:,} bytes; split it, or raise server.max_upload_bytes")
+            results.append(asdict(await asyncio.to_thread(held.knowledge.save, folder, name, data)))
+        except TailorError as error:
+            results.append({"name": name, "error": {"code": error.code, "message": str(error)}})
+    return {"files": results}
+
+
+@router.delete("/api/knowledge/{folder}/{file:path}", status_code=204)
+async def delete_file(folder: str, file: str, held: Held, user: Admin) -> None:
+    await asyncio.to_thread(held.knowledge.delete, folder, file)
+
+
+# ── memory ───────────────────────────────────────────────────────────────────────────────────────
+
+
+class NewMemory(BaseModel):
+    model_config = ConfigDict(extra="forbid")
+    text: str
+    kind: MemoryKind = MemoryKind.FACT
+
+
+class MemoryText(BaseModel):
+    model_config = ConfigDict(extra="forbid")
+    text: str
+
+
+@router.get("/api/memories")
+async def memories(held: Held, user: CurrentUser) -> dict[str, Any]:
+    found = await asyncio.to_thread(held.memory.of(user.user_id).list)
+    return {"memories": [asdict(memory) for memory in found]}
+
+
+@router.post("/api/memories", status_code=201)
+async def add_memory(body: NewMemory, held: Held, user: CurrentUser) -> dict[str, Any]:
+    return asdict(await asyncio.to_thread(held.memory.of(user.user_id).add, body.text, kind=body.kind))
+
+
+@router.patch("/api/memories/{memory_id}")
+async def edit_memory(memory_id: int, body: MemoryText, held: Held, user: CurrentUser) -> dict[str, Any]:
+    return asdict(await asyncio.to_thread(held.memory.of(user.user_id).edit, memory_id, body.text))
+
+
+@router.delete("/api/memories/{memory_id}", status_code=204)
+async def delete_memory(memory_id: int, held: Held, user: CurrentUser) -> None:
+    await asyncio.to_thread(held.memory.of(user.user_id).delete, memory_id)
+
+
+# ── adapters ─────────────────────────────────────────────────────────────────────────────────────
+
+
+class LoadAdapter(BaseModel):
+    """vLLM's request body."""
+
+    lora_name: str
+    lora_path: str | None = None
+
+
+class UnloadAdapter(BaseModel):
+    lora_name: str
+
+
+@router.get("/api/adapters")
+async def adapters(held: Held, user: CurrentUser) -> dict[str, Any]:
+    found = await asyncio.to_thread(held.engine.adapters)
+    return {"adapters": [asdict(adapter) for adapter in found], "max_loras": held.settings.engine.max_loras}
+
+
+@router.post("/v1/load_lora_adapter")
+async def load_adapter(body: LoadAdapter, held: Held, user: Admin) -> dict[str, Any]:
+    name = body.lora_name
+    if body.lora_path is not None:
+        name = _versioned(name, Path(body.lora_path), held.settings.paths.adapters)
+    adapter = await held.engine.load_adapter(name)
+    held.hub.announce(Changed("adapters"))
+    return {"message": f"Success: LoRA adapter '{body.lora_name}' added successfully.", "adapter": asdict(adapter)}
+
+
+@router.post("/v1/unload_lora_adapter")
+async def unload_adapter(body: UnloadAdapter, held: Held, user: Admin) -> dict[str, Any]:
+    await held.engine.unload_adapter(body.lora_name)
+    held.hub.announce(Changed("adapters"))
+    return {"message": f"Success: LoRA adapter '{body.lora_name}' removed successfully."}
+
+
+def _versioned(name: str, path: Path, root: Path) -> str:
+    """`name@version` for a path to a version folder; only folders of that adapter are served."""
+    resolved = (root / path).resolve()
+    bare = name.partition("@")[0]
+    if resolved.parent != (root / bare).resolve():
+        raise InvalidInput(f"lora_path must be a version folder of '{bare}', such as {bare}/1; it is '{path}'")
+    return f"{bare}@{resolved.name}"

@@ -1,0 +1,300 @@
+"""`/v1`: the routes OpenAI's clients call. Calls are stateless: no conversation is stored, no memory written."""
+
+from __future__ import annotations
+
+import asyncio
+import base64
+import json
+import logging
+import time
+import uuid
+from collections.abc import AsyncIterator
+from contextlib import aclosing
+from dataclasses import asdict, dataclass, field, replace
+from typing import Any, Literal
+
+from fastapi import APIRouter
+from fastapi.responses import JSONResponse, Response, StreamingResponse
+from pydantic import BaseModel
+
+from server.api.errors import openai_shape, status_of
+from server.api.openai_request import BASE, ChatRequest, Plan, plan
+from server.api.services import CurrentUser, Held, Services
+from server.chat import Finished, Piece, WithoutAdapter, find_citations, numbered
+from server.errors import InvalidInput, TailorError
+from server.types import AdapterState, PromptBundle, TokenLogprob, Usage
+
+log = logging.getLogger("tailor.api")
+router = APIRouter(prefix="/v1")
+
+MAX_EMBEDDINGS = 2048
+FINISH = {"stop": "stop", "length": "length", "cancelled": "stop"}
+
+
+@router.get("/models")
+async def models(held: Held, user: CurrentUser) -> dict[str, Any]:
+    domains = await asyncio.to_thread(held.library.domains)
+    adapters = [a.name for a in held.engine.adapters() if a.state is not AdapterState.INVALID]
+    owned = {BASE: "model", **dict.fromkeys(adapters, "adapter"), **{domain.name: "domain" for domain in domains}}
+    return {
+        "object": "list",
+        "data": [
+            {"id": name, "object": "model", "created": 0, "owned_by": f"tailor-{kind}"} for name, kind in owned.items()
+        ],
+    }
+
+
+@router.post("/chat/completions")
+async def chat_completions(body: ChatRequest, held: Held, user: CurrentUser) -> Response:
+    planned = await plan(body, held, user.user_id)
+    reply = _Reply(body.model, planned, body.logprobs)
+    runs = [_run(held, _nth(planned, n)) for n in range(body.n)]
+    if body.stream:
+        usage = body.stream_options is not None and body.stream_options.include_usage
+        return await _streamed(reply, runs, include_usage=usage)
+    choices = await asyncio.gather(*(_collect(run) for run in runs))
+    return JSONResponse(reply.whole(choices))
+
+
+def _nth(planned: Plan, n: int) -> Plan:
+    """The n-th of several answers: a given seed moves on, so that they differ."""
+    if n == 0:
+        return planned
+    if planned.bare is not None and planned.bare.sampling.seed is not None:
+        sampling = replace(planned.bare.sampling, seed=planned.bare.sampling.seed + n)
+        return replace(planned, bare=replace(planned.bare, sampling=sampling))
+    turn = planned.turn
+    if turn is not None and turn.sampling is not None and turn.sampling.seed is not None:
+        return replace(planned, turn=replace(turn, sampling=replace(turn.sampling, seed=turn.sampling.seed + n)))
+    return planned
+
+
+Step = PromptBundle | WithoutAdapter | Piece | Finished
+
+
+async def _run(held: Services, planned: Plan) -> AsyncIterator[Step]:
+    if planned.turn is not None:
+        steps: Any = held.pipeline.run(planned.turn)
+    else:
+        steps = held.pipeline.generate(planned.bare)  # type: ignore[arg-type]  # a plan has one of the two
+    async with aclosing(steps):
+        async for step in steps:
+            if isinstance(step, Step):
+                yield step
+
+
+@dataclass
+class _Choice:
+    text: str = ""
+    reasoning: str = ""
+    logprobs: list[TokenLogprob] = field(default_factory=list)
+    bundle: PromptBundle | None = None
+    notice: str = ""
+    finished: Finished | None = None
+
+    def take(self, step: Step) -> None:
+        if isinstance(step, PromptBundle):
+            self.bundle = step
+        elif isinstance(step, WithoutAdapter):
+            self.notice = step.reason
+        elif isinstance(step, Piece):
+            self.text += step.answer
+            self.reasoning += step.reasoning
+            self.logprobs += step.logprobs
+        else:
+            self.finished = step
+
+
+async def _collect(run: AsyncIterator[Step]) -> _Choice:
+    choice = _Choice()
+    async for step in run:
+        choice.take(step)
+    return choice
+
+
+class _Reply:
+    """Builds OpenAI's objects for one request."""
+
+    def __init__(self, model: str, planned: Plan, logprobs: bool) -> None:
+        self._head = {"id": f"chatcmpl-{uuid.uuid4().hex}", "created": int(time.time()), "model": model}
+        self._planned = planned
+        self._logprobs = logprobs
+
+    def whole(self, choices: list[_Choice]) -> dict[str, Any]:
+        body = {
+            **self._head,
+            "object": "chat.completion",
+            "choices": [
+                {
+                    "index": index,
+                    "message": {
+                        "role": "assistant",
+                        "content": choice.text,
+                        **({"reasoning_content": choice.reasoning} if choice.reasoning else {}),
+                    },
+                    "finish_reason": FINISH[choice.finished.reason] if choice.finished else "stop",
+                    "logprobs": self.logprobs(choice.logprobs),
+                }
+                for index, choice in enumerate(choices)
+            ],
+            "usage": usage_of([choice.finished.usage for choice in choices if choice.finished]),
+        }
+        return body | self.extras(choices[0])
+
+    def chunk(
+        self, index: int, delta: dict[str, str], finish: str | None, piece: Piece | None = None
+    ) -> dict[str, Any]:
+        logprobs = self.logprobs(list(piece.logprobs)) if piece else None
+        choice = {"index": index, "delta": delta, "finish_reason": finish, "logprobs": logprobs}
+        return {**self._head, "object": "chat.completion.chunk", "choices": [choice]}
+
+    def usage_chunk(self, usages: list[Usage]) -> dict[str, Any]:
+        return {**self._head, "object": "chat.completion.chunk", "choices": [], "usage": usage_of(usages)}
+
+    def logprobs(self, tokens: list[TokenLogprob]) -> dict[str, Any] | None:
+        if not self._logprobs:
+            return None
+        return {
+            "content": [
+                {
+                    **_logprob(token.token, token.logprob),
+                    "top_logprobs": [_logprob(text, value) for text, value in token.top],
+                }
+                for token in tokens
+            ]
+        }
+
+    def extras(self, choice: _Choice) -> dict[str, Any]:
+        """What the domain did, beside OpenAI's own fields."""
+        if self._planned.domain is None or choice.bundle is None:
+            return {}
+        passages = choice.bundle.context.passages
+        citations, invalid = find_citations(choice.text, passages)
+        return {
+            "tailor": {
+                "domain": self._planned.domain,
+                "route": asdict(self._planned.route) if self._planned.route else None,
+                "notice": choice.notice,
+                "passages": [asdict(passage) for passage in numbered(passages)],
+                "citations": [asdict(citation) for citation in citations],
+                "invalid_citations": invalid,
+            }
+        }
+
+
+def _logprob(token: str, value: float) -> dict[str, Any]:
+    return {"token": token, "logprob": value, "bytes": list(token.encode())}
+
+
+def usage_of(usages: list[Usage]) -> dict[str, Any]:
+    prompt = max((usage.prompt_tokens for usage in usages), default=0)
+    completion = sum(usage.completion_tokens for usage in usages)
+    cached = max((usage.cached_tokens for usage in usages), default=0)
+    return {
+        "prompt_tokens": prompt,
+        "completion_tokens": completion,
+        "total_tokens": prompt + completion,
+        "prompt_tokens_details": {"cached_tokens": cached},
+    }
+
+
+async def _streamed(reply: _Reply, runs: list[AsyncIterator[Step]], *, include_usage: bool) -> Response:
+    """Server-sent events. The first step is awaited here, so that an error before any text keeps its status."""
+    queue: asyncio.Queue[tuple[int, Step | Exception]] = asyncio.Queue()
+
+    async def pump(index: int, run: AsyncIterator[Step]) -> None:
+        try:
+            async for step in run:
+                queue.put_nowait((index, step))
+        except Exception as error:  # noqa: BLE001  # handed to the reader, which tells the client
+            queue.put_nowait((index, error))
+
+    tasks = [asyncio.create_task(pump(index, run)) for index, run in enumerate(runs)]
+    held: list[tuple[int, Step]] = []
+    while True:
+        index, step = await queue.get()
+        if isinstance(step, Exception):
+            for task in tasks:
+                task.cancel()
+            raise step
+        held.append((index, step))
+        if not isinstance(step, PromptBundle | WithoutAdapter):
+            break
+
+    async def events() -> AsyncIterator[str]:
+        choices = [_Choice() for _ in runs]
+        try:
+            for number in range(len(runs)):
+                yield _sse(reply.chunk(number, {"role": "assistant", "content": ""}, None))
+            while any(choice.finished is None for choice in choices):
+                index, step = held.pop(0) if held else await queue.get()
+                if isinstance(step, Exception):
+                    yield _sse(_stream_error(step))
+                    return
+                choices[index].take(step)
+                for chunk in _chunks(reply, index, step):
+                    yield _sse(chunk)
+            extras = reply.extras(choices[0])
+            if extras:
+                yield _sse(reply.usage_chunk([]) | {"usage": None} | extras)
+            if include_usage:
+                yield _sse(reply.usage_chunk([choice.finished.usage for choice in choices if choice.finished]))
+            yield "data: [DONE]\n\n"
+        finally:
+            for task in tasks:
+                task.cancel()
+
+    return StreamingResponse(events(), media_type="text/event-stream", headers={"cache-control": "no-cache"})
+
+
+def _chunks(reply: _Reply, index: int, step: Step) -> list[dict[str, Any]]:
+    if isinstance(step, Finished):
+        return [reply.chunk(index, {}, FINISH[step.reason])]
+    if not isinstance(step, Piece) or not (step.answer or step.reasoning):
+        return []
+    delta = {"content": step.answer} if step.answer else {}
+    if step.reasoning:
+        delta["reasoning_content"] = step.reasoning
+    return [reply.chunk(index, delta, None, step)]
+
+
+def _stream_error(error: Exception) -> dict[str, object]:
+    if isinstance(error, TailorError):
+        return openai_shape(str(error), error.code, status_of(error))
+    log.error("a streamed completion failed", exc_info=error)
+    return openai_shape("the server made a mistake; its log has the details", "internal", 500)
+
+
+def _sse(body: dict[str, Any]) -> str:
+    return f"data: {json.dumps(body, ensure_ascii=False)}\n\n"
+
+
+class EmbeddingRequest(BaseModel):
+    input: str | list[str]
+    model: str = ""
+    encoding_format: Literal["float", "base64"] = "float"
+    dimensions: int | None = None
+
+
+@router.post("/embeddings")
+async def embeddings(body: EmbeddingRequest, held: Held, user: CurrentUser) -> dict[str, Any]:
+    texts = [body.input] if isinstance(body.input, str) else body.input
+    if not texts or len(texts) > MAX_EMBEDDINGS or any(not text.strip() for text in texts):
+        raise InvalidInput(f"input: give 1 to {MAX_EMBEDDINGS} texts, none of them empty")
+    if body.dimensions not in (None, held.embedder.dimension):
+        raise InvalidInput(f"dimensions: this embedder has {held.embedder.dimension}; leave the field out")
+    vectors = await asyncio.to_thread(held.embedder.embed, texts)
+    tokens = await asyncio.to_thread(lambda: sum(held.embedder.count(text) for text in texts))
+
+    def encoded(index: int) -> list[float] | str:
+        vector = vectors[index].astype("<f4")
+        if body.encoding_format == "base64":
+            return base64.b64encode(vector.tobytes()).decode()
+        return [float(value) for value in vector]
+
+    return {
+        "object": "list",
+        "model": held.settings.embedding.name,
+        "data": [{"object": "embedding", "index": i, "embedding": encoded(i)} for i in range(len(texts))],
+        "usage": {"prompt_tokens": tokens, "total_tokens": tokens},
+    }

@@ -1,0 +1,82 @@
+"""What routes may use, built once by `server/app.py`, and who is calling.
+
+`CurrentUser` and `Admin` are the only ways a route learns a user id: from the session, never from the request's
+own fields.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from dataclasses import dataclass
+from typing import Annotated
+
+from fastapi import Depends
+from starlette.requests import HTTPConnection
+
+from server.api.accounts import Account, Accounts
+from server.api.hub import Hub
+from server.chat import ChatService, TurnPipeline
+from server.config import Settings
+from server.engine import Engine
+from server.errors import Forbidden, Unauthorized
+from server.memory import MemoryStore
+from server.model_router import ModelRouter
+from server.prompting import PromptLibrary
+from server.retrieval import KnowledgeBase
+from server.types import Embedder, UserId
+
+COOKIE = "tailor_session"
+LOCAL = Account(UserId("local"), "local", True)
+
+
+@dataclass(frozen=True)
+class Services:
+    settings: Settings
+    engine: Engine
+    embedder: Embedder
+    library: PromptLibrary
+    router: ModelRouter
+    knowledge: KnowledgeBase
+    memory: MemoryStore
+    chat: ChatService
+    pipeline: TurnPipeline
+    accounts: Accounts
+    hub: Hub
+    login_needed: bool
+    version: str
+
+
+def services(connection: HTTPConnection) -> Services:
+    held = connection.app.state.services
+    assert isinstance(held, Services)  # narrows a type that create_app sets
+    return held
+
+
+async def find_user(connection: HTTPConnection) -> Account | None:
+    """The caller by session cookie or API key; `local` where no login is needed; else None."""
+    held = services(connection)
+    if not held.login_needed:
+        return LOCAL
+    scheme, _, key = connection.headers.get("authorization", "").partition(" ")
+    if scheme.lower() == "bearer" and key:
+        return await asyncio.to_thread(held.accounts.by_api_key, key.strip())
+    token = connection.cookies.get(COOKIE)
+    return await asyncio.to_thread(held.accounts.session, token) if token else None
+
+
+async def _current_user(connection: HTTPConnection) -> Account:
+    user = await find_user(connection)
+    if user is None:
+        raise Unauthorized("log in first, or send 'Authorization: Bearer <API key>'")
+    return user
+
+
+async def _admin(user: Annotated[Account, Depends(_current_user)]) -> Account:
+    if not user.admin:
+        raise Forbidden("only an administrator may change knowledge and adapters")
+    return user
+
+
+CurrentUser = Annotated[Account, Depends(_current_user)]
+Admin = Annotated[Account, Depends(_admin)]
+Held = Annotated[Services, Depends(services)]

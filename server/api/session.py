@@ -1,0 +1,71 @@
+"""Who is calling, logging in and out, and whether the server is well."""
+
+from __future__ import annotations
+
+import asyncio
+from typing import Any
+
+from fastapi import APIRouter, Request, Response
+from fastapi.responses import JSONResponse
+from pydantic import BaseModel, ConfigDict
+
+from server.api.accounts import Account
+from server.api.services import COOKIE, Held, Services, find_user
+
+router = APIRouter()
+
+
+class Login(BaseModel):
+    model_config = ConfigDict(extra="forbid")
+    name: str
+    password: str
+
+
+@router.get("/health")
+async def health(held: Held) -> Response:
+    state = held.engine.health()
+    body = {"ok": state.ok, "running": state.running, "waiting": state.waiting, "reason": state.reason}
+    return JSONResponse(body, 200 if state.ok else 503)
+
+
+@router.get("/api/session")
+async def session(request: Request, held: Held) -> dict[str, Any]:
+    user = await find_user(request)
+    return describe(held, user)
+
+
+@router.post("/api/login")
+async def login(body: Login, request: Request, response: Response, held: Held) -> dict[str, Any]:
+    days = held.settings.server.session_days
+    opened = await asyncio.to_thread(held.accounts.login, body.name, body.password, days=days)
+    response.set_cookie(
+        COOKIE,
+        opened.token,
+        max_age=int(days * 86400),
+        httponly=True,
+        samesite="strict",
+        secure=request.url.scheme == "https",
+    )
+    return describe(held, opened.account)
+
+
+@router.post("/api/logout", status_code=204)
+async def logout(request: Request, response: Response, held: Held) -> None:
+    token = request.cookies.get(COOKIE)
+    if token:
+        await asyncio.to_thread(held.accounts.logout, token)
+    response.delete_cookie(COOKIE)
+
+
+def describe(held: Services, user: Account | None) -> dict[str, Any]:
+    """What a client must know before it draws; the model only for those who may use it."""
+    server = held.settings.server
+    return {
+        "user": {"id": user.user_id, "name": user.name, "admin": user.admin} if user else None,
+        "login_needed": held.login_needed,
+        "version": held.version,
+        "model": held.engine.model if user else None,
+        "default_domain": held.settings.prompts.default_domain,
+        "max_message_bytes": server.max_message_bytes,
+        "max_upload_bytes": server.max_upload_bytes,
+    }

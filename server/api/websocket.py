@@ -1,0 +1,158 @@
+"""`/ws`: reads the client's frames, starts or follows turns, and sends their events.
+
+A connection owns no turn: when it closes, turns go on. One queue orders all that is sent, so that a slow
+client delays only itself.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+
+from fastapi import APIRouter, WebSocket, WebSocketDisconnect
+
+from server.api.accounts import Account
+from server.api.protocol import (
+    Changed,
+    FrameError,
+    Hello,
+    Regenerate,
+    Resume,
+    Send,
+    ServerFrame,
+    Stop,
+    UserInfo,
+    dump_frame,
+    parse_frame,
+)
+from server.api.security import origin_allowed
+from server.api.services import Services, find_user, services
+from server.chat import Keep
+from server.errors import TailorError, TooLarge
+
+log = logging.getLogger("tailor.api")
+router = APIRouter()
+
+POLICY_VIOLATION = 1008
+RECHECK_SECONDS = 60.0  # how long a revoked session keeps an open connection
+
+
+@router.websocket("/ws")
+async def chat_socket(socket: WebSocket) -> None:
+    held = services(socket)
+    user = await find_user(socket)
+    if not origin_allowed(socket, held.settings.server.allowed_origins):
+        await socket.close(POLICY_VIOLATION, "this origin is not allowed; add it to server.allowed_origins")
+        return
+    if user is None:
+        await socket.close(POLICY_VIOLATION, "log in first")
+        return
+    await socket.accept()
+    await _Connection(socket, held, user).serve()
+
+
+class _Connection:
+    def __init__(self, socket: WebSocket, held: Services, user: Account) -> None:
+        self._socket = socket
+        self._held = held
+        self._user = user
+        self._outbox: asyncio.Queue[ServerFrame] = asyncio.Queue()
+        self._followers: dict[str, asyncio.Task[None]] = {}
+
+    async def serve(self) -> None:
+        leave = self._held.hub.join(self._user.user_id, self._notify)
+        user = UserInfo(self._user.user_id, self._user.name, self._user.admin)
+        self._outbox.put_nowait(
+            Hello(user, self._held.version, self._held.engine.model, self._held.settings.prompts.default_domain)
+        )
+        helpers = [asyncio.create_task(self._write()), asyncio.create_task(self._watch_session())]
+        try:
+            await self._read()
+        except WebSocketDisconnect:
+            pass  # the usual end
+        finally:
+            leave()
+            for task in (*helpers, *self._followers.values()):
+                task.cancel()
+
+    def _notify(self, change: Changed) -> None:
+        self._outbox.put_nowait(change)
+
+    async def _write(self) -> None:
+        try:
+            while True:
+                await self._socket.send_text(dump_frame(await self._outbox.get()))
+        except (WebSocketDisconnect, RuntimeError):
+            return  # the client is gone; the reader ends the connection
+
+    async def _watch_session(self) -> None:
+        """A session that is revoked or expires loses its open connections too."""
+        while True:
+            await asyncio.sleep(RECHECK_SECONDS)
+            if await find_user(self._socket) is None:
+                await self._socket.close(POLICY_VIOLATION, "the session ended; log in again")
+                return
+
+    async def _read(self) -> None:
+        limit = self._held.settings.server.max_message_bytes
+        while True:
+            message = await self._socket.receive()
+            if message["type"] == "websocket.disconnect":
+                return
+            data: str | bytes = message.get("text") or message.get("bytes") or ""
+            request_id = None
+            try:
+                size = len(data) if isinstance(data, bytes) else len(data.encode(errors="surrogatepass"))
+                if size > limit:
+                    raise TooLarge(f"the message has {size:,} bytes; at most {limit:,} are taken. Send a file instead")
+                frame = parse_frame(data)
+                request_id = getattr(frame, "request_id", None)
+                await self._handle(frame)
+            except TailorError as error:
+                self._outbox.put_nowait(FrameError(error.code, str(error), request_id))
+            except Exception:  # outermost edge of a frame: the connection and its other turns go on
+                log.exception("a frame failed")
+                self._outbox.put_nowait(
+                    FrameError("internal", "the server made a mistake; its log has the details", request_id)
+                )
+
+    async def _handle(self, frame: Send | Regenerate | Stop | Resume) -> None:
+        chat, user = self._held.chat, self._user.user_id
+        match frame:
+            case Send():
+                stream = await chat.send(
+                    user,
+                    frame.text,
+                    conversation_id=frame.conversation_id,
+                    parent_id=frame.parent_id,
+                    domain=frame.domain if "domain" in frame.model_fields_set else Keep.DOMAIN,
+                    request_id=frame.request_id,
+                )
+                self._follow(stream.message_id, 0)
+            case Regenerate():
+                stream = await chat.regenerate(
+                    user,
+                    frame.message_id,
+                    domain=frame.domain if "domain" in frame.model_fields_set else Keep.DOMAIN,
+                    request_id=frame.request_id,
+                )
+                self._follow(stream.message_id, 0)
+            case Stop():
+                await chat.stop(user, frame.message_id)
+            case Resume():
+                chat.follow(user, frame.message_id)  # refuses here what is not this user's
+                self._follow(frame.message_id, frame.after_seq)
+
+    def _follow(self, message_id: str, after_seq: int) -> None:
+        """One follower an answer: a second resume replaces the first."""
+        held = self._followers.pop(message_id, None)
+        if held is not None:
+            held.cancel()
+        task = asyncio.create_task(self._pump(message_id, after_seq))
+        self._followers[message_id] = task
+
+    async def _pump(self, message_id: str, after_seq: int) -> None:
+        stream = self._held.chat.follow(self._user.user_id, message_id)
+        async for event in stream.follow(after_seq):
+            self._outbox.put_nowait(event)
+        self._followers.pop(message_id, None)

@@ -1,0 +1,186 @@
+"""The only builder: `create_app` makes every part once, wires them, and starts and stops them in order."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import AsyncIterator, Callable
+from contextlib import AsyncExitStack, asynccontextmanager, suppress
+from dataclasses import dataclass
+from importlib.metadata import version
+from os import PathLike
+from pathlib import Path
+from typing import Any
+
+from fastapi import FastAPI
+from fastapi.responses import HTMLResponse, Response
+from fastapi.staticfiles import StaticFiles
+from watchfiles import awatch
+
+from server.api import conversations, errors, levers, openai, session, websocket
+from server.api.accounts import Accounts
+from server.api.hub import Hub
+from server.api.protocol import Changed
+from server.api.security import Guard, content_security_policy
+from server.api.services import Services
+from server.chat import ChatService, ConversationStore, Parts, TurnPipeline
+from server.config import LOOPBACK, Settings
+from server.database import Database
+from server.embedding import SentenceEmbedder
+from server.engine import AdapterCatalogue, Engine, LocalEngine
+from server.memory import MemoryStore
+from server.model_router import ModelRouter
+from server.model_store import ModelStore
+from server.prompting import PromptLibrary
+from server.retrieval import KnowledgeBase
+from server.types import Embedder
+from server.web import STATIC
+
+log = logging.getLogger("tailor.app")
+
+ADMIN = "admin"  # the account that server.password opens
+
+
+def build_engine(settings: Settings, report: Callable[[str], None] | None = None) -> LocalEngine:
+    """The local engine on the configured model, which is fetched first if it is the default. Not started."""
+    path = ModelStore(settings.paths.data / "models", report=report).chat_model(settings.model.name)
+    return LocalEngine(path, settings.engine, settings.model, AdapterCatalogue(settings.paths.adapters))
+
+
+def build_embedder(settings: Settings, report: Callable[[str], None] | None = None) -> Embedder:
+    path = ModelStore(settings.paths.data / "models", report=report).embedder(settings.embedding.name)
+    return SentenceEmbedder(path)
+
+
+def create_app(
+    settings: Settings,
+    *,
+    engine: Engine | None = None,
+    embedder: Embedder | None = None,
+    report: Callable[[str], None] | None = None,
+) -> FastAPI:
+    """The application for one workspace. Without `engine` and `embedder` the configured models are used;
+    the default ones are fetched now, if they are not there yet, and `report` hears of it.
+
+    Raises ConfigError, ModelError.
+    """
+    for folder in (settings.paths.prompts, settings.paths.knowledge, settings.paths.adapters):
+        folder.mkdir(parents=True, exist_ok=True)
+    engine = engine or build_engine(settings, report)
+    embedder = embedder or build_embedder(settings, report)
+    built = _Built(settings, engine, embedder)
+    app = FastAPI(
+        title="Tailor", version=built.services.version, lifespan=built.lifespan, docs_url=None, redoc_url=None
+    )
+    app.state.services = built.services
+    for router in (session.router, conversations.router, levers.router, openai.router, websocket.router):
+        app.include_router(router)
+    errors.install(app)
+    index = (STATIC / "index.html").read_text(encoding="utf-8")
+
+    @app.get("/", response_class=HTMLResponse)
+    async def client() -> HTMLResponse:
+        return HTMLResponse(index, headers={"cache-control": "no-cache"})
+
+    app.mount("/static", _ClientFiles(directory=STATIC))
+    app.add_middleware(
+        Guard,
+        settings=settings.server,
+        login_needed=built.services.login_needed,
+        policy=content_security_policy(index),
+    )
+    return app
+
+
+class _ClientFiles(StaticFiles):
+    """The web client: asked for again at each load, so that an upgrade never mixes old and new modules;
+    the vendored libraries carry their version in their path and stay."""
+
+    def file_response(self, full_path: str | PathLike[str], *args: Any, **options: Any) -> Response:
+        response = super().file_response(full_path, *args, **options)
+        kept = "vendor" in Path(full_path).parts
+        response.headers["cache-control"] = "public, max-age=31536000, immutable" if kept else "no-cache"
+        return response
+
+
+@dataclass
+class _Built:
+    """The parts of one application and their life."""
+
+    settings: Settings
+    engine: Engine
+    embedder: Embedder
+
+    def __post_init__(self) -> None:
+        settings, engine, embedder = self.settings, self.engine, self.embedder
+        self.database = Database(settings.paths.data / "tailor.db")
+        accounts = Accounts(self.database)
+        memory = MemoryStore(self.database, embedder, settings.memory)
+        library = PromptLibrary(settings.paths.prompts, settings.prompts.default_domain)
+        router = ModelRouter(embedder, settings.router, settings.prompts.default_domain)
+        knowledge = KnowledgeBase(settings.paths.knowledge, settings.paths.data / "index", embedder, settings.retrieval)
+        pipeline = TurnPipeline(engine, settings.prompts)
+        store = ConversationStore(self.database)
+        parts = Parts(engine, pipeline, library, router, knowledge, memory, store)
+        chat = ChatService(parts, keep_streams=settings.server.stream_keep_seconds)
+        self.services = Services(
+            settings=settings,
+            engine=engine,
+            embedder=embedder,
+            library=library,
+            router=router,
+            knowledge=knowledge,
+            memory=memory,
+            chat=chat,
+            pipeline=pipeline,
+            accounts=accounts,
+            hub=Hub(),
+            login_needed=_login_needed(settings, accounts),
+            version=version("tailor-chat"),
+        )
+
+    @asynccontextmanager
+    async def lifespan(self, app: FastAPI) -> AsyncIterator[None]:
+        held = self.services
+        async with AsyncExitStack() as stack:
+            stack.callback(self.database.close)
+            held.hub.bind(asyncio.get_running_loop())
+            await held.engine.start()
+            stack.push_async_callback(held.engine.close)
+            held.knowledge.subscribe(lambda: held.hub.announce(Changed("knowledge")))
+            await held.knowledge.start()
+            stack.push_async_callback(held.knowledge.close)
+            held.chat.subscribe(lambda user: held.hub.announce(Changed("conversations"), user))
+            await held.chat.start()
+            stack.push_async_callback(held.chat.close)
+            for watch in (self._watch_adapters(), self._watch_prompts()):
+                task = asyncio.create_task(watch)
+                stack.push_async_callback(_cancelled, task)
+            yield
+
+    async def _watch_adapters(self) -> None:
+        """A version folder that appears is loaded; one that goes, leaves."""
+        held = self.services
+        await held.engine.refresh_adapters()
+        async for _ in awatch(self.settings.paths.adapters, recursive=True):
+            await held.engine.refresh_adapters()
+            held.hub.announce(Changed("adapters"))
+
+    async def _watch_prompts(self) -> None:
+        """Prompts are read anew when they are used; this only tells open pages."""
+        async for _ in awatch(self.settings.paths.prompts, recursive=False):
+            self.services.hub.announce(Changed("domains"))
+
+
+async def _cancelled(task: asyncio.Task[None]) -> None:
+    task.cancel()
+    with suppress(asyncio.CancelledError):
+        await task
+
+
+def _login_needed(settings: Settings, accounts: Accounts) -> bool:
+    """With a password set, or accounts made; the password is the one of the account `admin`."""
+    password = settings.server.password.get_secret_value()
+    if password:
+        accounts.ensure(ADMIN, password, admin=True)
+    return settings.server.host not in LOOPBACK or bool(accounts.list())

@@ -1,0 +1,200 @@
+"""What a turn tells those who watch it, in the order it happens.
+
+Frozen dataclasses whose `type` names them on the wire; `server/api/protocol.py` joins them to the
+client's messages. Each event of a turn carries `message_id` (the answer it belongs to) and `seq`,
+which counts from 1 without gaps, so that a client that lost its connection can ask for the rest.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Literal
+
+from server.types import Memory, Passage, RouteDecision, SectionName, Usage
+
+
+@dataclass(frozen=True, slots=True)
+class Started:
+    """The user's message is stored and an answer is on its way."""
+
+    message_id: str
+    seq: int
+    conversation_id: str
+    user_message_id: str
+    parent_id: str | None  # of the user's message
+    title: str
+    request_id: str
+    type: Literal["started"] = "started"
+
+
+@dataclass(frozen=True, slots=True)
+class Routed:
+    message_id: str
+    seq: int
+    decision: RouteDecision
+    title: str  # of the domain
+    adapter: str | None
+    type: Literal["route"] = "route"
+
+
+@dataclass(frozen=True, slots=True)
+class MemoriesUsed:
+    """The user's memories that this prompt adds to the chat."""
+
+    message_id: str
+    seq: int
+    memories: tuple[Memory, ...]
+    type: Literal["memories"] = "memories"
+
+
+@dataclass(frozen=True, slots=True)
+class NumberedPassage:
+    n: int
+    passage: Passage
+    place: str
+
+
+@dataclass(frozen=True, slots=True)
+class EvidenceFound:
+    """What the model was given to answer from; empty when nothing matched. `dropped` did not fit."""
+
+    message_id: str
+    seq: int
+    passages: tuple[NumberedPassage, ...]
+    folders: tuple[str, ...]
+    generation: int
+    dropped: int
+    type: Literal["evidence"] = "evidence"
+
+
+@dataclass(frozen=True, slots=True)
+class SectionSize:
+    name: SectionName
+    tokens: int
+
+
+@dataclass(frozen=True, slots=True)
+class PromptComposed:
+    """The prompt's size by section; its text is at /api/messages/{id}/prompt."""
+
+    message_id: str
+    seq: int
+    sections: tuple[SectionSize, ...]
+    tokens: int
+    context_length: int
+    trimmed_turns: int
+    trimmed_evidence: int
+    type: Literal["prompt"] = "prompt"
+
+
+@dataclass(frozen=True, slots=True)
+class Noticed:
+    """Something the user should know of this answer, such as an adapter that could not be used."""
+
+    message_id: str
+    seq: int
+    text: str
+    type: Literal["notice"] = "notice"
+
+
+@dataclass(frozen=True, slots=True)
+class InQueue:
+    message_id: str
+    seq: int
+    position: int
+    type: Literal["queued"] = "queued"
+
+
+@dataclass(frozen=True, slots=True)
+class ReasoningDelta:
+    message_id: str
+    seq: int
+    text: str
+    type: Literal["reasoning"] = "reasoning"
+
+
+@dataclass(frozen=True, slots=True)
+class AnswerDelta:
+    message_id: str
+    seq: int
+    text: str
+    type: Literal["token"] = "token"
+
+
+@dataclass(frozen=True, slots=True)
+class Citation:
+    """`[n]` in the answer, and the passage it points to."""
+
+    n: int
+    passage_id: str
+
+
+@dataclass(frozen=True, slots=True)
+class Cited:
+    """Citations of the finished answer. `invalid` numbers point to no passage."""
+
+    message_id: str
+    seq: int
+    citations: tuple[Citation, ...]
+    invalid: tuple[int, ...]
+    type: Literal["citations"] = "citations"
+
+
+@dataclass(frozen=True, slots=True)
+class Done:
+    """The answer is complete and stored."""
+
+    message_id: str
+    seq: int
+    finish_reason: Literal["stop", "length", "cancelled"]
+    usage: Usage
+    tokens_per_second: float
+    type: Literal["done"] = "done"
+
+
+@dataclass(frozen=True, slots=True)
+class MemorySaved:
+    """Comes after `done`: what was kept from the user's message."""
+
+    message_id: str
+    seq: int
+    memories: tuple[Memory, ...]
+    type: Literal["memory_saved"] = "memory_saved"
+
+
+@dataclass(frozen=True, slots=True)
+class Failed:
+    """The turn ended without an answer; the user's message is kept."""
+
+    message_id: str
+    seq: int
+    code: str
+    message: str
+    type: Literal["error"] = "error"
+
+
+@dataclass(frozen=True, slots=True)
+class Closed:
+    """Nothing more comes for this answer."""
+
+    message_id: str
+    seq: int
+    type: Literal["closed"] = "closed"
+
+
+TurnEvent = (
+    Started
+    | Routed
+    | MemoriesUsed
+    | EvidenceFound
+    | PromptComposed
+    | Noticed
+    | InQueue
+    | ReasoningDelta
+    | AnswerDelta
+    | Cited
+    | Done
+    | MemorySaved
+    | Failed
+    | Closed
+)

@@ -1,0 +1,196 @@
+"""Chats as users see them: send, regenerate, stop, follow; and their conversations.
+
+Starts each turn as a task that outlives its caller. Every call names the user, and an id of another
+user's is not found. Lives on the event loop.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import Callable
+from enum import Enum
+
+from server.chat.conversations import Conversation, ConversationStore, PromptRecord, Status, StoredMessage
+from server.chat.events import Started
+from server.chat.runner import Parts, TurnRunner
+from server.chat.streams import StreamRegistry, TurnStream
+from server.errors import Conflict, InvalidInput
+from server.types import UserId
+
+log = logging.getLogger("tailor.chat")
+
+NEWEST = "newest"  # parent_id: after the newest message of the conversation
+
+
+class Keep(Enum):
+    """Stands for "as the conversation has it", where None means "auto"."""
+
+    DOMAIN = "domain"
+
+
+CLOSE_SECONDS = 5.0
+
+
+class ChatService:
+    def __init__(self, parts: Parts, *, keep_streams: float) -> None:
+        self._parts = parts
+        self._streams = StreamRegistry(keep_streams)
+        self._running: dict[str, tuple[asyncio.Task[None], TurnRunner]] = {}
+        self._on_change: list[Callable[[UserId], None]] = []
+
+    @property
+    def store(self) -> ConversationStore:
+        return self._parts.store
+
+    def subscribe(self, callback: Callable[[UserId], None]) -> None:
+        """`callback(user)` whenever that user's list of conversations changed; on the event loop."""
+        self._on_change.append(callback)
+
+    async def start(self) -> None:
+        left = await asyncio.to_thread(self.store.mark_interrupted)
+        if left:
+            log.warning("%d answers were cut off when the server last ended", left)
+
+    async def close(self) -> None:
+        """Stops what runs and keeps what there is of it."""
+        for task, runner in self._running.values():
+            runner.stop_status = Status.INTERRUPTED
+            task.cancel()
+        if self._running:
+            await asyncio.wait([task for task, _ in self._running.values()], timeout=CLOSE_SECONDS)
+
+    async def send(
+        self,
+        user: UserId,
+        text: str,
+        *,
+        conversation_id: str | None = None,
+        parent_id: str | None = NEWEST,
+        domain: str | Keep | None = Keep.DOMAIN,
+        request_id: str = "",
+    ) -> TurnStream:
+        """Stores the question and starts its answer. `domain` is remembered as the conversation's choice.
+
+        Raises InvalidInput (empty text, a parent that is no answer), NotFound.
+        """
+        _check_text(text)
+        self._check_domain(domain)
+        store = self.store
+        if conversation_id is None:
+            conversation = await asyncio.to_thread(store.create, user, text)
+            parent_id = None
+        else:
+            conversation = await asyncio.to_thread(store.get, user, conversation_id)
+            if parent_id == NEWEST:
+                parent_id = await asyncio.to_thread(store.newest, user, conversation_id)
+            elif parent_id is not None:
+                parent = await asyncio.to_thread(store.message, user, parent_id)
+                if parent.conversation_id != conversation_id:
+                    raise InvalidInput(f"message '{parent_id}' is not in conversation '{conversation_id}'")
+        conversation = await self._choose(user, conversation, domain)
+        question = await asyncio.to_thread(store.add_question, user, conversation.id, parent_id, text)
+        return await self._answer(user, conversation, question, request_id)
+
+    async def regenerate(
+        self, user: UserId, message_id: str, *, domain: str | Keep | None = Keep.DOMAIN, request_id: str = ""
+    ) -> TurnStream:
+        """Another answer beside `message_id`; given a question, an answer to it."""
+        self._check_domain(domain)
+        message = await asyncio.to_thread(self.store.message, user, message_id)
+        if message.role != "user":
+            if message.status is Status.STREAMING:
+                raise Conflict("this answer is still being written; stop it first")
+            message = await asyncio.to_thread(self.store.message, user, message.parent_id or "")
+        conversation = await asyncio.to_thread(self.store.get, user, message.conversation_id)
+        conversation = await self._choose(user, conversation, domain)
+        return await self._answer(user, conversation, message, request_id)
+
+    async def stop(self, user: UserId, message_id: str) -> None:
+        """Frees the model before its next step. What was written is kept."""
+        message = await asyncio.to_thread(self.store.message, user, message_id)
+        held = self._running.get(message_id)
+        if held is None or held[1].answered:
+            raise Conflict(f"answer '{message_id}' is not running; it is {message.status.value}")
+        held[0].cancel()
+
+    def follow(self, user: UserId, message_id: str) -> TurnStream:
+        return self._streams.get(user, message_id)
+
+    async def choose_domain(self, user: UserId, conversation_id: str, domain: str | None) -> Conversation:
+        """Raises NotFound for a domain that is not there."""
+        self._check_domain(domain)
+        changed = await asyncio.to_thread(self.store.choose_domain, user, conversation_id, domain)
+        self._tell(user)
+        return changed
+
+    async def rename(self, user: UserId, conversation_id: str, title: str) -> Conversation:
+        changed = await asyncio.to_thread(self.store.rename, user, conversation_id, title)
+        self._tell(user)
+        return changed
+
+    async def delete(self, user: UserId, conversation_id: str) -> None:
+        """With all its messages; answers that run are stopped first."""
+        for message in await asyncio.to_thread(self.store.messages, user, conversation_id):
+            held = self._running.get(message.id)
+            if held is not None:
+                held[0].cancel()
+                await asyncio.wait([held[0]])
+        await asyncio.to_thread(self.store.delete, user, conversation_id)
+        self._tell(user)
+
+    async def conversation(self, user: UserId, conversation_id: str) -> tuple[Conversation, tuple[StoredMessage, ...]]:
+        conversation = await asyncio.to_thread(self.store.get, user, conversation_id)
+        return conversation, await asyncio.to_thread(self.store.messages, user, conversation_id)
+
+    async def prompt(self, user: UserId, message_id: str) -> tuple[StoredMessage, PromptRecord]:
+        message = await asyncio.to_thread(self.store.message, user, message_id)
+        return message, await asyncio.to_thread(self.store.prompt, user, message_id)
+
+    def _check_domain(self, domain: str | Keep | None) -> None:
+        if isinstance(domain, str):
+            self._parts.library.get(domain)
+
+    async def _choose(self, user: UserId, conversation: Conversation, domain: str | Keep | None) -> Conversation:
+        if isinstance(domain, Keep) or domain == conversation.domain:
+            return conversation
+        return await asyncio.to_thread(self.store.choose_domain, user, conversation.id, domain)
+
+    async def _answer(
+        self, user: UserId, conversation: Conversation, question: StoredMessage, request_id: str
+    ) -> TurnStream:
+        answer = await asyncio.to_thread(self.store.add_answer, user, conversation.id, question.id)
+        stream = self._streams.open(user, answer.id)
+        stream.publish(
+            Started,
+            conversation_id=conversation.id,
+            user_message_id=question.id,
+            parent_id=question.parent_id,
+            title=conversation.title,
+            request_id=request_id,
+        )
+        runner = TurnRunner(self._parts, user, conversation, question, answer, stream)
+        task = asyncio.create_task(runner.run(), name=f"turn-{answer.id}")
+        self._running[answer.id] = (task, runner)
+        task.add_done_callback(lambda _: self._ended(user, answer.id))
+        self._tell(user)
+        return stream
+
+    def _ended(self, user: UserId, message_id: str) -> None:
+        self._running.pop(message_id, None)
+        self._tell(user)
+
+    def _tell(self, user: UserId) -> None:
+        for callback in self._on_change:
+            callback(user)
+
+
+def _check_text(text: str) -> None:
+    if not text.strip():
+        raise InvalidInput("the message is empty; write something")
+    try:
+        text.encode()
+    except UnicodeEncodeError as error:
+        raise InvalidInput("the message is not valid Unicode (a lone surrogate); send UTF-8 text") from error
+    if "\0" in text:
+        raise InvalidInput("the message holds a NUL character; remove it")

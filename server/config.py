@@ -1,0 +1,217 @@
+"""Settings: where each default stands, once, and where a value may come from.
+
+Sources in rising order: the defaults here, `tailor.toml`, the environment (`TAILOR_SECTION_KEY`),
+command-line flags. An unknown key or a bad value is refused with its name and its source; a section's
+model is frozen, so a part can hold it and never see it change.
+"""
+
+from __future__ import annotations
+
+import difflib
+import os
+import tomllib
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+from pydantic import BaseModel, ConfigDict, Field, SecretStr, ValidationError
+
+from server.errors import ConfigError
+
+DEFAULT_CHAT_MODEL = "smollm2-135m-instruct"
+DEFAULT_CHAT_MODEL_HUB_ID = "HuggingFaceTB/SmolLM2-135M-Instruct"  # what adapters call it
+DEFAULT_EMBEDDER = "all-minilm-l6-v2"
+LOOPBACK = ("127.0.0.1", "localhost", "::1")
+
+
+class Section(BaseModel):
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+
+class ServerSettings(Section):
+    host: str = "127.0.0.1"
+    port: int = Field(default=8321, ge=0, le=65535)
+    password: SecretStr = SecretStr("")  # needed when host is not loopback
+    allowed_origins: tuple[str, ...] = ()  # besides the server's own address
+    session_days: float = Field(default=30, gt=0)
+    max_message_bytes: int = Field(default=256 * 1024, ge=1024)
+    max_upload_bytes: int = Field(default=32 * 1024 * 1024, ge=1024)
+    stream_keep_seconds: float = Field(default=600, ge=0)  # a finished answer's events stay resumable
+
+
+class PathSettings(Section):
+    """Folders of the workspace; relative ones are taken from the folder of `tailor.toml`."""
+
+    prompts: Path = Path("prompts")
+    knowledge: Path = Path("knowledge")
+    adapters: Path = Path("adapters")
+    data: Path = Path("data")
+
+
+class ModelSettings(Section):
+    name: str = DEFAULT_CHAT_MODEL  # the default, a hub id, or a folder
+    device: Literal["auto", "cpu", "cuda"] = "auto"
+    dtype: Literal["auto", "float32", "bfloat16", "float16"] = "auto"
+    context_length: int = Field(default=0, ge=0)  # 0: what the model was made for
+
+
+class EngineSettings(Section):
+    max_batch: int = Field(default=16, ge=1)  # rows that generate together
+    max_waiting: int = Field(default=256, ge=0)  # over it: "busy"
+    max_per_user: int = Field(default=64, ge=1)  # running and waiting rows of one user
+    prefill_tokens: int = Field(default=256, ge=16)  # prompt tokens computed in one step
+    kv_bytes: int = Field(default=2 * 1024**3, ge=1024**2)
+    max_loras: int = Field(default=8, ge=1)
+    max_lora_rank: int = Field(default=64, ge=1)
+
+
+class EmbeddingSettings(Section):
+    name: str = DEFAULT_EMBEDDER  # the default, a hub id, or a folder
+
+
+class RetrievalSettings(Section):
+    passages: int = Field(default=4, ge=1)  # most passages given to the model
+    chunk_tokens: int = Field(default=160, ge=32)  # in the embedder's tokens
+    min_similarity: float = Field(default=0.4, ge=-1, le=1)  # evidence gate, dense
+    min_coverage: float = Field(default=0.5, ge=0, le=1)  # evidence gate, lexical
+    dense_weight: float = Field(default=0.4, ge=0, le=1)  # the rest is lexical
+    debounce_ms: int = Field(default=200, ge=0)
+
+
+class MemorySettings(Section):
+    recall: int = Field(default=6, ge=0)  # most memories put into one prompt
+    min_similarity: float = Field(default=0.3, ge=-1, le=1)
+    max_chars: int = Field(default=500, ge=20)  # of one memory
+
+
+class RouterSettings(Section):
+    threshold: float = Field(default=0.33, ge=0, le=1)  # 0.33: tests/test_model_router.py
+
+
+class PromptSettings(Section):
+    evidence_tokens: int = Field(default=1200, ge=64)  # budget of one turn's evidence
+    low_water: float = Field(default=0.6, gt=0, lt=1)  # compaction stops at this share of the room
+    default_domain: str = "general"
+
+
+class Settings(Section):
+    server: ServerSettings = ServerSettings()
+    paths: PathSettings = PathSettings()
+    model: ModelSettings = ModelSettings()
+    engine: EngineSettings = EngineSettings()
+    embedding: EmbeddingSettings = EmbeddingSettings()
+    retrieval: RetrievalSettings = RetrievalSettings()
+    memory: MemorySettings = MemorySettings()
+    router: RouterSettings = RouterSettings()
+    prompts: PromptSettings = PromptSettings()
+
+
+@dataclass(frozen=True)
+class _Value:
+    value: Any
+    source: str
+
+
+def load_settings(
+    workspace: Path,
+    *,
+    environ: Mapping[str, str] | None = None,
+    flags: Mapping[str, Any] | None = None,
+) -> Settings:
+    """Settings of the workspace folder. `flags` maps 'section.key' to a value; None values are skipped.
+
+    Raises ConfigError naming every bad key with its source.
+    """
+    values: dict[str, _Value] = {}
+    for source in (
+        _from_toml(workspace / "tailor.toml"),
+        _from_environment(os.environ if environ is None else environ),
+        _from_flags(flags or {}),
+    ):
+        values.update(source)
+    problems = [_unknown(key, held.source) for key, held in values.items() if key not in _KEYS]
+    if problems:
+        raise ConfigError("\n".join(problems))
+    settings = _build(values)
+    _check_exposure(settings)
+    return _anchored(settings, workspace)
+
+
+def _sections() -> dict[str, type[Section]]:
+    return {name: type(field.default) for name, field in Settings.model_fields.items()}
+
+
+_KEYS = {f"{name}.{key}" for name, section in _sections().items() for key in section.model_fields}
+
+
+def _from_toml(path: Path) -> Iterator[tuple[str, _Value]]:
+    if not path.exists():
+        return
+    try:
+        document = tomllib.loads(path.read_text(encoding="utf-8-sig"))  # some editors write a byte order mark
+    except OSError as error:
+        raise ConfigError(f"{path}: cannot be read: {error.strerror}") from error
+    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+        raise ConfigError(f"{path}: not valid TOML: {error}") from error
+    for section, keys in document.items():
+        if not isinstance(keys, dict):
+            raise ConfigError(f"{path}: '{section}' stands outside a section; write it under [section]")
+        for key, value in keys.items():
+            yield f"{section}.{key}", _Value(value, str(path))
+
+
+def _from_environment(environ: Mapping[str, str]) -> Iterator[tuple[str, _Value]]:
+    for name, text in environ.items():
+        if not name.startswith("TAILOR_"):
+            continue
+        section, _, key = name.removeprefix("TAILOR_").lower().partition("_")
+        value: Any = text
+        if f"{section}.{key}" == "server.allowed_origins":
+            value = [origin.strip() for origin in text.split(",") if origin.strip()]
+        yield f"{section}.{key}", _Value(value, f"environment variable {name}")
+
+
+def _from_flags(flags: Mapping[str, Any]) -> Iterator[tuple[str, _Value]]:
+    for key, value in flags.items():
+        if value is not None:
+            yield key, _Value(value, f"flag for {key}")
+
+
+def _unknown(key: str, source: str) -> str:
+    near = difflib.get_close_matches(key, sorted(_KEYS), n=1)
+    hint = f"; did you mean '{near[0]}'?" if near else ""
+    return f"unknown setting '{key}' ({source}){hint}"
+
+
+def _build(values: Mapping[str, _Value]) -> Settings:
+    tree: dict[str, dict[str, Any]] = {}
+    for key, held in values.items():
+        section, _, name = key.partition(".")
+        tree.setdefault(section, {})[name] = held.value
+    try:
+        return Settings.model_validate(tree)
+    except ValidationError as error:
+        lines = []
+        for problem in error.errors():
+            key = ".".join(str(part) for part in problem["loc"][:2])
+            source = values[key].source if key in values else "defaults"
+            lines.append(f"setting '{key}' ({source}): {problem['msg']}")
+        raise ConfigError("\n".join(lines)) from error
+
+
+def _check_exposure(settings: Settings) -> None:
+    server = settings.server
+    if server.host not in LOOPBACK and not server.password.get_secret_value():
+        raise ConfigError(
+            f"server.host is '{server.host}', which others can reach, and server.password is empty: "
+            "set server.password (TAILOR_SERVER_PASSWORD) or use 127.0.0.1"
+        )
+    if "*" in server.allowed_origins:
+        raise ConfigError("server.allowed_origins holds '*': name each origin, such as https://chat.example.org")
+
+
+def _anchored(settings: Settings, workspace: Path) -> Settings:
+    paths = settings.paths
+    anchored = {name: (workspace / getattr(paths, name)).resolve() for name in PathSettings.model_fields}
+    return settings.model_copy(update={"paths": PathSettings(**anchored)})

@@ -1,0 +1,95 @@
+"""The one SQLite file: WAL, foreign keys on, numbered migrations for each part.
+
+A part hands its migrations to `migrate` when it is built. A migration that has landed is never
+edited; the next one is appended. Connections belong to the thread that asked, so `connection()` may
+be called from any thread; a caller on the event loop goes through `asyncio.to_thread`.
+"""
+
+from __future__ import annotations
+
+import re
+import sqlite3
+import threading
+import time
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+
+from sqlite_utils import Database as Connection
+
+BUSY_MS = 10_000
+
+
+class Database:
+    """Opens `path` (its folder is made) once for each thread."""
+
+    def __init__(self, path: Path) -> None:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        self.path = path
+        self._local = threading.local()
+        self._open: list[sqlite3.Connection] = []
+        self._lock = threading.Lock()
+
+    def connection(self) -> Connection:
+        """This thread's sqlite-utils database."""
+        held: Connection | None = getattr(self._local, "connection", None)
+        if held is None:
+            raw = sqlite3.connect(self.path, check_same_thread=False, isolation_level=None)
+            raw.execute("PRAGMA journal_mode = WAL")
+            raw.execute("PRAGMA synchronous = NORMAL")
+            raw.execute("PRAGMA foreign_keys = ON")
+            raw.execute(f"PRAGMA busy_timeout = {BUSY_MS}")
+            held = Connection(raw)
+            self._local.connection = held
+            with self._lock:
+                self._open.append(raw)
+        return held
+
+    @contextmanager
+    def transaction(self) -> Iterator[Connection]:
+        """All or nothing; takes the write lock at once, so that two writers queue instead of failing."""
+        connection = self.connection()
+        connection.conn.execute("BEGIN IMMEDIATE")
+        try:
+            yield connection
+            connection.conn.execute("COMMIT")
+        except BaseException:  # whatever happened, the lock must go
+            if connection.conn.in_transaction:  # a full disk has rolled back already
+                connection.conn.execute("ROLLBACK")
+            raise
+
+    def migrate(self, part: str, migrations: Sequence[str]) -> None:
+        """Runs those SQL scripts of `part` that this file has not seen, in order, each in a transaction."""
+        self.connection().conn.execute(
+            "CREATE TABLE IF NOT EXISTS migrations "
+            "(part TEXT NOT NULL, number INTEGER NOT NULL, applied_at REAL NOT NULL, PRIMARY KEY (part, number))"
+        )
+        for number, script in enumerate(migrations, start=1):
+            with self.transaction() as db:
+                seen = db.conn.execute(
+                    "SELECT 1 FROM migrations WHERE part = ? AND number = ?", (part, number)
+                ).fetchone()
+                if seen:
+                    continue
+                for statement in _statements(script):
+                    db.conn.execute(statement)
+                db.conn.execute("INSERT INTO migrations VALUES (?, ?, ?)", (part, number, time.time()))
+
+    def close(self) -> None:
+        with self._lock:
+            for raw in self._open:
+                raw.close()
+            self._open.clear()
+        self._local = threading.local()
+
+
+def _statements(script: str) -> Iterator[str]:
+    """Splits at the semicolons that end statements, so that `executescript` cannot commit half-way."""
+    held = ""
+    for piece in re.split(r"(?<=;)", script):
+        held += piece
+        if sqlite3.complete_statement(held):
+            yield held
+            held = ""
+    if held.strip():
+        yield held

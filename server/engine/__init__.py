@@ -1,0 +1,9 @@
+"""Generates tokens: one thread owns the model, rows of many users and adapters share each step."""
+
+from server.engine.catalogue import AdapterCatalogue
+from server.engine.fingerprint import model_fingerprint
+from server.engine.local import LocalEngine
+from server.engine.protocol import Engine
+from server.engine.tokenizer import ModelTokenizer
+
+__all__ = ["AdapterCatalogue", "Engine", "LocalEngine", "ModelTokenizer", "model_fingerprint"]

@@ -1,0 +1,228 @@
+"""The engine that runs in this process: asyncio in front, the model's thread behind.
+
+Resolves adapter names, checks requests, and turns a row's events into an async generator.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import itertools
+import logging
+import threading
+import time
+from collections.abc import AsyncGenerator
+from concurrent.futures import Future
+
+from server.config import EngineSettings, ModelSettings
+from server.engine.adapters import AdapterBook
+from server.engine.catalogue import AdapterCatalogue, AdapterFolder
+from server.engine.constraint import GrammarMask
+from server.engine.detokenize import TextStream
+from server.engine.runner import Runner
+from server.engine.runtime import Runtime, build_runtime
+from server.engine.sampling import Sampler, check_sampling
+from server.engine.sequence import Emit, Row
+from server.engine.tokenizer import ModelTokenizer
+from server.errors import AdapterInUse, AdapterInvalid, AdapterNotFound, EngineDown, InvalidInput
+from server.types import (
+    AdapterInfo,
+    EngineHealth,
+    GenerationDone,
+    GenerationEvent,
+    GenerationRequest,
+    ModelCard,
+)
+
+log = logging.getLogger("tailor.engine")
+
+
+class LocalEngine:
+    """Implements `Engine` for any causal language model that transformers loads."""
+
+    def __init__(
+        self, model_path: str, settings: EngineSettings, model_settings: ModelSettings, adapters: AdapterCatalogue
+    ) -> None:
+        self._model_path = model_path
+        self._settings = settings
+        self._model_settings = model_settings
+        self._catalogue = adapters
+        self._thread: threading.Thread | None = None
+        self._runtime: Runtime | None = None
+        self._runner: Runner | None = None
+        self._book: AdapterBook | None = None
+        self._ids = itertools.count(1)
+
+    # ── life ─────────────────────────────────────────────────────────────────────────────────────
+
+    async def start(self) -> None:
+        """Loads the model on the model's thread. Raises ModelError."""
+        ready: Future[Runner] = Future()
+        self._thread = threading.Thread(target=self._live, args=(ready,), name="tailor-model", daemon=True)
+        self._thread.start()
+        self._runner = await asyncio.wrap_future(ready)
+        self._book = AdapterBook(self._catalogue, self._ready().target, self._runner)
+        await asyncio.to_thread(self._book.look)  # what is there now is loaded on first use
+        card = self.model
+        log.debug("%s runs on %s in %s (%s); %s", card.id, card.device, card.dtype, card.reason, card.path)
+
+    async def close(self) -> None:
+        if self._runner is not None and self._thread is not None:
+            self._runner.stop()
+            await asyncio.to_thread(self._thread.join)
+        if self._book is not None:
+            await asyncio.to_thread(self._book.close)
+
+    def _live(self, ready: Future[Runner]) -> None:
+        try:
+            self._runtime = build_runtime(self._model_path, self._settings, self._model_settings)
+            runner = Runner(self._runtime, self._settings)
+        except BaseException as error:  # noqa: BLE001  the thread's outermost edge: start() raises it
+            ready.set_exception(error)
+            return
+        ready.set_result(runner)
+        runner.serve()
+
+    # ── looking ──────────────────────────────────────────────────────────────────────────────────
+
+    @property
+    def tokenizer(self) -> ModelTokenizer:
+        return self._ready().tokenizer
+
+    @property
+    def model(self) -> ModelCard:
+        return self._ready().card
+
+    def health(self) -> EngineHealth:
+        if self._runner is None:
+            return EngineHealth(False, 0, 0, "the model is not loaded yet")
+        return self._runner.health()
+
+    def adapters(self) -> tuple[AdapterInfo, ...]:
+        return self._adapter_book().infos()
+
+    def check_integrity(self) -> None:
+        """Raises ValueError when the engine's books contradict each other."""
+        self._serving().check_integrity()
+
+    # ── generating ───────────────────────────────────────────────────────────────────────────────
+
+    async def generate(self, request: GenerationRequest) -> AsyncGenerator[GenerationEvent, None]:
+        """See `Engine.generate`. `max_tokens` is cut to what the context leaves."""
+        submitted = time.monotonic()
+        runner, runtime = self._serving(), self._ready()
+        self._check(request, runtime)
+        folder = await asyncio.to_thread(self._adapter_book().resolve, request.adapter) if request.adapter else None
+        mask = await asyncio.to_thread(runtime.compiler.mask, request.constraint) if request.constraint else None
+        events: asyncio.Queue[GenerationEvent | Exception] = asyncio.Queue()
+        row = self._row(request, runtime, folder, mask, _emitter(asyncio.get_running_loop(), events), submitted)
+        runner.submit(row)
+        try:
+            while True:
+                event = await events.get()
+                if isinstance(event, Exception):
+                    raise event
+                yield event
+                if isinstance(event, GenerationDone):
+                    return
+        finally:
+            runner.cancel(row)
+
+    def _check(self, request: GenerationRequest, runtime: Runtime) -> None:
+        """Raises InvalidInput."""
+        check_sampling(request.sampling, runtime.vocabulary)
+        prompt, context = request.prompt, runtime.card.context_length
+        if not prompt:
+            raise InvalidInput("the prompt is empty")
+        if len(prompt) >= context:
+            raise InvalidInput(f"the prompt has {len(prompt)} tokens and the context {context}: no room for an answer")
+        if min(prompt) < 0 or max(prompt) >= runtime.vocabulary:
+            raise InvalidInput(f"the prompt holds a token that is not one of 0 to {runtime.vocabulary - 1}")
+
+    def _row(
+        self,
+        request: GenerationRequest,
+        runtime: Runtime,
+        folder: AdapterFolder | None,
+        mask: GrammarMask | None,
+        emit: Emit,
+        submitted: float,
+    ) -> Row:
+        sampling, tokenizer = request.sampling, runtime.tokenizer
+        max_tokens = min(sampling.max_tokens, runtime.card.context_length - len(request.prompt))
+        if mask is not None:
+            mask.budget = max_tokens - 1  # the end of the turn is a token, too
+        return Row(
+            id=next(self._ids),
+            prompt=request.prompt,
+            max_tokens=max_tokens,
+            user=request.user_id,
+            folder=folder,
+            sampler=Sampler(sampling, request.prompt, mask),
+            text=TextStream(tokenizer.decode, (*sampling.stop, *tokenizer.stop_texts)),
+            emit=emit,
+            submitted=submitted,
+            mask=mask,
+            logprobs=sampling.logprobs is not None,
+        )
+
+    # ── adapters ─────────────────────────────────────────────────────────────────────────────────
+
+    async def load_adapter(self, name: str) -> AdapterInfo:
+        book, runner = self._adapter_book(), self._serving()
+        folder = await asyncio.to_thread(book.resolve, name)
+        await asyncio.wrap_future(runner.load(folder))
+        book.drop_superseded(by=() if "@" in name else (folder,))
+        return book.info(folder)
+
+    async def unload_adapter(self, name: str) -> None:
+        bare, _, version = name.partition("@")
+        dropped, used = self._serving().unload(
+            lambda folder: folder.name == bare and (not version or folder.version == version)
+        )
+        if used:
+            raise AdapterInUse(f"adapter '{name}' is used by running answers: wait for them to end, or stop them")
+        if not dropped:
+            raise AdapterNotFound(f"adapter '{name}' is not loaded")
+
+    async def refresh_adapters(self) -> None:
+        """Brings the slots in step with the folder: adapters that are new there are loaded while slots are
+        free, those that are gone or replaced leave once unused. Cheap when nothing has changed."""
+        book, runner = self._adapter_book(), self._serving()
+        loaded = []
+        for folder in await asyncio.to_thread(book.look):
+            try:
+                if runner.free_slots() or runner.holds(folder):
+                    await asyncio.wrap_future(runner.load(folder))
+                    loaded.append(folder)
+            except (AdapterInUse, AdapterInvalid) as error:
+                log.warning("a new adapter is not loaded: %s", error)
+        book.drop_superseded(by=loaded)
+
+    # ── states ───────────────────────────────────────────────────────────────────────────────────
+
+    def _ready(self) -> Runtime:
+        if self._runtime is None:
+            raise EngineDown("the model is not loaded yet")
+        return self._runtime
+
+    def _serving(self) -> Runner:
+        if self._runner is None:
+            raise EngineDown("the model is not loaded yet")
+        return self._runner
+
+    def _adapter_book(self) -> AdapterBook:
+        if self._book is None:
+            raise EngineDown("the model is not loaded yet")
+        return self._book
+
+
+def _emitter(loop: asyncio.AbstractEventLoop, events: asyncio.Queue[GenerationEvent | Exception]) -> Emit:
+    """Hands events from the model's thread to the reader's loop."""
+
+    def emit(event: GenerationEvent | Exception) -> None:
+        try:
+            loop.call_soon_threadsafe(events.put_nowait, event)
+        except RuntimeError:  # the loop is closed: nobody listens any more
+            log.debug("an event came after its reader's loop had closed")
+
+    return emit

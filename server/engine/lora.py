@@ -1,0 +1,245 @@
+"""Reads and checks an adapter folder: PEFT's LoRA format, safetensors only, nothing is ever unpickled.
+
+Everything is checked against the base model before anything reaches the device: format, scale, target
+layers, shapes, rank, values. Knows nothing of slots, threads or how the weights are applied.
+
+`W x + scale · B(A x)`: LoRA (Hu et al., 2021), scale = alpha / r; rsLoRA (Kalajdzievski, 2023), alpha / sqrt(r).
+"""
+
+from __future__ import annotations
+
+import json
+import math
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import torch
+from safetensors import SafetensorError, safe_open
+from torch import Tensor
+
+from server.errors import AdapterForeign, AdapterInvalid
+
+CONFIG_FILE = "adapter_config.json"
+WEIGHT_FILE = "adapter_model.safetensors"
+TAILOR_FILE = "tailor.json"
+
+_MAX_JSON_BYTES = 1 << 20
+_PICKLES = (".bin", ".pt", ".pth", ".pkl", ".pickle", ".ckpt")
+_TENSOR = re.compile(r"base_model\.model\.(?P<module>.+)\.lora_(?P<side>[AB])\.weight")
+_NEUTRAL = {  # keys of PEFT's LoRA settings that change nothing here, or are read below
+    "alpha_pattern", "auto_mapping", "base_model_name_or_path", "ensure_weight_tying", "eva_config", "exclude_modules",
+    "fan_in_fan_out", "inference_mode", "init_lora_weights", "layers_pattern", "layers_to_transform", "lora_alpha",
+    "lora_dropout", "megatron_config", "megatron_core", "peft_type", "peft_version", "qalora_group_size", "r",
+    "rank_pattern", "revision", "runtime_config", "target_modules", "task_type", "use_rslora",
+}
+_REFUSED = {
+    "use_dora": "DoRA", "lora_bias": "LoRA with biases", "modules_to_save": "whole saved modules (modules_to_save)",
+    "layer_replication": "replicated layers", "use_qalora": "QALoRA", "target_parameters": "bare parameters as targets",
+    "trainable_token_indices": "trained token embeddings", "alora_invocation_tokens": "activated LoRA",
+}
+_CHANGES_BASE = ("pissa", "olora", "corda", "loftq", "lora_ga")  # initialisations that rewrite the base weights
+
+
+@dataclass(frozen=True)
+class AdapterTarget:
+    """What an adapter must fit: the base's fingerprint, its linear layers as name → (in, out), the highest rank."""
+
+    fingerprint: str
+    modules: Mapping[str, tuple[int, int]]
+    max_rank: int
+
+
+class LoraPair(NamedTuple):
+    """a [r, in] and b [out, r]."""
+
+    a: Tensor
+    b: Tensor
+    scale: float
+
+
+@dataclass(frozen=True)
+class AdapterFacts:
+    """What a check found. `bytes` is the size of the tensors as float32."""
+
+    rank: int
+    modules: int
+    bytes: int
+    description: str
+
+
+def check_adapter(folder: Path, target: AdapterTarget) -> AdapterFacts:
+    """Reads everything, keeps nothing. Blocks. Raises AdapterInvalid with the reason,
+    AdapterForeign when the adapter says that it is made for another base."""
+    return read_adapter(folder, target)[0]
+
+
+def read_adapter(folder: Path, target: AdapterTarget) -> tuple[AdapterFacts, dict[str, LoraPair]]:
+    """The checked weights by the base's layer name, float32, on the CPU. Blocks. Raises AdapterInvalid."""
+    try:
+        _check_files(folder)
+        config = _json(folder / CONFIG_FILE)
+        _check_config(config)
+        description = _check_tailor(folder, target)
+        tensors = _tensors(folder / WEIGHT_FILE, target)
+        pairs = {name: _pair(name, sides, config) for name, sides in tensors.items()}
+    except AdapterInvalid as error:
+        raise type(error)(f"the adapter in {_label(folder)} cannot be used: {error}") from error
+    except (OSError, SafetensorError, ValueError, TypeError, re.error) as error:
+        raise AdapterInvalid(f"the adapter in {_label(folder)} cannot be read: {error}") from error
+    size = sum(pair.a.nbytes + pair.b.nbytes for pair in pairs.values())
+    return AdapterFacts(max(pair.a.shape[0] for pair in pairs.values()), len(pairs), size, description), pairs
+
+
+def _label(folder: Path) -> str:
+    return f"{folder.parent.name}/{folder.name}"
+
+
+# ── files and settings ───────────────────────────────────────────────────────────────────────────
+
+
+def _check_files(folder: Path) -> None:
+    for path in sorted(folder.iterdir()):
+        if path.suffix.lower() in _PICKLES:
+            raise AdapterInvalid(
+                f"{path.name} is a pickle, which can run any code when it is opened: save the adapter as safetensors "
+                "(PEFT's default) and remove the file"
+            )
+    for name in (CONFIG_FILE, WEIGHT_FILE):
+        if not (folder / name).is_file():
+            raise AdapterInvalid(f"{name} is missing")
+    home = folder.resolve()
+    for name in (CONFIG_FILE, WEIGHT_FILE, TAILOR_FILE):
+        if (folder / name).resolve().parent != home:
+            raise AdapterInvalid(f"{name} is a link to a place outside the adapter's folder: copy the file in")
+
+
+def _json(path: Path) -> dict[str, Any]:
+    if path.stat().st_size > _MAX_JSON_BYTES:
+        raise AdapterInvalid(f"{path.name} is larger than {_MAX_JSON_BYTES} bytes")
+    try:
+        content = json.loads(path.read_text(encoding="utf-8"))
+    except (ValueError, RecursionError) as error:
+        raise AdapterInvalid(f"{path.name} is not valid JSON: {error}") from error
+    if not isinstance(content, dict):
+        raise AdapterInvalid(f"{path.name} must hold a JSON object")
+    return content
+
+
+def _check_config(config: dict[str, Any]) -> None:
+    if config.get("peft_type") != "LORA":
+        raise AdapterInvalid(f"its type is {config.get('peft_type')!r}, and only LORA adapters can be served")
+    for key, name in _REFUSED.items():
+        if config.get(key):
+            raise AdapterInvalid(f"it uses {name} ({key}), which is not supported: train it with plain LoRA or rsLoRA")
+    if config.get("bias", "none") != "none":
+        raise AdapterInvalid(f"it changes biases (bias={config['bias']!r}), which is not supported: use bias='none'")
+    start = config.get("init_lora_weights")
+    if isinstance(start, str) and start.lower().startswith(_CHANGES_BASE):
+        raise AdapterInvalid(f"init_lora_weights={start!r} changes the base model's weights: convert it to plain LoRA")
+    known = _NEUTRAL | set(_REFUSED) | {"bias", "loftq_config", "corda_config", "lora_ga_config"}
+    unknown = sorted(key for key, value in config.items() if key not in known and value)
+    if unknown:
+        raise AdapterInvalid(f"it uses settings that are not supported: {', '.join(unknown)}")
+    if not _is_number(config.get("lora_alpha", 8)):
+        raise AdapterInvalid("lora_alpha must be a number")
+    if not isinstance(config.get("r", 8), int) or isinstance(config.get("r"), bool):
+        raise AdapterInvalid("r must be a whole number")
+    for key in ("rank_pattern", "alpha_pattern"):
+        pattern = config.get(key) or {}
+        if not isinstance(pattern, dict) or not all(_is_number(value) for value in pattern.values()):
+            raise AdapterInvalid(f"{key} must map layer names to numbers")
+
+
+def _is_number(value: object) -> bool:
+    return isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value)
+
+
+def _check_tailor(folder: Path, target: AdapterTarget) -> str:
+    """The description; the base's fingerprint must match where the file names one."""
+    if not (folder / TAILOR_FILE).is_file():
+        return ""
+    facts = _json(folder / TAILOR_FILE)
+    base = facts.get("base_fingerprint")
+    if base is not None and base != target.fingerprint:
+        raise AdapterForeign(
+            f"it was trained for another base model (fingerprint {str(base)[:32]}, this one is {target.fingerprint})"
+        )
+    description = facts.get("description", "")
+    return description if isinstance(description, str) else ""
+
+
+# ── tensors ──────────────────────────────────────────────────────────────────────────────────────
+
+
+def _tensors(path: Path, target: AdapterTarget) -> dict[str, dict[str, Tensor]]:
+    """Module → {"A": …, "B": …} as float32; every tensor must belong to a linear layer of the base."""
+    found: dict[str, dict[str, Tensor]] = {}
+    with safe_open(str(path), framework="pt") as opened:
+        for key in opened.keys():  # noqa: SIM118  (not a dict)
+            match = _TENSOR.fullmatch(key)
+            if match is None and key.endswith(".base_layer.weight"):
+                raise AdapterInvalid(f"it carries a copy of the base's layer '{key[:200]}': save it with PEFT's "
+                                     "save_pretrained(..., save_embedding_layers=False)")
+            if match is None:
+                raise AdapterInvalid(f"tensor '{key[:200]}' is no LoRA weight of a linear layer")
+            module, side = match["module"], match["side"]
+            if module not in target.modules:
+                raise AdapterInvalid(_no_such_layer(module, target))
+            _check_shape(module, side, opened.get_slice(key).get_shape(), target)
+            tensor = opened.get_tensor(key)
+            if not tensor.is_floating_point():
+                raise AdapterInvalid(f"tensor '{key}' holds {tensor.dtype}, not floating point numbers")
+            tensor = tensor.to(torch.float32).contiguous()
+            if not bool(torch.isfinite(tensor).all()):
+                raise AdapterInvalid(f"tensor '{key}' holds NaN or infinite values: the training diverged")
+            found.setdefault(module, {})[side] = tensor
+    if not found:
+        raise AdapterInvalid("it holds no tensors")
+    return found
+
+
+def _check_shape(module: str, side: str, shape: list[int], target: AdapterTarget) -> None:
+    """Before the tensor is read, so that a wrong one costs no memory."""
+    inside, outside = target.modules[module]
+    if len(shape) != 2:
+        raise AdapterInvalid(f"lora_{side} of layer '{module}' has shape {shape}: two dimensions are needed")
+    rank, width = (shape[0], shape[1]) if side == "A" else (shape[1], shape[0])
+    wanted = inside if side == "A" else outside
+    if width != wanted:
+        raise AdapterInvalid(
+            f"lora_{side} of layer '{module}' is {width} wide and the base's layer {wanted}: made for another base"
+        )
+    if not 1 <= rank <= target.max_rank:
+        raise AdapterInvalid(f"its rank is {rank} in layer '{module}', and the most is {target.max_rank} "
+                             "(setting engine.max_lora_rank)")
+
+
+def _no_such_layer(module: str, target: AdapterTarget) -> str:
+    last = module.rpartition(".")[2]
+    if any(name.rpartition(".")[2] == last for name in target.modules):
+        return f"the base model has no layer '{module[:200]}': the adapter is for a deeper or another base model"
+    return f"'{module[:200]}' is no linear layer of the base model: embeddings and other layers cannot be adapted"
+
+
+def _pair(module: str, sides: dict[str, Tensor], config: dict[str, Any]) -> LoraPair:
+    for side in ("A", "B"):
+        if side not in sides:
+            raise AdapterInvalid(f"lora_{side} of layer '{module}' is missing")
+    a, b = sides["A"], sides["B"]
+    rank = _matching(config.get("rank_pattern") or {}, module, config.get("r", 8))
+    alpha = _matching(config.get("alpha_pattern") or {}, module, config.get("lora_alpha", 8))
+    if a.shape[0] != b.shape[1] or a.shape[0] != rank:
+        raise AdapterInvalid(f"layer '{module}' has ranks {a.shape[0]} (A) and {b.shape[1]} (B), "
+                             f"and adapter_config.json says {rank:g}")
+    return LoraPair(a, b, alpha / math.sqrt(rank) if config.get("use_rslora") else alpha / rank)
+
+
+def _matching(patterns: dict[str, Any], module: str, default: float) -> float:
+    """PEFT's rule: the first pattern that matches the end of the layer's name, from a dot on."""
+    for pattern, value in patterns.items():
+        if re.fullmatch(rf"(.*\.)?({pattern})", module):
+            return float(value)
+    return float(default)

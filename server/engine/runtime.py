@@ -1,0 +1,75 @@
+"""Everything about the loaded model that does not change while it serves, put together once.
+
+Built on the model thread. Knows nothing of rows or queues.
+"""
+
+from __future__ import annotations
+
+import time
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+
+from server.config import EngineSettings, ModelSettings
+from server.engine.constraint import ConstraintCompiler
+from server.engine.fingerprint import model_fingerprint
+from server.engine.forward import ForwardPath, choose_path
+from server.engine.lora import AdapterTarget
+from server.engine.lora_layers import LoraLayers, linear_layers
+from server.engine.model import load_model
+from server.engine.tokenizer import ModelTokenizer
+from server.errors import ModelError
+from server.types import ModelCard
+
+
+@dataclass(frozen=True)
+class Runtime:
+    card: ModelCard
+    tokenizer: ModelTokenizer
+    compiler: ConstraintCompiler
+    target: AdapterTarget
+    layers: LoraLayers
+    path: ForwardPath
+    like: torch.Tensor        # adapters take this tensor's device and type
+    vocabulary: int
+    bytes_per_token: int
+    loaded_in_s: float
+
+
+def build_runtime(model_path: str, settings: EngineSettings, model_settings: ModelSettings) -> Runtime:
+    """Loads the model and tries its forward paths. Blocks for seconds. Raises ModelError."""
+    began = time.monotonic()
+    tokenizer = ModelTokenizer(model_path)
+    fingerprint = model_fingerprint(model_path)
+    loaded = load_model(model_path, model_settings)
+    layers = LoraLayers(loaded.model)
+    try:
+        chosen = choose_path(loaded.model, layers, loaded.kv_bytes)
+    except NotImplementedError as error:
+        raise ModelError(f"the model {model_path} cannot be run step by step: {error}") from error
+    room = settings.kv_bytes // max(chosen.bytes_per_token, 1)
+    if room < 64:
+        raise ModelError(f"engine.kv_bytes holds {room} tokens of {model_path}: set it higher")
+    card = ModelCard(
+        id=Path(model_path).name if Path(model_path).is_dir() else model_path,
+        fingerprint=fingerprint,
+        device=loaded.placement.device,
+        dtype=str(loaded.placement.dtype).removeprefix("torch."),
+        reason=loaded.placement.reason,
+        path=chosen.reason,
+        context_length=min(loaded.context_length, room),
+        parameters=loaded.parameters,
+    )
+    return Runtime(
+        card=card,
+        tokenizer=tokenizer,
+        compiler=ConstraintCompiler(tokenizer, loaded.vocabulary),
+        target=AdapterTarget(fingerprint, linear_layers(loaded.model), settings.max_lora_rank),
+        layers=layers,
+        path=chosen.path,
+        like=loaded.model.get_input_embeddings().weight,
+        vocabulary=loaded.vocabulary,
+        bytes_per_token=chosen.bytes_per_token,
+        loaded_in_s=time.monotonic() - began,
+    )

@@ -1,0 +1,112 @@
+"""Which adapters are in memory: a fixed number of slots, each held by whoever uses it.
+
+A slot that is in use is never freed; among the unused ones the least recently used leaves. Each load has a
+fresh id. Knows nothing of files or tensors, and reads nothing. Not thread-safe: the caller locks.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from concurrent.futures import Future
+from dataclasses import dataclass, field
+from enum import Enum
+from typing import Any
+
+from server.engine.catalogue import AdapterFolder
+
+
+class SlotState(Enum):
+    LOADING = "loading"
+    LOADED = "loaded"
+    GONE = "gone"        # failed, or unloaded: not in the table any more
+
+
+@dataclass(eq=False)
+class Slot:
+    """`users` are rows that run or are about to; `weights` belongs to the model thread."""
+
+    id: int
+    folder: AdapterFolder
+    state: SlotState = SlotState.LOADING
+    users: int = 0
+    last_used: float = 0.0
+    weights: Any = None
+    reading: bool = False                             # someone has been told to read the files
+    waiters: list[Future[None]] = field(default_factory=list)   # told when the load ends, either way
+
+
+class SlotTable:
+    def __init__(self, capacity: int) -> None:
+        self.capacity = capacity
+        self._slots: dict[int, Slot] = {}
+        self._next = 1
+
+    def __iter__(self) -> Iterator[Slot]:
+        return iter(tuple(self._slots.values()))
+
+    def __len__(self) -> int:
+        return len(self._slots)
+
+    def holding(self, folder: AdapterFolder) -> Slot | None:
+        """The slot with exactly these files."""
+        return next((slot for slot in self._slots.values() if slot.folder.key == folder.key), None)
+
+    def reserve(self, folder: AdapterFolder, now: float) -> Slot | None:
+        """The slot of these files, or a new one in state LOADING; None while every slot is in use."""
+        slot = self.holding(folder)
+        if slot is None:
+            if len(self._slots) >= self.capacity:
+                unused = [held for held in self._slots.values() if self._may_leave(held)]
+                if not unused:
+                    return None
+                self.drop(min(unused, key=lambda held: held.last_used))
+            slot = Slot(self._next, folder)
+            self._next += 1
+            self._slots[slot.id] = slot
+        slot.last_used = now
+        return slot
+
+    def fill(self, slot: Slot, weights: Any) -> None:
+        if slot.state is not SlotState.LOADING:
+            raise ValueError(f"slot {slot.id}: expected {SlotState.LOADING}, got {slot.state}")
+        slot.weights = weights
+        slot.state = SlotState.LOADED
+
+    def fail(self, slot: Slot) -> None:
+        """The load went wrong: whoever held the slot holds it no more."""
+        slot.users = 0
+        self.drop(slot)
+
+    def hold(self, slot: Slot, now: float) -> None:
+        slot.users += 1
+        slot.last_used = now
+
+    def let_go(self, slot: Slot, now: float) -> None:
+        if slot.state is SlotState.GONE:
+            return  # its load failed, and all who waited for it are told
+        if slot.users < 1:
+            raise ValueError(f"slot {slot.id} is let go more often than it was held")
+        slot.users -= 1
+        slot.last_used = now
+
+    def drop(self, slot: Slot) -> None:
+        """Forgets the slot and its weights. Raises ValueError while it is used."""
+        if slot.users:
+            raise ValueError(f"slot {slot.id} is in use by {slot.users} rows")
+        self._slots.pop(slot.id, None)
+        slot.state = SlotState.GONE
+        slot.weights = None
+
+    @staticmethod
+    def _may_leave(slot: Slot) -> bool:
+        return slot.state is SlotState.LOADED and not slot.users
+
+    def check_integrity(self) -> None:
+        """Raises ValueError when the table contradicts itself."""
+        if len(self._slots) > self.capacity:
+            raise ValueError(f"{len(self._slots)} slots are held, and there are {self.capacity}")
+        if len({slot.folder.key for slot in self._slots.values()}) != len(self._slots):
+            raise ValueError("two slots hold the same files")
+        for slot in self._slots.values():
+            if slot.users < 0 or (slot.state is SlotState.LOADED) != (slot.weights is not None):
+                raise ValueError(f"slot {slot.id} is {slot.state} with {slot.users} users")

@@ -1,0 +1,138 @@
+"""Every error the product raises on purpose, one tree.
+
+    TailorError
+    ├── ConfigError             a setting is unknown or unsafe: the server does not start
+    ├── InvalidInput            what the caller sent breaks a rule
+    │   └── TooLarge            … the rule on its size
+    ├── Unauthorized            no session, or a wrong password
+    ├── Forbidden               a session, but not for this (origin, path)
+    ├── NotFound                no such thing, or not this user's
+    ├── Conflict                the thing is not in a state that allows this
+    ├── PromptFileError         a prompts/<domain>.md cannot be used (file, line, reason)
+    ├── PromptError             a prompt cannot be composed (undefined variable, …)
+    │   └── ContextFull         the prompt does not fit into the model's context
+    ├── KnowledgeError          a file cannot be read into the index
+    ├── AdapterError
+    │   ├── AdapterNotFound     no such folder or version
+    │   ├── AdapterInvalid      the folder breaks a rule: rank, shapes, files
+    │   │   └── AdapterForeign  … it is made for another base model
+    │   └── AdapterInUse        it cannot leave now, or no slot can be freed
+    ├── DatasetError            a training or comparison row breaks a rule (file, line, reason)
+    ├── ModelError              a model cannot be fetched, verified or loaded
+    └── EngineError
+        ├── EngineBusy          a bound is reached; try again
+        └── EngineDown          the model thread has failed
+
+A message names the thing, the rule and the fix. `code` is what programs read; HTTP and WebSocket
+codes are chosen in `server/api/errors.py` alone.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+
+class TailorError(Exception):
+    """Base of all errors. `str(error)` is fit to be shown to the user as it stands."""
+
+    code = "error"
+
+
+class ConfigError(TailorError):
+    code = "config"
+
+
+class InvalidInput(TailorError):
+    code = "invalid_input"
+
+
+class TooLarge(InvalidInput):
+    code = "too_large"
+
+
+class Unauthorized(TailorError):
+    code = "unauthorized"
+
+
+class Forbidden(TailorError):
+    code = "forbidden"
+
+
+class NotFound(TailorError):
+    code = "not_found"
+
+
+class Conflict(TailorError):
+    code = "conflict"
+
+
+class PromptFileError(TailorError):
+    """A domain file that cannot be used. `line` counts from 1."""
+
+    code = "prompt_file"
+
+    def __init__(self, file: Path | str, line: int, reason: str) -> None:
+        super().__init__(f"{file}, line {line}: {reason}")
+        self.file = str(file)
+        self.line = line
+        self.reason = reason
+
+
+class PromptError(TailorError):
+    code = "prompt"
+
+
+class ContextFull(PromptError):
+    code = "context_full"
+
+
+class KnowledgeError(TailorError):
+    code = "knowledge"
+
+
+class AdapterError(TailorError):
+    code = "adapter"
+
+
+class AdapterNotFound(AdapterError):
+    code = "adapter_not_found"
+
+
+class AdapterInvalid(AdapterError):
+    code = "adapter_invalid"
+
+
+class AdapterForeign(AdapterInvalid):
+    code = "adapter_foreign"
+
+
+class AdapterInUse(AdapterError):
+    code = "adapter_in_use"
+
+
+class DatasetError(TailorError):
+    """A row that cannot be used. `line` counts from 1."""
+
+    code = "dataset"
+
+    def __init__(self, file: Path | str, line: int, reason: str) -> None:
+        super().__init__(f"{file}, line {line}: {reason}")
+        self.file = str(file)
+        self.line = line
+        self.reason = reason
+
+
+class ModelError(TailorError):
+    code = "model"
+
+
+class EngineError(TailorError):
+    code = "engine"
+
+
+class EngineBusy(EngineError):
+    code = "busy"
+
+
+class EngineDown(EngineError):
+    code = "engine_down"

@@ -1,0 +1,92 @@
+"""Whether an answer is right, by rules alone: no model judges another.
+
+A row with a check is right when the answer holds every required string as whole words, cites exactly the
+required passages, and abstains exactly when it must. A row without one is right when the answer equals
+the row's, both normalised; where the rows' answers are few and short (classes), a label is found in longer answers.
+"""
+
+from __future__ import annotations
+
+import re
+import unicodedata
+from collections.abc import Collection, Sequence
+
+from server.dataset import Example
+
+CITATION = re.compile(r"\[(\d{1,3}(?:\s*,\s*\d{1,3})*)\]")
+MAX_CLASSES = 12
+MAX_LABEL_WORDS = 3
+
+_SMALL_NUMBERS = "zero one two three four five six seven eight nine ten eleven twelve thirteen fourteen fifteen"
+_NUMBER_WORDS = {word: str(number) for number, word in enumerate(_SMALL_NUMBERS.split())}
+_SAYS_NOTHING = re.compile(
+    r"\b(?:(?:do(?:es)?|did|is|are|was|were|has|have|can|could|would|am)(?:\s*not|n't|n’t)|cannot|no|nothing|never|"
+    r"unable|neither|without)\b",
+    re.IGNORECASE,
+)
+_ABOUT_KNOWING = re.compile(
+    r"\b(?:say|says|said|state[sd]?|mention\w*|specif\w+|provid\w+|contain\w*|hold|holds|includ\w+|information|"
+    r"answer\w*|find|found|know\w*|tell|told|give[ns]?|list\w*|detail\w*|indicat\w+|available|data|sure|record\w*|"
+    r"document\w*|sources?|context|determin\w+)\b",
+    re.IGNORECASE,
+)
+_SENTENCE = re.compile(r"(?<=[.!?])\s+|\n+")
+
+
+def is_right(example: Example, answer: str, classes: Collection[str] = ()) -> bool:
+    """`classes` are the normalised labels of a classification set, or nothing."""
+    check = example.check
+    if check is None:
+        wanted = normalised(example.answer)
+        return wanted == (label_in(answer, classes) if classes else normalised(answer))
+    if check.abstains:
+        return abstains(answer)
+    if check.cites is not None and cited(answer) != set(check.cites):
+        return False
+    return all(holds(answer, part) for part in check.contains)
+
+
+def normalised(text: str) -> str:
+    """Folded for case, marks around words, thousands separators, currency signs and small number words."""
+    text = unicodedata.normalize("NFKC", text).casefold()
+    text = re.sub(r"(?<=\d),(?=\d{3}\b)", "", text)
+    text = re.sub(r"[$€£*_`\"“”]", "", text)
+    words = (_NUMBER_WORDS.get(word, word) for word in re.split(r"(\W+)", text))
+    return " ".join("".join(words).split()).strip(" .!?;:,")
+
+
+def holds(answer: str, part: str) -> bool:
+    """Whether `part` stands in the answer as whole words; '45' does not stand in '145'."""
+    wanted = normalised(part)
+    return re.search(rf"(?<![\w.]){re.escape(wanted)}(?!\w|[.,]\d)", normalised(CITATION.sub(" ", answer))) is not None
+
+
+def cited(answer: str) -> set[int]:
+    return {int(number) for group in CITATION.findall(answer) for number in re.findall(r"\d+", group)}
+
+
+def abstains(answer: str) -> bool:
+    """Whether the answer says that it does not know: a sentence with a negation and a word about knowing,
+    and no citation anywhere. Generous on purpose: a base model has its own ways to say it."""
+    if cited(answer):
+        return False
+    return any(_SAYS_NOTHING.search(each) and _ABOUT_KNOWING.search(each) for each in _SENTENCE.split(answer))
+
+
+def classes_of(examples: Sequence[Example]) -> tuple[str, ...]:
+    """The labels, if this is a classification set: no checks, at most 12 different answers of at most 3 words,
+    and fewer of them than a third of the rows; else ()."""
+    if any(example.check is not None for example in examples):
+        return ()
+    labels = sorted({normalised(example.answer) for example in examples})
+    short = all(len(label.split()) <= MAX_LABEL_WORDS for label in labels)
+    return tuple(labels) if short and 1 < len(labels) <= MAX_CLASSES and len(labels) * 3 <= len(examples) else ()
+
+
+def label_in(answer: str, classes: Collection[str]) -> str:
+    """The one label that the answer names, also inside a sentence; '' when it names none or several."""
+    text = normalised(answer)
+    if text in classes:
+        return text
+    named = {label for label in classes if re.search(rf"(?<!\w){re.escape(label)}(?!\w)", text)}
+    return named.pop() if len(named) == 1 else ""

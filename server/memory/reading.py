@@ -1,0 +1,168 @@
+"""Which parts of a message are the user's own statements, cut into sentences.
+
+Code, quotations, quoted lines and what follows a task ("Translate this: …") are other people's words.
+They are masked, not cut, so every position stays the message's own. All of it is linear in the text.
+Knows nothing of what a statement means.
+"""
+
+from __future__ import annotations
+
+import re
+import unicodedata
+from collections.abc import Iterator
+from dataclasses import dataclass, replace
+
+MASK = "\ufffc"
+READ_CHARS = 4_000  # from each end of a long message: between them stands pasted material
+SENTENCE_CHARS = 2_000  # a longer run without an end is no statement
+WRAP_CHARS = 50  # a line this long that goes on in lower case was wrapped, not ended
+LEAST_CHARS = 4  # nor is a shorter one
+
+# An opener may not stand inside its own quotation, or many of them without an end would cost a scan each.
+_QUOTED = re.compile(
+    r'"[^"\n]*"|“[^“”\n]*”|„[^„“”\n]*[“”]|«[^«»\n]*»|「[^「」\n]*」|『[^『』\n]*』|《[^《》\n]*》|`[^`\n]+`'
+    r"|(?<!\w)'[^'\n]{1,300}'(?![A-Za-z0-9_])|(?<!\w)‘[^‘’\n]{1,300}’(?![A-Za-z0-9_])"
+)
+_FENCE = re.compile(r"^[ \t]*(?:```|~~~).*$", re.MULTILINE)
+_QUOTED_LINE = re.compile(r"^[ \t]*>.*$", re.MULTILINE)
+_END = re.compile(
+    r"[.!?。！？…~]+(?=\s|$)|(?<=[가-힣])[.!?](?=[가-힣])|\n+"
+    # Korean chats often leave out the full stop; a polite ending closes a sentence as well.
+    r"|(?:(?<=니다)|(?<=[에예세아어해워줘래려]요))\s+(?!(?:라고|라는|하고|그러|그랬|했|말했|그런))"
+)
+_ABBREVIATION = re.compile(r"(?:^|\s)(?:dr|mr|mrs|ms|st|jr|sr|prof|vs|etc|e\.g|i\.e|no|approx)$", re.IGNORECASE)
+_HANGUL = re.compile(r"[가-힣]")
+
+_TASK = re.compile(
+    r"\s*(?:please\s+|can you\s+|could you\s+|help me\s+)*"
+    r"(?:translat|summari[sz]|rewrit|proofread|paraphras|rephras|correct|fix|edit|improv|polish|analy[sz]|classif"
+    r"|review|check|explain|shorten|simplif|convert|format|continu|complete|extract|find|label|read"
+    r"|here(?:'s| is| are))"
+    r"\w*\b.*\b(?:this|these|following|below|text|sentences?|paragraph|e-?mail|letter|essay|message|passage|poem|lyrics"
+    r"|story|article|review|conversation|dialogue|code|log|grammar|into|to)\b",
+    re.IGNORECASE,
+)
+_KOREAN_TASK = re.compile(
+    r"(?:다음|아래|이|위)\s*(?:글|문장|텍스트|내용|메일|이메일|편지|문단|대화|리뷰|시|가사|코드|단락|것|걸|거)?"
+    r"[을를은는의이]?\s.*(?:번역|요약|교정|고쳐|다듬|수정|분석|분류|바꿔|바꾸|첨삭|설명|읽어|검토)"
+)
+_PLAY = re.compile(
+    r"\s*(?:let's (?:play|pretend|imagine)|imagine|pretend|suppose|role-?play|in this (?:story|game|scene|role)"
+    r"|you are now\b|act as\b)|.*(?:상황극|역할극|역할을 (?:해|맡)|연기해|척 ?해)",
+    re.IGNORECASE,
+)
+# What may stand before a colon in a statement of one's own.
+_OWN_LABEL = re.compile(
+    r"(?:remember|forget|note|about me|about myself|fyi|p\.?\s?s\.?|btw|by the way|from now on|always|please|name"
+    r"|기억|잊지|앞으로|참고|소개|저에 대해|나에 대해|이름|항상)[^:：]{0,40}$",
+    re.IGNORECASE,
+)
+_LABEL = re.compile(r"[:：](?=\s|$|[가-힣A-Za-z\ufffc])(?!//)")
+
+
+@dataclass(frozen=True, slots=True)
+class Span:
+    """A piece of the message. `masked` and `source` are of one length; `start` is where it stands."""
+
+    masked: str
+    source: str
+    start: int
+    mark: str = ""  # the punctuation that ends the sentence
+
+    def cut(self, start: int, end: int | None = None) -> Span:
+        end = len(self.masked) if end is None else end
+        return replace(self, masked=self.masked[start:end], source=self.source[start:end], start=self.start + start)
+
+    def strip(self, extra: str = "") -> Span:
+        """Without white space and the characters of `extra` at both ends."""
+        chars = " \t\r\n" + extra
+        left = len(self.masked) - len(self.masked.lstrip(chars))
+        return self.cut(left, max(left, len(self.masked.rstrip(chars))))
+
+    @property
+    def question(self) -> bool:
+        return "?" in self.mark or "？" in self.mark
+
+    @property
+    def korean(self) -> bool:
+        return _HANGUL.search(self.masked) is not None
+
+
+def clean(text: str) -> str:
+    """NFC, without lone surrogates, which neither SQLite nor a tokenizer takes."""
+    return unicodedata.normalize("NFC", text.encode("utf-16", "surrogatepass").decode("utf-16", "replace"))
+
+
+def sentences(text: str) -> Iterator[Span]:
+    """The user's own sentences, in order. `text` is clean()."""
+    masked = mask(text)
+    for window in _windows(masked):
+        for span in _split(masked, text, window):
+            if _introduces(span, text):
+                return  # what comes after is material to work on
+            yield span
+
+
+def mask(text: str) -> str:
+    """`text` with code, quoted lines and quotations replaced character by character."""
+    pieces: list[str] = []
+    done, opened = 0, -1
+    for fence in _FENCE.finditer(text):
+        if opened < 0:
+            opened = fence.start()
+        else:
+            pieces += [text[done:opened], MASK * (fence.end() - opened)]
+            done, opened = fence.end(), -1
+    if opened >= 0:  # a fence that nothing closes hides the rest
+        pieces += [text[done:opened], MASK * (len(text) - opened)]
+        done = len(text)
+    bare = "".join([*pieces, text[done:]])
+    for pattern in (_QUOTED_LINE, _QUOTED):
+        bare = pattern.sub(lambda match: MASK * len(match[0]), bare)
+    return bare.replace("’", "'")
+
+
+def _windows(masked: str) -> list[tuple[int, int]]:
+    if len(masked) <= 2 * READ_CHARS:
+        return [(0, len(masked))]
+    return [(0, READ_CHARS), (len(masked) - READ_CHARS, len(masked))]
+
+
+def _split(masked: str, source: str, window: tuple[int, int]) -> Iterator[Span]:
+    """Sentences that lie whole inside the window."""
+    start, stop = window
+    begins_inside = start == 0
+    for match in _END.finditer(masked, start, stop):
+        if match[0] == "." and _ABBREVIATION.search(masked, max(start, match.start() - 12), match.start()):
+            continue
+        if (
+            match[0] == "\n"
+            and match.start() - start >= WRAP_CHARS
+            and masked[match.end() : match.end() + 9].lstrip(" \t")[:1].islower()
+        ):
+            continue
+        if begins_inside:
+            yield from _span(masked, source, start, match.start(), match[0])
+        begins_inside, start = True, match.end()
+    if begins_inside and stop == len(masked):
+        yield from _span(masked, source, start, stop, "")
+
+
+def _span(masked: str, source: str, start: int, end: int, mark: str) -> Iterator[Span]:
+    if end - start <= SENTENCE_CHARS:
+        span = Span(masked[start:end], source[start:end], start, mark).strip()
+        if len(span.masked) >= LEAST_CHARS:
+            yield span
+
+
+def _introduces(span: Span, text: str) -> bool:
+    """Whether the sentence hands over material (a task on 'this', a label with something after it) or opens
+    a play, in which 'I' is somebody else."""
+    if _PLAY.match(span.masked):
+        return True
+    task = _TASK.match(span.masked) or _KOREAN_TASK.search(span.masked)
+    label = _LABEL.search(span.masked)
+    if label and not _OWN_LABEL.search(span.masked, 0, label.start()):
+        return True
+    after = text[span.start + len(span.masked) :].lstrip(".!?。~ \t")
+    return bool(task) and (label is not None or after.startswith("\n"))

@@ -1,0 +1,147 @@
+"""Decides which domain answers a message: the user's choice, else the chat's, else likeness to routes.
+
+A domain is as near as its nearest route. Likeness is the cosine of two embeddings where the embedder
+knows the languages of both; elsewhere it is the cosine of their weighted character pairs, so that a Korean
+message finds Korean routes with an English embedder. Below the threshold nobody is near, and the default
+answers. Blocks while it embeds: call it off the event loop. Safe from any thread. Knows nothing of chats
+or files.
+"""
+
+from __future__ import annotations
+
+import math
+import re
+import threading
+import unicodedata
+from collections import Counter
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from server.config import RouterSettings
+from server.errors import NotFound
+from server.prompting import Domain
+from server.types import Embedder, RouteDecision, RouteHow, RouteScore
+
+READ_CHARS = 2000   # of a message; what it is about stands near its beginning
+INNER_PAIR = 0.3    # weight of a pair that does not begin its word: in Korean, endings and particles
+
+_NOT_WORD = re.compile(r"[\W_]+")
+_Vector = NDArray[np.float32]
+_Key = tuple[tuple[str, tuple[str, ...]], ...]
+
+
+class ModelRouter:
+    """`default` names the domain that answers when nothing else decides. Its own routes, if it has any,
+    hold messages back from the others; it is still a fallback, so that small talk binds no chat to it."""
+
+    def __init__(self, embedder: Embedder, settings: RouterSettings, default: str) -> None:
+        self._embedder = embedder
+        self._threshold = settings.threshold
+        self._default = default
+        self._lock = threading.Lock()
+        self._index = _RouteIndex((), {})
+
+    def decide(
+        self, text: str, domains: Sequence[Domain], *, chosen: str | None = None, sticky: str | None = None
+    ) -> RouteDecision:
+        """The domain for `text` among `domains`, and why; candidates best first.
+
+        Raises NotFound when `chosen` is not among them. A `sticky` domain that is gone is passed over.
+        """
+        names = {domain.name for domain in domains}
+        if chosen is not None:
+            if chosen not in names:
+                raise NotFound(f"there is no domain '{chosen}'; there are {', '.join(sorted(names))}")
+            return RouteDecision(chosen, RouteHow.CHOSEN, None, self._threshold)
+        if sticky is not None and sticky in names:
+            return RouteDecision(sticky, RouteHow.STICKY, None, self._threshold)
+        candidates = self._scores(text[:READ_CHARS].strip(), domains)
+        best = candidates[0] if candidates else None
+        if best is not None and best.score >= self._threshold and best.domain != self._default:
+            return RouteDecision(best.domain, RouteHow.SIMILAR, best.score, self._threshold, candidates)
+        return RouteDecision(self._default, RouteHow.FALLBACK, None, self._threshold, candidates)
+
+    def _scores(self, text: str, domains: Sequence[Domain]) -> tuple[RouteScore, ...]:
+        key = tuple((domain.name, domain.routes) for domain in domains if domain.routes)
+        if not text or not key:
+            return ()
+        index = self._index_of(key)
+        vector = self._embedder.embed([text])[0] if self._embedder.knows(text) else None
+        pairs = index.weighted(text)
+        best = [index.nearest(name, pairs, vector) for name, _ in key]
+        return tuple(sorted(best, key=lambda each: (-each.score, each.domain)))
+
+    def _index_of(self, key: _Key) -> _RouteIndex:
+        """Built anew when any domain's routes change; a route that was embedded keeps its vector."""
+        with self._lock:
+            index = self._index
+        if index.key == key:
+            return index
+        routes = dict.fromkeys(route for _, routes in key for route in routes)
+        vectors: dict[str, _Vector | None] = {route: index.vectors.get(route) for route in routes}
+        new = [route for route in routes if route not in index.vectors and self._embedder.knows(route)]
+        if new:
+            vectors.update(zip(new, self._embedder.embed(new), strict=True))
+        index = _RouteIndex(key, vectors)
+        with self._lock:
+            self._index = index
+        return index
+
+
+# ── likeness ─────────────────────────────────────────────────────────────────────────────────────
+
+
+@dataclass(frozen=True)
+class _Pairs:
+    weights: dict[str, float]
+    norm: float
+
+    def cosine(self, other: _Pairs) -> float:
+        shared = sum(weight * other.weights.get(pair, 0.0) for pair, weight in self.weights.items())
+        norm = self.norm * other.norm
+        return shared / norm if norm else 0.0
+
+
+class _RouteIndex:
+    """All routes of a set of domains; immutable. `vectors` holds None for routes foreign to the embedder."""
+
+    def __init__(self, key: _Key, vectors: dict[str, _Vector | None]) -> None:
+        self.key = key
+        self.vectors = vectors
+        self._routes = dict(key)
+        self._used_by = Counter(
+            pair for _, routes in key for pair in {pair for route in routes for pair, _ in _pairs_in(route)}
+        )
+        self._pairs = {route: self.weighted(route) for route in vectors}
+
+    def nearest(self, domain: str, pairs: _Pairs, vector: _Vector | None) -> RouteScore:
+        scores = []
+        for route in self._routes[domain]:
+            held = self.vectors[route]
+            if vector is not None and held is not None:
+                score = float(np.dot(held, vector))
+            else:
+                score = pairs.cosine(self._pairs[route])
+            scores.append(RouteScore(domain, score, route))
+        return max(scores, key=lambda each: each.score)
+
+    def weighted(self, text: str) -> _Pairs:
+        """A pair that routes of many domains hold ('해줘', '나요') tells little, as in inverse document
+        frequency (Spärck Jones, 1972); one that no route holds counts like one that a single domain has."""
+        counts: dict[str, float] = {}
+        for pair, place in _pairs_in(text):
+            counts[pair] = counts.get(pair, 0.0) + (1.0 if place == 0 else INNER_PAIR)
+        top = math.log(len(self.key) + 1)
+        weights = {
+            pair: count * (top - math.log(max(1, self._used_by[pair]))) / top for pair, count in counts.items()
+        }
+        return _Pairs(weights, math.sqrt(sum(weight**2 for weight in weights.values())))
+
+
+def _pairs_in(text: str) -> list[tuple[str, int]]:
+    """(two neighbouring characters of a word, their place in it), in one case and one Unicode form."""
+    words = _NOT_WORD.split(unicodedata.normalize("NFKC", text).casefold())
+    return [(word[at : at + 2], at) for word in words if word for at in range(max(1, len(word) - 1))]

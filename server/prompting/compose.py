@@ -1,0 +1,239 @@
+"""Composes one turn's prompt under a token budget counted with the model's own tokenizer.
+
+The order only ever appends: system text, few-shot examples, the chat so far with each old question in
+the very block it was answered with, and the new block last. So a turn's tokens begin with the tokens of
+the turn before, and what the engine keeps of them stays useful. When the context is full, the oldest
+evidence and then the oldest turns are left out in one large step, which makes that rare.
+
+    room      = context length - tokens kept for the answer
+    evidence <= settings.evidence_tokens, and in a chat at most half of what the fixed parts leave
+    history:  as it is while the prompt fits into the room; else down to low_water * room
+
+Pure but for the date. Knows nothing of retrieval, memory, storage or the engine.
+"""
+
+from __future__ import annotations
+
+import datetime
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, replace
+
+from server.config import PromptSettings
+from server.errors import ContextFull
+from server.prompting.blocks import UserBlock, evidence_part, user_block
+from server.prompting.constraint import constraint_of, rules_of
+from server.prompting.domain import Domain, UserProfile
+from server.prompting.template import render_system
+from server.types import (
+    ChatTokenizer,
+    Compaction,
+    HistoryTurn,
+    Message,
+    PromptBundle,
+    PromptSection,
+    SectionName,
+    TurnContext,
+)
+
+MAX_THOUGHT_CHARS = 4000  # the grammar grows with it
+
+
+def compose(
+    domain: Domain,
+    *,
+    question: str,
+    history: Sequence[HistoryTurn],
+    context: TurnContext,
+    user: UserProfile,
+    tokenizer: ChatTokenizer,
+    context_length: int,
+    settings: PromptSettings,
+    compaction: Compaction = Compaction(),  # noqa: B008 - frozen
+    instructions: str = "",
+    today: datetime.date | None = None,
+) -> PromptBundle:
+    """The prompt for `question`, and what of `history` and `context` went into it.
+
+    `history` is the branch, oldest first; `compaction` is what the turn before gave back. `instructions`
+    are the caller's own and end the system text. Raises PromptError when the template fails and
+    ContextFull when system text, examples and question alone leave no place for an answer.
+    """
+    # 1) the fixed parts, and the room
+    system = "\n\n".join(filter(None, (render_system(domain, user, today), *rules_of(domain), instructions.strip())))
+    head = [Message("system", system), *_example_messages(domain)]
+    room = context_length - min(domain.sampling.max_tokens, context_length // 4)
+    # 2) what stands beside the question
+    fitted = _fit_context(head, question, context, bool(history), tokenizer, room, settings)
+    block = user_block(question, fitted)
+    # 3) the history
+    chat = _Chat(head, tuple(history), Message("user", block.text), tokenizer)
+    compaction = chat.compacted(compaction, room, settings.low_water)
+    # 4) the bundle
+    messages = chat.messages(compaction)
+    ids = tokenizer.render(messages)
+    max_tokens = min(domain.sampling.max_tokens, context_length - len(ids))
+    begin = min(compaction.turns_before, len(history))
+    return PromptBundle(
+        messages=tuple(messages),
+        token_ids=tuple(ids),
+        sections=_sections(head, messages[len(head) : -1], block, tokenizer, len(ids)),
+        context=fitted,
+        sampling=replace(domain.sampling, max_tokens=max_tokens),
+        constraint=constraint_of(domain, _thought_chars(question, max_tokens, tokenizer)),
+        compaction=compaction,
+        dropped_passages=len(context.passages) - len(fitted.passages),
+        trimmed_turns=begin,
+        trimmed_evidence=sum(bool(turn.context.passages) for turn in history[begin : compaction.evidence_before]),
+    )
+
+
+def _example_messages(domain: Domain) -> Iterator[Message]:
+    for example in domain.examples:
+        yield Message("user", example.user)
+        yield Message("assistant", example.assistant)
+
+
+def _thought_chars(question: str, max_tokens: int, tokenizer: ChatTokenizer) -> int:
+    """About half of the answer's tokens, in characters as the question's own language spends them."""
+    per_token = len(question) / max(1, tokenizer.count(question))
+    return min(max(1, int(max_tokens / 2 * min(max(per_token, 0.25), 4.0))), MAX_THOUGHT_CHARS)
+
+
+# ── beside the question ──────────────────────────────────────────────────────────────────────────
+
+
+def _fit_context(
+    head: list[Message],
+    question: str,
+    context: TurnContext,
+    has_history: bool,
+    tokenizer: ChatTokenizer,
+    room: int,
+    settings: PromptSettings,
+) -> TurnContext:
+    """The context without what does not fit: memories from the end, then passages from the end."""
+    bare = replace(context, searched=False, passages=(), memories=())
+    needed = _size(head, question, bare, tokenizer)
+    if needed > room:
+        raise ContextFull(
+            f"the message does not fit: with the domain's own prompt it takes {needed:,} tokens, and the model's "
+            f"context has room for {room:,} beside the answer; shorten the message, or lower the domain's "
+            "examples or sampling.max_tokens, or serve a model with a longer context"
+        )
+    base = replace(bare, memories=context.memories)
+    while base.memories and _size(head, question, base, tokenizer) > room:
+        base = replace(base, memories=base.memories[:-1])
+    if not context.searched:
+        return base
+    left = room - _size(head, question, base, tokenizer)
+    budget = min(settings.evidence_tokens, left // 2 if has_history else left)
+    return _with_evidence(base, context, head, question, tokenizer, room, budget)
+
+
+def _with_evidence(
+    base: TurnContext,
+    context: TurnContext,
+    head: list[Message],
+    question: str,
+    tokenizer: ChatTokenizer,
+    room: int,
+    budget: int,
+) -> TurnContext:
+    """As many of the best passages as the budget holds. Where not even the best one fits, no sources are
+    shown at all: 'none found' would be untrue."""
+    for count in range(len(context.passages), 0, -1) or (0,):
+        fitted = replace(base, searched=True, passages=context.passages[:count])
+        tokens = tokenizer.count(evidence_part(fitted.passages, fitted.nonce))
+        if tokens <= budget and _size(head, question, fitted, tokenizer) <= room:
+            return fitted
+    return base
+
+
+def _size(head: list[Message], question: str, context: TurnContext, tokenizer: ChatTokenizer) -> int:
+    return len(tokenizer.render([*head, Message("user", user_block(question, context).text)]))
+
+
+# ── history ──────────────────────────────────────────────────────────────────────────────────────
+
+
+@dataclass(frozen=True)
+class _Chat:
+    """The messages of a prompt as a function of where its history begins."""
+
+    head: list[Message]
+    history: tuple[HistoryTurn, ...]
+    last: Message
+    tokenizer: ChatTokenizer
+
+    def messages(self, compaction: Compaction) -> list[Message]:
+        kept: list[Message] = []
+        for place, turn in enumerate(self.history):
+            if place >= compaction.turns_before:
+                kept += _turn_messages(turn, evidence=place >= compaction.evidence_before)
+        return [*self.head, *kept, self.last]
+
+    def compacted(self, compaction: Compaction, room: int, low_water: float) -> Compaction:
+        """`compaction` while the prompt fits into the room, else the first step that reaches low water."""
+        if (size := self._size(compaction)) <= room:
+            return compaction
+        fixed = len(self.tokenizer.render([*self.head, self.last]))
+        target = int(low_water * room)
+        if fixed > target:  # out of reach: free the same share of what the history may have
+            target = fixed + int(low_water * (room - fixed))
+        step = compaction
+        for step, freed in self._steps(compaction, fixed):
+            # The sum of what was freed finds the step, but only a rendered prompt tells its true size.
+            if size - freed <= target and self._size(step) <= target:
+                break
+        return step
+
+    def _steps(self, start: Compaction, fixed: int) -> Iterator[tuple[Compaction, int]]:
+        """(compaction, about how many tokens it frees): oldest evidence first, then oldest turns."""
+        count, size = self.tokenizer.count, len(self.history)
+        freed = 0
+        for place in range(max(start.evidence_before, start.turns_before), size):
+            turn = self.history[place]
+            if turn.context.searched:
+                with_evidence, without = (_turn_messages(turn, evidence=kept)[0] for kept in (True, False))
+                freed += count(with_evidence.content) - count(without.content)
+                yield Compaction(place + 1, start.turns_before), freed
+        evidence_before = max(start.evidence_before, size)
+        sample = [Message("user", "x"), Message("assistant", "x")]
+        marks = len(self.tokenizer.render([*self.head, *sample, self.last])) - fixed - 2 * count("x")
+        for place in range(start.turns_before, size):
+            freed += marks + sum(count(each.content) for each in _turn_messages(self.history[place], evidence=False))
+            yield Compaction(evidence_before, place + 1), freed
+
+    def _size(self, compaction: Compaction) -> int:
+        return len(self.tokenizer.render(self.messages(compaction)))
+
+
+def _turn_messages(turn: HistoryTurn, *, evidence: bool) -> list[Message]:
+    """An old turn as it was first shown; without its evidence, its memories stay."""
+    context = turn.context if evidence else replace(turn.context, searched=False, passages=())
+    return [Message("user", user_block(turn.question, context).text), Message("assistant", turn.answer)]
+
+
+# ── what the model saw ───────────────────────────────────────────────────────────────────────────
+
+
+def _sections(
+    head: list[Message], history: Sequence[Message], block: UserBlock, tokenizer: ChatTokenizer, total: int
+) -> tuple[PromptSection, ...]:
+    """The prompt in order. Where a section holds several messages, its text names their roles for the
+    reader and its tokens are those of the messages alone; the marks of the chat template come last."""
+    parts: list[tuple[SectionName, str, int]] = [
+        ("system", head[0].content, tokenizer.count(head[0].content)),
+        ("examples", *_dialogue(head[1:], tokenizer)),
+        ("history", *_dialogue(history, tokenizer)),
+        ("memory", block.memory, tokenizer.count(block.memory)),
+        ("evidence", block.evidence, tokenizer.count(block.evidence)),
+        ("question", block.question, tokenizer.count(block.question)),
+    ]
+    shown = [PromptSection(*part) for part in parts if part[1]]
+    return (*shown, PromptSection("template", "", total - sum(section.tokens for section in shown)))
+
+
+def _dialogue(messages: Sequence[Message], tokenizer: ChatTokenizer) -> tuple[str, int]:
+    text = "\n\n".join(f"{message.role}: {message.content}" for message in messages)
+    return text, sum(tokenizer.count(message.content) for message in messages)

@@ -1,0 +1,100 @@
+"""A domain's system text: a Jinja2 template with three variables, checked when it is loaded.
+
+    user.name      the user's name, '' where it is unknown
+    domain.title   the domain's title
+    today          the date, such as 2026-03-31
+
+The sandbox has no loader, no filters of its own, and an undefined variable is an error. Knows nothing
+of files: a TemplateFault's `line` counts inside the template.
+"""
+
+from __future__ import annotations
+
+import datetime
+import difflib
+import traceback
+from dataclasses import dataclass
+from functools import lru_cache
+
+from jinja2 import StrictUndefined, Template, TemplateError, TemplateSyntaxError, meta, nodes
+from jinja2.sandbox import ImmutableSandboxedEnvironment
+
+from server.errors import PromptError
+from server.prompting.domain import Domain, UserProfile
+
+VARIABLES = ("domain", "today", "user")
+NAME_CHARS = 80
+
+# What a sandboxed template can raise while it runs: its own errors, and those of the operators it uses.
+_FAILURES = (TemplateError, TypeError, ValueError, ArithmeticError, LookupError, AttributeError, RecursionError)
+
+
+class TemplateFault(Exception):
+    """Why a template cannot be used. `line` counts from 1."""
+
+    def __init__(self, line: int, reason: str) -> None:
+        super().__init__(reason)
+        self.line = line
+        self.reason = reason
+
+
+@dataclass(frozen=True, slots=True)
+class _ShownDomain:
+    title: str
+
+
+_ENVIRONMENT = ImmutableSandboxedEnvironment(undefined=StrictUndefined, autoescape=False)
+
+
+def check_template(source: str, title: str) -> None:
+    """Raises TemplateFault: bad syntax, unknown variables (all of them), or a failure when it is rendered."""
+    try:
+        tree = _ENVIRONMENT.parse(source)
+        _compiled(source)
+    except TemplateSyntaxError as error:
+        raise TemplateFault(error.lineno, f"the template is not valid Jinja2: {error.message}") from error
+    unknown = meta.find_undeclared_variables(tree) - set(VARIABLES)
+    if unknown:
+        first = min(node.lineno for node in tree.find_all(nodes.Name) if node.name in unknown)
+        raise TemplateFault(first, _unknown(sorted(unknown)))
+    for name in ("", "Kim"):  # both sides of the usual `user.name or …`
+        try:
+            _rendered(source, title, UserProfile(name), datetime.date(2026, 1, 31))
+        except _FAILURES as error:
+            raise TemplateFault(_line(error), f"the template fails when it is rendered: {error}") from error
+
+
+def render_system(domain: Domain, user: UserProfile, today: datetime.date | None = None) -> str:
+    """The domain's system text for this user. Raises PromptError naming domain and line."""
+    try:
+        return _rendered(domain.body, domain.title, user, today or datetime.date.today())
+    except _FAILURES as error:
+        raise PromptError(
+            f"the prompt of '{domain.name}' fails at line {_line(error)} of its text: {error}; "
+            f"edit the template, which may use {', '.join(VARIABLES)}"
+        ) from error
+
+
+def _rendered(source: str, title: str, user: UserProfile, today: datetime.date) -> str:
+    name = " ".join(user.name.split())[:NAME_CHARS]  # the user's own words: one line, no room for a speech
+    text = _compiled(source).render(user=UserProfile(name), domain=_ShownDomain(title), today=today.isoformat())
+    return text.strip()
+
+
+@lru_cache(maxsize=256)
+def _compiled(source: str) -> Template:
+    return _ENVIRONMENT.from_string(source)
+
+
+def _unknown(names: list[str]) -> str:
+    parts = []
+    for name in names:
+        near = difflib.get_close_matches(name, VARIABLES, n=1)
+        parts.append(f"'{name}'" + (f" (did you mean '{near[0]}'?)" if near else ""))
+    return f"undefined variables {', '.join(parts)}; a template may use user.name, domain.title and today"
+
+
+def _line(error: BaseException) -> int:
+    """Jinja2 rewrites its frames so that they carry the template's own line numbers."""
+    lines = [frame.lineno for frame in traceback.extract_tb(error.__traceback__) if frame.filename == "<template>"]
+    return (lines[-1] if lines else None) or 1

@@ -1,0 +1,91 @@
+"""Bytes of a text file to text with plain line ends.
+
+A byte-order mark decides; then UTF-16 by its zero bytes; then strict UTF-8; then CP949 (which holds
+EUC-KR) where the result is Korean; then CP1252 where accented letters stand alone between ASCII;
+then charset-normalizer's best guess. Text that is really a binary file is refused.
+"""
+
+from __future__ import annotations
+
+import codecs
+import re
+
+from charset_normalizer import from_bytes
+
+from server.errors import KnowledgeError
+
+_MARKS = (
+    (codecs.BOM_UTF8, "utf-8-sig"),
+    (codecs.BOM_UTF32_LE, "utf-32"),  # before UTF-16, whose mark it begins with
+    (codecs.BOM_UTF32_BE, "utf-32"),
+    (codecs.BOM_UTF16_LE, "utf-16"),
+    (codecs.BOM_UTF16_BE, "utf-16"),
+)
+_SAMPLE = 64 * 1024
+_HIGH_PAIR = re.compile(rb"[\x80-\xff]{2}")
+_CONTROL = re.compile(r"[\x00-\x08\x0e-\x1a\x1c-\x1f]")
+
+
+def decode(data: bytes, declared: str | None = None) -> str:
+    """The text, with `\\n` line ends and without a byte-order mark.
+
+    `declared` is an encoding that the file itself names (HTML). Raises KnowledgeError when no
+    encoding fits or the content is not text.
+    """
+    text = _decoded(data, declared)
+    if len(_CONTROL.findall(text[:_SAMPLE])) > 0.01 * len(text[:_SAMPLE]):
+        raise KnowledgeError("the content is not text: a binary file with a text file's name")
+    return text.replace("\r\n", "\n").replace("\r", "\n")
+
+
+def _decoded(data: bytes, declared: str | None) -> str:
+    for mark, name in _MARKS:
+        if data.startswith(mark):
+            return _sure(_strict(data, name))
+    for candidate in (_utf16(data), "utf-8", declared):
+        text = _strict(data, candidate) if candidate else None
+        if text is not None:
+            return text
+    korean = _strict(data, "cp949")
+    if korean is not None and _is_korean(korean):
+        return korean
+    if not _HIGH_PAIR.search(data):
+        western = _strict(data, "cp1252")
+        if western is not None:
+            return western
+    best = from_bytes(data[: 8 * _SAMPLE]).best()
+    return _sure(_strict(data, best.encoding) if best is not None else None)
+
+
+def _sure(text: str | None) -> str:
+    if text is None:
+        raise KnowledgeError("the text's encoding is not recognised: save the file as UTF-8")
+    return text
+
+
+def _strict(data: bytes, name: str) -> str | None:
+    try:
+        return data.decode(name)
+    except (UnicodeDecodeError, LookupError):
+        return None
+
+
+def _utf16(data: bytes) -> str | None:
+    """UTF-16 without a mark: one byte of most pairs is zero in Western text, or many in mixed text."""
+    sample = data[:_SAMPLE]
+    pairs = len(sample) // 2
+    if not pairs or len(data) % 2:
+        return None
+    low, high = sample[0::2].count(0), sample[1::2].count(0)
+    if high > 0.1 * pairs and high > 4 * low:
+        return "utf-16-le"
+    if low > 0.1 * pairs and low > 4 * high:
+        return "utf-16-be"
+    return None
+
+
+def _is_korean(text: str) -> bool:
+    """Most letters outside ASCII are Hangul syllables. Other encodings read as CP949 give rare Chinese."""
+    foreign = [char for char in text[:_SAMPLE] if ord(char) > 127 and char.isalpha()]
+    hangul = sum("가" <= char <= "힣" for char in foreign)
+    return bool(foreign) and hangul >= 0.7 * len(foreign)

@@ -1,0 +1,93 @@
+"""What a loader makes of a file: its text, and blocks that say which parts of the text belong together.
+
+A block is a slice of the text, so a chunk cut from it can always be found again in the file. Knows
+nothing of tokens, embedders or folders.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from enum import StrEnum
+
+
+class BlockKind(StrEnum):
+    TEXT = "text"     # prose or a list: may be split at sentence ends
+    CODE = "code"     # split only between lines
+    TABLE = "table"   # split only between lines, and each part repeats the header
+    ROW = "row"       # a record that stands alone: never joined with its neighbours
+
+
+@dataclass(frozen=True, slots=True)
+class Block:
+    """`text[start:end]` of the document. `lines` or `page` is set where the format has them and they
+    cannot be counted from the text. `header` is what every part of a split table repeats."""
+
+    start: int
+    end: int
+    heading: tuple[str, ...] = ()
+    kind: BlockKind = BlockKind.TEXT
+    lines: tuple[int, int] | None = None
+    page: int | None = None
+    header: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class Document:
+    """`numbered`: the text is the file's own, line for line, so offsets give line numbers."""
+
+    text: str
+    blocks: tuple[Block, ...]
+    numbered: bool = False
+
+
+class DocumentBuilder:
+    """Puts extracted pieces of text one after the other and keeps their offsets."""
+
+    def __init__(self) -> None:
+        self._parts: list[str] = []
+        self._blocks: list[Block] = []
+        self._length = 0
+
+    def add(
+        self,
+        text: str,
+        heading: tuple[str, ...] = (),
+        *,
+        kind: BlockKind = BlockKind.TEXT,
+        lines: tuple[int, int] | None = None,
+        page: int | None = None,
+        header: str = "",
+    ) -> None:
+        """Appends a block; text without a visible character is left out. What UTF-8 cannot hold becomes '?'."""
+        text = _encodable(text).rstrip()
+        if not text.strip():
+            return
+        start = self._length
+        self._parts += [text, "\n\n"]
+        self._length += len(text) + 2
+        heading = tuple(_encodable(part) for part in heading)
+        self._blocks.append(Block(start, start + len(text), heading, kind, lines, page, _encodable(header)))
+
+    def build(self) -> Document:
+        return Document("".join(self._parts), tuple(self._blocks))
+
+
+def _encodable(text: str) -> str:
+    return text.encode("utf-8", "replace").decode("utf-8")
+
+
+class HeadingPath:
+    """The headings above the current place, by level."""
+
+    def __init__(self) -> None:
+        self._stack: list[tuple[int, str]] = []
+
+    def enter(self, level: int, title: str) -> None:
+        while self._stack and self._stack[-1][0] >= level:
+            self._stack.pop()
+        if title:
+            self._stack.append((level, title))
+
+    @property
+    def path(self) -> tuple[str, ...]:
+        return tuple(title for _, title in self._stack)

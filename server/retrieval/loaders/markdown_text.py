@@ -1,0 +1,137 @@
+"""Markdown: headings give the path; fenced code and tables stay whole; the rest is paragraphs.
+
+The text is the file's own, so line numbers hold. A heading line is not part of a block, because every
+chunk carries its heading path; a heading with nothing under it becomes a block of its own.
+"""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass
+
+from server.retrieval.decoding import decode
+from server.retrieval.documents import Block, BlockKind, Document, HeadingPath
+
+_ATX = re.compile(r" {0,3}(#{1,6})(?:[ \t]+(.*?))?(?:[ \t]+#+)?[ \t]*$")
+_SETEXT = re.compile(r" {0,3}(=+|-+)[ \t]*$")
+_FENCE = re.compile(r" {0,3}(`{3,}|~{3,})")
+_TABLE_RULE = re.compile(r" {0,3}\|?[ \t]*:?-+:?[ \t]*(?:\|[ \t]*:?-+:?[ \t]*)*\|?[ \t]*$")
+_LINK = re.compile(r"!?\[([^\]]*)\]\([^)]*\)")
+_NOT_A_TITLE = re.compile(r" {0,3}(?:[-*+>|]|\d+[.)])")
+
+
+@dataclass(frozen=True, slots=True)
+class _Line:
+    start: int
+    text: str
+
+    @property
+    def end(self) -> int:
+        return self.start + len(self.text.rstrip())
+
+
+def load_markdown(data: bytes) -> Document:
+    text = decode(data)
+    return Document(text, tuple(_Scanner(text).blocks()), numbered=True)
+
+
+class _Scanner:
+    """One pass over the lines; `_at` is the next line."""
+
+    def __init__(self, text: str) -> None:
+        self._lines: list[_Line] = []
+        start = 0
+        for line in text.split("\n"):
+            self._lines.append(_Line(start, line))
+            start += len(line) + 1
+        self._at = 0
+        self._headings = HeadingPath()
+        self._blocks: list[Block] = []
+        self._bare: _Line | None = None   # a heading that nothing has followed yet
+        self._bare_level = 0
+
+    def blocks(self) -> list[Block]:
+        while self._at < len(self._lines):
+            line = self._lines[self._at]
+            if not line.text.strip():
+                self._at += 1
+            elif _FENCE.match(line.text):
+                self._take(self._fence_end(), BlockKind.CODE)
+            elif atx := _ATX.match(line.text):
+                self._enter(len(atx[1]), atx[2] or "", self._at + 1)
+            elif self._is_table():
+                self._take(self._table_end(), BlockKind.TABLE)
+            else:
+                self._paragraph()
+        self._flush_bare(0)
+        return self._blocks
+
+    def _take(self, stop: int, kind: BlockKind) -> None:
+        """Lines up to `stop` (outside) become a block."""
+        first, last = self._lines[self._at], self._lines[stop - 1]
+        header = ""
+        if kind is BlockKind.TABLE:
+            header = f"{first.text}\n{self._lines[self._at + 1].text}"
+        self._bare = None
+        self._blocks.append(Block(first.start, last.end, self._headings.path, kind, header=header))
+        self._at = stop
+
+    def _enter(self, level: int, title: str, following: int) -> None:
+        self._flush_bare(level)
+        self._bare, self._bare_level = self._lines[self._at], level
+        self._headings.enter(level, _plain(title))
+        self._at = following
+
+    def _flush_bare(self, level: int) -> None:
+        """A heading followed by a heading of its own level or above has no text: keep its words."""
+        if self._bare is not None and level <= self._bare_level and self._headings.path:
+            self._blocks.append(Block(self._bare.start, self._bare.end, self._headings.path))
+        self._bare = None
+
+    def _paragraph(self) -> None:
+        stop = self._at + 1
+        while stop < len(self._lines):
+            text = self._lines[stop].text
+            underline = _SETEXT.match(text)
+            if underline and stop == self._at + 1 and not _NOT_A_TITLE.match(self._lines[self._at].text):
+                self._enter(1 if "=" in underline[1] else 2, self._lines[self._at].text, stop + 1)
+                return
+            if not text.strip() or _ATX.match(text) or _FENCE.match(text) or self._is_table(stop):
+                break
+            stop += 1
+        self._take(stop, BlockKind.TEXT)
+
+    def _fence_end(self) -> int:
+        opening = _FENCE.match(self._lines[self._at].text)
+        mark = opening[1] if opening else "```"
+        closing = re.compile(rf" {{0,3}}{re.escape(mark[0])}{{{len(mark)},}}[ \t]*$")
+        stop = self._at + 1
+        while stop < len(self._lines):
+            stop += 1
+            if closing.match(self._lines[stop - 1].text):
+                break
+        return self._without_blank_end(stop)
+
+    def _without_blank_end(self, stop: int) -> int:
+        while stop > self._at + 1 and not self._lines[stop - 1].text.strip():
+            stop -= 1
+        return stop
+
+    def _is_table(self, at: int | None = None) -> bool:
+        at = self._at if at is None else at
+        if at + 1 >= len(self._lines) or "|" not in self._lines[at].text:
+            return False
+        rule = self._lines[at + 1].text
+        return "-" in rule and "|" in rule and bool(_TABLE_RULE.match(rule))
+
+    def _table_end(self) -> int:
+        stop = self._at + 2
+        while stop < len(self._lines) and "|" in self._lines[stop].text:
+            stop += 1
+        return stop
+
+
+def _plain(title: str) -> str:
+    """A heading without its markup."""
+    title = _LINK.sub(r"\1", title)
+    return re.sub(r"[*`]|(?<!\w)_|_(?!\w)", "", title).strip()

@@ -1,0 +1,178 @@
+"""Words for lexical search, in any script, without a dictionary.
+
+Words of scripts with spaces are folded and lightly stemmed; runs of Korean, Chinese, Japanese and
+Thai become overlapping pairs of characters, which finds a Korean noun whatever particle follows it.
+For the evidence gate a question is read as units: its content words, each with the terms that show
+it in a passage. Pure functions.
+"""
+
+from __future__ import annotations
+
+import re
+import unicodedata
+from dataclasses import dataclass
+from functools import lru_cache
+
+from server.retrieval.stopwords import ENGLISH, KOREAN
+
+_PAIRED = "\u3040-\u30ff\u31f0-\u31ff\u3400-\u4dbf\u4e00-\u9fff\uac00-\ud7a3\u0e00-\u0eff\u1000-\u109f\u1780-\u17ff"
+_TOKEN = re.compile(
+    rf"(?P<paired>[{_PAIRED}々〆]+)|(?P<number>\d+(?:[.,]\d+)*)|(?P<word>[^\W\d_{_PAIRED}]+)", re.UNICODE
+)
+_APOSTROPHE = re.compile(r"(?<=\w)['’](?:s|t|re|ve|ll|d|m)\b")
+
+VERB_WEIGHT = 0.4
+
+_HANGUL = re.compile(r"[가-힣]+")
+_KANJI_OR_KATAKANA = re.compile(r"[\u30a0-\u30ff\u3400-\u4dbf\u4e00-\u9fff々]+")
+_KOREAN_REQUEST = re.compile(r"(?:주세요|줘요?|주시겠어요|주실래요|주십시오|줄래)$")
+_KOREAN_FUNCTION = re.compile(
+    r"(?:있|없|하|되|해야|가능하|어떻게|무엇|얼마|언제|어디)"
+    r"(?:나요|니까|습니까|는가요?|요|어요|을까요?|까요|는지|인가요?|죠|지)?"
+    r"|합니[까다]|됩니[까다]|입니[까다]|인가요?|인지|[하되]나요|[돼해될할]요|[될할]까요|가능(?:한가요|해요|할까요)"
+)
+_PARTICLE = re.compile(
+    r"(?:으로부터|에서부터|에게서|에서는|에서도|으로는|으로도|까지는|이라는|이라고|인가요|이에요|이예요|입니까|입니다"
+    r"|하나요|되나요|에서|에게|으로|까지|부터|처럼|보다|이나|이란|이야|라는|라고|한테|하고|마다|조차|밖에|에는|에도"
+    r"|과의|와의|인가|인지|예요|은|는|이|가|을|를|에|의|로|와|과|도|만|야|나)$"
+)
+# 신청해야, 반품하려면, 취소된: a noun made a verb; the noun is what is asked for
+_NOUN_VERB = re.compile(r"([가-힣]{2,})[하해할한합했되될된됩됐돼][가-힣]{0,4}")
+# 걸리나요, 깨져서, 받으려면: other verbs, whose endings hide the word from character pairs
+_VERB = re.compile(r"[가-힣]{2,}(?:[요다까]|는지|려면|으면|[어아져여]서|지만|는데|은데)")
+FOLLOW_UP_UNITS = 3  # a message with more content words than this stands for itself
+_FOLLOW_UP = re.compile(
+    r"^\W*(?:and|but|or|so|also|what about|how about|what if|why|then|그럼|그러면|그리고|그런데|근데|또)\b"
+    r"|\b(?:it|its|that|this|those|these|they|them|there|one|ones)\b"
+    r"|그거|그것|그건|그게|이거|이것|이건|거기|それ|那个|这个",
+    re.IGNORECASE,
+)
+_COURTESY = re.compile(
+    r"(?:\W|\b(?:ok(?:ay)?|thanks?|thank you|very much|so much|a lot|great|nice|cool|perfect|hi|hello|hey|bye|goodbye"
+    r"|yes|no|got it|i see)\b"
+    r"|네|넵|예|아니요|좋아요|안녕(?:하세요|히 계세요)?|(?:정말 )?(?:감사|고맙)(?:합니다|해요|습니다)|고마워요?"
+    r"|알겠(?:습니다|어요))*",
+    re.IGNORECASE,
+)
+_CHINESE_FUNCTION = re.compile(
+    r"什么|怎么|多少|怎样|如何|哪[里个些]|为什么|需要|[的了吗呢吧是在我你您他她它有和与或请能可以会要就都也很这那几个]"
+)
+
+
+@dataclass(frozen=True, slots=True)
+class Unit:
+    """A content word of a question, the terms by which a passage can hold it, and how much it says."""
+
+    word: str
+    terms: tuple[str, ...]
+    weight: float = 1.0
+
+
+def terms(text: str) -> list[str]:
+    """The index terms of a text, in order, repeats included."""
+    found: list[str] = []
+    for kind, token in _tokens(text):
+        if kind == "paired":
+            found += pairs(token)
+        elif kind == "number":
+            found.append(_number(token))
+        elif token not in ENGLISH:
+            found.append(stem(token))
+    return found
+
+
+def units(question: str) -> tuple[Unit, ...]:
+    """The content words of a question: no function words, no polite forms, each word once."""
+    found: dict[str, Unit] = {}
+    for kind, token in _tokens(question):
+        if kind == "paired":
+            for word, weight in _content_runs(token):
+                found.setdefault(word, Unit(word, tuple(pairs(word)), weight))
+        elif kind == "number":
+            found.setdefault(token, Unit(token, (_number(token),)))
+        elif token not in ENGLISH:
+            word = stem(token)
+            found.setdefault(word, Unit(word, (word,)))
+    if all(word.isdigit() and len(word) < 3 for word in found):
+        return ()  # "2 + 2": small numbers alone are in every text
+    return tuple(found.values())
+
+
+def is_courtesy(text: str) -> bool:
+    """Thanks, greetings, a bare yes or no, nothing at all: there is nothing to look up."""
+    return bool(_COURTESY.fullmatch(text))
+
+
+def is_follow_up(text: str) -> bool:
+    """The message may need the one before it: it is short, points back, or goes on ("and for children?")."""
+    return bool(_FOLLOW_UP.search(text)) or len(units(text)) <= FOLLOW_UP_UNITS
+
+
+def pairs(run: str) -> list[str]:
+    """'환불은' → 환불, 불은; a single character stays itself."""
+    return [run[at : at + 2] for at in range(len(run) - 1)] or [run]
+
+
+@lru_cache(maxsize=65536)
+def stem(word: str) -> str:
+    """English endings off, so that return, returns, returned and returning meet. Other words pass."""
+    if len(word) < 4 or not word.isascii():
+        return word
+    if word.endswith("ies") and len(word) > 4:
+        return word[:-3] + "y"
+    if word.endswith(("sses", "shes", "ches", "xes", "zes")):
+        word = word[:-2]
+    elif word.endswith("s") and not word.endswith(("ss", "us", "is")):
+        word = word[:-1]
+    for ending in ("ing", "edly", "ed", "ly"):
+        base = word.removesuffix(ending)
+        if base != word and len(base) >= 3 and re.search("[aeiouy]", base):
+            word = base[:-1] if base[-1] == base[-2] and base[-1] not in "lsz" and ending != "ly" else base
+            break
+    return word[:-1] if word.endswith("e") and len(word) > 4 else word
+
+
+def _tokens(text: str) -> list[tuple[str, str]]:
+    folded = _APOSTROPHE.sub("", unicodedata.normalize("NFKC", text).casefold())
+    return [(match.lastgroup or "", _plain(match[0])) for match in _TOKEN.finditer(folded)]
+
+
+def _plain(token: str) -> str:
+    """Without accents (café = cafe). Only for scripts where that is a habit of typing, not another word."""
+    if token.isascii() or not "\u00c0" <= max(token) <= "\u024f":
+        return token
+    return "".join(char for char in unicodedata.normalize("NFKD", token) if not unicodedata.combining(char))
+
+
+def _number(token: str) -> str:
+    """1,000 = 1000; 3.5 stays."""
+    return re.sub(r",(?=\d{3}(?:\D|$))", "", token)
+
+
+def _content_runs(run: str) -> list[tuple[str, float]]:
+    """Words of a run of paired characters that carry a subject, with their weights."""
+    if _HANGUL.search(run):
+        found: list[tuple[str, float]] = []
+        for part in re.findall(r"[가-힣]+|[^가-힣]+", run):
+            found += _korean_content(part) if _HANGUL.match(part) else _content_runs(part)
+        return found
+    if re.search("[\u3040-\u309f]", run):  # Japanese: hiragana carries the grammar
+        words = _KANJI_OR_KATAKANA.findall(run) or [run]
+    elif re.search("[\u4e00-\u9fff]", run):
+        words = [part for part in _CHINESE_FUNCTION.split(run) if part]
+    else:
+        words = [run]
+    return [(word, 1.0) for word in words]
+
+
+def _korean_content(word: str) -> list[tuple[str, float]]:
+    if word in KOREAN or _KOREAN_FUNCTION.fullmatch(word) or _KOREAN_REQUEST.search(word):
+        return []
+    bare = _PARTICLE.sub("", word)
+    if bare in KOREAN:
+        return []
+    if match := _NOUN_VERB.fullmatch(word):
+        return [(match[1], 1.0)]
+    if _VERB.fullmatch(word):
+        return [(word, VERB_WEIGHT)]
+    return [(bare if len(bare) >= 2 else word, 1.0)]

@@ -1,0 +1,365 @@
+"""What crosses a border between parts: frozen, typed, without behaviour beyond small properties.
+
+Knows nothing of files, models, HTTP or the database. Times are seconds since the epoch (UTC);
+durations are seconds; token counts are the serving model's own tokens.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from enum import StrEnum
+from typing import Literal, NewType, Protocol
+
+import numpy as np
+from numpy.typing import NDArray
+
+UserId = NewType("UserId", str)
+
+Role = Literal["system", "user", "assistant"]
+
+
+@dataclass(frozen=True, slots=True)
+class Message:
+    """One message of a rendered chat, as the chat template takes it."""
+
+    role: Role
+    content: str
+
+
+# ── knowledge ────────────────────────────────────────────────────────────────────────────────────
+
+
+@dataclass(frozen=True, slots=True)
+class Passage:
+    """A chunk of a file that retrieval found.
+
+    `file` is the path inside `knowledge/<folder>/`, with forward slashes. Lines count from 1 and both
+    ends are inside; `page` counts from 1 and is set for paged formats, where lines are None.
+    """
+
+    id: str
+    folder: str
+    file: str
+    text: str
+    heading: tuple[str, ...] = ()
+    line_start: int | None = None
+    line_end: int | None = None
+    page: int | None = None
+    score: float = 0.0
+
+    @property
+    def place(self) -> str:
+        """'page 3', 'lines 4-9', 'line 4' or ''."""
+        if self.page is not None:
+            return f"page {self.page}"
+        if self.line_start is None:
+            return ""
+        if self.line_end is None or self.line_end == self.line_start:
+            return f"line {self.line_start}"
+        return f"lines {self.line_start}-{self.line_end}"
+
+
+@dataclass(frozen=True, slots=True)
+class SearchResult:
+    """Passages of one index generation, best first; empty when nothing passed the evidence gate.
+
+    `folders` are those of the folders asked that hold something.
+    """
+
+    passages: tuple[Passage, ...]
+    generation: int
+    folders: tuple[str, ...]
+
+
+class Embedder(Protocol):
+    """Turns texts into unit vectors. Safe to call from any thread."""
+
+    @property
+    def fingerprint(self) -> str:
+        """Changes whenever the same text may get another vector."""
+
+    @property
+    def dimension(self) -> int: ...
+
+    def embed(self, texts: Sequence[str]) -> NDArray[np.float32]:
+        """[len(texts), dimension], float32, L2-normalised. Blocks: call it off the event loop."""
+
+    def count(self, text: str) -> int:
+        """The text's length in the embedder's own tokens, without special tokens."""
+
+    def knows(self, text: str) -> bool:
+        """False where the text's language is so foreign to the embedder that its vector says nothing."""
+
+
+# ── memory ───────────────────────────────────────────────────────────────────────────────────────
+
+
+class MemoryKind(StrEnum):
+    IDENTITY = "identity"  # who the user is: name, role, home
+    PREFERENCE = "preference"  # how the user wants things, the form of address included
+    INSTRUCTION = "instruction"  # a standing order: "always answer in metric units"
+    FACT = "fact"  # anything else the user asked to be remembered
+
+
+@dataclass(frozen=True, slots=True)
+class Memory:
+    """One fact about one user, with the words it was taken from."""
+
+    id: int
+    kind: MemoryKind
+    text: str
+    quote: str
+    conversation_id: str | None
+    message_id: str | None
+    created_at: float
+    updated_at: float
+
+
+# ── routing ──────────────────────────────────────────────────────────────────────────────────────
+
+
+class RouteHow(StrEnum):
+    CHOSEN = "chosen"  # the user picked the domain
+    STICKY = "sticky"  # the chat already has one
+    SIMILAR = "similar"  # the message resembles the domain's routes
+    FALLBACK = "fallback"  # nothing resembled enough
+
+
+@dataclass(frozen=True, slots=True)
+class RouteScore:
+    domain: str
+    score: float
+    example: str  # the route that scored
+
+
+@dataclass(frozen=True, slots=True)
+class RouteDecision:
+    """Which domain answers and why. `score` is None unless similarity decided."""
+
+    domain: str
+    how: RouteHow
+    score: float | None
+    threshold: float
+    candidates: tuple[RouteScore, ...] = ()
+
+
+# ── prompts ──────────────────────────────────────────────────────────────────────────────────────
+
+SectionName = Literal["system", "examples", "memory", "history", "evidence", "question", "template"]
+
+
+class ChatTokenizer(Protocol):
+    """The serving model's tokenizer and chat template. Pure; safe to call from any thread."""
+
+    def render(self, messages: Sequence[Message], *, generate: bool = True) -> list[int]:
+        """Token ids of the chat. With `generate`, the opening of the assistant's turn is appended.
+
+        Each message is encoded on its own where the template allows it, so that the ids of a chat
+        are a prefix of the ids of the same chat with more messages.
+        """
+
+    def answer(self, text: str) -> list[int]:
+        """Ids of an assistant's whole answer, the end-of-turn token included: what training learns
+        and what a later turn's history holds."""
+
+    def encode(self, text: str) -> list[int]:
+        """Ids without special tokens."""
+
+    def decode(self, ids: Sequence[int]) -> str: ...
+
+    def count(self, text: str) -> int:
+        """len(encode(text))."""
+
+
+@dataclass(frozen=True, slots=True)
+class Constraint:
+    """What the decoder may write. `source` is a JSON Schema (as JSON text) or an llguidance Lark grammar."""
+
+    kind: Literal["json_schema", "lark"]
+    source: str
+
+
+@dataclass(frozen=True, slots=True)
+class SamplingParams:
+    """How tokens are chosen. `temperature` 0 is greedy; `seed` None draws one from the system."""
+
+    temperature: float = 0.7
+    top_p: float = 1.0
+    top_k: int = 0  # 0: all
+    min_p: float = 0.0
+    repetition_penalty: float = 1.0  # over prompt and answer, as CTRL (Keskar et al., 2019, 4.1)
+    presence_penalty: float = 0.0  # over the answer
+    frequency_penalty: float = 0.0  # over the answer
+    max_tokens: int = 512
+    stop: tuple[str, ...] = ()
+    seed: int | None = None
+    logit_bias: Mapping[int, float] = field(default_factory=dict)
+    logprobs: int | None = None  # how many alternatives to report for each token; 0: the token's own
+
+
+@dataclass(frozen=True, slots=True)
+class PromptSection:
+    """A part of the composed prompt, for "what the model saw". `tokens` counts `text` alone."""
+
+    name: SectionName
+    text: str
+    tokens: int
+
+
+@dataclass(frozen=True, slots=True)
+class Compaction:
+    """Where a chat's history now begins: how many of the branch's oldest turns have lost their
+    evidence, and how many are left out whole. Only ever grows, in large steps."""
+
+    evidence_before: int = 0
+    turns_before: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class TurnContext:
+    """What was put beside one user message; stored with it, so that later turns render it
+    byte for byte as before."""
+
+    nonce: str = ""
+    searched: bool = False  # knowledge was searched, even if nothing was found
+    passages: tuple[Passage, ...] = ()
+    memories: tuple[Memory, ...] = ()  # those not already shown earlier in the chat
+
+
+@dataclass(frozen=True, slots=True)
+class HistoryTurn:
+    """A finished turn of the branch: what the user wrote, what was put beside it, what was answered."""
+
+    question: str
+    context: TurnContext
+    answer: str
+
+
+@dataclass(frozen=True, slots=True)
+class PromptBundle:
+    """A prompt ready for the engine, and what went into it.
+
+    `context` holds the passages and memories that fitted (passages are numbered from 1 in this
+    order). `dropped_passages`, `trimmed_turns` and `trimmed_evidence` say what the budget cost.
+    """
+
+    messages: tuple[Message, ...]
+    token_ids: tuple[int, ...]
+    sections: tuple[PromptSection, ...]
+    context: TurnContext
+    sampling: SamplingParams
+    constraint: Constraint | None
+    compaction: Compaction
+    dropped_passages: int = 0
+    trimmed_turns: int = 0
+    trimmed_evidence: int = 0
+
+
+# ── generation ───────────────────────────────────────────────────────────────────────────────────
+
+
+class FinishReason(StrEnum):
+    STOP = "stop"  # end of turn, a stop string, or the grammar's end
+    LENGTH = "length"  # max_tokens or the context's end
+    CANCELLED = "cancelled"
+
+
+@dataclass(frozen=True, slots=True)
+class GenerationRequest:
+    """One row for the engine. `adapter` is `name` or `name@version`; None is the base model."""
+
+    prompt: tuple[int, ...]
+    sampling: SamplingParams
+    adapter: str | None = None
+    constraint: Constraint | None = None
+    user_id: UserId | None = None  # whose queue it waits in
+
+
+@dataclass(frozen=True, slots=True)
+class Queued:
+    """The request waits; `position` 1 is next. Sent again whenever it changes."""
+
+    position: int
+
+
+@dataclass(frozen=True, slots=True)
+class TokenLogprob:
+    token: str
+    logprob: float
+    top: tuple[tuple[str, float], ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class TokenDelta:
+    """Text that can be shown: never half a character, never a part of a stop string."""
+
+    text: str
+    tokens: int  # how many tokens it took
+    logprobs: tuple[TokenLogprob, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class Usage:
+    prompt_tokens: int
+    completion_tokens: int
+    cached_tokens: int  # of the prompt, taken from a prefix store
+    queue_s: float  # submitted → admitted
+    ttft_s: float  # submitted → first token
+    total_s: float  # submitted → finished
+
+
+@dataclass(frozen=True, slots=True)
+class GenerationDone:
+    reason: FinishReason
+    usage: Usage
+
+
+GenerationEvent = Queued | TokenDelta | GenerationDone
+
+
+class AdapterState(StrEnum):
+    AVAILABLE = "available"  # in the folder, valid, not in a slot
+    LOADING = "loading"
+    LOADED = "loaded"
+    INVALID = "invalid"  # in the folder; `reason` says what is wrong
+
+
+@dataclass(frozen=True, slots=True)
+class AdapterInfo:
+    """An adapter as users see it."""
+
+    name: str
+    version: str
+    state: AdapterState
+    reason: str = ""
+    rank: int = 0
+    modules: int = 0  # layers it changes
+    bytes: int = 0  # of its tensors in memory when loaded, else 0
+    in_use: int = 0  # running rows
+    last_used: float | None = None
+    description: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class ModelCard:
+    """The serving base model. `reason` says why this device and dtype; `path` why this forward path."""
+
+    id: str
+    fingerprint: str
+    device: str
+    dtype: str
+    reason: str
+    path: str
+    context_length: int
+    parameters: int
+
+
+@dataclass(frozen=True, slots=True)
+class EngineHealth:
+    """`ok` False: the model thread has failed and `reason` says why."""
+
+    ok: bool
+    running: int
+    waiting: int
+    reason: str = ""

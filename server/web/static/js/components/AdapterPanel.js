@@ -1,0 +1,72 @@
+// Adapters: which are there, which are loaded, and why one cannot be.
+import { useEffect, useState } from "preact/hooks";
+import { signal } from "@preact/signals";
+import { call } from "../api.js";
+import { bytes } from "../format.js";
+import { html, cx } from "../html.js";
+import { t } from "../i18n.js";
+import { changes, isAdmin, toast } from "../state.js";
+import { ListState } from "./controls.js";
+
+const held = signal({ state: "loading", adapters: [], max_loras: 0, error: "" });
+
+async function load() {
+  try {
+    held.value = { state: "ready", error: "", ...(await call("GET", "/api/adapters")) };
+  } catch (error) {
+    held.value = { ...held.value, state: held.value.state === "ready" ? "ready" : "error", error: error.message };
+  }
+}
+
+export function AdapterPanel() {
+  const change = changes.adapters.value;
+  useEffect(() => { load(); }, [change]);
+  const { state, adapters, max_loras: most, error } = held.value;
+  const loaded = adapters.filter((adapter) => adapter.state === "loaded").length;
+  return html`
+    <${ListState} state=${state} error=${error} onRetry=${load}
+      empty=${state === "ready" && adapters.length === 0 && t("adapters.empty")} />
+    ${adapters.length > 0 && html`<p class="hint">${t("adapters.loaded", { n: loaded, most })}</p>`}
+    <ul class="adapters">${adapters.map((adapter) => html`<${AdapterRow} key=${`${adapter.name}@${adapter.version}`}
+      adapter=${adapter} all=${adapters} />`)}</ul>`;
+}
+
+function AdapterRow({ adapter, all }) {
+  const [busy, setBusy] = useState(false);
+  // Older versions are named with theirs; the bare name is the newest.
+  const newest = all.find((other) => other.name === adapter.name) === adapter;
+  const name = newest ? adapter.name : `${adapter.name}@${adapter.version}`;
+  const change = async (path) => {
+    setBusy(true);
+    try {
+      await call("POST", path, { lora_name: name });
+    } catch (error) {
+      toast(error.message, { kind: "error" });
+    }
+    await load();
+    setBusy(false);
+  };
+  const loading = adapter.state === "loading" || busy;
+  const facts = [
+    adapter.rank > 0 && t("adapters.rank", { n: adapter.rank }),
+    adapter.modules > 0 && t("adapters.modules", { n: adapter.modules }),
+    adapter.bytes > 0 && bytes(adapter.bytes),
+    adapter.in_use > 0 && t("adapters.in_use", { n: adapter.in_use }),
+  ].filter(Boolean);
+  return html`<li class=${cx("adapter", adapter.state)}>
+    <div class="adapter-head"><strong>${adapter.name}</strong><span class="version">${adapter.version}</span>
+      <span class=${cx("state", adapter.state)}>${t(`adapter.${adapter.state}`)}</span></div>
+    ${adapter.description && html`<p class="adapter-text">${adapter.description}</p>`}
+    ${adapter.reason && html`<p class="reason">${adapter.reason}</p>`}
+    <div class="adapter-foot"><span>${facts.join(" · ")}</span>
+      ${isAdmin() && adapter.state === "loaded" && html`<button type="button" class="button small" disabled=${loading}
+        aria-label=${t("adapters.unload_this", { name })}
+        onClick=${() => change("/v1/unload_lora_adapter")}>${t("adapters.unload")}</button>`}
+      ${isAdmin() && (adapter.state === "available" || adapter.state === "loading") && html`<button type="button"
+        class="button small" disabled=${loading}
+        aria-label=${t("adapters.load_this", { name })}
+          onClick=${() => change("/v1/load_lora_adapter")}>
+          ${t(loading ? "adapter.loading" : "adapters.load")}</button>`}
+    </div>
+  </li>`;
+}

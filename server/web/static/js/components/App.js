@@ -1,0 +1,74 @@
+// The page: sidebar, chat, one panel, one dialog, messages to the user.
+import { useEffect, useState } from "preact/hooks";
+import { html } from "../html.js";
+import { t } from "../i18n.js";
+import { Icon } from "../icons.js";
+import { connection, retryNow } from "../socket.js";
+import { bootError, dialog, drawer, narrow, panel, session } from "../state.js";
+import { Sidebar } from "./ChatList.js";
+import { ConfirmDialog } from "./Dialog.js";
+import { Login } from "./Login.js";
+import { MemoriesDialog } from "./MemoryPanel.js";
+import { PanelView } from "./Panel.js";
+import { PromptDialog } from "./PromptView.js";
+import { SettingsDialog } from "./Settings.js";
+import { SourceDialog } from "./Sources.js";
+import { ThreadView } from "./Thread.js";
+import { Toasts } from "./Toast.js";
+
+const DIALOGS = {
+  confirm: ConfirmDialog,
+  memories: MemoriesDialog,
+  prompt: PromptDialog,
+  settings: SettingsDialog,
+  source: SourceDialog,
+};
+
+export function App({ onLogin, onRetry }) {
+  const held = session.value;
+  if (!held) return html`<${Starting} onRetry=${onRetry} />`;
+  if (held.login_needed && !held.user) return html`<${Login} onDone=${onLogin} /><${Toasts} />`;
+  const Open = dialog.value && DIALOGS[dialog.value.kind];
+  return html`
+    <a class="skip" href="#composer" onClick=${skip}>${t("nav.skip")}</a>
+    <div class=${panel.value ? "app with-panel" : "app"}>
+      <${Sidebar} />
+      ${drawer.value && narrow.value && html`<div class="shade" onClick=${() => (drawer.value = false)}></div>`}
+      <${ThreadView} />
+      <${PanelView} />
+    </div>
+    <${Disconnected} />
+    ${Open && html`<${Open} key=${dialog.value.kind} ...${dialog.value} />`}
+    <${Toasts} />`;
+}
+
+function skip(event) {
+  event.preventDefault();
+  document.querySelector(".composer textarea")?.focus();
+}
+
+function Starting({ onRetry }) {
+  return html`<main class="starting">${bootError.value
+    ? html`<div class="notice error" role="alert"><${Icon} name="alert" /><span>${bootError.value}</span>
+        <button type="button" class="button small" onClick=${onRetry}>${t("action.retry")}</button></div>`
+    : html`<p class="phase" role="status"><span class="dots"
+      aria-hidden="true"></span>${t("state.loading")}</p>`}</main>`;
+}
+
+/** Shown only when the connection stays away, so that a short break does not flicker. */
+function Disconnected() {
+  const [shown, setShown] = useState(false);
+  const lost = connection.value === "lost";
+  useEffect(() => {
+    if (!lost) {
+      setShown(false);
+      return undefined;
+    }
+    const timer = setTimeout(() => setShown(true), 1000);
+    return () => clearTimeout(timer);
+  }, [lost]);
+  if (!shown || !lost) return null;
+  return html`<div class="disconnected" role="status"><span class="dots"
+    aria-hidden="true"></span>${t("connection.lost")}
+    <button type="button" class="link" onClick=${retryNow}>${t("connection.retry")}</button></div>`;
+}

@@ -1,0 +1,136 @@
+// Knowledge: folders and their files with the state of each; dropping, sending and deleting files.
+import { useEffect, useRef, useState } from "preact/hooks";
+import { bytes, date, percent } from "../format.js";
+import { html, cx } from "../html.js";
+import { t } from "../i18n.js";
+import { Icon } from "../icons.js";
+import { addFiles, deleteFile, dismissUpload, folderProblem, knowledge, loadKnowledge, uploads } from "../knowledge.js";
+import { changes, dialog, isAdmin, staged } from "../state.js";
+import { IconButton, ListState } from "./controls.js";
+
+const POLL_MS = 1500; // while the index works; changes are also announced
+const NEW = "\0new"; // no folder can be called so
+
+export function KnowledgePanel() {
+  const { state, folders, busy, error } = knowledge.value;
+  const change = changes.knowledge.value;
+  useEffect(() => {
+    const soon = setTimeout(loadKnowledge, change ? 120 : 0); // announcements come in bursts
+    return () => clearTimeout(soon);
+  }, [change]);
+  useEffect(() => {
+    if (!busy) return undefined;
+    const timer = setInterval(loadKnowledge, POLL_MS);
+    return () => clearInterval(timer);
+  }, [busy]);
+  return html`
+    ${isAdmin() ? html`<${Intake} folders=${folders} />` : html`<p class="notice">${t("knowledge.admin")}</p>`}
+    <${Uploads} />
+    <${ListState} state=${state} error=${error} onRetry=${loadKnowledge}
+      empty=${state === "ready" && folders.length === 0 && t("knowledge.empty")} />
+    ${busy && html`<p class="phase" role="status"><span class="dots"
+      aria-hidden="true"></span>${t("knowledge.busy")}</p>`}
+    ${folders.map((folder) => html`<${Folder} key=${folder.name} folder=${folder} />`)}`;
+}
+
+/** Where files come in: a folder, existing or new, and a drop zone. */
+function Intake({ folders }) {
+  const [picked, setPicked] = useState(null);
+  const [fresh, setFresh] = useState("");
+  const [over, setOver] = useState(false);
+  const input = useRef(null);
+  const choice = picked ?? folders.find((item) => item.name)?.name ?? NEW;
+  const folder = choice === NEW ? fresh.trim() : choice;
+  const problem = choice === NEW ? folderProblem(folder) : "";
+  const take = (files) => {
+    if (!files.length) return;
+    if (problem) staged.value = [...staged.value, ...files];
+    else {
+      addFiles(folder, files);
+      setPicked(folder);
+    }
+  };
+  const onDrop = (event) => {
+    event.preventDefault();
+    event.stopPropagation();
+    setOver(false);
+    take([...event.dataTransfer.files]);
+  };
+  const sendStaged = () => {
+    const files = staged.value;
+    staged.value = [];
+    take(files);
+  };
+  return html`<div class="intake">
+    <label class="row"><span>${t("knowledge.folder")}</span>
+      <select class="field" value=${choice} onChange=${(event) => setPicked(event.target.value)}>
+        ${folders.filter((item) => item.name).map((item) => html`<option key=${item.name} value=${item.name}>${item.name}</option>`)}
+        <option value=${NEW}>${t("knowledge.new_folder")}</option>
+      </select></label>
+    ${choice === NEW && html`<label class="row"><span>${t("knowledge.name")}</span>
+      <input class="field" value=${fresh} maxlength="64" onInput=${(event) => setFresh(event.target.value)}
+        aria-invalid=${Boolean(fresh && problem)} placeholder=${t("knowledge.name_example")} /></label>`}
+    ${fresh && problem && html`<p class="hint warn">${problem}</p>`}
+    <div class=${cx("drop", over && "over")} onDragOver=${(event) => { event.preventDefault(); setOver(true); }}
+      onDragLeave=${() => setOver(false)} onDrop=${onDrop}>
+      <${Icon} name="upload" size=${22} />
+      <span>${problem ? t("knowledge.drop_first") : t("knowledge.drop", { folder })}</span>
+      <button type="button" class="button small" disabled=${Boolean(problem)}
+        onClick=${() => input.current.click()}>${t("knowledge.choose")}</button>
+      <input ref=${input} type="file" multiple hidden aria-label=${t("knowledge.choose")}
+        onChange=${(event) => { take([...event.target.files]); event.target.value = ""; }} />
+      <small>${t("knowledge.formats")}</small>
+    </div>
+    ${staged.value.length > 0 && html`<div
+      class="notice"><span>
+      ${t("knowledge.staged", { n: staged.value.length, names: staged.value.map((file) => file.name).join(", ") })}
+      </span>
+      <button type="button" class="button small primary" disabled=${Boolean(problem)}
+        onClick=${sendStaged}>${t("knowledge.send")}</button>
+      <button type="button" class="button small quiet"
+        onClick=${() => (staged.value = [])}>${t("action.cancel")}</button></div>`}
+  </div>`;
+}
+
+function Uploads() {
+  if (!uploads.value.length) return null;
+  return html`<ul class="uploads">${uploads.value.map((item) => html`<li key=${item.id}
+    class=${cx(item.error && "failed")}>
+    <span class="file-name">${item.name}</span>
+    ${item.error
+      ? html`<${IconButton} icon="close" size=${14} label=${t("action.dismiss")}
+        onClick=${() => dismissUpload(item.id)} />
+          <span class="reason" role="alert">${item.error}</span>`
+      : html`<progress max="1" value=${item.share} aria-label=${item.name}></progress>
+        <span class="num">${percent(item.share)}</span>`}
+  </li>`)}</ul>`;
+}
+
+function Folder({ folder }) {
+  const chunks = folder.files.reduce((sum, file) => sum + file.chunks, 0);
+  return html`<section class="folder" aria-label=${folder.name || "knowledge/"}>
+    <h3><${Icon} name="book"
+      size=${16} />${folder.name || "knowledge/"}<span>${t("knowledge.count", { files: folder.files.length, chunks })}</span></h3>
+    ${folder.files.length === 0 && html`<p class="empty">${t("knowledge.folder_without")}</p>`}
+    <ul>${folder.files.map((file) => html`<${FileRow} key=${file.file} folder=${folder.name} file=${file} />`)}</ul>
+  </section>`;
+}
+
+function FileRow({ folder, file }) {
+  const bad = file.state === "failed" || file.state === "unsupported";
+  const remove = () => (dialog.value = {
+    kind: "confirm", title: t("knowledge.delete_title"), text: t("knowledge.delete_text", { file: file.file }),
+    action: t("action.delete"), danger: true, run: () => deleteFile(folder, file.file),
+  });
+  return html`<li class=${cx("file", file.state)}>
+    <${Icon} name="file" size=${16} />
+    <div class="file-main"><span class="file-name" title=${file.file}>${file.file}</span>
+      <span class="file-facts"
+        title=${date(file.changed_at)}>
+        ${bytes(file.bytes)}${file.state === "indexed" && ` · ${t("knowledge.chunks", { n: file.chunks })}`}</span>
+      ${file.reason && html`<span class=${cx("reason", !bad && "mild")}>${file.reason}</span>`}</div>
+    <span class=${cx("state", file.state)}>${t(`file.${file.state}`)}</span>
+    ${isAdmin() && html`<${IconButton} icon="trash" size=${16} label=${t("knowledge.delete", { file: file.file })}
+      onClick=${remove} />`}
+  </li>`;
+}

@@ -1,0 +1,37 @@
+// The page for those who have no session yet.
+import { useState } from "preact/hooks";
+import { call } from "../api.js";
+import { html } from "../html.js";
+import { t } from "../i18n.js";
+import { Mark } from "../icons.js";
+
+export function Login({ onDone }) {
+  const [error, setError] = useState("");
+  const [busy, setBusy] = useState(false);
+  const submit = async (event) => {
+    event.preventDefault();
+    const form = new FormData(event.target);
+    setBusy(true);
+    setError("");
+    try {
+      onDone(await call("POST", "/api/login", { name: form.get("name").trim(), password: form.get("password") }));
+    } catch (problem) {
+      setError(problem.message);
+      event.target.elements.password.select();
+    } finally {
+      setBusy(false);
+    }
+  };
+  return html`<main class="login">
+    <form class="login-card" onSubmit=${submit} aria-labelledby="login-title">
+      <${Mark} size=${40} />
+      <h1 id="login-title">${t("login.title")}</h1>
+      <label>${t("login.name")}<input class="field" name="name" autocomplete="username" required autocapitalize="none"
+        spellcheck=${false} /></label>
+      <label>${t("login.password")}<input class="field" name="password" type="password"
+        autocomplete="current-password" required /></label>
+      ${error && html`<div class="notice error" role="alert">${error}</div>`}
+      <button type="submit" class="button primary" disabled=${busy}>${t(busy ? "login.busy" : "login.action")}</button>
+    </form>
+  </main>`;
+}

@@ -1,0 +1,137 @@
+// One question or one answer, with everything that made it and what can be done with it.
+import { useState } from "preact/hooks";
+import { edit, regenerate } from "../actions.js";
+import { copyText } from "../clipboard.js";
+import { decimal, number } from "../format.js";
+import { html } from "../html.js";
+import { t } from "../i18n.js";
+import { Icon } from "../icons.js";
+import { dialog } from "../state.js";
+import { siblings } from "../tree.js";
+import { AnswerText } from "./AnswerText.js";
+import { IconButton, InlineEdit } from "./controls.js";
+import { Receipts } from "./Receipts.js";
+import { RouteLine } from "./RouteLine.js";
+import { openSource, Sources } from "./Sources.js";
+
+export function Question({ thread, cell }) {
+  const message = cell.value;
+  const [editing, setEditing] = useState(false);
+  if (editing) {
+    const save = (text) => { setEditing(false); edit(thread, message, text); };
+    return html`<article class="question editing" aria-label=${t("message.yours")}>
+      <${InlineEdit} multiline value=${message.text} label=${t("message.edit")} onSave=${save}
+        onCancel=${() => setEditing(false)} />
+      <p class="hint">${t("message.edit_hint")}</p>
+    </article>`;
+  }
+  return html`<article class="question" aria-label=${t("message.yours")}>
+    <div class="bubble" dir="auto">${message.text}</div>
+    <div class="tools">
+      <${Siblings} thread=${thread} id=${message.id} />
+      <${CopyButton} text=${message.text} />
+      <${IconButton} icon="edit" label=${t("message.edit")} size=${16} disabled=${thread.busy.value}
+        onClick=${() => setEditing(true)} />
+    </div>
+  </article>`;
+}
+
+export function Answer({ thread, cell }) {
+  const message = cell.value;
+  const streaming = message.status === "streaming";
+  return html`<article class="answer" aria-label=${t("message.answer")} aria-busy=${streaming}>
+    <${RouteLine} message=${message} />
+    ${message.notice && html`<p class="notice warning" role="note"><${Icon} name="alert" size=${16} />
+      <span>${message.notice}</span></p>`}
+    ${message.reasoning && html`<${Reasoning} message=${message} />`}
+    ${message.text && html`<${AnswerText} message=${message} onSource=${(n) => openSource(message, n)} />`}
+    ${streaming && html`<${Phase} message=${message} />`}
+    ${message.error && html`<div class="notice error" role="alert">
+      <${Icon} name="alert" /><span>${message.error.message}</span>
+      <button type="button" class="button small"
+        onClick=${() => regenerate(thread, message)}>${t("action.retry")}</button></div>`}
+    <${Ending} message=${message} />
+    <${Sources} message=${message} />
+    <${Receipts} message=${message} />
+    ${!streaming && html`<${Footer} thread=${thread} message=${message} />`}
+  </article>`;
+}
+
+function Reasoning({ message }) {
+  const thinking = message.status === "streaming" && !message.text;
+  return html`<details class="reasoning">
+    <summary>${t(thinking ? "reasoning.now" : "reasoning.done")}</summary>
+    <div class="reasoning-text" dir="auto">${message.reasoning}</div>
+  </details>`;
+}
+
+/** What happens while there is nothing to read yet. */
+function Phase({ message }) {
+  if (message.phase === "writing") return null;
+  const text = message.phase === "queued" ? t("phase.queued", { n: message.position })
+    : t(`phase.${message.phase || "routing"}`);
+  return html`<p class="phase"><span class="dots" aria-hidden="true"></span>${text}</p>`;
+}
+
+/** Why the answer ends where it ends, when that is not by itself. */
+function Ending({ message }) {
+  const notes = [];
+  if (message.status === "stopped") notes.push(t("ending.stopped"));
+  if (message.status === "interrupted") notes.push(t("ending.interrupted"));
+  if (message.status === "complete" && message.finish_reason === "length") notes.push(t("ending.length"));
+  const turns = message.prompt?.trimmed_turns ?? 0;
+  const evidence = message.prompt?.trimmed_evidence ?? 0;
+  if (turns) notes.push(t("ending.trimmed_turns", { n: turns }));
+  if (evidence) notes.push(t("ending.trimmed_evidence", { n: evidence }));
+  if (!notes.length) return null;
+  return html`<ul class="ending">${notes.map((note) => html`<li key=${note}>${note}</li>`)}</ul>`;
+}
+
+function Footer({ thread, message }) {
+  return html`<footer class="tools">
+    <${Siblings} thread=${thread} id=${message.id} />
+    ${message.text && html`<${CopyButton} text=${message.text} />`}
+    <${IconButton} icon="redo" label=${t("message.regenerate")} size=${16} disabled=${thread.busy.value}
+      onClick=${() => regenerate(thread, message)} />
+    <${IconButton} icon="eye" label=${t("prompt.open")} size=${16}
+      onClick=${() => (dialog.value = { kind: "prompt", id: message.id })} />
+    <${Numbers} message=${message} />
+  </footer>`;
+}
+
+function Numbers({ message }) {
+  const usage = message.usage;
+  if (!usage) return null;
+  const parts = [t("usage.tokens", { n: number(usage.completion_tokens) })];
+  if (message.speed > 0) parts.push(t("usage.speed", { n: decimal(message.speed) }));
+  if (usage.ttft_s > 0) parts.push(t("usage.ttft", { n: decimal(usage.ttft_s, 2) }));
+  const detail = t("usage.detail", {
+    prompt: number(usage.prompt_tokens), cached: number(usage.cached_tokens),
+    queue: decimal(usage.queue_s, 2), total: decimal(usage.total_s, 2),
+  });
+  return html`<span class="numbers" title=${detail}>${parts.join(" · ")}</span>`;
+}
+
+function Siblings({ thread, id }) {
+  const { ids, index } = siblings(thread.nodes.value, id);
+  if (ids.length < 2) return null;
+  const show = (step) => thread.show(ids[index + step]);
+  return html`<span class="siblings" role="group" aria-label=${t("message.versions")}>
+    <${IconButton} icon="left" size=${14} label=${t("message.previous")} disabled=${index === 0}
+      onClick=${() => show(-1)} />
+    <span>${index + 1}/${ids.length}</span>
+    <${IconButton} icon="right" size=${14} label=${t("message.next")} disabled=${index === ids.length - 1}
+      onClick=${() => show(1)} />
+  </span>`;
+}
+
+function CopyButton({ text }) {
+  const [done, setDone] = useState(false);
+  const copy = async () => {
+    if (!(await copyText(text))) return;
+    setDone(true);
+    setTimeout(() => setDone(false), 1500);
+  };
+  return html`<${IconButton} icon=${done ? "check" : "copy"} size=${16}
+    label=${t(done ? "action.copied" : "action.copy")} onClick=${copy} />`;
+}

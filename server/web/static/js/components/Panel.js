@@ -1,0 +1,36 @@
+// The sheet beside the chat (over it on a phone) that holds one of the four levers.
+import { useLayoutEffect, useRef } from "preact/hooks";
+import { html } from "../html.js";
+import { t } from "../i18n.js";
+import { panel } from "../state.js";
+import { AdapterPanel } from "./AdapterPanel.js";
+import { IconButton } from "./controls.js";
+import { DomainPanel } from "./DomainPanel.js";
+import { KnowledgePanel } from "./KnowledgePanel.js";
+import { MemoryPanel } from "./MemoryPanel.js";
+
+const PANELS = { knowledge: KnowledgePanel, memory: MemoryPanel, adapters: AdapterPanel, domains: DomainPanel };
+
+export function PanelView() {
+  const name = panel.value;
+  return name && html`<${Sheet} key=${name} name=${name} />`;
+}
+
+function Sheet({ name }) {
+  const heading = useRef(null);
+  useLayoutEffect(() => {
+    const before = document.activeElement;
+    heading.current.focus();
+    return () => before?.isConnected && before.focus();
+  }, []);
+  return html`<aside class="panel" aria-labelledby="panel-title">
+    <header class="panel-head">
+      <h2 id="panel-title" ref=${heading} tabindex="-1">${t(`panel.${name}`)}</h2>
+      <${IconButton} icon="close" label=${t("action.close")} onClick=${() => (panel.value = null)} />
+    </header>
+    <div class="panel-body">
+      <p class="panel-text">${t(`panel.${name}_text`)}</p>
+      <${PANELS[name]} />
+    </div>
+  </aside>`;
+}

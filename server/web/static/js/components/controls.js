@@ -1,0 +1,148 @@
+// Small controls used everywhere: icon button, menu, segmented choice, inline confirm, states of a list.
+import { useEffect, useLayoutEffect, useRef, useState } from "preact/hooks";
+import { html, cx } from "../html.js";
+import { t } from "../i18n.js";
+import { Icon } from "../icons.js";
+
+/** A button that shows only an icon; `label` is its name and tooltip. */
+export function IconButton({ icon, label, class: extra, size = 18, ...rest }) {
+  return html`<button type="button" class=${cx("icon-button", extra)} aria-label=${label} title=${label} ...${rest}>
+    <${Icon} name=${icon} size=${size} />
+  </button>`;
+}
+
+/**
+ * A button with a popover below or above it. `children` is a function of `close`. Uses the browser's own
+ * popover: top layer, closes on Escape and on a click outside.
+ */
+export function Popover({ button, label, class: extra, popupClass, role = "menu", children, disabled }) {
+  const [open, setOpen] = useState(false);
+  const trigger = useRef(null);
+  const wasOpen = useRef(false); // when the pointer went down; the browser then closes it before the click
+  const close = () => setOpen(false);
+  const toggle = (event) => setOpen(event.detail > 0 && wasOpen.current ? false : !open);
+  return html`
+    <button type="button" ref=${trigger} class=${extra} aria-label=${label} title=${label} aria-expanded=${open}
+      aria-haspopup=${role === "menu" ? "menu" : "dialog"} disabled=${disabled}
+      onPointerDown=${() => (wasOpen.current = open)} onClick=${toggle}>${button}</button>
+    ${open &&
+    html`<${Popup} trigger=${trigger} class=${popupClass} role=${role} label=${label}
+      onClose=${close}>${children(close)}</${Popup}>`}
+  `;
+}
+
+function Popup({ trigger, class: extra, role, label, onClose, children }) {
+  const box = useRef(null);
+  useLayoutEffect(() => {
+    const element = box.current;
+    const anchor = trigger.current;
+    element.showPopover();
+    place(element, anchor.getBoundingClientRect());
+    items(element)[0]?.focus();
+    const onToggle = (event) => event.newState === "closed" && onClose();
+    element.addEventListener("toggle", onToggle);
+    return () => {
+      element.removeEventListener("toggle", onToggle);
+      if (element.contains(document.activeElement) || document.activeElement === document.body) anchor.focus();
+    };
+  }, []);
+  const onKeyDown = (event) => {
+    const all = items(box.current);
+    const at = all.indexOf(document.activeElement);
+    const next = { ArrowDown: at + 1, ArrowUp: at - 1, Home: 0, End: all.length - 1 }[event.key];
+    if (next !== undefined) {
+      event.preventDefault();
+      all[(next + all.length) % all.length]?.focus();
+    } else if (event.key === "Escape") {
+      event.stopPropagation();
+      event.preventDefault();
+      onClose();
+    } else if (event.key === "Tab" && role === "menu") {
+      onClose();
+    }
+  };
+  return html`<div ref=${box} popover="auto" class=${cx("popup", extra)} role=${role} aria-label=${label}
+    onKeyDown=${onKeyDown}>
+    ${children}
+  </div>`;
+}
+
+const items = (element) => [...element.querySelectorAll("button:not(:disabled), a[href], input")];
+
+function place(element, anchor) {
+  const gap = 6;
+  const { offsetWidth: width, offsetHeight: height } = element;
+  const below = anchor.bottom + gap + height <= innerHeight || anchor.top < innerHeight / 2;
+  const left = Math.min(Math.max(gap, anchor.left), Math.max(gap, innerWidth - width - gap));
+  element.style.left = `${left}px`;
+  if (below) element.style.top = `${anchor.bottom + gap}px`;
+  else element.style.bottom = `${innerHeight - anchor.top + gap}px`;
+  element.style.maxHeight = `${(below ? innerHeight - anchor.bottom : anchor.top) - gap * 2}px`;
+}
+
+/** A row of a menu. */
+export function MenuItem({ icon, onClick, danger, children }) {
+  return html`<button type="button" role="menuitem" class=${cx("menu-item", danger && "danger")} onClick=${onClick}>
+    ${icon && html`<${Icon} name=${icon} size=${16} />`}<span>${children}</span>
+  </button>`;
+}
+
+/** One of few: [{value, label}]. */
+export function Segmented({ label, options, value, onChange }) {
+  return html`<div class="segmented" role="radiogroup" aria-label=${label}>
+    ${options.map((option) => html`<label key=${option.value} class=${cx(option.value === value && "on")}>
+      <input type="radio" name=${label} checked=${option.value === value} onChange=${() => onChange(option.value)} />
+      <span>${option.label}</span>
+    </label>`)}
+  </div>`;
+}
+
+/** A one-line text field that saves on Enter and gives up on Escape. */
+export function InlineEdit({ value, label, onSave, onCancel, multiline = false }) {
+  const field = useRef(null);
+  useEffect(() => {
+    field.current.focus();
+    field.current.select();
+  }, []);
+  const ended = useRef(false); // leaving the page takes the focus, which would save once more
+  const cancel = () => {
+    ended.current = true;
+    onCancel();
+  };
+  const saveNow = () => {
+    if (ended.current) return;
+    ended.current = true;
+    const text = field.current.value.trim();
+    if (text && text !== value) onSave(text);
+    else onCancel();
+  };
+  const onKeyDown = (event) => {
+    if (event.isComposing || event.keyCode === 229) return;
+    if (event.key === "Enter" && !(multiline && event.shiftKey)) {
+      event.preventDefault();
+      saveNow();
+    } else if (event.key === "Escape") {
+      event.stopPropagation();
+      event.preventDefault();
+      cancel();
+    }
+  };
+  const tag = multiline ? "textarea" : "input";
+  return html`<${tag} ref=${field} class="field" rows="3" aria-label=${label} defaultValue=${value}
+    onKeyDown=${onKeyDown}
+    onBlur=${multiline ? undefined : saveNow} />`;
+}
+
+/** Loading, error with retry, or nothing there. */
+export function ListState({ state, error, onRetry, empty, lines = 4 }) {
+  if (state === "loading") {
+    return html`<div class="skeleton" role="status" aria-label=${t("state.loading")}>
+      ${Array.from({ length: lines }, (_, i) => html`<span key=${i}></span>`)}
+    </div>`;
+  }
+  if (state === "error") {
+    return html`<div class="notice error" role="alert"><span>${error}</span>
+      <button type="button" class="button small" onClick=${onRetry}>${t("action.retry")}</button></div>`;
+  }
+  return empty ? html`<p class="empty">${empty}</p>` : null;
+}

@@ -1,0 +1,74 @@
+// The state of the knowledge folders, and the files on their way there.
+import { signal } from "@preact/signals";
+import { call, upload } from "./api.js";
+import { number } from "./format.js";
+import { t } from "./i18n.js";
+import { session, toast } from "./state.js";
+
+export const knowledge = signal({ state: "loading", folders: [], busy: false, generation: 0, error: "" });
+/** {id, folder, name, share, error}: files being sent, and those that were refused. */
+export const uploads = signal([]);
+
+const AT_ONCE = 3;
+let nextId = 0;
+
+export async function loadKnowledge() {
+  try {
+    knowledge.value = { state: "ready", error: "", ...(await call("GET", "/api/knowledge")) };
+  } catch (error) {
+    const held = knowledge.value;
+    knowledge.value = { ...held, state: held.state === "ready" ? "ready" : "error", error: error.message };
+  }
+}
+
+/** Why this can be no folder's name, or "". The server decides in the end. */
+export function folderProblem(name) {
+  if (!name) return t("knowledge.folder_empty");
+  return /[/\\<>:"|?*\0]|^\.|\.$/.test(name) ? t("knowledge.folder_bad") : "";
+}
+
+/** Sends files to a folder, a few at a time; each succeeds or fails alone. */
+export async function addFiles(folder, files) {
+  const waiting = [...files].map((file) => ({ id: ++nextId, folder, name: file.name, share: 0, error: "", file }));
+  uploads.value = [...uploads.value, ...waiting];
+  const next = async () => {
+    for (let item = waiting.shift(); item; item = waiting.shift()) await sendOne(item);
+  };
+  await Promise.all(Array.from({ length: AT_ONCE }, next));
+  await loadKnowledge();
+}
+
+async function sendOne({ id, folder, file }) {
+  const limit = session.value.max_upload_bytes;
+  if (file.size > limit) {
+    update(id, { error: t("knowledge.too_large", { limit: number(limit) }) });
+    return;
+  }
+  try {
+    const path = `/api/knowledge/${encodeURIComponent(folder)}`;
+    const { files } = await upload(path, file, (share) => update(id, { share }));
+    if (files[0]?.error) update(id, { error: files[0].error.message });
+    else dismissUpload(id);
+  } catch (error) {
+    update(id, { error: error.message });
+  }
+}
+
+function update(id, changes) {
+  uploads.value = uploads.value.map((item) => (item.id === id ? { ...item, ...changes } : item));
+}
+
+export function dismissUpload(id) {
+  uploads.value = uploads.value.filter((item) => item.id !== id);
+}
+
+export async function deleteFile(folder, file) {
+  const path = `/api/knowledge/${encodeURIComponent(folder)}/${file.split("/").map(encodeURIComponent).join("/")}`;
+  try {
+    await call("DELETE", path);
+    toast(t("knowledge.deleted", { file }));
+  } catch (error) {
+    toast(error.message, { kind: "error" });
+  }
+  await loadKnowledge();
+}

@@ -1,0 +1,15 @@
+// Skips drawing a component whose properties are the same as before.
+import { Component, h } from "preact";
+
+export function memo(render) {
+  return class Memo extends Component {
+    shouldComponentUpdate(next) {
+      const before = this.props;
+      return Object.keys(next).some((key) => next[key] !== before[key]);
+    }
+
+    render(props) {
+      return h(render, props);
+    }
+  };
+}

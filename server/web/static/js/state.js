@@ -1,0 +1,66 @@
+// What the interface shows beside the chats: session, open panel and dialog, messages to the user, preferences.
+import { signal } from "@preact/signals";
+import { load, save } from "./storage.js";
+
+/** GET /api/session, or null before it answered. */
+export const session = signal(null);
+export const bootError = signal("");
+export const isAdmin = () => Boolean(session.value?.user?.admin);
+
+/** null, "knowledge", "memory", "adapters" or "domains". */
+export const panel = signal(null);
+export const drawer = signal(false);
+
+/** null or {kind, …}: what the one open dialog shows. */
+export const dialog = signal(null);
+
+/** Files dropped outside the knowledge panel, waiting for a folder. */
+export const staged = signal([]);
+
+/** GET /api/domains. */
+export const domains = signal({ state: "loading", items: [], problems: [], default: "", error: "" });
+/** The domain for the next new chat; null is "auto". */
+export const newDomain = signal(null);
+
+/** Grows when the server says that a list changed; panels that show it fetch again. */
+export const changes = { knowledge: signal(0), adapters: signal(0) };
+
+// ── messages to the user ─────────────────────────────────────────────────────────────────────────
+
+export const toasts = signal([]);
+let toastId = 0;
+
+/** kind: "info" or "error"; an action is {label, run}. Errors stay longer. */
+export function toast(text, { kind = "info", action = null } = {}) {
+  const id = ++toastId;
+  toasts.value = [...toasts.value.filter((item) => item.text !== text), { id, text, kind, action }].slice(-4);
+  setTimeout(() => dismissToast(id), kind === "error" || action ? 9000 : 4500);
+}
+
+export function dismissToast(id) {
+  toasts.value = toasts.value.filter((item) => item.id !== id);
+}
+
+/** For screen readers: said politely, never shown. */
+export const announcement = signal("");
+
+// ── preferences ──────────────────────────────────────────────────────────────────────────────────
+
+export const theme = signal(load("theme", ""));
+
+/** "" follows the system. */
+export function setTheme(choice) {
+  theme.value = choice;
+  if (choice) document.documentElement.dataset.theme = choice;
+  else delete document.documentElement.dataset.theme;
+  save("theme", choice);
+}
+
+// ── phone width ──────────────────────────────────────────────────────────────────────────────────
+
+const narrowQuery = matchMedia("(max-width: 760px)");
+export const narrow = signal(narrowQuery.matches);
+narrowQuery.addEventListener("change", () => {
+  narrow.value = narrowQuery.matches;
+  drawer.value = false;
+});

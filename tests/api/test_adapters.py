@@ -1,0 +1,206 @@
+"""Adapters at runtime on the real engine with a tiny model: by API, on first use, by a folder that appears."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import shutil
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import httpx
+import pytest
+import torch
+
+from server.config import EngineSettings, ModelSettings
+from server.engine import AdapterCatalogue, LocalEngine
+from tests.engine.conftest import CONFIGS, make_adapter, save_tiny
+from tests.live import Live, chatting, make_app, make_workspace, only, serving, text_of
+
+MAX_LORAS = 2
+
+
+@pytest.fixture(scope="module")
+def base(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return save_tiny(tmp_path_factory.mktemp("base") / "llama", CONFIGS["llama"]())
+
+
+@pytest.fixture(scope="module")
+def shelf(base: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Adapters that tests copy from."""
+    folder = tmp_path_factory.mktemp("shelf")
+    for seed, name in enumerate(("helper", "second", "third"), start=1):
+        make_adapter(base, folder, name, seed=seed)
+    return folder
+
+
+@pytest.fixture(scope="module")
+def workspace(shelf: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = make_workspace(tmp_path_factory.mktemp("adapters"))
+    general = folder / "prompts" / "general.md"
+    general.write_text(general.read_text().replace("memory: true", "sampling: {temperature: 0, max_tokens: 12}"))
+    for name in ("helper", "second", "third"):
+        shutil.copytree(shelf / name, folder / "adapters" / name)
+    return folder
+
+
+@pytest.fixture(scope="module")
+def live(workspace: Path, base: Path) -> Iterator[Live]:
+    settings = EngineSettings(max_loras=MAX_LORAS)
+    engine = LocalEngine(str(base), settings, ModelSettings(), AdapterCatalogue(workspace / "adapters"))
+    with serving(make_app(workspace, engine)) as served:
+        yield served
+
+
+def state(live: Live, name: str) -> dict[str, Any]:
+    found = httpx.get(f"{live.url}/api/adapters").json()["adapters"]
+    return next((adapter for adapter in found if adapter["name"] == name), {"state": "absent"})
+
+
+def wait_for(live: Live, name: str, wanted: str) -> dict[str, Any]:
+    deadline = time.monotonic() + 30
+    while (found := state(live, name))["state"] != wanted:
+        assert time.monotonic() < deadline, found
+        time.sleep(0.1)
+    return found
+
+
+def load(live: Live, name: str) -> httpx.Response:
+    return httpx.post(f"{live.url}/v1/load_lora_adapter", json={"lora_name": name}, timeout=60)
+
+
+def unload(live: Live, name: str) -> httpx.Response:
+    return httpx.post(f"{live.url}/v1/unload_lora_adapter", json={"lora_name": name}, timeout=60)
+
+
+def complete(live: Live, model: str) -> httpx.Response:
+    body = {"model": model, "messages": [{"role": "user", "content": "Hello"}], "temperature": 0, "max_tokens": 12}
+    return httpx.post(f"{live.url}/v1/chat/completions", json=body, timeout=60)
+
+
+def text(live: Live, model: str) -> str:
+    return str(complete(live, model).json()["choices"][0]["message"]["content"])
+
+
+def test_each_adapter_answers_in_its_own_way_and_the_least_used_leaves(live: Live) -> None:
+    answers = {model: text(live, model) for model in ("base", "helper", "second", "third")}
+    assert len(set(answers.values())) == 4
+    states = {name: state(live, name)["state"] for name in ("helper", "second", "third")}
+    assert list(states.values()).count("loaded") == MAX_LORAS
+    assert states["third"] == "loaded"
+    assert {model: text(live, model) for model in answers} == answers
+
+
+def test_load_and_unload_by_api(live: Live) -> None:
+    assert load(live, "helper").json()["adapter"]["rank"] == 4
+    assert state(live, "helper")["bytes"] > 0
+    assert unload(live, "helper").status_code == 200
+    assert state(live, "helper")["state"] == "available"
+    by_path = httpx.post(
+        f"{live.url}/v1/load_lora_adapter", json={"lora_name": "helper", "lora_path": "helper/1"}, timeout=60
+    )
+    assert by_path.json()["adapter"]["version"] == "1"
+
+
+async def test_a_domains_adapter_is_loaded_on_first_use(live: Live) -> None:
+    for name in ("helper", "second", "third"):
+        await asyncio.to_thread(unload, live, name)
+    async with chatting(live) as client:
+        events = await client.ask("Where is my parcel?", domain="support")
+    assert only(events, "route")["adapter"] == "helper"
+    assert only(events, "done")
+    assert (await asyncio.to_thread(state, live, "helper"))["state"] == "loaded"
+
+
+def test_a_folder_that_appears_is_loaded_and_a_new_version_replaces_it(
+    live: Live, workspace: Path, base: Path, tmp_path: Path
+) -> None:
+    for name in ("helper", "second", "third"):
+        unload(live, name)
+    make_adapter(base, tmp_path, "fresh", seed=7)
+    shutil.copytree(tmp_path / "fresh", workspace / "adapters" / "fresh")
+    assert wait_for(live, "fresh", "loaded")["version"] == "1"
+    first = text(live, "fresh")
+    make_adapter(base, tmp_path / "new", "fresh", "2", seed=8)
+    shutil.copytree(tmp_path / "new" / "fresh" / "2", workspace / "adapters" / "fresh" / "2")
+    deadline = time.monotonic() + 30
+    while state(live, "fresh")["version"] != "2" or state(live, "fresh")["state"] != "loaded":
+        assert time.monotonic() < deadline, state(live, "fresh")
+        time.sleep(0.1)
+    assert text(live, "fresh") != first
+    shutil.rmtree(workspace / "adapters" / "fresh")
+    wait_for(live, "fresh", "absent")
+    assert complete(live, "fresh").status_code == 404
+
+
+def breakages(folder: Path, base: Path) -> dict[str, tuple[Callable[[], object], str]]:
+    """What can be wrong with an adapter's folder, and a word its error must hold."""
+    config = folder / "adapter_config.json"
+    weights = folder / "adapter_model.safetensors"
+
+    def edit(**fields: Any) -> None:
+        config.write_text(json.dumps(json.loads(config.read_text()) | fields))
+
+    def other_base() -> None:
+        (folder / "tailor.json").write_text(json.dumps({"base_fingerprint": "0" * 16}))
+
+    def pickle() -> None:
+        weights.unlink()
+        torch.save({"x": torch.zeros(1)}, folder / "adapter_model.bin")
+
+    return {
+        "another base": (other_base, "base"),
+        "a rank above the limit": (lambda: edit(r=4096), "rank"),
+        "a rank that is not the tensors'": (lambda: edit(r=2), "rank"),
+        "a pickle": (pickle, "safetensors"),
+        "no weights": (weights.unlink, "adapter_model.safetensors"),
+        "no config": (config.unlink, "adapter_config.json"),
+        "cut weights": (lambda: weights.write_bytes(weights.read_bytes()[:-100]), "cannot be read"),
+        "empty weights": (lambda: weights.write_bytes(b""), "cannot be read"),
+        "a config that is no JSON": (lambda: config.write_text("{"), "adapter_config.json"),
+        "another kind": (lambda: edit(peft_type="IA3"), "IA3"),
+    }
+
+
+@pytest.mark.parametrize("fault", list(breakages(Path(), Path())))
+async def test_a_bad_adapter_is_refused_by_name_while_chats_go_on(
+    live: Live, workspace: Path, shelf: Path, base: Path, fault: str
+) -> None:
+    folder = workspace / "adapters" / "broken"
+    shutil.copytree(shelf / "helper", folder)
+    breakage, says = breakages(folder / "1", base)[fault]
+    breakage()
+    try:
+        async with chatting(live) as client:
+            await client.frame(type="send", request_id="r", text="Hello", domain="general")
+            await client.until("started")
+            refused = await asyncio.to_thread(load, live, "broken")
+            assert refused.status_code == 422, refused.text
+            error = refused.json()["error"]
+            assert "broken" in error["message"]
+            assert says in error["message"]
+            running = await client.until("closed")
+            assert only(running, "done")
+            assert text_of(running)
+        listed = await asyncio.to_thread(wait_for, live, "broken", "invalid")
+        assert says in listed["reason"]
+    finally:
+        shutil.rmtree(folder)
+    await asyncio.to_thread(wait_for, live, "broken", "absent")
+
+
+def test_an_adapter_of_another_base_has_other_shapes(live: Live, workspace: Path, tmp_path: Path) -> None:
+    other = save_tiny(tmp_path / "qwen", CONFIGS["gpt2"]())
+    make_adapter(other, tmp_path, "stranger", target_modules=["c_attn"])
+    shutil.copytree(tmp_path / "stranger", workspace / "adapters" / "stranger")
+    refused = load(live, "stranger")
+    assert refused.status_code == 422
+    assert "c_attn" in refused.json()["error"]["message"]
+    shutil.rmtree(workspace / "adapters" / "stranger")
+
+
+@pytest.mark.parametrize("name", ["../helper", "helper/1", "..", "a" * 65, "helper@../../x", ""])
+def test_no_name_leads_out_of_the_folder(live: Live, name: str) -> None:
+    assert load(live, name).status_code in (400, 404, 422)

@@ -1,0 +1,176 @@
+"""Who gets in, from where, and with how much."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack
+
+import httpx
+import pytest
+from websockets.asyncio.client import connect
+from websockets.exceptions import ConnectionClosed, InvalidStatus
+
+from server.api.security import content_security_policy
+from tests.live import Live, chatting, make_app, make_workspace, only, serving
+
+PASSWORD = "correct horse battery"
+
+
+@pytest.fixture(scope="module")
+def open_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Live]:
+    with serving(make_app(make_workspace(tmp_path_factory.mktemp("open")))) as served:
+        yield served
+
+
+@pytest.fixture(scope="module")
+def locked(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Live]:
+    folder = make_workspace(tmp_path_factory.mktemp("locked"))
+    app = make_app(folder, flags={"server.password": PASSWORD, "server.allowed_origins": ["https://chat.example.org"]})
+    app.state.services.accounts.add("mina", "minas password")
+    app.state.services.accounts.add("jun", "juns password")
+    with serving(app) as served:
+        yield served
+
+
+Login = Callable[[str, str], httpx.Client]
+
+
+@pytest.fixture
+def log_in(locked: Live) -> Iterator[Login]:
+    """Logs in and gives the client; all are closed after the test."""
+    with ExitStack() as stack:
+
+        def opened(name: str, password: str) -> httpx.Client:
+            client = stack.enter_context(httpx.Client(base_url=locked.url, timeout=30))
+            response = client.post("/api/login", json={"name": name, "password": password})
+            assert response.status_code == 200, response.text
+            return client
+
+        yield opened
+
+
+def test_without_a_login_only_this_machines_names_are_served(open_server: Live) -> None:
+    assert httpx.get(f"{open_server.url}/api/session").status_code == 200
+    rebound = httpx.get(f"{open_server.url}/api/session", headers={"Host": "evil.example"})
+    assert (rebound.status_code, rebound.json()["error"]["code"]) == (403, "forbidden")
+
+
+@pytest.mark.parametrize("method", ["POST", "PATCH", "DELETE"])
+def test_other_sites_cannot_write(open_server: Live, method: str) -> None:
+    response = httpx.request(method, f"{open_server.url}/api/memories", headers={"Origin": "https://evil.example"})
+    assert (response.status_code, response.json()["error"]["code"]) == (403, "forbidden")
+
+
+def test_nothing_is_told_before_the_login(locked: Live) -> None:
+    session = httpx.get(f"{locked.url}/api/session").json()
+    assert (session["user"], session["login_needed"], session["model"]) == (None, True, None)
+    for path in (
+        "/api/conversations",
+        "/api/domains",
+        "/api/knowledge",
+        "/api/memories",
+        "/api/adapters",
+        "/v1/models",
+    ):
+        assert httpx.get(locked.url + path).status_code == 401, path
+    assert httpx.post(f"{locked.url}/v1/embeddings", json={"input": "x"}).status_code == 401
+    wrong = httpx.post(f"{locked.url}/api/login", json={"name": "admin", "password": "guess"})
+    assert (wrong.status_code, wrong.json()["error"]["code"]) == (401, "unauthorized")
+
+
+async def test_the_socket_needs_a_session(locked: Live) -> None:
+    with pytest.raises((InvalidStatus, ConnectionClosed)):
+        async with connect(locked.ws) as socket:
+            await socket.recv()
+
+
+async def test_users_have_their_own_chats_and_memories(locked: Live, log_in: Login) -> None:
+    mina = await asyncio.to_thread(log_in, "mina", "minas password")
+    jun = await asyncio.to_thread(log_in, "jun", "juns password")
+    cookie = f"tailor_session={mina.cookies['tailor_session']}"
+    async with chatting(locked, additional_headers={"Cookie": cookie}) as chatter:
+        events = await chatter.ask("My name is Mina.", domain="general")
+    conversation_id = only(events, "started")["conversation_id"]
+    message_id = only(events, "started")["message_id"]
+    (memory,) = only(events, "memory_saved")["memories"]
+    assert jun.get("/api/conversations").json()["conversations"] == []
+    assert jun.get("/api/memories").json()["memories"] == []
+    assert jun.get(f"/api/conversations/{conversation_id}").status_code == 404
+    assert jun.get(f"/api/messages/{message_id}/prompt").status_code == 404
+    assert jun.delete(f"/api/conversations/{conversation_id}").status_code == 404
+    assert jun.patch(f"/api/memories/{memory['id']}", json={"text": "Mine"}).status_code == 404
+    assert jun.delete(f"/api/memories/{memory['id']}").status_code == 404
+    async with chatting(
+        locked, additional_headers={"Cookie": f"tailor_session={jun.cookies['tailor_session']}"}
+    ) as chatter:
+        for frame in (
+            {"type": "resume", "message_id": message_id},
+            {"type": "stop", "message_id": message_id},
+            {"type": "regenerate", "message_id": message_id, "request_id": "r"},
+            {"type": "send", "conversation_id": conversation_id, "text": "hi", "request_id": "r"},
+        ):
+            await chatter.frame(**frame)
+            assert (await chatter.next())["code"] == "not_found"
+    assert [m["text"] for m in mina.get("/api/memories").json()["memories"]] == [memory["text"]]
+
+
+def test_only_admins_change_what_all_share(log_in: Login) -> None:
+    mina = log_in("mina", "minas password")
+    upload = mina.post("/api/knowledge/support", files=[("files", ("a.md", b"# A\n\ntext\n"))])
+    assert upload.status_code == 403
+    assert mina.delete("/api/knowledge/support/refunds.md").status_code == 403
+    assert mina.post("/v1/load_lora_adapter", json={"lora_name": "helper"}).status_code == 403
+    admin = log_in("admin", PASSWORD)
+    assert admin.post("/v1/load_lora_adapter", json={"lora_name": "helper"}).status_code == 200
+
+
+def test_a_logged_out_session_is_dead_and_the_cookie_is_strict(locked: Live) -> None:
+    with httpx.Client(base_url=locked.url) as client:
+        response = client.post("/api/login", json={"name": "mina", "password": "minas password"})
+        cookie = response.headers["set-cookie"].lower()
+        assert "httponly" in cookie
+        assert "samesite=strict" in cookie
+        token = client.cookies["tailor_session"]
+        assert client.post("/api/logout").status_code == 204
+    assert httpx.get(f"{locked.url}/api/memories", cookies={"tailor_session": token}).status_code == 401
+
+
+def test_api_keys_open_the_api(locked: Live) -> None:
+    key = locked.app.state.services.accounts.new_api_key("mina")
+    headers = {"Authorization": f"Bearer {key}"}
+    assert httpx.get(f"{locked.url}/v1/models", headers=headers).status_code == 200
+    assert httpx.get(f"{locked.url}/v1/models", headers={"Authorization": "Bearer tlr-no"}).status_code == 401
+
+
+def test_an_allowed_origin_may_write(log_in: Login) -> None:
+    mina = log_in("mina", "minas password")
+    fine = mina.post("/api/memories", json={"text": "Likes tea."}, headers={"Origin": "https://chat.example.org"})
+    assert fine.status_code == 201
+    assert mina.delete(f"/api/memories/{fine.json()['id']}").status_code == 204
+    near = mina.post("/api/memories", json={"text": "x"}, headers={"Origin": "https://chat.example.org.evil"})
+    assert near.status_code == 403
+
+
+def test_bodies_are_bounded_by_header_and_by_count(open_server: Live) -> None:
+    limit = 8 * 1024 * 1024
+
+    def endless() -> Iterator[bytes]:
+        for _ in range(limit // 65536 + 2):
+            yield b"x" * 65536
+
+    for content in (b"x" * (limit + 1), endless()):
+        try:
+            response = httpx.post(f"{open_server.url}/api/memories", content=content, timeout=30)
+        except httpx.WriteError:
+            continue  # the server hung up while it was being flooded, which is as good
+        assert (response.status_code, response.json()["error"]["code"]) == (413, "too_large")
+    assert httpx.get(f"{open_server.url}/health").status_code == 200
+
+
+def test_the_policy_names_the_import_map_by_its_hash() -> None:
+    page = '<script type="importmap">{"imports": {}}</script><script type="module" src="a.js"></script>'
+    policy = content_security_policy(page)
+    assert policy.count("'sha256-") == 1
+    assert policy != content_security_policy(page.replace("{}", '{"a": "b"}'))
+    assert "unsafe-inline" not in policy

@@ -1,0 +1,336 @@
+"""Whole turns through the real parts, with a scripted engine and a bag-of-words embedder."""
+
+from __future__ import annotations
+
+import asyncio
+import itertools
+import json
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from server.api.services import Services
+from server.chat import ChatService, Keep
+from server.chat.events import (
+    Cited,
+    Done,
+    EvidenceFound,
+    Failed,
+    MemoriesUsed,
+    MemorySaved,
+    Noticed,
+    PromptComposed,
+    Routed,
+    TurnEvent,
+)
+from server.errors import Conflict, EngineDown, InvalidInput, NotFound
+from server.types import GenerationRequest, MemoryKind, UserId
+from tests.fakes import ScriptedEngine
+from tests.live import make_app, make_workspace
+
+MINA, JUN = UserId("mina"), UserId("jun")
+
+
+@asynccontextmanager
+async def running(folder: Path, engine: ScriptedEngine | None = None, **flags: Any) -> AsyncIterator[Services]:
+    app = make_app(make_workspace(folder), engine, flags=flags)
+    async with app.router.lifespan_context(app):
+        services: Services = app.state.services
+        await asyncio.to_thread(services.knowledge.sync)
+        yield services
+
+
+async def ask(chat: ChatService, user: UserId, text: str, **options: Any) -> list[TurnEvent]:
+    stream = await chat.send(user, text, **options)
+    return [event async for event in stream.follow()]
+
+
+def one(events: list[TurnEvent], kind: type) -> Any:
+    (found,) = [event for event in events if isinstance(event, kind)]
+    return found
+
+
+def conversation_of(events: list[TurnEvent]) -> str:
+    return events[0].conversation_id  # type: ignore[union-attr]
+
+
+def echo(request: GenerationRequest, prompt: str) -> str:
+    return "You can return it within 45 days [1]." if "45 days" in prompt else "All right."
+
+
+async def test_a_turn_is_routed_answered_from_files_cited_and_stored(tmp_path: Path) -> None:
+    engine = ScriptedEngine(echo, adapters=["helper"])
+    async with running(tmp_path, engine) as services:
+        events = await ask(services.chat, MINA, "How do I return a lamp?")
+        assert [event.seq for event in events] == list(range(1, len(events) + 1))
+        assert one(events, Routed).decision.domain == "support"
+        assert one(events, EvidenceFound).passages[0].passage.file == "refunds.md"
+        assert [c.n for c in one(events, Cited).citations] == [1]
+        assert one(events, Done).finish_reason == "stop"
+        assert engine.requests[-1].adapter == "helper"
+        _, messages = await services.chat.conversation(MINA, conversation_of(events))
+        question, answer = messages
+        assert (question.text, answer.text) == (
+            "How do I return a lamp?",
+            "You can return it within 45 days [1].",
+        )
+        assert answer.answer is not None
+        assert answer.answer.context.passages[0].file == "refunds.md"
+        composed = one(events, PromptComposed)
+        assert answer.answer.prompt is not None
+        assert answer.answer.prompt.sections == composed.sections
+        assert answer.answer.prompt.tokens == composed.tokens == sum(part.tokens for part in composed.sections)
+        _, prompt = await services.chat.prompt(MINA, answer.id)
+        assert sum(section.tokens for section in prompt.sections) == prompt.tokens
+        assert "45 days" in prompt.messages[-1].content
+
+
+async def test_each_turns_prompt_begins_with_the_one_before(tmp_path: Path) -> None:
+    engine = ScriptedEngine(echo, adapters=["helper"])
+    async with running(tmp_path, engine) as services:
+        events = await ask(services.chat, MINA, "My name is Mina. How do I return an order?", domain="support")
+        conversation = conversation_of(events)
+        for text in ("And the shipping costs?", "Remember that I like tea.", "Do I like tea?"):
+            await ask(services.chat, MINA, text, conversation_id=conversation)
+    prompts = [request.prompt for request in engine.requests]
+    assert len(prompts) == 4
+    # the name is learnt in turn 1 and stands in the system text from turn 2 on, by this domain's own template
+    for shorter, longer in itertools.pairwise(prompts[1:]):
+        assert longer[: len(shorter)] == shorter
+
+
+async def test_memory_is_saved_recalled_in_another_chat_and_not_shared(tmp_path: Path) -> None:
+    seen: list[str] = []
+
+    def script(request: GenerationRequest, prompt: str) -> str:
+        seen.append(prompt)
+        return "Noted."
+
+    async with running(tmp_path, ScriptedEngine(script)) as services:
+        saved = one(await ask(services.chat, MINA, "My name is Mina.", domain="general"), MemorySaved)
+        assert "Mina" in saved.memories[0].text
+        events = await ask(services.chat, MINA, "Hello again")
+        assert "Mina" in one(events, MemoriesUsed).memories[0].text
+        assert "Mina" in seen[-1]
+        others = await ask(services.chat, JUN, "Hello, who am I?")
+        assert not [event for event in others if isinstance(event, MemoriesUsed)]
+        assert "Mina" not in seen[-1]
+
+
+async def test_a_forgotten_memory_leaves_the_chat_it_was_used_in(tmp_path: Path) -> None:
+    engine = ScriptedEngine()
+    async with running(tmp_path, engine) as services:
+        memory = services.memory.of(MINA)
+        fact = memory.add("Prefers polite Korean.", kind=MemoryKind.PREFERENCE)
+        events = await ask(services.chat, MINA, "Hello there", domain="general")
+        assert "polite Korean" in engine.tokenizer.decode(engine.requests[-1].prompt)
+        memory.delete(fact.id)
+        await ask(services.chat, MINA, "And now?", conversation_id=conversation_of(events))
+        assert "polite Korean" not in engine.tokenizer.decode(engine.requests[-1].prompt)
+
+
+async def test_the_route_sticks_until_the_user_chooses(tmp_path: Path) -> None:
+    async with running(tmp_path, ScriptedEngine(adapters=["helper"])) as services:
+        chat = services.chat
+        first = await ask(chat, MINA, "Hi!")
+        conversation = conversation_of(first)
+        assert one(first, Routed).decision.how == "fallback"
+        second = await ask(chat, MINA, "Where is my parcel?", conversation_id=conversation)
+        assert (one(second, Routed).decision.domain, one(second, Routed).decision.how) == ("support", "similar")
+        third = await ask(chat, MINA, "Thanks!", conversation_id=conversation)
+        assert (one(third, Routed).decision.domain, one(third, Routed).decision.how) == ("support", "sticky")
+        fourth = await ask(chat, MINA, "Where is my parcel?", conversation_id=conversation, domain="general")
+        assert (one(fourth, Routed).decision.domain, one(fourth, Routed).decision.how) == ("general", "chosen")
+        fifth = await ask(chat, MINA, "Thanks!", conversation_id=conversation, domain=Keep.DOMAIN)
+        assert one(fifth, Routed).decision.how == "chosen"
+        sixth = await ask(chat, MINA, "Thanks!", conversation_id=conversation, domain=None)
+        assert one(sixth, Routed).decision.how == "fallback"
+        with pytest.raises(NotFound, match="nowhere"):
+            await chat.send(MINA, "Hi", conversation_id=conversation, domain="nowhere")
+
+
+async def test_regenerate_and_edit_make_branches(tmp_path: Path) -> None:
+    async with running(tmp_path) as services:
+        chat = services.chat
+        first = await ask(chat, MINA, "One")
+        conversation = conversation_of(first)
+        stream = await chat.regenerate(MINA, first[0].message_id)
+        again = [event async for event in stream.follow()]
+        assert again[0].user_message_id == first[0].user_message_id  # type: ignore[union-attr]
+        await ask(chat, MINA, "One, edited", conversation_id=conversation, parent_id=None)
+        _, messages = await chat.conversation(MINA, conversation)
+        roots = [message for message in messages if message.parent_id is None]
+        assert [message.text for message in roots] == ["One", "One, edited"]
+        assert sum(message.parent_id == roots[0].id for message in messages) == 2
+
+
+async def test_stop_frees_the_engine_and_keeps_the_text(tmp_path: Path) -> None:
+    engine = ScriptedEngine(lambda request, prompt: "word " * 400, pause=0.01)
+    async with running(tmp_path, engine) as services:
+        stream = await services.chat.send(MINA, "Talk")
+        events: list[TurnEvent] = []
+        async for event in stream.follow():
+            events.append(event)
+            if event.type == "token" and sum(e.type == "token" for e in events) == 3:
+                await services.chat.stop(MINA, stream.message_id)
+        assert one(events, Done).finish_reason == "cancelled"
+        assert engine.cancelled == 1
+        message = services.chat.store.message(MINA, stream.message_id)
+        assert message.status == "stopped"
+        assert 3 <= message.text.count("word") < 20
+        with pytest.raises(Conflict, match="not running"):
+            await services.chat.stop(MINA, stream.message_id)
+        with pytest.raises(NotFound):
+            await services.chat.stop(JUN, stream.message_id)
+
+
+async def test_an_answer_is_finished_though_nobody_watches(tmp_path: Path) -> None:
+    async with running(tmp_path, ScriptedEngine(lambda r, p: "a b c d e", pause=0.01)) as services:
+        stream = await services.chat.send(MINA, "Go on")
+        while services.chat.store.message(MINA, stream.message_id).status == "streaming":  # noqa: ASYNC110
+            await asyncio.sleep(0.01)
+        assert services.chat.store.message(MINA, stream.message_id).text == "a b c d e"
+        seen = [event.seq async for event in stream.follow(2)]
+        assert seen[0] == 3
+
+
+async def test_a_closing_server_keeps_what_was_written(tmp_path: Path) -> None:
+    engine = ScriptedEngine(lambda request, prompt: "word " * 400, pause=0.01)
+    async with running(tmp_path, engine) as services:
+        stream = await services.chat.send(MINA, "Talk")
+        async for event in stream.follow():
+            if event.type == "token":
+                break
+    async with running(tmp_path) as services:
+        message = services.chat.store.message(MINA, stream.message_id)
+        assert message.status == "interrupted"
+        assert message.text.startswith("word")
+
+
+async def test_a_failing_engine_fails_the_turn_alone(tmp_path: Path) -> None:
+    def script(request: GenerationRequest, prompt: str) -> str:
+        if "boom" in prompt:
+            raise EngineDown("the model thread failed; it restarts")
+        if "bug" in prompt:
+            raise ZeroDivisionError
+        return "Fine."
+
+    async with running(tmp_path, ScriptedEngine(script)) as services:
+        failed = one(await ask(services.chat, MINA, "boom"), Failed)
+        assert (failed.code, failed.message) == ("engine_down", "the model thread failed; it restarts")
+        hidden = one(await ask(services.chat, MINA, "bug"), Failed)
+        assert hidden.code == "internal"
+        assert "Zero" not in hidden.message
+        assert one(await ask(services.chat, MINA, "hello"), Done)
+
+
+async def test_a_missing_adapter_is_named(tmp_path: Path) -> None:
+    async with running(tmp_path, ScriptedEngine()) as services:
+        failed = one(await ask(services.chat, MINA, "Hi", domain="support"), Failed)
+        assert failed.code == "adapter_not_found"
+        assert "helper" in failed.message
+
+
+async def test_an_adapter_of_another_base_is_left_out_and_the_user_told(tmp_path: Path) -> None:
+    engine = ScriptedEngine(foreign=["helper"])
+    async with running(tmp_path, engine) as services:
+        events = await ask(services.chat, MINA, "Hi", domain="support")
+        assert "another base" in one(events, Noticed).text
+        assert one(events, Done)
+        assert engine.requests[-1].adapter is None
+        answer = services.chat.store.message(MINA, events[0].message_id).answer
+        assert answer is not None
+        assert (answer.adapter, answer.notice) == (None, one(events, Noticed).text)
+
+
+@pytest.mark.parametrize("text", ["", "  \n", "\ud800", "a\0b"])
+async def test_texts_that_cannot_be_stored_are_refused(tmp_path: Path, text: str) -> None:
+    async with running(tmp_path) as services:
+        with pytest.raises(InvalidInput):
+            await services.chat.send(MINA, text)
+        assert services.chat.store.list(MINA) == ()
+
+
+async def test_a_full_context_is_told_and_the_question_kept(tmp_path: Path) -> None:
+    async with running(tmp_path, ScriptedEngine(context_length=1200)) as services:
+        events = await ask(services.chat, MINA, "long " * 1000)
+        assert one(events, Failed).code == "context_full"
+        conversation = conversation_of(events)
+        _, messages = await services.chat.conversation(MINA, conversation)
+        assert [message.status for message in messages] == ["complete", "failed"]
+        assert one(await ask(services.chat, MINA, "short", conversation_id=conversation), Done)
+
+
+async def test_a_long_chat_is_compacted_rarely_and_keeps_its_system_text(tmp_path: Path) -> None:
+    engine = ScriptedEngine(lambda request, prompt: "answer " * 20, context_length=4000)
+    async with running(tmp_path, engine) as services:
+        events = await ask(services.chat, MINA, "Begin", domain="general")
+        conversation = conversation_of(events)
+        for n in range(40):
+            events = await ask(services.chat, MINA, f"Question {n} " + "x" * 60, conversation_id=conversation)
+            assert one(events, Done)
+    prompts = [request.prompt for request in engine.requests]
+    assert all(len(prompt) <= 4000 for prompt in prompts)
+    assert all("helpful assistant" in engine.tokenizer.decode(prompt) for prompt in prompts)
+    rewrites = sum(b[: len(a)] != a for a, b in itertools.pairwise(prompts))
+    assert 1 <= rewrites <= 6
+
+
+async def test_deleting_a_conversation_stops_its_answer(tmp_path: Path) -> None:
+    engine = ScriptedEngine(lambda request, prompt: "word " * 400, pause=0.01)
+    async with running(tmp_path, engine) as services:
+        stream = await services.chat.send(MINA, "Talk")
+        started = [event async for event in _first(stream)]
+        await services.chat.delete(MINA, conversation_of(started))
+        assert services.chat.store.list(MINA) == ()
+        assert engine.cancelled <= 1
+        with pytest.raises(NotFound):
+            services.chat.store.message(MINA, stream.message_id)
+
+
+async def _first(stream: Any) -> AsyncIterator[TurnEvent]:
+    async for event in stream.follow():
+        yield event
+        return
+
+
+async def test_a_parent_of_another_conversation_is_refused(tmp_path: Path) -> None:
+    async with running(tmp_path) as services:
+        first = await ask(services.chat, MINA, "One")
+        second = await ask(services.chat, MINA, "Two")
+        with pytest.raises(InvalidInput, match="not in conversation"):
+            await services.chat.send(MINA, "x", conversation_id=conversation_of(first), parent_id=second[0].message_id)
+
+
+async def test_a_schema_reaches_the_engine_and_an_edit_takes_effect(tmp_path: Path) -> None:
+    engine = ScriptedEngine(lambda request, prompt: '{"risk": "high"}')
+    async with running(tmp_path, engine) as services:
+        schema = {"type": "object", "properties": {"risk": {"type": "string"}}, "required": ["risk"]}
+        path = tmp_path / "prompts" / "risk.md"
+        path.write_text(f"---\ntitle: Risk\noutput: {json.dumps(schema)}\n---\nYou rate risks.\n")
+        await ask(services.chat, MINA, "Rate this", domain="risk")
+        constraint = engine.requests[-1].constraint
+        assert constraint is not None
+        assert json.loads(constraint.source).items() >= schema.items()
+        path.write_text("---\ntitle: Risk\n---\nYou rate risks kindly.\n")
+        await ask(services.chat, MINA, "Rate this", domain="risk")
+        assert engine.requests[-1].constraint is None
+        assert "kindly" in engine.tokenizer.decode(engine.requests[-1].prompt)
+        path.write_text("---\ntitle: [\n---\nbroken\n")
+        await ask(services.chat, MINA, "Rate this", domain="risk")
+        assert "kindly" in engine.tokenizer.decode(engine.requests[-1].prompt)
+        assert services.library.problems()[0].file.endswith("risk.md")
+
+
+async def test_a_domains_sampling_reaches_the_engine(tmp_path: Path) -> None:
+    engine = ScriptedEngine()
+    async with running(tmp_path, engine) as services:
+        (tmp_path / "prompts" / "cold.md").write_text(
+            "---\ntitle: Cold\nsampling: {temperature: 0, max_tokens: 7}\n---\nBe brief.\n"
+        )
+        await ask(services.chat, MINA, "Hi", domain="cold")
+    sampling = engine.requests[-1].sampling
+    assert (sampling.temperature, sampling.max_tokens) == (0, 7)

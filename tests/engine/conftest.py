@@ -1,0 +1,218 @@
+"""Tiny random models with a tokenizer trained on the spot, and adapters made by PEFT: no weights are fetched."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import warnings
+from collections.abc import AsyncIterator, Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from peft import LoraConfig, PeftModel, get_peft_model
+from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
+from transformers import (
+    AutoModelForCausalLM,
+    BloomConfig,
+    GPT2Config,
+    LlamaConfig,
+    MambaConfig,
+    MistralConfig,
+    PreTrainedTokenizerFast,
+    Qwen2Config,
+    Qwen3Config,
+)
+
+from server.config import EngineSettings, ModelSettings
+from server.engine import AdapterCatalogue, LocalEngine
+from server.types import GenerationDone, GenerationRequest, SamplingParams, TokenDelta, Usage
+
+torch.set_num_threads(1)
+
+CHATML = (
+    "{% for m in messages %}{{ '<|im_start|>' + m['role'] + '\n' + m['content'] + '<|im_end|>\n' }}{% endfor %}"
+    "{% if add_generation_prompt %}{{ '<|im_start|>assistant\n' }}{% endif %}"
+)
+TEXTS = [
+    "The quick brown fox jumps over the lazy dog.",
+    "환불은 사십오 일 안에 됩니다. 안녕하세요!",
+    '{"name": "Kim", "age": 12}',
+] * 8
+VOCABULARY = 400
+_SHAPE: dict[str, Any] = {
+    "vocab_size": VOCABULARY, "hidden_size": 48, "intermediate_size": 64, "num_hidden_layers": 3,
+    "num_attention_heads": 4, "num_key_value_heads": 2, "max_position_embeddings": 256, "bos_token_id": 0,
+    "eos_token_id": 2,
+    "pad_token_id": 2, "initializer_range": 0.15,
+}
+CONFIGS: dict[str, Callable[[], Any]] = {
+    "llama": lambda: LlamaConfig(**_SHAPE, tie_word_embeddings=True),
+    "qwen2": lambda: Qwen2Config(**_SHAPE),
+    "qwen3": lambda: Qwen3Config(**_SHAPE, head_dim=16),
+    "mistral": lambda: MistralConfig(**_SHAPE, sliding_window=7),
+    "gpt2": lambda: GPT2Config(vocab_size=VOCABULARY, n_embd=48, n_layer=2, n_head=4, n_positions=256, bos_token_id=0,
+                               eos_token_id=2, initializer_range=0.15),
+    "bloom": lambda: BloomConfig(vocab_size=VOCABULARY, hidden_size=48, n_layer=2, n_head=4, bos_token_id=0,
+                                 eos_token_id=2, pad_token_id=2, initializer_range=0.15),
+    "mamba": lambda: MambaConfig(vocab_size=VOCABULARY, hidden_size=32, num_hidden_layers=2, bos_token_id=0,
+                                 eos_token_id=2, pad_token_id=2),
+}
+
+
+def tiny_tokenizer(template: str | None = CHATML) -> PreTrainedTokenizerFast:
+    """Byte-level BPE with ChatML marks; Korean letters fall apart into several tokens."""
+    backend = Tokenizer(models.BPE())
+    backend.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
+    backend.decoder = decoders.ByteLevel()
+    trainer = trainers.BpeTrainer(
+        vocab_size=340, special_tokens=["<|endoftext|>", "<|im_start|>", "<|im_end|>"], show_progress=False,
+        initial_alphabet=pre_tokenizers.ByteLevel.alphabet(),
+    )
+    backend.train_from_iterator(TEXTS, trainer)
+    tokenizer = PreTrainedTokenizerFast(
+        tokenizer_object=backend, bos_token="<|im_start|>", eos_token="<|im_end|>", pad_token="<|im_end|>",
+        unk_token="<|endoftext|>",
+    )
+    tokenizer.chat_template = template
+    return tokenizer
+
+
+def save_tiny(folder: Path, config: Any, seed: int = 0) -> Path:
+    torch.manual_seed(seed)
+    model = AutoModelForCausalLM.from_config(config).float().eval()
+    model.save_pretrained(str(folder))
+    tiny_tokenizer().save_pretrained(str(folder))
+    return folder
+
+
+@pytest.fixture(scope="session")
+def tiny(tmp_path_factory: pytest.TempPathFactory) -> Callable[[str], Path]:
+    """tiny("llama") is the folder of a random model of that architecture, made once."""
+    made: dict[str, Path] = {}
+
+    def build(name: str) -> Path:
+        if name not in made:
+            made[name] = save_tiny(tmp_path_factory.mktemp(name) / name, CONFIGS[name]())
+        return made[name]
+
+    return build
+
+
+@contextmanager
+def peft_quiet() -> Iterator[None]:
+    """PEFT still asks transformers by names that are going away, and warns of tied layers it leaves alone."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        yield
+
+
+def make_adapter(
+    base: Path, root: Path, name: str, version: str = "1", *, seed: int = 1, tailor: dict[str, Any] | None = None,
+    scale: float = 1.0, **config: Any,
+) -> Path:
+    """A PEFT adapter with random weights of visible effect under root/name/version."""
+    torch.manual_seed(seed)
+    model = AutoModelForCausalLM.from_pretrained(str(base))
+    settings: dict[str, Any] = {"r": 4, "lora_alpha": 8, "target_modules": ["q_proj", "v_proj", "down_proj"],
+                                "init_lora_weights": False, "task_type": "CAUSAL_LM"}
+    folder = root / name / version
+    with peft_quiet(), torch.no_grad():
+        adapted = get_peft_model(model, LoraConfig(**{**settings, **config}))
+        for key, tensor in adapted.named_parameters():
+            if "lora_" in key:
+                tensor.normal_(0, 0.2 * scale)
+        adapted.save_pretrained(str(folder), save_embedding_layers=False)
+    if tailor is not None:
+        (folder / "tailor.json").write_text(json.dumps(tailor))
+    return folder
+
+
+def reference(base: Path, adapter: Path | None = None) -> Any:
+    """What must be equalled: transformers, with PEFT where there is an adapter."""
+    model = AutoModelForCausalLM.from_pretrained(str(base), dtype=torch.float32).eval()
+    if adapter is None:
+        return model
+    with peft_quiet():
+        return PeftModel.from_pretrained(model, str(adapter)).eval()
+
+
+@torch.inference_mode()
+def greedy(model: Any, prompt: list[int] | tuple[int, ...], count: int, stop: frozenset[int]) -> list[int]:
+    """Tokens by full recomputation, without any cache: the plainest oracle there is."""
+    ids = list(prompt)
+    for _ in range(count):
+        token = int(model(input_ids=torch.tensor([ids]), use_cache=False).logits[0, -1].argmax())
+        ids.append(token)
+        if token in stop:
+            break
+    return ids[len(prompt):]
+
+
+EngineFactory = Callable[..., Any]
+
+
+@pytest.fixture
+async def engines() -> AsyncIterator[EngineFactory]:
+    """await engines(model_folder, adapters_folder, max_batch=…) starts an engine; all are closed, with sound books."""
+    started: list[LocalEngine] = []
+
+    async def start(model: Path, adapters: Path | None = None, *, model_settings: ModelSettings | None = None,
+                    **settings: Any) -> LocalEngine:
+        engine = LocalEngine(str(model), EngineSettings(**settings), model_settings or ModelSettings(device="cpu"),
+                             AdapterCatalogue(adapters or model.parent / "no-adapters"))
+        await engine.start()
+        started.append(engine)
+        return engine
+
+    yield start
+    for engine in started:
+        await settle(engine)
+        engine.check_integrity()
+        await engine.close()
+
+
+async def settle(engine: LocalEngine) -> None:
+    """Waits until nothing runs."""
+    for _ in range(500):
+        health = engine.health()
+        if not health.running and not health.waiting:
+            return
+        await asyncio.sleep(0.01)
+    raise AssertionError(f"the engine is still busy: {engine.health()}")
+
+
+class Reply:
+    """All that one request gave."""
+
+    def __init__(self) -> None:
+        self.events: list[Any] = []
+
+    @property
+    def deltas(self) -> list[TokenDelta]:
+        return [event for event in self.events if isinstance(event, TokenDelta)]
+
+    @property
+    def text(self) -> str:
+        return "".join(delta.text for delta in self.deltas)
+
+    @property
+    def done(self) -> GenerationDone:
+        assert isinstance(self.events[-1], GenerationDone)
+        return self.events[-1]
+
+    @property
+    def usage(self) -> Usage:
+        return self.done.usage
+
+
+async def ask(engine: LocalEngine, prompt: list[int] | tuple[int, ...] | str, *, adapter: str | None = None,
+              user: str | None = None, constraint: Any = None, **sampling: Any) -> Reply:
+    ids = engine.tokenizer.encode(prompt) if isinstance(prompt, str) else prompt
+    params = SamplingParams(**{"temperature": 0.0, "max_tokens": 12, **sampling})
+    reply = Reply()
+    async for event in engine.generate(GenerationRequest(tuple(ids), params, adapter, constraint, user)):
+        reply.events.append(event)
+    return reply

@@ -1,0 +1,183 @@
+from __future__ import annotations
+
+import math
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from hypothesis.extra import numpy as hnp
+from transformers import (
+    LogitsProcessorList,
+    MinPLogitsWarper,
+    RepetitionPenaltyLogitsProcessor,
+    TemperatureLogitsWarper,
+    TopKLogitsWarper,
+    TopPLogitsWarper,
+)
+
+from server.engine.sampling import Sampler, check_sampling
+from server.errors import EngineError, InvalidInput
+from server.types import SamplingParams
+
+VOCABULARY = 40
+
+
+def logits(seed: int = 0, size: int = VOCABULARY) -> np.ndarray:
+    return np.random.default_rng(seed).normal(0, 2, size).astype(np.float32)
+
+
+def draws(params: SamplingParams, count: int = 4000, values: np.ndarray | None = None) -> np.ndarray:
+    """How often each token comes, drawn with another seed each time."""
+    values = logits() if values is None else values
+    counts = np.zeros(len(values))
+    for seed in range(count):
+        sampler = Sampler(SamplingParams(**{**_fields(params), "seed": seed}), [])
+        counts[sampler.choose(values.copy()).token] += 1
+    return counts / count
+
+
+def _fields(params: SamplingParams) -> dict:
+    return {name: getattr(params, name) for name in params.__dataclass_fields__}
+
+
+def oracle(warpers) -> np.ndarray:
+    """transformers' own probabilities."""
+    scores = torch.tensor(logits())[None]
+    return torch.softmax(LogitsProcessorList(warpers)(torch.zeros(1, 0, dtype=torch.long), scores), -1)[0].numpy()
+
+
+def test_zero_temperature_is_greedy() -> None:
+    sampler = Sampler(SamplingParams(temperature=0), [1, 2])
+    assert sampler.plain_greedy
+    assert sampler.choose(logits()).token == int(logits().argmax())
+
+
+@pytest.mark.parametrize(
+    ("params", "warpers"),
+    [
+        (SamplingParams(temperature=1.0), []),
+        (SamplingParams(temperature=0.5), [TemperatureLogitsWarper(0.5)]),
+        (SamplingParams(temperature=1.3, top_k=5), [TemperatureLogitsWarper(1.3), TopKLogitsWarper(5)]),
+        (SamplingParams(temperature=1.0, top_p=0.7), [TopPLogitsWarper(0.7)]),
+        (SamplingParams(temperature=1.0, top_k=9, top_p=0.8), [TopKLogitsWarper(9), TopPLogitsWarper(0.8)]),
+        (SamplingParams(temperature=1.0, min_p=0.2), [MinPLogitsWarper(0.2)]),
+    ],
+)
+def test_draws_follow_the_same_distribution_as_transformers(params: SamplingParams, warpers) -> None:
+    expected = oracle(warpers)
+    found = draws(params)
+    assert set(np.flatnonzero(found)) <= set(np.flatnonzero(expected))
+    assert np.abs(found - expected).max() < 0.03
+
+
+def test_top_p_looks_beyond_its_first_glance() -> None:
+    flat = np.zeros(5000, np.float32)
+    found = {Sampler(SamplingParams(temperature=1, top_p=0.9, seed=seed), []).choose(flat.copy()).token
+             for seed in range(300)}
+    assert max(found) > 1024
+
+
+def test_repetition_penalty_is_transformers_own() -> None:
+    seen = [3, 5, int(logits().argmax())]
+    values = logits()
+    Sampler(SamplingParams(temperature=0, repetition_penalty=1.7), seen)._shape(values)
+    expected = RepetitionPenaltyLogitsProcessor(1.7)(torch.tensor([seen]), torch.tensor(logits())[None])[0].numpy()
+    np.testing.assert_allclose(values, expected, rtol=1e-6)
+
+
+def test_presence_and_frequency_count_the_answer_alone() -> None:
+    sampler = Sampler(SamplingParams(temperature=0, presence_penalty=0.5, frequency_penalty=0.25), [7, 7])
+    for token in (1, 1, 2):
+        sampler.note(token)
+    values = logits()
+    sampler._shape(values)
+    expected = logits()
+    expected[1] -= 1.0
+    expected[2] -= 0.75
+    np.testing.assert_allclose(values, expected, rtol=1e-6)
+
+
+def test_logit_bias_forces_and_forbids() -> None:
+    assert Sampler(SamplingParams(temperature=0, logit_bias={9: 100}), []).choose(logits()).token == 9
+    best = int(logits().argmax())
+    assert Sampler(SamplingParams(temperature=0, logit_bias={best: -100}), []).choose(logits()).token != best
+
+
+@given(seed=st.integers(0, 2**64), positions=st.integers(1, 8))
+@settings(max_examples=50, deadline=None)
+def test_a_seed_gives_the_same_tokens_again(seed: int, positions: int) -> None:
+    params = SamplingParams(temperature=1.5, seed=seed)
+    one, two = Sampler(params, []), Sampler(params, [1, 2, 3])
+    for place in range(positions):
+        assert one.choose(logits(place)).token == two.choose(logits(place)).token
+
+
+def test_positions_draw_apart_and_seeds_too() -> None:
+    flat = np.zeros(1000, np.float32)
+    sampler = Sampler(SamplingParams(temperature=1, seed=3), [])
+    assert len({sampler.choose(flat.copy()).token for _ in range(50)}) > 40
+    firsts = {Sampler(SamplingParams(temperature=1, seed=seed), []).choose(flat.copy()).token for seed in range(50)}
+    assert len(firsts) > 40
+
+
+def test_no_seed_means_chance() -> None:
+    flat = np.zeros(1000, np.float32)
+    assert len({Sampler(SamplingParams(temperature=1), []).choose(flat.copy()).token for _ in range(20)}) > 10
+
+
+def test_logprobs_are_of_the_unchanged_logits() -> None:
+    params = SamplingParams(temperature=0, logprobs=3, logit_bias={4: 50})
+    choice = Sampler(params, []).choose(logits())
+    expected = torch.log_softmax(torch.tensor(logits()), -1)
+    assert choice.token == 4
+    assert choice.logprob == pytest.approx(float(expected[4]), abs=1e-5)
+    best = torch.topk(expected, 3)
+    assert [token for token, _ in choice.top] == best.indices.tolist()
+    assert [value for _, value in choice.top] == pytest.approx(best.values.tolist(), abs=1e-5)
+    assert Sampler(SamplingParams(temperature=0, logprobs=0), []).choose(logits()).top == ()
+
+
+@pytest.mark.parametrize("bad", [math.nan, math.inf])
+def test_logits_that_are_no_numbers_end_this_row_alone(bad: float) -> None:
+    values = logits()
+    values[3] = bad
+    with pytest.raises(EngineError, match="no usable numbers"):
+        Sampler(SamplingParams(), []).choose(values)
+
+
+def test_everything_forbidden_is_an_error() -> None:
+    params = SamplingParams(logit_bias=dict.fromkeys(range(VOCABULARY), -math.inf))
+    with pytest.raises(EngineError, match="rules out every one"):
+        Sampler(params, []).choose(logits())
+
+
+@given(
+    values=hnp.arrays(np.float32, 30, elements=st.floats(-50, 50, width=32)),
+    temperature=st.floats(0.01, 5), top_p=st.floats(0.01, 1), top_k=st.integers(0, 40), min_p=st.floats(0, 1),
+)
+@settings(max_examples=200, deadline=None)
+def test_any_settings_choose_a_token_that_may_come(values, temperature, top_p, top_k, min_p) -> None:
+    params = SamplingParams(temperature=temperature, top_p=top_p, top_k=top_k, min_p=min_p, logit_bias={0: -math.inf})
+    assert 0 < Sampler(params, []).choose(values).token < 30
+
+
+@pytest.mark.parametrize(
+    ("changes", "words"),
+    [
+        ({"temperature": -0.1}, "temperature is -0.1"), ({"temperature": math.nan}, "temperature is nan"),
+        ({"top_p": 0}, "top_p"), ({"top_p": 1.1}, "top_p"), ({"min_p": 2}, "min_p"), ({"top_k": -1}, "top_k"),
+        ({"max_tokens": 0}, "max_tokens"), ({"repetition_penalty": 0}, "repetition_penalty"),
+        ({"logprobs": 21}, "logprobs"), ({"stop": ("x",) * 17}, "17 stop strings"),
+        ({"logit_bias": {VOCABULARY: 1}}, "token 40"), ({"logit_bias": {-1: 1}}, "token -1"),
+        ({"logit_bias": {1: math.nan}}, "not a number"), ({"presence_penalty": math.inf}, "presence_penalty"),
+    ],
+)
+def test_bad_settings_are_named(changes, words: str) -> None:
+    with pytest.raises(InvalidInput, match=words):
+        check_sampling(SamplingParams(**changes), VOCABULARY)
+
+
+def test_good_settings_pass() -> None:
+    check_sampling(SamplingParams(temperature=0, top_p=1, stop=("a",), logit_bias={0: -100.0}, logprobs=20), VOCABULARY)

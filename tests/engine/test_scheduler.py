@@ -1,0 +1,294 @@
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+from hypothesis import settings
+from hypothesis import strategies as st
+from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule
+
+from server.config import EngineSettings
+from server.engine.catalogue import AdapterFolder
+from server.engine.detokenize import TextStream
+from server.engine.kv import KVBudget
+from server.engine.sampling import Sampler
+from server.engine.scheduler import Scheduler
+from server.engine.sequence import Row, RowState
+from server.engine.slots import SlotState, SlotTable
+from server.errors import EngineBusy
+from server.types import Queued, SamplingParams
+
+
+class Bench:
+    """A scheduler with a clock and rows whose events are kept."""
+
+    def __init__(self, *, tokens: int = 10_000, loras: int = 2, chunked: bool = True, **changes) -> None:
+        self.now = 100.0
+        self.slots = SlotTable(loras)
+        self.to_read: list = []
+        self.budget = KVBudget(tokens, 1)
+        self.scheduler = Scheduler(EngineSettings(**changes), self.budget, self.slots, self.to_read.append,
+                                   chunked=chunked)
+        self.events: dict[int, list] = {}
+        self.count = 0
+
+    def row(self, prompt: int = 10, *, user: str | None = None, adapter: str | None = None, most: int = 5) -> Row:
+        self.count += 1
+        self.now += 0.001
+        folder = AdapterFolder(adapter, "1", Path(adapter), ()) if adapter else None
+        events = self.events.setdefault(self.count, [])
+        row = Row(id=self.count, prompt=tuple(range(prompt)), max_tokens=most, user=user, folder=folder,
+                  sampler=Sampler(SamplingParams(), ()), text=TextStream(lambda ids: ""), emit=events.append,
+                  submitted=self.now)
+        self.scheduler.submit(row)
+        return row
+
+    def plan(self, seconds: float = 0.0) -> dict[int, int]:
+        """Plans and carries out a step: {row id: how many tokens}."""
+        self.now += seconds
+        parts = self.scheduler.plan(self.now)
+        for part in parts:
+            whole = len(part.tokens) >= part.row.prefill_left
+            part.row.computed += len(part.tokens)
+            if whole:
+                part.row.answer.append(0)
+        self.scheduler.check_integrity()
+        return {part.row.id: len(part.tokens) for part in parts}
+
+    def load_all(self) -> None:
+        while self.to_read:
+            self.slots.fill(self.to_read.pop(), object())
+
+    def finish(self, row: Row) -> None:
+        self.scheduler.finish(row, self.now)
+
+
+def test_a_long_prompt_comes_in_chunks_while_others_write() -> None:
+    bench = Bench(prefill_tokens=16)
+    writer = bench.row(4)
+    bench.plan()
+    long = bench.row(40)
+    assert [bench.plan() for _ in range(3)] == [{1: 1, 2: 16}, {1: 1, 2: 16}, {1: 1, 2: 8}]
+    assert bench.plan() == {writer.id: 1, long.id: 1}
+
+
+def test_a_short_prompt_does_not_wait_for_a_long_one() -> None:
+    bench = Bench(prefill_tokens=32)
+    bench.row(1000)
+    bench.plan()
+    bench.row(12)
+    assert bench.plan() == {1: 20, 2: 12}
+
+
+def test_the_oldest_prompt_always_moves() -> None:
+    bench = Bench(prefill_tokens=32)
+    bench.row(100)
+    for _ in range(6):
+        bench.row(16)
+    while bench.scheduler.running == [] or bench.scheduler.running[0].prefill_left:
+        assert bench.plan()[1] >= 4
+
+
+def test_without_chunks_one_whole_prompt_a_step() -> None:
+    bench = Bench(chunked=False, prefill_tokens=16)
+    bench.row(40)
+    bench.row(50)
+    assert bench.plan() == {1: 40}
+    assert bench.plan() == {1: 1, 2: 50}
+
+
+def test_what_does_not_fit_waits_and_is_told_its_place() -> None:
+    bench = Bench(max_batch=1)
+    first = bench.row()
+    bench.row()
+    bench.row()
+    bench.plan()
+    bench.plan()
+    assert bench.events == {1: [], 2: [Queued(1)], 3: [Queued(2)]}
+    bench.finish(first)
+    bench.plan()
+    assert bench.events[3] == [Queued(2), Queued(1)]
+
+
+def test_memory_bounds_admission_in_order() -> None:
+    bench = Bench(tokens=40)
+    big = bench.row(20, most=5)
+    bench.row(20, most=5)
+    bench.row(3, most=2)
+    assert bench.plan() == {1: 20}, "the small one must not pass the one that waits for memory"
+    bench.finish(big)
+    assert set(bench.plan()) == {2, 3}
+
+
+def test_users_take_turns() -> None:
+    bench = Bench(max_batch=1)
+    rows = [bench.row(user="a") for _ in range(3)]
+    other = bench.row(user="b")
+    bench.plan()
+    assert [row.user for row in bench.scheduler.waiting] == ["b", "a", "a"]
+    bench.finish(rows[0])
+    bench.plan()
+    assert other.state is RowState.RUNNING
+
+
+def test_nobody_waits_for_ever() -> None:
+    bench = Bench(max_batch=1, max_waiting=1000)
+    running = bench.row(user="x")
+    bench.plan()
+    second = bench.row(user="x")
+    for step in range(100):
+        bench.row(user=f"new{step}")
+        bench.plan(seconds=1)
+        bench.finish(running)
+        running = bench.scheduler.running[0] if bench.scheduler.running else bench.scheduler.waiting[0]
+        bench.plan()
+        running = bench.scheduler.running[0]
+        if running is second:
+            return
+    pytest.fail("the second row of one user starved behind newcomers")
+
+
+def test_bounds_are_refusals_with_reasons() -> None:
+    bench = Bench(max_batch=1, max_waiting=1, max_per_user=2)
+    bench.row(user="a")
+    bench.row(user="a")
+    with pytest.raises(EngineBusy, match="max_per_user"):
+        bench.row(user="a")
+    bench.plan()
+    with pytest.raises(EngineBusy, match="max_waiting"):
+        bench.row(user="b")
+    assert len(bench.scheduler.waiting) == 1
+
+
+def test_no_waiting_room_still_admits_to_a_free_batch() -> None:
+    bench = Bench(max_batch=2, max_waiting=0)
+    bench.row()
+    bench.row()
+    with pytest.raises(EngineBusy):
+        bench.row()
+
+
+def test_a_cancelled_row_is_gone_before_the_step() -> None:
+    bench = Bench()
+    one, two = bench.row(), bench.row()
+    bench.plan()
+    one.cancelled = True
+    assert bench.plan() == {two.id: 1}
+    assert bench.budget.used == two.tokens_reserved
+    assert one.state is RowState.FINISHED
+
+
+def test_rows_of_one_adapter_stand_side_by_side_behind_the_base() -> None:
+    bench = Bench()
+    order = ["a", None, "b", "a", None, "b"]
+    rows = [bench.row(adapter=name) for name in order]
+    bench.plan()
+    bench.load_all()
+    bench.plan()
+    parts = bench.scheduler.plan(bench.now)
+    slots = [part.row.slot.id if part.row.slot else 0 for part in parts]
+    assert len(parts) == len(rows)
+    assert slots == sorted(slots)
+    assert slots[:2] == [0, 0]
+
+
+def test_an_adapter_is_read_once_and_its_rows_wait_for_it() -> None:
+    bench = Bench()
+    bench.row(adapter="a")
+    bench.row(adapter="a")
+    bench.row()
+    assert set(bench.plan()) == {3}
+    assert len(bench.to_read) == 1
+    bench.load_all()
+    assert set(bench.plan()) == {1, 2, 3}
+
+
+def test_more_adapters_than_slots_wait_until_one_is_free() -> None:
+    bench = Bench(loras=1)
+    a = bench.row(adapter="a")
+    b = bench.row(adapter="b")
+    bench.plan()
+    bench.load_all()
+    assert set(bench.plan()) == {1}
+    assert not bench.to_read
+    bench.finish(a)
+    bench.plan()
+    bench.load_all()
+    bench.plan()
+    assert b.state is RowState.RUNNING
+
+
+def test_a_rare_adapter_does_not_starve_behind_a_busy_one() -> None:
+    bench = Bench(loras=1, max_waiting=100)
+    busy = [bench.row(adapter="busy")]
+    bench.plan()
+    bench.load_all()
+    rare = bench.row(adapter="rare")
+    for _ in range(20):
+        busy.append(bench.row(adapter="busy"))
+        base = bench.row()
+        bench.plan(seconds=1)
+        bench.load_all()
+        assert base.state is RowState.RUNNING, "rows of the base model are not held up"
+        bench.finish(base)
+        bench.finish(next(row for row in busy if row.state is not RowState.FINISHED))
+        if rare.state is RowState.RUNNING:
+            return
+    pytest.fail("the rare adapter's row never ran")
+
+
+class Machine(RuleBasedStateMachine):
+    """Whatever comes in whatever order: the books agree, and all memory comes back."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.bench = Bench(tokens=120, loras=2, max_batch=3, max_waiting=6, max_per_user=4, prefill_tokens=16)
+        self.rows: list[Row] = []
+
+    @rule(prompt=st.integers(1, 60), most=st.integers(1, 40), user=st.sampled_from(["a", "b", None]),
+          adapter=st.sampled_from([None, "x", "y", "z"]))
+    def submit(self, prompt: int, most: int, user: str | None, adapter: str | None) -> None:
+        try:
+            self.rows.append(self.bench.row(prompt, user=user, adapter=adapter, most=most))
+        except EngineBusy:
+            assert self.bench.scheduler.waiting
+
+    @rule(seconds=st.sampled_from([0.0, 0.5, 5.0]))
+    def step(self, seconds: float) -> None:
+        self.bench.plan(seconds)
+
+    @precondition(lambda self: self.bench.to_read)
+    @rule(works=st.booleans())
+    def load(self, works: bool) -> None:
+        slot = self.bench.to_read.pop(0)
+        if slot.state is not SlotState.LOADING:
+            return
+        if works:
+            self.bench.slots.fill(slot, object())
+        else:
+            for row in [row for row in self.bench.scheduler.waiting if row.slot is slot]:
+                self.bench.finish(row)
+            self.bench.slots.fail(slot)
+
+    @precondition(lambda self: self.rows)
+    @rule(data=st.data(), cancel=st.booleans())
+    def end(self, data, cancel: bool) -> None:
+        row = self.rows.pop(data.draw(st.integers(0, len(self.rows) - 1)))
+        if cancel:
+            row.cancelled = True
+        else:
+            self.bench.finish(row)
+
+    @invariant()
+    def sound(self) -> None:
+        self.bench.scheduler.check_integrity()
+
+    def teardown(self) -> None:
+        for row in (*self.bench.scheduler.waiting, *self.bench.scheduler.running):
+            self.bench.finish(row)
+        assert self.bench.budget.used == 0
+        assert all(slot.users == 0 for slot in self.bench.slots)
+
+
+TestMachine = Machine.TestCase
+TestMachine.settings = settings(max_examples=60, deadline=None)

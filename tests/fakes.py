@@ -1,0 +1,149 @@
+"""Stand-ins for the heavy parts, where a test is not about them: each behaves, none returns a canned truth.
+
+`WordEmbedder` is a bag of hashed words, so texts that share words are near. `ByteTokenizer` is a real
+tokenizer over UTF-8 bytes with ChatML marks. `ScriptedEngine` answers by a function of the request.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import hashlib
+import re
+from collections.abc import AsyncGenerator, Callable, Sequence
+
+import numpy as np
+from numpy.typing import NDArray
+
+from server.errors import AdapterForeign, AdapterNotFound
+from server.types import (
+    AdapterInfo,
+    AdapterState,
+    EngineHealth,
+    FinishReason,
+    GenerationDone,
+    GenerationEvent,
+    GenerationRequest,
+    Message,
+    ModelCard,
+    TokenDelta,
+    Usage,
+)
+
+
+class WordEmbedder:
+    """Unit vectors of hashed words; texts without a common word are orthogonal (but for collisions)."""
+
+    fingerprint = "words-1"
+    dimension = 512
+
+    def __init__(self) -> None:
+        self.embedded = 0  # texts embedded so far
+
+    def embed(self, texts: Sequence[str]) -> NDArray[np.float32]:
+        self.embedded += len(texts)
+        vectors = np.zeros((len(texts), self.dimension), dtype=np.float32)
+        for row, text in enumerate(texts):
+            for word in re.findall(r"\w+", text.lower()):
+                vectors[row, int(hashlib.sha256(word.encode()).hexdigest(), 16) % self.dimension] += 1
+        norms = np.linalg.norm(vectors, axis=1, keepdims=True)
+        return vectors / np.where(norms == 0, 1, norms)
+
+    def count(self, text: str) -> int:
+        return len(re.findall(r"\w+|[^\w\s]", text))
+
+    def knows(self, text: str) -> bool:
+        return text.isascii()
+
+
+class ByteTokenizer:
+    """A token is a UTF-8 byte; 256 opens a message, 257 ends it."""
+
+    START, END = 256, 257
+
+    def render(self, messages: Sequence[Message], *, generate: bool = True) -> list[int]:
+        ids: list[int] = []
+        for message in messages:
+            ids += [self.START, *self.encode(f"{message.role}\n{message.content}"), self.END]
+        return [*ids, self.START, *self.encode("assistant\n")] if generate else ids
+
+    def answer(self, text: str) -> list[int]:
+        return [*self.encode(text), self.END]
+
+    def encode(self, text: str) -> list[int]:
+        return list(text.encode())
+
+    def decode(self, ids: Sequence[int]) -> str:
+        return bytes(i for i in ids if i < 256).decode(errors="replace")
+
+    def count(self, text: str) -> int:
+        return len(text.encode())
+
+
+class ScriptedEngine:
+    """Streams `script(request, prompt text)` word by word. `pause` seconds pass between words."""
+
+    def __init__(
+        self,
+        script: Callable[[GenerationRequest, str], str] = lambda request, prompt: "All right.",
+        *,
+        adapters: Sequence[str] = (),
+        foreign: Sequence[str] = (),
+        context_length: int = 8192,
+        pause: float = 0.0,
+    ) -> None:
+        self.script = script
+        self.pause = pause
+        self.tokenizer = ByteTokenizer()
+        self.requests: list[GenerationRequest] = []
+        self.cancelled = 0
+        self._foreign = tuple(foreign)
+        self._adapters = dict.fromkeys(adapters, AdapterState.AVAILABLE)
+        self.model = ModelCard("scripted", "scripted-1", "cpu", "float32", "a test", "script", context_length, 0)
+
+    async def generate(self, request: GenerationRequest) -> AsyncGenerator[GenerationEvent, None]:
+        if request.adapter is not None:
+            await self.load_adapter(request.adapter)
+        self.requests.append(request)
+        text = self.script(request, self.tokenizer.decode(request.prompt))
+        words = re.findall(r"\s*\S+\s*$|\s*\S+", text)
+        sent = 0
+        finished = False
+        try:
+            for word in words:
+                await asyncio.sleep(self.pause)
+                if sent == request.sampling.max_tokens:
+                    break
+                sent += 1
+                yield TokenDelta(word, 1)
+            reason = FinishReason.STOP if sent == len(words) else FinishReason.LENGTH
+            finished = True
+            yield GenerationDone(reason, Usage(len(request.prompt), sent, 0, 0.0, self.pause, self.pause * sent))
+        finally:
+            if not finished:
+                self.cancelled += 1
+
+    async def load_adapter(self, name: str) -> AdapterInfo:
+        bare = name.partition("@")[0]
+        if bare in self._foreign:
+            raise AdapterForeign(f"the adapter '{name}' was trained for another base model")
+        if bare not in self._adapters:
+            raise AdapterNotFound(f"no adapter '{name}'")
+        self._adapters[bare] = AdapterState.LOADED
+        return AdapterInfo(bare, "1", AdapterState.LOADED)
+
+    async def unload_adapter(self, name: str) -> None:
+        if self._adapters.get(name) is not AdapterState.LOADED:
+            raise AdapterNotFound(f"adapter '{name}' is not loaded")
+        self._adapters[name] = AdapterState.AVAILABLE
+
+    def adapters(self) -> tuple[AdapterInfo, ...]:
+        return tuple(AdapterInfo(name, "1", state) for name, state in self._adapters.items())
+
+    async def refresh_adapters(self) -> None: ...
+
+    def health(self) -> EngineHealth:
+        return EngineHealth(True, 0, 0)
+
+    async def start(self) -> None: ...
+
+    async def close(self) -> None: ...

@@ -1,0 +1,469 @@
+from __future__ import annotations
+
+import os
+import shutil
+import threading
+import time
+from collections.abc import AsyncIterator, Callable, Sequence
+from pathlib import Path
+
+import numpy as np
+import pytest
+from numpy.typing import NDArray
+
+from server.config import RetrievalSettings
+from server.errors import InvalidInput, NotFound
+from server.retrieval import FileState, FileStatus, KnowledgeBase
+from server.retrieval import knowledge as module
+from server.retrieval.storage import IndexStore
+from tests.fakes import WordEmbedder
+
+SETTINGS = RetrievalSettings(min_similarity=0.6, debounce_ms=50)
+DEADLINE = 15.0
+
+
+def wait(condition: Callable[[], bool], what: str) -> None:
+    """The background thread works at its own pace: look until `condition`, fail after the deadline."""
+    end = time.monotonic() + DEADLINE
+    while not condition():
+        assert time.monotonic() < end, what
+        time.sleep(0.02)
+
+
+class Slow(WordEmbedder):
+    def embed(self, texts: Sequence[str]) -> NDArray[np.float32]:
+        time.sleep(0.05)
+        return super().embed(texts)
+
+
+class Place:
+    """A workspace with one embedder, on which knowledge bases are opened one after the other."""
+
+    def __init__(self, folder: Path) -> None:
+        self.root = folder / "knowledge"
+        self.index = folder / "index"
+        self.embedder = WordEmbedder()
+
+    def open(self, settings: RetrievalSettings = SETTINGS) -> KnowledgeBase:
+        return KnowledgeBase(self.root, self.index, self.embedder, settings)
+
+    def put(self, name: str, text: str | bytes) -> Path:
+        path = self.root / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_bytes(text if isinstance(text, bytes) else text.encode())
+        return path
+
+
+@pytest.fixture
+def place(tmp_path: Path) -> Place:
+    return Place(tmp_path)
+
+
+@pytest.fixture
+async def live(place: Place) -> AsyncIterator[KnowledgeBase]:
+    """A knowledge base whose threads run."""
+    base = place.open()
+    await base.start()
+    yield base
+    await base.close()
+
+
+def found(base: KnowledgeBase, query: str, folder: str = "shop") -> list[str]:
+    return [passage.text for passage in base.search(query, [folder]).passages]
+
+
+def file_of(base: KnowledgeBase, file: str, folder: str = "shop") -> FileStatus | None:
+    for one in base.status().folders:
+        for status in one.files:
+            if (one.name, status.file) == (folder, file):
+                return status
+    return None
+
+
+# ── sync ─────────────────────────────────────────────────────────────────────────────────────────
+
+
+def test_sync_makes_files_searchable(place: Place) -> None:
+    place.put("shop/returns.md", "# Returns\n\nAccepted within 45 days.\n")
+    base = place.open()
+    assert base.search("returns", ["shop"]).generation == 0
+    assert base.sync() == 1
+    result = base.search("returns accepted", ["shop"])
+    assert (result.generation, result.folders) == (1, ("shop",))
+    assert result.passages[0].heading == ("Returns",)
+    assert result.passages[0].place == "line 3"
+    assert base.sync() == 1
+
+
+def test_a_new_start_takes_up_the_last_generation(place: Place) -> None:
+    place.put("shop/a.md", "Returns within 45 days.")
+    place.put("shop/bad.pdf", "no")
+    place.open().sync()
+    embedded = place.embedder.embedded
+    again = place.open()
+    assert again.sync() == 1
+    assert place.embedder.embedded == embedded
+    assert found(again, "returns days") == ["Returns within 45 days."]
+    assert file_of(again, "bad.pdf") is not None
+
+
+def test_what_changed_while_nobody_looked_is_seen_at_the_next_start(place: Place) -> None:
+    old = place.put("shop/old.md", "melon")
+    place.put("shop/kept.md", "fig")
+    place.open().sync()
+    old.unlink()
+    place.put("shop/new.md", "plum")
+    again = place.open()
+    assert again.sync() == 2
+    assert place.embedder.embedded == 3
+    assert (found(again, "melon"), found(again, "fig"), found(again, "plum")) == ([], ["fig"], ["plum"])
+
+
+def test_another_embedder_rebuilds(place: Place) -> None:
+    place.put("shop/a.md", "fig")
+    place.open().sync()
+
+    class Other(WordEmbedder):
+        fingerprint = "words-2"
+        dimension = 64
+
+    place.embedder = Other()
+    base = place.open()
+    assert base.sync() == 2
+    assert place.embedder.embedded == 1
+    assert found(base, "fig") == ["fig"]
+
+
+def test_another_chunk_size_rebuilds(place: Place) -> None:
+    place.put("shop/a.txt", " ".join(f"Sentence {number} is here." for number in range(40)))
+    base = place.open()
+    base.sync()
+    before = base.status().folders[0].files[0].chunks
+    base = place.open(SETTINGS.model_copy(update={"chunk_tokens": 40}))
+    base.sync()
+    assert base.status().folders[0].files[0].chunks > before
+
+
+def test_a_ruined_index_is_rebuilt(place: Place) -> None:
+    place.put("shop/a.md", "fig")
+    place.open().sync()
+    for path in place.index.rglob("*"):
+        if path.is_file():
+            path.write_bytes(b"ruin")
+    base = place.open()
+    base.sync()
+    assert found(base, "fig") == ["fig"]
+
+
+def test_an_index_that_cannot_be_written_still_serves(place: Place, monkeypatch: pytest.MonkeyPatch) -> None:
+    def full(self: IndexStore, generation: object) -> None:
+        raise OSError(28, "No space left on device")
+
+    place.put("shop/a.md", "fig")
+    base = place.open()
+    with monkeypatch.context() as patched:
+        patched.setattr(IndexStore, "write", full)
+        assert base.sync() == 1
+    assert found(base, "fig") == ["fig"]
+    assert not place.index.exists()
+    assert base.sync() == 1  # there is room again: it is written though nothing changed
+    before = place.embedder.embedded
+    place.open().sync()
+    assert place.embedder.embedded == before
+
+
+def test_searches_do_not_wait_for_the_disk(place: Place, monkeypatch: pytest.MonkeyPatch) -> None:
+    place.put("shop/a.md", "fig")
+    base = place.open()
+    during: list[list[str]] = []
+    monkeypatch.setattr(IndexStore, "write", lambda self, generation: during.append(found(base, "fig")))
+    base.sync()
+    assert during == [["fig"]]
+
+
+def test_a_root_that_vanishes_keeps_the_index(place: Place) -> None:
+    place.put("shop/a.md", "fig")
+    base = place.open()
+    base.sync()
+    shutil.rmtree(place.root)
+    assert base.sync() == 1
+    assert found(base, "fig") == ["fig"]
+
+
+def test_a_long_import_is_searchable_in_steps(place: Place, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(module, "PUBLISH_S", 0.05)
+    place.embedder = Slow()
+    base = place.open()
+    steps: dict[int, int] = {}
+
+    def look() -> None:
+        status = base.status()
+        steps[status.generation] = sum(file.state is FileState.INDEXED for file in status.folders[0].files)
+
+    for number in range(300):
+        place.put(f"shop/{number}.md", f"text {number}")
+    base.subscribe(look)
+    base.sync()
+    assert len(steps) > 3
+    assert list(steps.values()) == sorted(steps.values())
+    assert steps[max(steps)] == 300
+    assert not base.status().busy
+
+
+# ── uploads ──────────────────────────────────────────────────────────────────────────────────────
+
+
+def test_an_upload_is_shown_at_once_and_found_after_the_sync(place: Place) -> None:
+    base = place.open()
+    status = base.save("shop", "../배송 안내.MD", "배송비는 무료입니다.".encode())
+    assert (status.file, status.state, status.bytes) == ("배송 안내.md", FileState.INDEXING, 29)
+    assert file_of(base, "배송 안내.md") == status
+    assert base.status().busy
+    base.sync()
+    indexed = file_of(base, "배송 안내.md")
+    assert indexed is not None
+    assert (indexed.state, indexed.chunks) == (FileState.INDEXED, 1)
+    assert abs(indexed.changed_at - time.time()) < 60
+    assert not base.status().busy
+    assert found(base, "배송비") == ["배송비는 무료입니다."]
+
+
+def test_the_same_name_replaces(place: Place) -> None:
+    base = place.open()
+    base.save("shop", "a.md", b"melon")
+    base.sync()
+    status = base.save("shop", "a.md", b"plum")
+    assert file_of(base, "a.md") == FileStatus("a.md", FileState.INDEXING, 1, 4, "", status.changed_at)
+    assert found(base, "melon") == ["melon"]
+    base.sync()
+    assert (found(base, "melon"), found(base, "plum")) == ([], ["plum"])
+
+
+def test_the_same_bytes_again_are_settled_without_embedding(place: Place) -> None:
+    base = place.open()
+    base.save("shop", "a.md", b"melon")
+    base.sync()
+    base.save("shop", "a.md", b"melon")
+    assert base.sync() == 1
+    assert place.embedder.embedded == 1
+    assert not base.status().busy
+
+
+def test_a_deleted_file_leaves_the_list_and_the_answers_at_once(place: Place) -> None:
+    base = place.open()
+    base.save("shop", "a.md", b"melon")
+    base.save("shop", "b.md", b"melon and pear")
+    base.sync()
+    assert sorted(found(base, "melon")) == ["melon", "melon and pear"]
+    base.delete("shop", "a.md")
+    base.delete("shop", "b.md")
+    assert file_of(base, "a.md") is None
+    assert found(base, "melon") == []
+    base.sync()
+    assert base.search("melon", ["shop", "nowhere"]).folders == ()
+    assert found(base, "melon") == []
+    assert [one.name for one in base.status().folders] == ["shop"]
+    with pytest.raises(NotFound):
+        base.delete("shop", "a.md")
+
+
+def test_bad_uploads_are_refused(place: Place) -> None:
+    base = place.open()
+    for folder, name, data in (("..", "a.md", b"x"), ("shop", "a.exe", b"x"), ("shop", "a.md", b"")):
+        with pytest.raises(InvalidInput):
+            base.save(folder, name, data)
+    assert base.status().folders == ()
+
+
+def test_a_file_that_cannot_be_read_shows_why(place: Place) -> None:
+    base = place.open()
+    base.save("shop", "scan.pdf", b"not a pdf at all")
+    base.sync()
+    status = file_of(base, "scan.pdf")
+    assert status is not None
+    assert (status.state, status.chunks) == (FileState.FAILED, 0)
+    assert "not a PDF" in status.reason
+
+
+def test_a_file_beside_the_folders_is_reported(place: Place) -> None:
+    place.put("loose.md", "fig")
+    base = place.open()
+    base.sync()
+    status = file_of(base, "loose.md", folder="")
+    assert status is not None
+    assert (status.state, "move it into a folder" in status.reason) == (FileState.UNSUPPORTED, True)
+
+
+def test_subscribers_hear_of_changes_only(place: Place) -> None:
+    base = place.open()
+    calls: list[int] = []
+    base.subscribe(lambda: calls.append(base.status().generation))
+    place.put("shop/a.md", "fig")
+    base.sync()
+    assert calls[-1] == 1
+    heard = len(calls)
+    base.sync()
+    base.sync()
+    assert len(calls) == heard
+    base.save("shop", "b.md", b"plum")
+    assert len(calls) == heard + 1
+
+
+# ── the watcher ──────────────────────────────────────────────────────────────────────────────────
+
+
+async def test_changes_on_disk_are_seen(place: Place, live: KnowledgeBase) -> None:
+    path = place.put("shop/deep/a.md", "melon")
+    wait(lambda: found(live, "melon") == ["melon"], "the new file is not found")
+    path.write_text("plum")
+    wait(lambda: found(live, "plum") == ["plum"] and not found(live, "melon"), "the change is not seen")
+    path.rename(place.root / "shop" / "b.md")
+    wait(lambda: file_of(live, "b.md") is not None and file_of(live, "deep/a.md") is None, "the new name is not seen")
+    assert live.search("plum", ["shop"]).passages[0].file == "b.md"
+    (place.root / "shop").rename(place.root / "store")
+    wait(lambda: found(live, "plum", "store") == ["plum"], "the folder's new name is not seen")
+    shutil.rmtree(place.root / "store")
+    wait(lambda: found(live, "plum", "store") == [], "the deletion is not seen")
+
+
+async def test_an_editors_save_by_rename_is_seen(place: Place, live: KnowledgeBase) -> None:
+    place.put("shop/a.md", "melon")
+    wait(lambda: found(live, "melon") == ["melon"], "the file is not found")
+    place.put("shop/.a.md.swp", "plum")
+    os.replace(place.root / "shop" / ".a.md.swp", place.root / "shop" / "a.md")
+    wait(lambda: found(live, "plum") == ["plum"], "the saved file is not found")
+
+
+def write_slowly(path: Path) -> None:
+    with path.open("a") as file:
+        for number in range(12):
+            file.write(f"fig{number}\n")
+            file.flush()
+            time.sleep(0.04)
+
+
+async def test_a_file_written_slowly_ends_up_whole(place: Place, live: KnowledgeBase) -> None:
+    write_slowly(place.put("shop/a.csv", "fruit\n"))
+    wait(lambda: (status := file_of(live, "a.csv")) is not None and status.chunks == 12, "rows are missing")
+    assert found(live, "fig11") == ["fruit: fig11"]
+
+
+async def test_an_upload_needs_no_watcher(place: Place, live: KnowledgeBase) -> None:
+    live.save("shop", "a.md", b"melon")
+    wait(lambda: found(live, "melon") == ["melon"] and not live.status().busy, "the upload is not found")
+
+
+async def test_the_root_may_come_back(place: Place, live: KnowledgeBase) -> None:
+    place.put("shop/a.md", "melon")
+    wait(lambda: found(live, "melon") == ["melon"], "the file is not found")
+    shutil.rmtree(place.root)
+    place.put("shop/b.md", "plum")
+    live.save("shop", "c.md", b"fig")
+    wait(lambda: found(live, "plum") == ["plum"] and not found(live, "melon"), "the new folder is not seen")
+
+
+async def test_a_failing_sync_does_not_end_the_thread(place: Place, monkeypatch: pytest.MonkeyPatch) -> None:
+    base = place.open()
+    real = module.scan
+    failures = iter([RuntimeError("a bug")])
+
+    def fail_once(root: Path) -> object:
+        for failure in failures:
+            raise failure
+        return real(root)
+
+    monkeypatch.setattr(module, "scan", fail_once)
+    monkeypatch.setattr(module, "RESCAN_S", 0.05)
+    place.put("shop/a.md", "melon")
+    await base.start()
+    try:
+        wait(lambda: found(base, "melon") == ["melon"], "no sync after the failed one")
+    finally:
+        await base.close()
+
+
+async def test_closing_during_a_long_import_is_quick_and_loses_nothing(place: Place) -> None:
+    place.embedder = Slow()
+    place.put("shop/big.csv", "n\n" + "".join(f"row{number}\n" for number in range(20_000)))
+    base = place.open()
+    await base.start()
+    wait(lambda: place.embedder.embedded > 0, "nothing is embedded")
+    began = time.monotonic()
+    await base.close()
+    assert time.monotonic() - began < 3
+    assert base.status().generation == 0
+
+
+async def test_it_can_be_started_again(place: Place) -> None:
+    base = place.open()
+    for text in ("melon", "plum"):
+        await base.start()
+        place.put("shop/a.md", text)
+        wait(lambda text=text: found(base, text) == [text], f"{text} is not found")
+        await base.close()
+
+
+# ── one generation or the other ──────────────────────────────────────────────────────────────────
+
+
+def test_a_search_never_sees_a_mix(place: Place) -> None:
+    """Two files always change together; every search must see both in the same version."""
+
+    def write(version: int) -> None:
+        for name in ("a.md", "b.md"):
+            place.put(f"shop/{name}", f"fig {name[0]} version{version}")
+
+    base = place.open()
+    write(0)
+    base.sync()
+    done = threading.Event()
+    mixes: list[list[str]] = []
+    seen: set[str] = set()
+
+    def read() -> None:
+        while not done.is_set():
+            texts = [passage.text.split()[-1] for passage in base.search("fig", ["shop"]).passages]
+            seen.update(texts)
+            if len(texts) != 2 or len(set(texts)) != 1:
+                mixes.append(texts)
+
+    readers = [threading.Thread(target=read) for _ in range(3)]
+    for reader in readers:
+        reader.start()
+    try:
+        for version in range(1, 15):
+            write(version)
+            base.sync()
+    finally:
+        done.set()
+        for reader in readers:
+            reader.join()
+    assert mixes == []
+    assert len(seen) > 3
+    assert [passage.text for passage in base.search("fig", ["shop"]).passages] == ["fig a version14", "fig b version14"]
+
+
+def test_syncs_saves_and_searches_from_many_threads(place: Place) -> None:
+    base = place.open()
+    failures: list[BaseException] = []
+
+    def work(number: int) -> None:
+        try:
+            for turn in range(5):
+                base.save("shop", f"{number}.md", f"fig {number} {turn}".encode())
+                base.sync()
+                base.search("fig", ["shop"])
+                base.status()
+        except BaseException as error:  # noqa: BLE001 - handed to the test's thread
+            failures.append(error)
+
+    threads = [threading.Thread(target=work, args=(number,)) for number in range(4)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    base.sync()
+    assert failures == []
+    assert sorted(file.file for file in base.status().folders[0].files) == ["0.md", "1.md", "2.md", "3.md"]
+    assert all(file.state is FileState.INDEXED for file in base.status().folders[0].files)
+    assert not base.status().busy

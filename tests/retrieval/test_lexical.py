@@ -1,0 +1,56 @@
+from __future__ import annotations
+
+import math
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from server.retrieval.lexical import K1, B, Matches, postings
+
+TEXTS = ["fig pear", "fig fig plum", "melon", "pear salad, much pear"]
+
+
+def test_scores_are_bm25_by_the_formula() -> None:
+    part = postings(TEXTS[:3])
+    scores = Matches([part], ["fig"]).bm25({"fig": 1.0})
+    idf = math.log1p((3 - 2 + 0.5) / (2 + 0.5))
+    expected = []
+    for count, length in ((1, 2), (2, 3), (0, 1)):
+        norm = K1 * (1 - B + B * length / 2)
+        expected.append(idf * count * (K1 + 1) / (count + norm) / (idf * (K1 + 1)))
+    assert scores == pytest.approx(expected, rel=1e-5)
+
+
+def test_parts_score_like_one_index() -> None:
+    asked = {"fig": 1.0, "pear": 2.0, "absent": 1.0}
+    together = Matches([postings(TEXTS)], asked).bm25(asked)
+    parted = Matches([postings(TEXTS[:1]), postings([]), postings(TEXTS[1:])], asked).bm25(asked)
+    assert np.allclose(together, parted)
+
+
+def test_a_rare_term_weighs_more() -> None:
+    matches = Matches([postings(TEXTS)], ["fig", "melon", "absent"])
+    assert matches.idf("absent") > matches.idf("melon") > matches.idf("fig") > 0
+
+
+def test_rows_say_where_a_term_is() -> None:
+    matches = Matches([postings(TEXTS[:2]), postings(TEXTS[2:])], ["pear", "nowhere"])
+    assert matches.rows("pear").tolist() == [0, 3]
+    assert matches.rows("nowhere").tolist() == []
+
+
+def test_nothing_asked_or_nothing_there_scores_nothing() -> None:
+    assert Matches([postings(TEXTS)], []).bm25({}).tolist() == [0, 0, 0, 0]
+    assert Matches([], ["fig"]).bm25({"fig": 1.0}).shape == (0,)
+
+
+@given(
+    st.lists(st.text("abc ", max_size=20), min_size=1, max_size=8), st.lists(st.sampled_from("abc"), min_size=1)
+)
+@settings(deadline=None)
+def test_scores_stay_between_zero_and_one(texts: list[str], asked: list[str]) -> None:
+    weights = {term: 1.0 + asked.count(term) for term in asked}
+    scores = Matches([postings(texts)], weights).bm25(weights)
+    assert ((scores >= 0) & (scores <= 1)).all()

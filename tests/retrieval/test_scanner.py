@@ -1,0 +1,118 @@
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+import pytest
+
+from server.retrieval import scanner
+from server.retrieval.generation import FileKey, FileState
+from server.retrieval.scanner import Found, is_ignored, scan
+
+
+def put(root: Path, name: str, data: bytes = b"text") -> Path:
+    path = root / name
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_bytes(data)
+    return path
+
+
+def found(root: Path, folder: str, file: str) -> Found:
+    return scan(root)[0][FileKey(folder, file)]
+
+
+def test_files_are_keyed_by_folder_and_path_inside(tmp_path: Path) -> None:
+    put(tmp_path, "support/a.md")
+    put(tmp_path, "support/deep/er/b.txt", b"12345")
+    put(tmp_path, "한국어/배송.md")
+    (tmp_path / "empty").mkdir()
+    files, folders = scan(tmp_path)
+    assert set(files) == {
+        FileKey("support", "a.md"), FileKey("support", "deep/er/b.txt"), FileKey("한국어", "배송.md"),
+    }  # fmt: skip
+    assert folders == ("empty", "support", "한국어")
+    assert files[FileKey("support", "deep/er/b.txt")].bytes == 5
+    assert not any(file.problem for file in files.values())
+
+
+@pytest.mark.parametrize(
+    "name", [".hidden.md", "~$report.docx", "a.md.swp", "b.pdf.part", "c.txt~", "d.TMP", "e.crdownload", ".git"]
+)
+def test_temporary_and_hidden_names_do_not_exist(tmp_path: Path, name: str) -> None:
+    assert is_ignored(name)
+    put(tmp_path, f"support/{name}")
+    put(tmp_path, f"support/{name}.d/inside.md") if name.startswith(".") else None
+    assert scan(tmp_path)[0] == {}
+
+
+@pytest.mark.parametrize("name", ["a.md", "draft~1.md", "template.html", "~notes.txt"])
+def test_ordinary_names_are_kept(name: str) -> None:
+    assert not is_ignored(name)
+
+
+def test_each_problem_has_its_state_and_reason(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(scanner, "MAX_FILE_BYTES", 1024 * 1024)
+    put(tmp_path, "f/tool.exe")
+    put(tmp_path, "f/README")
+    put(tmp_path, "f/zero.md", b"")
+    put(tmp_path, "f/big.txt", b"x" * (1024 * 1024 + 1))
+    put(tmp_path, "loose.md")
+    expected = {
+        ("f", "tool.exe"): (FileState.UNSUPPORTED, ".exe is not read; supported: .md"),
+        ("f", "README"): (FileState.UNSUPPORTED, "no ending is not read"),
+        ("f", "zero.md"): (FileState.EMPTY, "0 bytes"),
+        ("f", "big.txt"): (FileState.FAILED, "the limit is 1 MB"),
+        ("", "loose.md"): (FileState.UNSUPPORTED, "move it into a folder"),
+    }
+    for (folder, file), (state, reason) in expected.items():
+        one = found(tmp_path, folder, file)
+        assert (one.state, reason in one.problem) == (state, True), one
+
+
+def test_a_link_out_of_the_root_is_not_followed(tmp_path: Path) -> None:
+    root = tmp_path / "knowledge"
+    outside = put(tmp_path, "secret.md")
+    put(root, "f/real.md")
+    (root / "f" / "out.md").symlink_to(outside)
+    (root / "f" / "in.md").symlink_to(root / "f" / "real.md")
+    (root / "f" / "dir").symlink_to(tmp_path, target_is_directory=True)
+    (root / "f" / "loop").symlink_to(root, target_is_directory=True)
+    (root / "f" / "gone.md").symlink_to(root / "f" / "nothing.md")
+    (root / "linked").symlink_to(tmp_path, target_is_directory=True)
+    files, folders = scan(root)
+    assert "out of the knowledge folder" in files[FileKey("f", "out.md")].problem
+    assert "out of the knowledge folder" in files[FileKey("f", "dir")].problem
+    assert "linked folder" in files[FileKey("f", "loop")].problem
+    assert "cannot be opened" in files[FileKey("f", "gone.md")].problem
+    assert files[FileKey("", "linked")].problem
+    assert files[FileKey("f", "in.md")].problem == ""
+    assert folders == ("f",)
+
+
+def test_a_pipe_is_never_opened(tmp_path: Path) -> None:
+    (tmp_path / "f").mkdir()
+    os.mkfifo(tmp_path / "f" / "pipe.md")
+    assert "not a regular file" in found(tmp_path, "f", "pipe.md").problem
+
+
+def test_a_name_that_is_not_utf8_is_shown_and_refused(tmp_path: Path) -> None:
+    (tmp_path / "f").mkdir()
+    with open(os.fsencode(tmp_path / "f") + b"/caf\xe9.md", "wb") as file:
+        file.write(b"text")
+    one = found(tmp_path, "f", "caf?.md")
+    assert (one.state, "rename" in one.problem) == (FileState.FAILED, True)
+
+
+@pytest.mark.skipif(os.geteuid() == 0, reason="root may open every folder")
+def test_a_closed_folder_is_reported(tmp_path: Path) -> None:
+    put(tmp_path, "f/inner/a.md")
+    (tmp_path / "f" / "inner").chmod(0)
+    try:
+        assert "cannot be opened" in found(tmp_path, "f", "inner").problem
+    finally:
+        (tmp_path / "f" / "inner").chmod(0o755)
+
+
+def test_a_root_that_is_not_there_is_an_error(tmp_path: Path) -> None:
+    with pytest.raises(OSError, match="nowhere"):
+        scan(tmp_path / "nowhere")

@@ -1,0 +1,194 @@
+"""The command line as its users type it; against a live server where it talks to one."""
+
+from __future__ import annotations
+
+import asyncio
+import io
+import json
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from typer.testing import CliRunner
+
+from server import cli, terminal
+from server.api.accounts import Accounts
+from server.database import Database
+from server.errors import ConfigError, EngineDown, NotFound, TailorError, Unauthorized
+from tests.fakes import ScriptedEngine
+from tests.live import Live, make_app, make_workspace, serving
+
+runner = CliRunner()
+
+
+@pytest.fixture(scope="module")
+def live(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Live]:
+    engine = ScriptedEngine(lambda r, p: "Within 45 days [1]." if "45 days" in p else "All right.", adapters=["helper"])
+    with serving(make_app(make_workspace(tmp_path_factory.mktemp("cli")), engine)) as served:
+        yield served
+
+
+def run(*arguments: str, text: str | None = None) -> str:
+    """Output of a command that succeeds; our own errors come out as they are."""
+    result = runner.invoke(cli.app, arguments, input=text)
+    if result.exception is not None and not isinstance(result.exception, SystemExit):
+        raise result.exception
+    assert result.exit_code == 0, result.output
+    return result.output
+
+
+def test_every_command_explains_itself() -> None:
+    names = ["serve", "chat", "index", "train", "compare", "adapters", "users"]
+    listed = run("--help")
+    for name in names:
+        assert name in listed
+        assert "Usage" in run(name, "--help")
+
+
+@pytest.mark.parametrize(
+    ("arguments", "says"),
+    [
+        (["--set", "server.prot=1"], "did you mean 'server.port'"),
+        (["--set", "server.port"], "SECTION.KEY=VALUE"),
+        (["--port", "99999"], "server.port"),
+        (["--device", "abacus"], "model.device"),
+        (["--host", "0.0.0.0"], "server.password"),
+    ],
+)
+def test_bad_settings_stop_the_start(tmp_path: Path, arguments: list[str], says: str) -> None:
+    with pytest.raises(ConfigError) as error:
+        run("serve", "--workspace", str(tmp_path), *arguments)
+    assert says in str(error.value)
+
+
+def test_a_taken_port_is_told_before_the_model_loads(tmp_path: Path, live: Live) -> None:
+    with pytest.raises(ConfigError, match="choose another with --port"):
+        run("serve", "--workspace", str(tmp_path), "--port", str(live.port))
+    assert not (tmp_path / "data").exists()
+
+
+def test_main_prints_one_line_for_our_own_errors(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(sys, "argv", ["tailor", "adapters", "list", "--url", "http://127.0.0.1:9"])
+    with pytest.raises(SystemExit) as ended:
+        cli.main()
+    assert ended.value.code == 1
+    errors = capsys.readouterr().err
+    assert errors.startswith("tailor: no server answers at http://127.0.0.1:9")
+    assert "Traceback" not in errors
+
+
+def test_adapters_are_listed_loaded_and_unloaded(live: Live) -> None:
+    assert "available" in run("adapters", "list", "--url", live.url)
+    assert "added" in run("adapters", "load", "helper", "--url", live.url)
+    assert "loaded" in run("adapters", "list", "--url", live.url)
+    assert "removed" in run("adapters", "unload", "helper", "--url", live.url)
+    with pytest.raises(TailorError, match="nobody"):
+        run("adapters", "load", "nobody", "--url", live.url)
+
+
+def test_accounts_are_made_changed_and_removed(tmp_path: Path) -> None:
+    place = ("--workspace", str(tmp_path))
+    run("users", "add", "mina", *place, text="long enough\nlong enough\n")
+    run("users", "add", "boss", "--admin", *place, text="long enough\nlong enough\n")
+    assert run("users", "list", *place).split("\n")[:2] == ["boss (admin)", "mina"]
+    accounts = Accounts(Database(tmp_path / "data" / "tailor.db"))
+    key = run("users", "key", "mina", *place).strip()
+    account = accounts.by_api_key(key)
+    assert account is not None
+    assert account.name == "mina"
+    run("users", "password", "mina", *place, text="something else\nsomething else\n")
+    assert accounts.by_api_key(key) is None
+    assert accounts.login("mina", "something else").account.name == "mina"
+    run("users", "remove", "mina", *place)
+    with pytest.raises(NotFound):
+        run("users", "key", "mina", *place)
+
+
+@pytest.mark.model
+def test_index_brings_the_files_in_and_shows_them(tmp_path: Path, embedder_dir: Path) -> None:
+    make_workspace(tmp_path)
+    (tmp_path / "knowledge" / "support" / "scan.pdf").write_bytes(b"no PDF")
+    output = run("index", "--workspace", str(tmp_path), "--set", f"embedding.name={embedder_dir}")
+    assert "refunds.md" in output
+    assert "indexed" in output
+    assert "failed" in output
+
+
+def test_compare_and_train_name_a_bad_row(tmp_path: Path) -> None:
+    rows = tmp_path / "rows.jsonl"
+    rows.write_text("not json\n")
+    make_workspace(tmp_path)
+    with pytest.raises(TailorError, match="line 1"):
+        run("compare", str(rows), "--workspace", str(tmp_path))
+    with pytest.raises(NotFound, match="nowhere"):
+        run("compare", str(rows), "--domain", "nowhere", "--workspace", str(tmp_path))
+
+
+# ── tailor chat ──────────────────────────────────────────────────────────────────────────────────
+
+
+def ask(live: Live, *arguments: str) -> str:
+    return run("chat", "--url", live.url, *arguments)
+
+
+def test_one_question_one_answer(live: Live) -> None:
+    output = ask(live, "How do I return a lamp?")
+    assert "Support: similar" in output
+    assert "Within 45 days [1]." in output
+    assert "[1] refunds.md › Refunds › Deadline" in output
+    assert "tokens" in output
+
+
+def test_an_unknown_domain_is_an_error_status(live: Live) -> None:
+    result = runner.invoke(cli.app, ["chat", "--url", live.url, "--domain", "nowhere", "Hi"])
+    assert result.exit_code == 1
+    assert "nowhere" in result.output
+
+
+def test_a_conversation_in_the_terminal(live: Live, monkeypatch: pytest.MonkeyPatch) -> None:
+    lines = ["/help", "/domain support", "How do I return a lamp?", "/sources", "", "/new", "/sources", "/nonsense"]
+    monkeypatch.setattr(
+        sys, "stdin", io.StringIO("\n".join([*lines, "/domain auto", "My name is Mina.", "/quit", "never"]))
+    )
+    written: list[str] = []
+    monkeypatch.setattr(sys, "stdout", type("Out", (), {"write": written.append, "flush": lambda self: None})())
+    asyncio.run(terminal.chat(live.ws, question=None, domain=None, api_key=None))
+    output = "".join(written)
+    assert "Domain: support" in output
+    assert "(Support: chosen, adapter helper)" in output
+    assert "You can return any lamp within 45 days" in output  # the passage, by /sources
+    assert "A new conversation." in output
+    assert "Domain: auto" in output
+    assert "Saved: " in output
+    assert "never" not in output
+    assert output.count("/sources       ") == 2  # /help, and after what is no command
+
+
+def test_nobody_there_and_nobody_let_in(tmp_path: Path) -> None:
+    with pytest.raises(EngineDown, match="tailor serve"):
+        asyncio.run(terminal.chat("ws://127.0.0.1:9/ws", question="Hi", domain=None, api_key=None))
+    app = make_app(make_workspace(tmp_path), flags={"server.password": "long enough"})
+    key = app.state.services.accounts.new_api_key("admin")
+    with serving(app) as locked:
+        with pytest.raises((Unauthorized, EngineDown)):
+            asyncio.run(terminal.chat(locked.ws, question="Hi", domain=None, api_key=None))
+        assert asyncio.run(terminal.chat(locked.ws, question="Hi", domain=None, api_key=key))
+
+
+async def test_control_c_stops_the_answer_and_not_the_program() -> None:
+    sent: list[str] = []
+
+    class Socket:
+        async def send(self, text: str) -> None:
+            sent.append(text)
+
+    stopper = terminal._StopOnInterrupt(Socket())  # type: ignore[arg-type]
+    with stopper:
+        stopper._stop()  # nothing runs yet
+        stopper.message_id = "m1"
+        stopper._stop()
+        await asyncio.sleep(0)
+    assert [json.loads(frame) for frame in sent] == [{"type": "stop", "message_id": "m1"}]

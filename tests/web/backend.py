@@ -1,0 +1,466 @@
+"""A scripted stand-in for the server, for tests of the client alone: docs/protocol.md and docs/api.md in memory.
+
+A test says what the next answer is (`backend.script`), holds tokens back (`backend.hold`), cuts
+connections (`backend.drop`), and reads what the client sent (`backend.frames`, `backend.calls`).
+"""
+
+from __future__ import annotations
+
+import asyncio
+import itertools
+import time
+from dataclasses import dataclass, field
+from typing import Any, ClassVar
+
+from fastapi import FastAPI, Request, UploadFile, WebSocket, WebSocketDisconnect
+from fastapi.responses import FileResponse, JSONResponse, Response
+from starlette.types import ASGIApp, Receive, Scope, Send
+
+from server.api.security import content_security_policy
+from server.web import STATIC
+
+TYPES = {".js": b"text/javascript", ".mjs": b"text/javascript", ".css": b"text/css", ".svg": b"image/svg+xml"}
+PASSAGE = {
+    "id": "p1",
+    "folder": "support",
+    "file": "refunds.md",
+    "heading": ["Returns", "Opened goods"],
+    "text": "Goods can be returned within 45 days of delivery.\nOpened goods are refunded as store credit.",
+    "line_start": 3,
+    "line_end": 9,
+    "page": None,
+    "score": 0.83,
+}
+DOMAINS = [
+    {"name": "general", "title": "General", "description": "Everyday questions and writing.", "knowledge": []},
+    {
+        "name": "support-faq",
+        "title": "Support FAQ",
+        "description": "Answers customers from the shop's own policies, with sources.",
+        "knowledge": ["support"],
+        "adapter": "grounded",
+        "memory": True,
+    },
+    {
+        "name": "contract-review",
+        "title": "Contract review",
+        "description": "Finds risky clauses in contracts and says why.",
+        "knowledge": ["contracts"],
+        "reasoning": True,
+        "examples": 2,
+    },
+    {"name": "log-parsing", "title": "Log parsing", "description": "Turns log lines into JSON.", "output": True},
+]
+ROUTE = {
+    "domain": "support-faq",
+    "how": "similar",
+    "score": 0.71,
+    "threshold": 0.45,
+    "candidates": [
+        {"domain": "support-faq", "score": 0.71, "example": "Can I return this?"},
+        {"domain": "contract-review", "score": 0.32, "example": "Is this indemnity clause risky?"},
+    ],
+}
+USAGE = {
+    "prompt_tokens": 238,
+    "completion_tokens": 42,
+    "cached_tokens": 128,
+    "queue_s": 0.02,
+    "ttft_s": 0.31,
+    "total_s": 3.1,
+}
+SECTIONS = [
+    {"name": "system", "tokens": 44, "text": "You answer customers of a lamp shop."},
+    {"name": "memory", "tokens": 12, "text": "About the user:\n- The user's name is Mina"},
+    {"name": "evidence", "tokens": 150, "text": "[1] refunds.md > Returns, lines 3-9\nGoods can be returned …"},
+    {"name": "question", "tokens": 20, "text": "Question: How long can I return a lamp?"},
+]
+ADAPTERS = [
+    {"name": "grounded", "version": "1", "state": "loaded", "rank": 16, "modules": 120, "bytes": 9_700_000,
+     "in_use": 1, "description": "Answers from numbered sources."},
+    {"name": "sentiment", "version": "2", "state": "available", "rank": 8, "modules": 60},
+    {"name": "old-base", "version": "1", "state": "invalid", "reason": "it was trained for another base model"},
+]
+
+
+def memory(number: int, text: str, kind: str = "fact", quote: str = "") -> dict[str, Any]:
+    now = time.time()
+    return {"id": number, "kind": kind, "text": text, "quote": quote, "conversation_id": None, "message_id": None,
+            "created_at": now, "updated_at": now}
+
+
+@dataclass
+class Script:
+    """How an answer goes: events before its tokens, the tokens, and events after them."""
+
+    tokens: list[str] = field(default_factory=lambda: ["Hello", " there."])
+    before: list[dict[str, Any]] = field(default_factory=list)
+    after: list[dict[str, Any]] = field(default_factory=list)
+    fail: tuple[str, str] | None = None
+    pause: float = 0.0
+    finish: str = "stop"
+
+
+class Backend:
+    def __init__(self) -> None:
+        self.ids = itertools.count(1)
+        self.conversations: dict[str, dict[str, Any]] = {}
+        self.messages: dict[str, list[dict[str, Any]]] = {}
+        self.events: dict[str, list[dict[str, Any]]] = {}
+        self.memories: list[dict[str, Any]] = []
+        self.files: dict[str, list[dict[str, Any]]] = {"support": [self.file("refunds.md")], "contracts": []}
+        self.problems: list[dict[str, Any]] = []
+        self.adapters = [
+            {"reason": "", "bytes": 0, "in_use": 0, "last_used": None, "description": "", "rank": 0, "modules": 0} | a
+            for a in ADAPTERS
+        ]
+        self.password = ""           # set: login is needed
+        self.logged_in = False
+        self.admin = True
+        self.scripts: list[Script] = []
+        self.frames: list[dict[str, Any]] = []
+        self.calls: list[str] = []
+        self.refuse: tuple[str, str] | None = None    # the next frame is refused with this error
+        self.fail_paths: dict[str, int] = {}          # path → status to answer with, until removed
+        self.closed = False                           # new connections are refused
+        self.held: str | None = None                  # tokens stop before this one until released
+        self.sockets: set[_Connection] = set()
+        self.stopped: set[str] = set()
+        self.tasks: set[asyncio.Task[None]] = set()
+        self.loop: asyncio.AbstractEventLoop | None = None
+        self.app = _Front(_application(self))
+
+    # ── what a test does ─────────────────────────────────────────────────────────────────────────
+
+    def script(self, *tokens: str, **more: Any) -> None:
+        self.scripts.append(Script(list(tokens), **more))
+
+    def drop(self, *, stay_down: bool = False) -> None:
+        """Cuts every connection, as a network change would."""
+        self.closed = stay_down
+        for connection in list(self.sockets):
+            self._on_loop(connection.cut())
+
+    def announce(self, what: str) -> None:
+        for connection in list(self.sockets):
+            self._on_loop(connection.say({"type": "changed", "what": what}))
+
+    def stored(self, conversation_id: str, *messages: dict[str, Any], title: str = "A chat", age: float = 0) -> None:
+        now = time.time() - age
+        self.conversations[conversation_id] = {
+            "id": conversation_id, "title": title, "domain": None, "created_at": now, "updated_at": now,
+        }
+        self.messages[conversation_id] = [
+            {"created_at": now, "status": "complete", "parent_id": None} | message for message in messages
+        ]
+
+    def _on_loop(self, work: Any) -> None:
+        assert self.loop is not None
+        asyncio.run_coroutine_threadsafe(work, self.loop).result(5)
+
+    @staticmethod
+    def file(name: str, state: str = "indexed", reason: str = "") -> dict[str, Any]:
+        return {"file": name, "state": state, "chunks": 4 if state == "indexed" else 0, "bytes": 2310,
+                "reason": reason, "changed_at": time.time()}
+
+    # ── turns ────────────────────────────────────────────────────────────────────────────────────
+
+    def begin(self, frame: dict[str, Any]) -> str:
+        """Stores the question and starts its answer. Gives the answer's id."""
+        if frame["type"] == "regenerate":
+            question = self._question_of(frame["message_id"])
+            conversation_id = question["conversation_id"]
+        else:
+            conversation_id = frame.get("conversation_id") or f"c{next(self.ids)}"
+            if conversation_id not in self.conversations:
+                self.stored(conversation_id, title=frame["text"][:80])
+                self.conversations[conversation_id]["domain"] = frame.get("domain")
+            question = {
+                "id": f"m{next(self.ids)}", "parent_id": frame.get("parent_id"), "role": "user",
+                "text": frame["text"], "created_at": time.time(), "status": "complete",
+                "conversation_id": conversation_id,
+            }
+            self.messages[conversation_id].append(question)
+        answer = {
+            "id": f"m{next(self.ids)}", "parent_id": question["id"], "role": "assistant", "text": "",
+            "created_at": time.time(), "status": "streaming", "conversation_id": conversation_id,
+        }
+        self.messages[conversation_id].append(answer)
+        self.conversations[conversation_id]["updated_at"] = time.time()
+        self.events[answer["id"]] = []
+        self.publish(answer["id"], type="started", conversation_id=conversation_id, user_message_id=question["id"],
+                     parent_id=question["parent_id"], title=self.conversations[conversation_id]["title"],
+                     request_id=frame["request_id"])
+        self._tell("conversations")
+        script = self.scripts.pop(0) if self.scripts else Script()
+        task = asyncio.get_running_loop().create_task(self._run(answer, script))
+        self.tasks.add(task)
+        task.add_done_callback(self.tasks.discard)
+        return answer["id"]
+
+    def _tell(self, what: str) -> None:
+        for connection in list(self.sockets):
+            task = asyncio.get_running_loop().create_task(connection.say({"type": "changed", "what": what}))
+            self.tasks.add(task)
+            task.add_done_callback(self.tasks.discard)
+
+    def publish(self, message_id: str, **event: Any) -> None:
+        events = self.events[message_id]
+        events.append({"message_id": message_id, "seq": len(events) + 1, **event})
+
+    async def _run(self, answer: dict[str, Any], script: Script) -> None:
+        for event in script.before:
+            self.publish(answer["id"], **event)
+            if event["type"] == "evidence":
+                answer |= {"passages": event["passages"], "folders": event["folders"]}
+            if event["type"] == "notice":
+                answer |= {"notice": event["text"]}
+            if event["type"] == "route":
+                answer |= {"route": event["decision"], "domain_title": event["title"], "adapter": event["adapter"]}
+        for token in script.tokens:
+            await asyncio.sleep(script.pause)
+            while self._holds(token) and answer["id"] not in self.stopped:  # noqa: ASYNC110  (tests set it)
+                await asyncio.sleep(0.01)
+            if answer["id"] in self.stopped:
+                script.finish = "cancelled"
+                break
+            answer["text"] += token
+            self.publish(answer["id"], type="token", text=token)
+        if script.fail:
+            answer |= {"status": "failed", "error": {"code": script.fail[0], "message": script.fail[1]}}
+            self.publish(answer["id"], type="error", code=script.fail[0], message=script.fail[1])
+        else:
+            answer |= {"status": "stopped" if script.finish == "cancelled" else "complete", "usage": USAGE}
+            self.publish(answer["id"], type="done", finish_reason=script.finish, usage=USAGE, tokens_per_second=15.2)
+        for event in script.after:
+            if event["type"] == "memory_saved":
+                self.memories[:0] = event["memories"]
+                answer["memories_saved"] = event["memories"]
+            self.publish(answer["id"], **event)
+        self.publish(answer["id"], type="closed")
+        self._tell("conversations")
+
+    def _holds(self, token: str) -> bool:
+        return self.held is not None and self.held in token
+
+    def _question_of(self, message_id: str) -> dict[str, Any]:
+        everything = {m["id"]: m for messages in self.messages.values() for m in messages}
+        message = everything[message_id]
+        return message if message["role"] == "user" else everything[message["parent_id"]]
+
+
+class _Connection:
+    def __init__(self, backend: Backend, socket: WebSocket) -> None:
+        self.backend = backend
+        self.socket = socket
+        self.pumps: list[asyncio.Task[None]] = []
+
+    async def say(self, frame: dict[str, Any]) -> None:
+        await self.socket.send_json(frame)
+
+    async def cut(self) -> None:
+        self.end()
+        await self.socket.close(1012)
+
+    def end(self) -> None:
+        self.backend.sockets.discard(self)
+        for pump in self.pumps:
+            pump.cancel()
+
+    async def serve(self) -> None:
+        await self.say({"type": "hello", "user": {"id": "local", "name": "local", "admin": self.backend.admin},
+                        "version": "0", "model": None, "default_domain": "general"})
+        while True:
+            frame = await self.socket.receive_json()
+            self.backend.frames.append(frame)
+            await self._take(frame)
+
+    async def _take(self, frame: dict[str, Any]) -> None:
+        backend = self.backend
+        if backend.refuse:
+            (code, message), backend.refuse = backend.refuse, None
+            await self.say({"type": "error", "code": code, "message": message, "request_id": frame.get("request_id")})
+        elif frame["type"] == "stop":
+            backend.stopped.add(frame["message_id"])
+        elif frame["type"] == "resume" and frame["message_id"] not in backend.events:
+            await self.say({"type": "error", "code": "not_found", "message": "no such answer", "request_id": None})
+        elif frame["type"] == "resume":
+            self._follow(frame["message_id"], frame["after_seq"])
+        else:
+            self._follow(backend.begin(frame), 0)
+
+    def _follow(self, message_id: str, after: int) -> None:
+        self.pumps.append(asyncio.get_running_loop().create_task(self._pump(message_id, after)))
+
+    async def _pump(self, message_id: str, position: int) -> None:
+        events = self.backend.events[message_id]
+        while not (position and events[position - 1]["type"] == "closed"):
+            while position < len(events):
+                await self.say(events[position])
+                position += 1
+            await asyncio.sleep(0.005)
+
+
+class _Front:
+    """Serves the client's files from memory, since each test loads them all, and passes on the rest."""
+
+    files: ClassVar[dict[str, tuple[bytes, bytes]]] = {}
+
+    def __init__(self, app: ASGIApp) -> None:
+        self.app = app
+        if not self.files:
+            for path in STATIC.rglob("*"):
+                kind = TYPES.get(path.suffix)
+                if kind:
+                    self.files[f"/static/{path.relative_to(STATIC).as_posix()}"] = (kind, path.read_bytes())
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        held = self.files.get(scope["path"]) if scope["type"] == "http" else None
+        if held is None:
+            await self.app(scope, receive, send)
+            return
+        headers = [(b"content-type", held[0]), (b"x-content-type-options", b"nosniff")]
+        await send({"type": "http.response.start", "status": 200, "headers": headers})
+        await send({"type": "http.response.body", "body": held[1]})
+
+
+def _application(backend: Backend) -> FastAPI:  # noqa: PLR0915  (a route a line or two; splitting hides the list)
+    app = FastAPI()
+    policy = content_security_policy((STATIC / "index.html").read_text(encoding="utf-8"))
+
+    @app.middleware("http")
+    async def guard(request: Request, call_next: Any) -> Response:
+        path = request.url.path
+        backend.calls.append(f"{request.method} {path}")
+        open_paths = ("/api/session", "/api/login")
+        if path in backend.fail_paths:
+            body = {"error": {"code": "internal", "message": "the disk is full"}}
+            response: Response = JSONResponse(body, backend.fail_paths[path])
+        elif path.startswith("/api") and path not in open_paths and backend.password and not backend.logged_in:
+            response = JSONResponse({"error": {"code": "unauthorized", "message": "log in first"}}, 401)
+        else:
+            response = await call_next(request)
+        response.headers["content-security-policy"] = policy
+        response.headers["x-content-type-options"] = "nosniff"
+        return response
+
+    @app.get("/")
+    async def index() -> FileResponse:
+        return FileResponse(STATIC / "index.html")
+
+    @app.get("/api/session")
+    async def session() -> dict[str, Any]:
+        known = backend.logged_in or not backend.password
+        return {
+            "user": {"id": "local", "name": "mina", "admin": backend.admin} if known else None,
+            "login_needed": bool(backend.password), "version": "0.1.0", "default_domain": "general",
+            "max_message_bytes": 262144, "max_upload_bytes": 1_000_000,
+            "model": {"id": "smollm2-135m-instruct", "fingerprint": "f", "device": "cpu", "dtype": "float32",
+                      "reason": "no CUDA device was found", "path": "", "context_length": 8192,
+                      "parameters": 134515008} if known else None,
+        }
+
+    @app.post("/api/login")
+    async def login(body: dict[str, str]) -> Response:
+        if body["password"] != backend.password:
+            return JSONResponse({"error": {"code": "unauthorized", "message": "wrong name or password"}}, 401)
+        backend.logged_in = True
+        return JSONResponse(await session())
+
+    @app.get("/api/conversations")
+    async def conversations() -> dict[str, Any]:
+        return {"conversations": sorted(backend.conversations.values(), key=lambda c: -c["updated_at"])}
+
+    @app.get("/api/conversations/{key}")
+    async def conversation(key: str) -> Response:
+        if key not in backend.conversations:
+            return JSONResponse({"error": {"code": "not_found", "message": f"there is no conversation '{key}'"}}, 404)
+        return JSONResponse(backend.conversations[key] | {"messages": backend.messages[key]})
+
+    @app.patch("/api/conversations/{key}")
+    async def change(key: str, body: dict[str, Any]) -> dict[str, Any]:
+        backend.conversations[key] |= body
+        return backend.conversations[key]
+
+    @app.delete("/api/conversations/{key}", status_code=204)
+    async def delete(key: str) -> None:
+        del backend.conversations[key]
+
+    @app.get("/api/messages/{key}/prompt")
+    async def prompt(key: str) -> dict[str, Any]:
+        return {"sections": SECTIONS, "tokens": 238, "context_length": 8192, "domain": "support-faq",
+                "adapter": "grounded", "messages": [{"role": s["name"], "content": s["text"]} for s in SECTIONS]}
+
+    @app.get("/api/domains")
+    async def domains() -> dict[str, Any]:
+        blank = {"knowledge": [], "adapter": None, "memory": False, "reasoning": False, "output": False, "examples": 0}
+        return {"domains": [blank | d for d in DOMAINS], "problems": backend.problems, "default": "general"}
+
+    @app.get("/api/knowledge")
+    async def knowledge() -> dict[str, Any]:
+        folders = [{"name": name, "files": files} for name, files in backend.files.items()]
+        return {"generation": 3, "busy": False, "folders": folders}
+
+    @app.post("/api/knowledge/{folder}")
+    async def upload(folder: str, files: list[UploadFile]) -> dict[str, Any]:
+        done: list[dict[str, Any]] = []
+        for file in files:
+            name = file.filename or ""
+            if name.endswith(".exe"):
+                error = {"code": "invalid_input", "message": f"'{name}' is no kind of file that can be read"}
+                done.append({"name": name, "error": error})
+                continue
+            stored = backend.file(name)
+            backend.files.setdefault(folder, []).append(stored)
+            done.append(stored)
+        return {"files": done}
+
+    @app.delete("/api/knowledge/{folder}/{file:path}", status_code=204)
+    async def delete_file(folder: str, file: str) -> None:
+        backend.files[folder] = [held for held in backend.files[folder] if held["file"] != file]
+
+    @app.get("/api/memories")
+    async def memories() -> dict[str, Any]:
+        return {"memories": backend.memories}
+
+    @app.post("/api/memories", status_code=201)
+    async def add(body: dict[str, Any]) -> dict[str, Any]:
+        backend.memories.insert(0, memory(next(backend.ids) + 1000, body["text"], body.get("kind", "fact")))
+        return backend.memories[0]
+
+    @app.patch("/api/memories/{key}")
+    async def edit(key: int, body: dict[str, Any]) -> dict[str, Any]:
+        held = next(m for m in backend.memories if m["id"] == key)
+        held["text"] = body["text"]
+        return held
+
+    @app.delete("/api/memories/{key}", status_code=204)
+    async def forget(key: int) -> None:
+        backend.memories = [m for m in backend.memories if m["id"] != key]
+
+    @app.get("/api/adapters")
+    async def adapters() -> dict[str, Any]:
+        return {"adapters": backend.adapters, "max_loras": 8}
+
+    @app.post("/v1/{action}_lora_adapter")
+    async def adapter(action: str, body: dict[str, str]) -> Response:
+        held = next(a for a in backend.adapters if a["name"] == body["lora_name"])
+        if action == "unload" and held["in_use"]:
+            message = f"adapter '{held['name']}' is in use by a running chat; try again when it has ended"
+            return JSONResponse({"error": {"message": message, "code": "adapter_in_use"}}, 409)
+        held["state"] = "loaded" if action == "load" else "available"
+        return JSONResponse({"message": "done"})
+
+    @app.websocket("/ws")
+    async def chat(socket: WebSocket) -> None:
+        if backend.closed or (backend.password and not backend.logged_in):
+            await socket.close(1008)
+            return
+        await socket.accept()
+        connection = _Connection(backend, socket)
+        backend.sockets.add(connection)
+        try:
+            await connection.serve()
+        except (WebSocketDisconnect, RuntimeError):
+            connection.end()
+    return app

@@ -1,0 +1,109 @@
+"""What can be told of the client without a browser."""
+
+from __future__ import annotations
+
+import json
+import re
+from pathlib import Path
+
+from server.api.security import content_security_policy
+from server.web import STATIC
+
+INDEX = (STATIC / "index.html").read_text(encoding="utf-8")
+MODULES = sorted(path for path in (STATIC / "js").rglob("*.js"))
+STRING_KEY = re.compile(r'"((?:[a-z]+)\.[a-z_]+)":')
+
+
+def import_map() -> dict[str, str]:
+    found = re.search(r'<script type="importmap">(.*?)</script>', INDEX, re.DOTALL)
+    assert found
+    return dict(json.loads(found.group(1))["imports"])
+
+
+def on_disk(address: str) -> Path:
+    assert address.startswith("/static/"), address
+    return STATIC / address.removeprefix("/static/")
+
+
+def test_the_page_names_only_own_files_that_exist() -> None:
+    addresses = re.findall(r'(?:src|href)="([^"]+)"', INDEX) + list(import_map().values())
+    assert len(addresses) > 10
+    for address in addresses:
+        assert on_disk(address).is_file(), address
+
+
+def test_the_import_map_is_the_only_inline_script_and_nothing_else_is_inline() -> None:
+    inline = re.findall(r"<script(?![^>]*\bsrc=)[^>]*>", INDEX)
+    assert inline == ['<script type="importmap">']
+    assert content_security_policy(INDEX).count("sha256-") == 1
+    assert "<style" not in INDEX
+    assert not re.search(r"\s(?:style|on\w+)=", INDEX)
+
+
+def test_every_import_resolves() -> None:
+    bare = import_map()
+    for module in MODULES:
+        text = module.read_text(encoding="utf-8")
+        for name in re.findall(r'^(?:import|export)[^"\n]*?"([^"]+)";$', text, re.MULTILINE):
+            target = module.parent / name if name.startswith(".") else on_disk(bare[name])
+            assert target.is_file(), f"{module.name} imports {name}"
+
+
+def test_modules_form_no_circle() -> None:
+    edges = {
+        module.resolve(): [
+            (module.parent / name).resolve()
+            for name in re.findall(r'from "(\.[^"]+)"', module.read_text(encoding="utf-8"))
+        ]
+        for module in MODULES
+    }
+    done: set[Path] = set()
+
+    def visit(module: Path, above: tuple[Path, ...]) -> None:
+        assert module not in above, " -> ".join(path.name for path in (*above, module))
+        if module not in done:
+            for target in edges[module]:
+                visit(target, (*above, module))
+            done.add(module)
+
+    for module in edges:
+        visit(module, ())
+
+
+def test_files_stay_a_page_or_two() -> None:
+    for path in [*MODULES, *(STATIC / "css").glob("*.css")]:
+        assert len(path.read_text(encoding="utf-8").splitlines()) <= 250, path.name
+
+
+def test_both_languages_have_the_same_strings_and_every_string_is_used() -> None:
+    english, korean = (
+        set(STRING_KEY.findall((STATIC / "js" / "strings" / f"{name}.js").read_text(encoding="utf-8")))
+        for name in ("en", "ko")
+    )
+    assert english == korean
+    code = "\n".join(path.read_text(encoding="utf-8") for path in MODULES if path.parent.name != "strings")
+    computed = set(re.findall(r"`([a-z]+)\.\$\{", code))
+    for key in english:
+        assert f'"{key}"' in code or key.split(".")[0] in computed, f"{key} is never shown"
+    for key in re.findall(r'\bt\("([a-z_.]+)"', code):
+        assert key in english, f"{key} has no text"
+
+
+def test_vendored_libraries_carry_their_version_licence_and_origin() -> None:
+    vendor = STATIC / "vendor"
+    manual = (vendor / "README.md").read_text(encoding="utf-8")
+    folders = [folder for folder in vendor.iterdir() if folder.is_dir()]
+    assert len(folders) == 6
+    for folder in folders:
+        name, _, version = folder.name.rpartition("@")
+        assert name
+        assert f"| {version} |" in manual, folder.name
+        assert (folder / "LICENSE").is_file(), folder.name
+        assert any(folder.name in address for address in import_map().values()), folder.name
+
+
+def test_nothing_is_fetched_from_other_hosts() -> None:
+    own = [*MODULES, *(STATIC / "css").glob("*.css"), STATIC / "icon.svg", STATIC / "index.html"]
+    for path in own:
+        text = path.read_text(encoding="utf-8").replace("http://www.w3.org/2000/svg", "")
+        assert not re.search(r"""["'(]https?://(?![^"']*\$)\w""", text), path.name
