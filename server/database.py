@@ -34,11 +34,10 @@ class Database:
         """This thread's sqlite-utils database."""
         held: Connection | None = getattr(self._local, "connection", None)
         if held is None:
-            raw = sqlite3.connect(self.path, check_same_thread=False, isolation_level=None)
-            raw.execute("PRAGMA journal_mode = WAL")
+            raw = sqlite3.connect(self.path, BUSY_MS / 1000, check_same_thread=False, isolation_level=None)
+            _write_ahead(raw)
             raw.execute("PRAGMA synchronous = NORMAL")
             raw.execute("PRAGMA foreign_keys = ON")
-            raw.execute(f"PRAGMA busy_timeout = {BUSY_MS}")
             held = Connection(raw)
             self._local.connection = held
             with self._lock:
@@ -81,6 +80,20 @@ class Database:
                 raw.close()
             self._open.clear()
         self._local = threading.local()
+
+
+def _write_ahead(raw: sqlite3.Connection) -> None:
+    """Switches to WAL. SQLite does not wait for this lock when two connections want it at once: one is refused."""
+    deadline = time.monotonic() + BUSY_MS / 1000
+    while True:
+        try:
+            raw.execute("PRAGMA journal_mode = WAL")
+            return
+        except sqlite3.OperationalError as error:
+            if error.sqlite_errorcode & 0xFF != sqlite3.SQLITE_BUSY or time.monotonic() > deadline:
+                raw.close()
+                raise
+        time.sleep(0.01)
 
 
 def _statements(script: str) -> Iterator[str]:
