@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import re
 import shutil
+import threading
 import time
 
 import pytest
@@ -242,18 +243,26 @@ async def test_the_engine_comes_back_even_when_nobody_asks(tiny, engines, monkey
 async def test_a_step_that_hangs_is_reported(tiny, engines, monkeypatch) -> None:
     engine = await engines(tiny("llama"))
     monkeypatch.setattr("server.engine.runner._STUCK_S", 0.02)
-    run = PackedForward.run
+    run, entered, released = PackedForward.run, threading.Event(), threading.Event()
 
     def hang(self, parts):
-        time.sleep(0.2)
+        entered.set()
+        released.wait(30)
         return run(self, parts)
 
     monkeypatch.setattr(PackedForward, "run", hang)
     task = asyncio.create_task(ask(engine, [5, 6], max_tokens=1))
-    await asyncio.sleep(0.1)
+    await asyncio.to_thread(entered.wait, 30)
+    await asyncio.sleep(0.05)
     assert "current step has taken" in engine.health().reason
+    monkeypatch.setattr("server.engine.runner._STUCK_S", 60.0)
+    released.set()
     await task
-    assert engine.health().ok
+    for _ in range(600):  # the answer is out a moment before the step is over
+        if engine.health().ok:
+            return
+        await asyncio.sleep(0.05)
+    pytest.fail("health never came back")
 
 
 async def test_closing_fails_what_runs_and_refuses_what_comes(tiny, engines: EngineFactory, slow) -> None:
