@@ -54,6 +54,7 @@ class ModelSettings(Section):
     device: Literal["auto", "cpu", "cuda"] = "auto"
     dtype: Literal["auto", "float32", "bfloat16", "float16"] = "auto"
     context_length: int = Field(default=0, ge=0)  # 0: what the model was made for
+    quantize: Literal["none", "int8"] = "none"  # of the linear layers' weights
 
 
 class EngineSettings(Section):
@@ -61,8 +62,11 @@ class EngineSettings(Section):
     max_waiting: int = Field(default=256, ge=0)  # over it: "busy"
     max_per_user: int = Field(default=64, ge=1)  # running and waiting rows of one user
     prefill_tokens: int = Field(default=256, ge=16)  # prompt tokens computed in one step
-    kv_bytes: int = Field(default=2 * 1024**3, ge=1024**2)
+    max_tokens: int = Field(default=4096, ge=1)  # of one answer; a request for more is cut to it
+    kv_bytes: int = Field(default=2 * 1024**3, ge=1024**2)  # keys and values of running rows
+    prefix_bytes: int = Field(default=1024**3, ge=0)  # kept for prompts that begin alike; 0: none
     max_loras: int = Field(default=8, ge=1)
+    adapter_bytes: int = Field(default=1024**3, ge=1024**2)  # of all loaded adapters
     max_lora_rank: int = Field(default=64, ge=1)
 
 

@@ -363,3 +363,34 @@ class EngineHealth:
     running: int
     waiting: int
     reason: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class EngineStats:
+    """Levels now, each beside its bound, and counts since the start."""
+
+    running: int
+    max_batch: int
+    waiting: int
+    max_waiting: int
+    kv_bytes: int  # of running rows
+    max_kv_bytes: int
+    prefix_bytes: int  # kept for later rows
+    max_prefix_bytes: int
+    adapters: int  # loaded, or on their way
+    max_adapters: int
+    adapter_bytes: int
+    max_adapter_bytes: int
+    max_per_user: int
+    max_tokens: int
+    prompt_tokens: int = 0  # of admitted rows
+    cached_tokens: int = 0  # of those, taken from the prefix store
+    completion_tokens: int = 0
+    finished: int = 0
+    cancelled: int = 0
+    failed: int = 0  # rows that a fault ended
+    refused: int = 0  # "busy"
+    preempted: int = 0
+    steps: int = 0
+    step_s: float = 0.0  # in the model
+    restarts: int = 0  # of the model after a fault

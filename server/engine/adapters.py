@@ -49,6 +49,11 @@ class AdapterBook:
             faults.append(result)
         raise type(faults[0])(str(faults[0]))
 
+    def size(self, folder: AdapterFolder) -> int:
+        """Bytes of its tensors in memory; 0 where it has not been resolved."""
+        known = self._known(folder)
+        return known.bytes if isinstance(known, AdapterFacts) else 0
+
     def close(self) -> None:
         self._checker.shutdown(wait=True, cancel_futures=True)
 

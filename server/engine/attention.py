@@ -1,7 +1,8 @@
-"""Attention for rows of many chats packed into one sequence, behind transformers' attention interface.
+"""Attention for a step's tokens of many rows, each seeing its own row's keys and values alone.
 
-The model computes everything else on [1, tokens] as if it were one text; here each row's tokens see the
-row's own keys and values alone. Knows nothing of sampling, adapters or scheduling.
+Rows that add one token are one product over the arena, cut at a length that most of them need; longer rows and
+prompts' chunks have one each. Also stands behind transformers' attention interface, for models whose other
+layers are computed by transformers. Knows nothing of sampling, adapters or scheduling.
 """
 
 from __future__ import annotations
@@ -9,43 +10,191 @@ from __future__ import annotations
 import threading
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, field
-from typing import Any
+from dataclasses import dataclass
+from typing import Any, NamedTuple, Protocol
 
 import torch
 from torch import Tensor
 from torch.nn import functional as F  # noqa: N812  (the name everyone reads)
 from transformers import AttentionInterface
 
-from server.engine.kv import RowKV
+from server.engine.kv import KVArena, whole
 
 NAME = "tailor_packed"
 _UNSUPPORTED = ("s_aux", "position_bias", "alibi")  # arguments that change the result and are not applied here
+_CALL_TOKENS = 256   # a product of its own costs as much as so many more tokens in the common one
 
 
-@dataclass(frozen=True)
-class PackedRow:
-    """Columns [begin, end) of the packed sequence belong to `kv`."""
+class Span(NamedTuple):
+    """Columns [begin, end) of the step belong to the row at `place`, which holds `length` tokens before."""
 
     begin: int
     end: int
-    kv: RowKV
+    place: int
+    length: int
+
+
+class Common(NamedTuple):
+    """Rows of one token that are computed together: arena places [first, last) up to `tokens` of each.
+
+    `source` and `lengths` [places]: the step's token for each place (any, where there is none) and how many are
+    before it; `places` and `columns`, which are real.
+    """
+
+    first: int
+    last: int
+    tokens: int
+    source: Tensor
+    places: Tensor
+    columns: Tensor
+    lengths: Tensor
 
 
 @dataclass
-class _Step:
-    rows: Sequence[PackedRow]
-    masks: dict[tuple[int, int | None, int], Tensor] = field(default_factory=dict)
-    like: Tensor = field(default_factory=lambda: torch.empty(0))  # the type and device of masks
+class Single:
+    """A row on its own; `masks` by window, additive [tokens, keys]."""
 
+    span: Span
+    masks: dict[int, Tensor]
+
+
+class AttentionStep:
+    """Where each token goes and what it sees, worked out once for all layers."""
+
+    def __init__(self, arena: KVArena, spans: Sequence[Span]) -> None:
+        self._arena = arena
+        device = arena.shape.device
+        self.positions = torch.tensor([s.length + n for s in spans for n in range(s.end - s.begin)], device=device)
+        self._places = torch.tensor([s.place for s in spans for _ in range(s.end - s.begin)], device=device)
+        together, alone = _split(spans)
+        self._common = _common(together, device) if together else None
+        self._alone = [Single(span, {}) for span in alone]
+        self._masks: dict[int, Tensor] = {}
+
+    def attend(
+        self,
+        layer: int,
+        q: Tensor,
+        k: Tensor,
+        v: Tensor,
+        scale: float,
+        window: int = 0,
+        softcap: float | None = None,
+    ) -> Tensor:
+        """q [tokens, heads, dim], k and v [tokens, kv heads, dim] → [tokens, heads, value dim].
+
+        Keys and values are kept. `window`: how far back a token sees, itself included; 0 is all.
+        """
+        self._arena.write(layer, self._places, self.positions, k, v)
+        keys, values = self._arena.keys[layer], self._arena.values[layer]
+        groups = q.shape[1] // k.shape[1]
+        out = q.new_empty(q.shape[0], q.shape[1], v.shape[2])
+        common = self._common
+        if common is not None:
+            seen = q.index_select(0, common.source).view(-1, k.shape[1], groups, q.shape[2])
+            mask = self._mask(common, window, q)
+            cut = slice(common.first, common.last), slice(None), slice(0, common.tokens)
+            found = _product(seen, keys[cut], values[cut], mask, scale, softcap).flatten(1, 2)
+            out.index_copy_(0, common.columns, found.index_select(0, common.places))
+        for single in self._alone:
+            out[single.span.begin:single.span.end] = _alone(single, q, keys, values, scale, window, softcap)
+        return out
+
+    def _mask(self, common: Common, window: int, like: Tensor) -> Tensor:
+        """Additive [places, 1, 1, tokens]."""
+        known = self._masks.get(window)
+        if known is None:
+            at = torch.arange(common.tokens, device=like.device)[None, :]
+            hidden = at > common.lengths[:, None]
+            if window:
+                hidden |= at <= common.lengths[:, None] - window
+            known = like.new_zeros(hidden.shape).masked_fill_(hidden, -torch.inf)[:, None, None]
+            self._masks[window] = known
+        return known
+
+
+def _split(spans: Sequence[Span]) -> tuple[list[Span], list[Span]]:
+    """Rows for the common product, and those on their own, so that the sum of both is cheap."""
+    ones = sorted((s for s in spans if s.end - s.begin == 1), key=lambda s: s.length)
+    chunks = [s for s in spans if s.end - s.begin > 1]
+    best, cost = 0, sum(s.length + _CALL_TOKENS for s in ones)
+    for count in range(2, len(ones) + 1):
+        places = [s.place for s in ones[:count]]
+        spread = (max(places) - min(places) + 1) * whole(ones[count - 1].length + 1) + _CALL_TOKENS
+        total = spread + sum(s.length + _CALL_TOKENS for s in ones[count:])
+        if total < cost:
+            best, cost = count, total
+    return ones[:best], ones[best:] + chunks
+
+
+def _common(spans: Sequence[Span], device: torch.device) -> Common:
+    first = min(span.place for span in spans)
+    last = max(span.place for span in spans) + 1
+    source, lengths = [spans[0].begin] * (last - first), [0] * (last - first)
+    for span in spans:
+        source[span.place - first] = span.begin
+        lengths[span.place - first] = span.length
+    return Common(
+        first, last, whole(max(lengths) + 1),
+        torch.tensor(source, device=device),
+        torch.tensor([span.place - first for span in spans], device=device),
+        torch.tensor([span.begin for span in spans], device=device),
+        torch.tensor(lengths, device=device),
+    )
+
+
+def _alone(
+    single: Single, q: Tensor, keys: Tensor, values: Tensor, scale: float, window: int, softcap: float | None
+) -> Tensor:
+    """One row's tokens [tokens, heads, value dim]. Heads that share keys are folded into the query's length,
+    so that no key is copied."""
+    span = single.span
+    count, end = span.end - span.begin, span.length + span.end - span.begin
+    first = max(0, span.length - window + 1) if window else 0
+    k, v = keys[span.place, :, first:end], values[span.place, :, first:end]
+    groups = q.shape[1] // k.shape[0]
+    folded = q[span.begin:span.end].transpose(0, 1).reshape(1, k.shape[0], groups * count, -1)
+    mask = None
+    if count > 1:
+        mask = single.masks.get(window)
+        if mask is None:
+            at = torch.arange(span.length, end, device=q.device)[:, None]
+            to = torch.arange(first, end, device=q.device)[None, :]
+            hidden = to > at
+            if window:
+                hidden |= to <= at - window
+            mask = q.new_zeros(hidden.shape).masked_fill_(hidden, -torch.inf).repeat(groups, 1)
+            single.masks[window] = mask
+    found = _product(folded, k[None], v[None], mask, scale, softcap)[0]
+    return found.reshape(q.shape[1], count, -1).transpose(0, 1)
+
+
+def _product(q: Tensor, k: Tensor, v: Tensor, mask: Tensor | None, scale: float, softcap: float | None) -> Tensor:
+    """q [rows, kv heads, queries, dim], k and v [rows, kv heads, keys, dim] → [rows, kv heads, queries, dim]."""
+    if softcap is None:
+        return F.scaled_dot_product_attention(q, k, v, attn_mask=mask, scale=scale)
+    scores = softcap * torch.tanh(q @ k.transpose(2, 3) * (scale / softcap))
+    if mask is not None:
+        scores = scores + mask
+    return torch.softmax(scores, dim=-1, dtype=torch.float32).to(v.dtype) @ v
+
+
+# ── behind transformers ──────────────────────────────────────────────────────────────────────────
 
 _current = threading.local()  # the attention function is global, a step belongs to its model thread
 
 
+class Attends(Protocol):
+    def attend(
+        self, layer: int, q: Tensor, k: Tensor, v: Tensor, scale: float, window: int, softcap: float | None
+    ) -> Tensor:
+        """As `AttentionStep.attend`."""
+
+
 @contextmanager
-def packed(rows: Sequence[PackedRow]) -> Iterator[None]:
-    """While it is open, attention on this thread works on these rows."""
-    _current.step = _Step(rows)
+def serving(step: Attends) -> Iterator[None]:
+    """While it is open, transformers' attention on this thread works on this step."""
+    _current.step = step
     try:
         yield
     finally:
@@ -64,61 +213,19 @@ def attend(
     softcap: float | None = None,
     **extra: Any,
 ) -> tuple[Tensor, None]:
-    """query [1, heads, T, dim], key and value [1, kv heads, T, dim] → [1, T, heads, dim].
+    """query [1, heads, tokens, dim], key and value [1, kv heads, tokens, dim] → [1, tokens, heads, dim].
 
-    Appends to each row's keys and values. Raises NotImplementedError for what it cannot reproduce.
+    Raises NotImplementedError for what it cannot reproduce.
     """
     for name in _UNSUPPORTED:
         if extra.get(name) is not None:
             raise NotImplementedError(f"attention with {name}")
-    step: _Step = _current.step
     layer = int(getattr(module, "layer_idx"))  # noqa: B009  (Module types every attribute as a module)
     window = sliding_window if sliding_window is not None else getattr(module, "sliding_window", None)
-    groups = query.shape[1] // key.shape[1]
-    step.like = query
-    out = query.new_empty(1, query.shape[2], query.shape[1], value.shape[3])
-    for place, row in enumerate(step.rows):
-        keys, values = row.kv.append(layer, key[0, :, row.begin:row.end], value[0, :, row.begin:row.end])
-        queries = query[0, :, row.begin:row.end]
-        first = max(0, row.kv.length - window + 1) if window else 0
-        mask = _mask(step, place, row, window, first, groups)
-        out[0, row.begin:row.end] = _row(queries, keys[:, first:], values[:, first:], mask, scaling, softcap)
-    return out, None
-
-
-def _row(q: Tensor, k: Tensor, v: Tensor, mask: Tensor | None, scaling: float | None, softcap: float | None) -> Tensor:
-    """q [heads, c, dim], k and v [kv heads, n, dim] → [c, heads, dim]. Heads that share keys are folded
-    into the query's length, so that no key is copied."""
-    heads, count, _ = q.shape
-    folded = q.reshape(k.shape[0], -1, q.shape[2])
-    if softcap is None:
-        result = F.scaled_dot_product_attention(folded[None], k[None], v[None], attn_mask=mask, scale=scaling)[0]
-    else:
-        scores = folded @ k.transpose(1, 2) * (scaling if scaling is not None else q.shape[2] ** -0.5)
-        scores = softcap * torch.tanh(scores / softcap)
-        if mask is not None:
-            scores = scores + mask
-        result = torch.softmax(scores, dim=-1, dtype=torch.float32).to(v.dtype) @ v
-    return result.reshape(heads, count, -1).transpose(0, 1)
-
-
-def _mask(step: _Step, place: int, row: PackedRow, window: int | None, first: int, groups: int) -> Tensor | None:
-    """None for a single new token, which sees all that is left; else additive [groups · c, n], the same
-    for every layer with this window."""
-    count = row.end - row.begin
-    if count == 1:
-        return None
-    known = step.masks.get((place, window, groups))
-    if known is None:
-        like = step.like
-        at = torch.arange(row.kv.length, row.kv.length + count, device=like.device)[:, None]
-        to = torch.arange(first, row.kv.length + count, device=like.device)[None, :]
-        hidden = to > at
-        if window:
-            hidden |= to <= at - window
-        known = like.new_zeros(hidden.shape).masked_fill_(hidden, -torch.inf).repeat(groups, 1)
-        step.masks[(place, window, groups)] = known
-    return known
+    scale = scaling if scaling is not None else query.shape[3] ** -0.5
+    step: Attends = _current.step
+    q, k, v = (tensor[0].transpose(0, 1) for tensor in (query, key, value))
+    return step.attend(layer, q, k, v, scale, window or 0, softcap)[None], None
 
 
 AttentionInterface.register(NAME, attend)

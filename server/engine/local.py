@@ -27,6 +27,7 @@ from server.errors import AdapterInUse, AdapterInvalid, AdapterNotFound, EngineD
 from server.types import (
     AdapterInfo,
     EngineHealth,
+    EngineStats,
     GenerationDone,
     GenerationEvent,
     GenerationRequest,
@@ -97,6 +98,9 @@ class LocalEngine:
             return EngineHealth(False, 0, 0, "the model is not loaded yet")
         return self._runner.health()
 
+    def stats(self) -> EngineStats:
+        return self._serving().stats()
+
     def adapters(self) -> tuple[AdapterInfo, ...]:
         return self._adapter_book().infos()
 
@@ -107,11 +111,12 @@ class LocalEngine:
     # ── generating ───────────────────────────────────────────────────────────────────────────────
 
     async def generate(self, request: GenerationRequest) -> AsyncGenerator[GenerationEvent, None]:
-        """See `Engine.generate`. `max_tokens` is cut to what the context leaves."""
+        """See `Engine.generate`. `max_tokens` is cut to the setting and to what the context leaves."""
         submitted = time.monotonic()
         runner, runtime = self._serving(), self._ready()
         self._check(request, runtime)
-        folder = await asyncio.to_thread(self._adapter_book().resolve, request.adapter) if request.adapter else None
+        book = self._adapter_book()
+        folder = await asyncio.to_thread(book.resolve, request.adapter) if request.adapter else None
         mask = await asyncio.to_thread(runtime.compiler.mask, request.constraint) if request.constraint else None
         events: asyncio.Queue[GenerationEvent | Exception] = asyncio.Queue()
         row = self._row(request, runtime, folder, mask, _emitter(asyncio.get_running_loop(), events), submitted)
@@ -148,7 +153,8 @@ class LocalEngine:
         submitted: float,
     ) -> Row:
         sampling, tokenizer = request.sampling, runtime.tokenizer
-        max_tokens = min(sampling.max_tokens, runtime.card.context_length - len(request.prompt))
+        max_tokens = min(sampling.max_tokens, self._settings.max_tokens,
+                         runtime.card.context_length - len(request.prompt))
         if mask is not None:
             mask.budget = max_tokens - 1  # the end of the turn is a token, too
         return Row(
@@ -157,6 +163,7 @@ class LocalEngine:
             max_tokens=max_tokens,
             user=request.user_id,
             folder=folder,
+            adapter_bytes=self._adapter_book().size(folder) if folder is not None else 0,
             sampler=Sampler(sampling, request.prompt, mask),
             text=TextStream(tokenizer.decode, (*sampling.stop, *tokenizer.stop_texts)),
             emit=emit,
@@ -170,7 +177,7 @@ class LocalEngine:
     async def load_adapter(self, name: str) -> AdapterInfo:
         book, runner = self._adapter_book(), self._serving()
         folder = await asyncio.to_thread(book.resolve, name)
-        await asyncio.wrap_future(runner.load(folder))
+        await asyncio.wrap_future(runner.load(folder, book.size(folder)))
         book.drop_superseded(by=() if "@" in name else (folder,))
         return book.info(folder)
 
@@ -192,7 +199,7 @@ class LocalEngine:
         for folder in await asyncio.to_thread(book.look):
             try:
                 if runner.free_slots() or runner.holds(folder):
-                    await asyncio.wrap_future(runner.load(folder))
+                    await asyncio.wrap_future(runner.load(folder, book.size(folder)))
                     loaded.append(folder)
             except (AdapterInUse, AdapterInvalid) as error:
                 log.warning("a new adapter is not loaded: %s", error)

@@ -1,43 +1,47 @@
-"""Adds adapters' weights to the base's linear layers, each to its own rows, by forward hooks.
+"""Adds adapters' weights to the base's linear layers, each to its own rows, in few large products.
 
-Rows of one adapter must stand side by side in the batch: then each adapter is one slice, and nothing is
-gathered. A batch without adapters passes through untouched. Only the model thread may use this.
+Adapters lie in stacks, one place each; layers that share their input (query, key, value; gate, up) share a
+group. Rows of one adapter stand side by side in the batch, places in rising order. Neighbouring places with
+few rows are one batched product over rows padded to equal counts; an adapter with many rows (a prompt) is a
+product of its own (compare Punica's segments: Chen et al., 2023). Only the model thread may use this.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
-from dataclasses import dataclass
-from typing import Any
+import math
+from collections.abc import Mapping, Sequence
+from functools import reduce
+from itertools import groupby
+from typing import NamedTuple
 
 import torch
 from torch import Tensor
-from torch.nn import functional as F  # noqa: N812
 from transformers.pytorch_utils import Conv1D
 
 from server.engine.lora import LoraPair
 
-
-@dataclass(frozen=True)
-class LoraWeights:
-    """An adapter on the device. `id` is fresh for each load: weights that changed are never mistaken."""
-
-    id: int
-    pairs: Mapping[str, LoraPair]
-
-    @property
-    def bytes(self) -> int:
-        return sum(pair.a.nbytes + pair.b.nbytes for pair in self.pairs.values())
+_MANY_ROWS = 16       # from here on a segment is a product of its own
+_RANK_STEP = 8        # stacks' ranks are multiples of it
 
 
-@dataclass(frozen=True)
-class Segment:
-    """Rows [begin, end) of a layer's input are computed with `weights`."""
+class Segment(NamedTuple):
+    """Rows [begin, end) of a layer's input belong to the adapter at `place`."""
 
+    place: int
     begin: int
     end: int
-    weights: LoraWeights
+
+
+class Lot(NamedTuple):
+    """Places [first, last) with `rows` each. `source` and `target` are None where rows stand that way
+    already, at `begin`; else the row each padded one is copied from, and (padded row, row) of the real ones."""
+
+    first: int
+    last: int
+    rows: int
+    begin: int
+    source: Tensor | None
+    target: tuple[Tensor, Tensor] | None
 
 
 def linear_layers(model: torch.nn.Module) -> dict[str, tuple[int, int]]:
@@ -54,50 +58,169 @@ def linear_layers(model: torch.nn.Module) -> dict[str, tuple[int, int]]:
     return layers
 
 
-class LoraLayers:
-    """Hooks on a model's layers. A layer gets its hook when the first adapter that changes it arrives."""
+def plan_lots(segments: Sequence[Segment], device: torch.device) -> list[Lot]:
+    """How a step's segments, in order of their places, become products."""
+    def many(segment: Segment) -> bool:
+        return segment.end - segment.begin >= _MANY_ROWS
 
-    def __init__(self, model: torch.nn.Module) -> None:
-        self._modules = dict(model.named_modules())
-        output = getattr(model, "get_output_embeddings", lambda: None)()
-        self._output = next((name for name, module in self._modules.items() if module is output), None)
-        self._hooked: set[str] = set()
-        self._segments: Sequence[Segment] = ()
-        self._output_segments: Sequence[Segment] = ()
+    lots = [Lot(s.place, s.place + 1, s.end - s.begin, s.begin, None, None) for s in segments if many(s)]
+    run: list[Segment] = []
+    for segment in (s for s in segments if not many(s)):
+        if run and segment.place > run[-1].place + 2:  # a hole of one place costs less than another product
+            lots.append(_lot(run, device))
+            run = []
+        run.append(segment)
+    return lots + ([_lot(run, device)] if run else [])
 
-    def prepare(self, id: int, pairs: Mapping[str, LoraPair], like: Tensor) -> LoraWeights:
-        """Moves the pairs to the model's device and type."""
-        for name in pairs:
-            if name not in self._hooked:
-                self._modules[name].register_forward_hook(self._hook(name))
-                self._hooked.add(name)
-        moved = {
-            name: LoraPair(pair.a.to(like.device, like.dtype), pair.b.to(like.device, like.dtype), pair.scale)
-            for name, pair in pairs.items()
+
+def _lot(run: Sequence[Segment], device: torch.device) -> Lot:
+    first, last = run[0].place, run[-1].place + 1
+    rows = max(segment.end - segment.begin for segment in run)
+    if sum(s.end - s.begin for s in run) == rows * (last - first) == run[-1].end - run[0].begin:
+        return Lot(first, last, rows, run[0].begin, None, None)
+    source = [run[0].begin] * (rows * (last - first))  # any row will do where there is none
+    padded, real = [], []
+    for segment in run:
+        for number, row in enumerate(range(segment.begin, segment.end)):
+            padded.append((segment.place - first) * rows + number)
+            real.append(row)
+            source[padded[-1]] = row
+    return Lot(first, last, rows, 0, torch.tensor(source, device=device),
+               (torch.tensor(padded, device=device), torch.tensor(real, device=device)))
+
+
+class LoraGroup:
+    """The stacks of layers that share an input: a [places, layers · rank, in], b [places, parts, rank, width].
+
+    Outputs of different widths are cut into parts of one width, so that one product makes them all.
+    """
+
+    def __init__(self, names: Sequence[str], inside: int, outs: Sequence[int], places: int, like: Tensor) -> None:
+        self.names = tuple(names)
+        self._places = places
+        self._inside = inside
+        self.width = reduce(math.gcd, outs)
+        self._parts = [out // self.width for out in outs]
+        self._like = like
+        self._layer_of = torch.tensor([n for n, parts in enumerate(self._parts) for _ in range(parts)],
+                                      device=like.device)
+        self.rank = 0
+        self._ranks: dict[int, int] = {}
+        self._a = self._b = like.new_zeros(0)
+
+    def write(self, place: int, pairs: Mapping[str, LoraPair]) -> None:
+        """Puts an adapter's pairs for these layers at a place that is clear."""
+        own = [pairs.get(name) for name in self.names]
+        rank = max((pair.a.shape[0] for pair in own if pair is not None), default=0)
+        if not rank:
+            return
+        self._ranks[place] = rank
+        self._fit()
+        first = 0
+        for number, (pair, parts) in enumerate(zip(own, self._parts, strict=True)):
+            if pair is not None:
+                r = pair.a.shape[0]
+                self._a[place, number, :r] = pair.a
+                b = (pair.b * pair.scale).t().reshape(r, parts, self.width).transpose(0, 1)
+                self._b[place, first:first + parts, :r] = b
+            first += parts
+
+    def clear(self, place: int) -> None:
+        """Nothing of what was there stays in memory."""
+        if self._ranks.pop(place, None):
+            self._a[place].zero_()
+            self._b[place].zero_()
+        if not self._ranks:
+            self.rank = 0
+            self._a = self._b = self._like.new_zeros(0)
+
+    def _fit(self) -> None:
+        rank = -(-max(self._ranks.values()) // _RANK_STEP) * _RANK_STEP
+        if rank == self.rank:
+            return
+        a = self._like.new_zeros(self._places, len(self.names), rank, self._inside)
+        b = self._like.new_zeros(self._places, sum(self._parts), rank, self.width)
+        kept = min(rank, self.rank)
+        if kept:
+            a[:, :, :kept] = self._a[:, :, :kept]
+            b[:, :, :kept] = self._b[:, :, :kept]
+        self.rank, self._a, self._b = rank, a, b
+
+    @property
+    def bytes(self) -> int:
+        return self._a.nbytes + self._b.nbytes
+
+    def add(self, x: Tensor, y: Tensor, lots: Sequence[Lot]) -> None:
+        """x [rows, in], y [rows, out], both contiguous; y changes."""
+        if not self.rank:
+            return
+        for lot in lots:
+            count = (lot.last - lot.first) * lot.rows
+            if lot.source is None or lot.target is None:
+                part = y[lot.begin:lot.begin + count]
+                self._product(x[lot.begin:lot.begin + count], part, lot)
+                continue
+            padded = y.new_zeros(count, y.shape[1])
+            self._product(x.index_select(0, lot.source), padded, lot)
+            at, rows = lot.target
+            y.index_add_(0, rows, padded.index_select(0, at))
+
+    def _product(self, x: Tensor, y: Tensor, lot: Lot) -> None:
+        places, rows, rank = lot.last - lot.first, lot.rows, self.rank
+        a = self._a[lot.first:lot.last].flatten(1, 2)
+        b = self._b[lot.first:lot.last]
+        inner = torch.bmm(a, x.view(places, rows, -1).transpose(1, 2))  # [places, layers · rank, rows]
+        if b.shape[1] == 1:
+            y.view(places, rows, -1).baddbmm_(inner.transpose(1, 2), b[:, 0])
+            return
+        of_layer = inner.view(places, len(self.names), rank, rows).transpose(2, 3)
+        if len(self._layer_of) != len(self.names):
+            of_layer = of_layer.index_select(1, self._layer_of)
+        change = torch.bmm(of_layer.reshape(-1, rows, rank), b.flatten(0, 1))
+        y.view(places, rows, -1, self.width).add_(change.view(places, -1, rows, self.width).transpose(1, 2))
+
+
+class LoraBank:
+    """All groups of a model. `groups`: names of layers that share an input, in the order of their outputs."""
+
+    def __init__(
+        self, groups: Sequence[tuple[str, ...]], layers: Mapping[str, tuple[int, int]], places: int, like: Tensor
+    ) -> None:
+        self._device = like.device
+        self._groups = {
+            names[0]: LoraGroup(names, layers[names[0]][0], [layers[name][1] for name in names], places, like)
+            for names in groups
         }
-        return LoraWeights(id, moved)
+        self.held: set[int] = set()
 
-    @contextmanager
-    def applied(self, segments: Sequence[Segment], output_segments: Sequence[Segment]) -> Iterator[None]:
-        """During one forward: `segments` for the layers, `output_segments` for the output layer, which
-        sees only the tokens whose logits are wanted."""
-        self._segments, self._output_segments = segments, output_segments
-        try:
-            yield
-        finally:
-            self._segments = self._output_segments = ()
+    def group(self, first: str) -> LoraGroup:
+        """By the name of its first layer."""
+        return self._groups[first]
 
-    def _hook(self, name: str) -> Any:
-        def add(module: torch.nn.Module, inputs: tuple[Tensor, ...], output: Tensor) -> None:
-            segments = self._output_segments if name == self._output else self._segments
-            if not segments:
-                return
-            x = inputs[0].reshape(-1, inputs[0].shape[-1])
-            y = output.view(-1, output.shape[-1])
-            for segment in segments:
-                pair = segment.weights.pairs.get(name)
-                if pair is not None:
-                    reduced = F.linear(x[segment.begin:segment.end], pair.a)
-                    y[segment.begin:segment.end].addmm_(reduced, pair.b.t(), alpha=pair.scale)
+    def write(self, place: int, pairs: Mapping[str, LoraPair]) -> None:
+        self.clear(place)
+        self.held.add(place)
+        for group in self._groups.values():
+            group.write(place, pairs)
 
-        return add
+    def clear(self, place: int) -> None:
+        if place in self.held:
+            self.held.remove(place)
+            for group in self._groups.values():
+                group.clear(place)
+
+    @property
+    def bytes(self) -> int:
+        """Of the stacks, as if every page were touched."""
+        return sum(group.bytes for group in self._groups.values())
+
+    def lots(self, rows: Sequence[tuple[int | None, int]]) -> list[Lot]:
+        """`rows`: (place or None for the base, count) of neighbours in the batch."""
+        segments: list[Segment] = []
+        begin = 0
+        for place, group in groupby(rows, key=lambda row: row[0]):
+            end = begin + sum(count for _, count in group)
+            if place is not None and end > begin:
+                segments.append(Segment(place, begin, end))
+            begin = end
+        return plan_lots(segments, self._device)

@@ -12,6 +12,7 @@ from server.types import (
     AdapterInfo,
     ChatTokenizer,
     EngineHealth,
+    EngineStats,
     GenerationEvent,
     GenerationRequest,
     ModelCard,
@@ -53,6 +54,8 @@ class Engine(Protocol):
         and those whose folder is gone leave when no row uses them."""
 
     def health(self) -> EngineHealth: ...
+
+    def stats(self) -> EngineStats: ...
 
     async def start(self) -> None: ...
 

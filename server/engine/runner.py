@@ -9,7 +9,8 @@ from __future__ import annotations
 import logging
 import threading
 import time
-from collections.abc import Callable, Iterable
+from collections import Counter
+from collections.abc import Callable, Iterable, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 
 import numpy as np
@@ -20,13 +21,15 @@ from server.engine.catalogue import AdapterFolder
 from server.engine.forward import Part
 from server.engine.kv import KVBudget
 from server.engine.lora import LoraPair, read_adapter
+from server.engine.pace import Pace
+from server.engine.prefix import BLOCK, BlockPool, PrefixIndex, block_bytes
 from server.engine.runtime import Runtime
 from server.engine.sampling import Choice
-from server.engine.scheduler import PlannedPart, Scheduler
-from server.engine.sequence import Row
+from server.engine.scheduler import Departure, Plan, PlannedPart, Scheduler
+from server.engine.sequence import Row, RowState
 from server.engine.slots import Slot, SlotState, SlotTable
-from server.errors import AdapterError, AdapterInUse, AdapterInvalid, EngineDown, EngineError
-from server.types import EngineHealth, FinishReason, GenerationDone, TokenDelta, TokenLogprob, Usage
+from server.errors import AdapterError, AdapterInUse, AdapterInvalid, EngineBusy, EngineDown, EngineError
+from server.types import EngineHealth, EngineStats, FinishReason, GenerationDone, TokenDelta, TokenLogprob, Usage
 
 log = logging.getLogger("tailor.engine")
 
@@ -39,20 +42,26 @@ class Runner:
 
     def __init__(self, runtime: Runtime, settings: EngineSettings) -> None:
         self._runtime = runtime
+        self._settings = settings
         self._changed = threading.Condition()
-        self._slots = SlotTable(settings.max_loras)
+        self._slots = SlotTable(settings.max_loras, settings.adapter_bytes)
+        arena = runtime.path.arena
+        blocks = settings.prefix_bytes // block_bytes(arena.shape) if arena is not None else 0
+        self._prefix = PrefixIndex(blocks)
+        self._pool = BlockPool(arena.shape, blocks) if arena is not None and blocks else None
+        self._eager = runtime.card.device != "cpu"
+        self._budget = KVBudget(settings.kv_bytes, runtime.bytes_per_token, settings.max_batch, eager=self._eager)
         self._scheduler = Scheduler(
-            settings,
-            KVBudget(settings.kv_bytes, runtime.bytes_per_token),
-            self._slots,
-            self._start_reading,
-            chunked=runtime.path.chunked,
+            settings, self._budget, self._slots, self._prefix, self._start_reading, chunked=runtime.path.chunked
         )
+        self._pace = Pace(settings.prefill_tokens)
         self._reader = ThreadPoolExecutor(1, "tailor-adapters")
         self._arrived: list[tuple[Slot, dict[str, LoraPair] | AdapterError]] = []
         self._stopping = False
         self._failure = ""
         self._step_began: float | None = None
+        self._counts: Counter[str] = Counter()
+        self._step_s = 0.0
 
     # ── what others ask ──────────────────────────────────────────────────────────────────────────
 
@@ -61,25 +70,32 @@ class Runner:
         with self._changed:
             if self._stopping:
                 raise EngineDown("the engine is shutting down")
-            self._scheduler.submit(row)
+            try:
+                self._scheduler.submit(row)
+            except EngineBusy:
+                self._counts["refused"] += 1
+                raise
             self._changed.notify()
 
     def cancel(self, row: Row) -> None:
         """The row is gone before the model's next step; nothing more is emitted for it."""
         with self._changed:
-            row.cancelled = True
-            self._changed.notify()
+            if row.state is not RowState.FINISHED and not row.cancelled:
+                row.cancelled = True
+                self._counts["cancelled"] += 1
+                self._changed.notify()
 
-    def load(self, folder: AdapterFolder) -> Future[None]:
-        """Done when the adapter is in a slot. Raises AdapterInUse at once when no slot can be freed."""
+    def load(self, folder: AdapterFolder, size: int) -> Future[None]:
+        """Done when the adapter of `size` bytes is in a slot. Raises AdapterInUse at once when no slot can be
+        freed, AdapterInvalid when it could never fit."""
         done: Future[None] = Future()
         with self._changed:
             now = time.monotonic()
-            slot = self._slots.reserve(folder, now)
+            slot = self._slots.reserve(folder, size, now)
             if slot is None:
                 used = ", ".join(sorted(f"{held.folder.name}@{held.folder.version}" for held in self._slots))
-                raise AdapterInUse(f"all {self._slots.capacity} adapter slots are in use by running answers ({used}): "
-                                   "wait for one to end, or raise engine.max_loras")
+                raise AdapterInUse(f"no adapter slot can be freed, running answers use them ({used}): wait for one to "
+                                   "end, or raise engine.max_loras or engine.adapter_bytes")
             if slot.state is SlotState.LOADED:
                 done.set_result(None)
                 return done
@@ -96,6 +112,7 @@ class Runner:
             free = [slot for slot in matching if not slot.users and slot.state is SlotState.LOADED]
             for slot in free:
                 self._slots.drop(slot)
+            self._changed.notify()
             return len(free), len(matching) - len(free)
 
     def loaded(self) -> list[tuple[AdapterFolder, SlotState, int, float]]:
@@ -122,6 +139,24 @@ class Runner:
             if began is not None and time.monotonic() - began > _STUCK_S:
                 reason = f"the model's current step has taken {time.monotonic() - began:.0f} s"
         return EngineHealth(not reason, running, waiting, reason)
+
+    def stats(self) -> EngineStats:
+        with self._changed:
+            settings, counts = self._settings, self._counts
+            block = self._pool.block_bytes if self._pool is not None else 0
+            return EngineStats(
+                running=len(self._scheduler.running), max_batch=settings.max_batch,
+                waiting=len(self._scheduler.waiting), max_waiting=settings.max_waiting,
+                kv_bytes=self._budget.used * self._budget.bytes_per_token,
+                max_kv_bytes=self._budget.total * self._budget.bytes_per_token,
+                prefix_bytes=len(self._prefix) * block, max_prefix_bytes=self._prefix.capacity * block,
+                adapters=len(self._slots), max_adapters=settings.max_loras,
+                adapter_bytes=self._slots.bytes, max_adapter_bytes=settings.adapter_bytes,
+                max_per_user=settings.max_per_user, max_tokens=settings.max_tokens,
+                preempted=self._scheduler.preempted, step_s=self._step_s,
+                **{name: counts[name] for name in ("prompt_tokens", "cached_tokens", "completion_tokens", "finished",
+                                                   "cancelled", "failed", "refused", "steps", "restarts")},
+            )
 
     def stop(self) -> None:
         """`serve` returns after the current step."""
@@ -151,53 +186,118 @@ class Runner:
                 self._drop_failed(slot, EngineDown("the engine has been stopped"))
 
     def _turn(self) -> None:
-        self._install()
+        self._tidy()
         with self._changed:
-            parts = self._scheduler.plan(time.monotonic())
-            if not parts:
-                if not (self._arrived or self._stopping):
+            decoding = any(row.pending == 1 for row in self._scheduler.running)
+            plan = self._scheduler.plan(time.monotonic(), self._pace.room() if decoding else None)
+            if not (plan.parts or self._scheduler.departures):
+                if not (self._arrived or self._stopping or self._slots.left):
                     self._changed.wait(_RETRY_S if self._failure or self._scheduler.waiting else None)
                 if not self._failure:
                     return
             self._step_began = time.monotonic()
-        if parts:
-            self._step(parts)
-        elif not self._stopping:
-            self._runtime.path.run([Part((0,), self._runtime.path.new_cache(1), None, True)])
+            departures = self._take_departures()
+        self._keep(departures)
+        if plan.parts:
+            self._step(plan)
+        elif self._failure and not self._stopping:
+            self._runtime.path.run([Part((0,), 0, 0)])
         with self._changed:
             self._step_began = None
             if self._failure:
                 log.info("the model works again")
+                self._counts["restarts"] += 1
             self._failure = ""
 
-    def _step(self, parts: list[PlannedPart]) -> None:
-        path = self._runtime.path
+    def _tidy(self) -> None:
+        """Between steps: rows that left are kept for others, adapters come and go."""
+        with self._changed:
+            self._scheduler.reap(time.monotonic())
+            departures = self._take_departures()
+        self._keep(departures)
+        with self._changed:
+            left, self._slots.left = self._slots.left, []
+            for slot in left:
+                self._prefix.drop(slot.id)
+        for slot in left:
+            self._runtime.path.bank.clear(slot.place)
+        self._install()
+
+    def _take_departures(self) -> list[Departure]:
+        departures, self._scheduler.departures = self._scheduler.departures, []
+        return departures
+
+    def _keep(self, departures: Iterable[Departure]) -> None:
+        for departure in departures:
+            self._save(departure.load, departure.tokens, departure.place)
+            self._runtime.path.forget(departure.place)
+
+    def _save(self, load: int, tokens: Sequence[int], place: int) -> None:
+        """The whole blocks of what a row has computed go to the prefix store."""
+        arena = self._runtime.path.arena
+        if self._pool is None or arena is None or len(tokens) < BLOCK:
+            return
+        with self._changed:
+            blocks = self._prefix.add(load, tokens)
+        if blocks:
+            self._pool.save(arena, place, blocks)
+
+    def _step(self, plan: Plan) -> None:
+        began = time.monotonic()
+        self._arrange(plan)
         work, wanted = [], []
-        for part in parts:
+        for part in plan.parts:
             row = part.row
-            if row.cache is None:
-                row.cache = path.new_cache(row.tokens_reserved)
-            last = len(part.tokens) >= row.prefill_left
-            weights = row.slot.weights if row.slot is not None else None
-            work.append(Part(part.tokens, row.cache, weights, last))
+            last = len(part.tokens) == row.pending
+            assert row.grant is not None  # narrows a type: it runs
+            place = row.slot.place if row.slot is not None else None
+            work.append(Part(part.tokens, row.grant.place, row.computed, place, last))
             if last:
                 wanted.append(row)
-        logits = path.run(work)
-        for part in parts:
+        logits = self._runtime.path.run(work)
+        for part in plan.parts:
             part.row.computed += len(part.tokens)
+        self._keep_prompts(plan.parts)
         self._choose(wanted, logits)
+        took = time.monotonic() - began
+        self._pace.note(took, sum(len(part.tokens) for part in plan.parts), len(plan.parts))
+        self._counts["steps"] += 1
+        self._step_s += took
+
+    def _arrange(self, plan: Plan) -> None:
+        """Memory for the step, and what the prefix store has of the rows that came."""
+        arena = self._runtime.path.arena
+        if arena is None:
+            return
+        with self._changed:
+            room, live, compact = self._budget.room, self._budget.live(), self._budget.compact
+            self._budget.compact = False
+        places = max(live, default=0) + 1 if self._eager else self._settings.max_batch
+        arena.fit(places, room, live, compact=compact)
+        for arrival in plan.arrivals:
+            arena.scrub(arrival.place, arrival.stale)
+            if arrival.blocks and self._pool is not None:
+                self._pool.load(arena, arrival.place, arrival.blocks)
+
+    def _keep_prompts(self, parts: Iterable[PlannedPart]) -> None:
+        for part in parts:
+            row = part.row
+            if len(part.tokens) > 1 and row.grant is not None:
+                self._save(row.load, row.known[:row.computed], row.grant.place)
 
     def _fail(self, error: Exception) -> None:
         log.error("the model's step failed", exc_info=error)
-        reason = f"the model failed ({type(error).__name__}: {str(error)[:200]})"
+        reason = f"the model failed in this step ({type(error).__name__}: {error})"
         with self._changed:
             self._step_began = None
             self._failure = reason
+            self._prefix.clear()  # whatever the fault has touched
+            self._counts["failed"] += len(self._scheduler.running)
             self._end_rows(tuple(self._scheduler.running), f"{reason}; try again")
 
     def _end_rows(self, rows: Iterable[Row], reason: str) -> None:
         for row in rows:
-            self._scheduler.finish(row, time.monotonic())
+            self._scheduler.finish(row, time.monotonic(), keep=False)
             row.emit(EngineDown(reason))
 
     # ── tokens ───────────────────────────────────────────────────────────────────────────────────
@@ -218,14 +318,15 @@ class Runner:
             try:
                 choice = row.sampler.choose(np.array(own))
             except EngineError as error:
-                self._finish(row)
+                self._finish(row, keep=False)
+                self._counts["failed"] += 1
                 row.emit(error)
             else:
                 self._advance(row, choice)
 
     def _advance(self, row: Row, choice: Choice) -> None:
         """Takes a new token in; tells what can be shown, and ends the row where it must end."""
-        row.answer.append(choice.token)
+        row.known.append(choice.token)
         row.first_token = row.first_token or time.monotonic()
         if row.cancelled:
             return
@@ -238,7 +339,7 @@ class Runner:
         self._tell(row, row.text.push(choice.token))
         if row.text.stopped or (row.mask is not None and row.mask.complete):
             self._end(row, FinishReason.STOP)
-        elif len(row.answer) >= row.max_tokens:
+        elif row.answered >= row.max_tokens:
             self._end(row, FinishReason.LENGTH)
 
     def _tell(self, row: Row, text: str) -> None:
@@ -251,18 +352,20 @@ class Runner:
         self._tell(row, row.text.flush())
         self._finish(row)
         now = time.monotonic()
+        self._counts.update(finished=1, prompt_tokens=len(row.prompt), cached_tokens=row.cached,
+                            completion_tokens=row.answered)
         row.emit(GenerationDone(reason, Usage(
             prompt_tokens=len(row.prompt),
-            completion_tokens=len(row.answer),
-            cached_tokens=0,
+            completion_tokens=row.answered,
+            cached_tokens=row.cached,
             queue_s=row.admitted - row.submitted,
             ttft_s=row.first_token - row.submitted,
             total_s=now - row.submitted,
         )))
 
-    def _finish(self, row: Row) -> None:
+    def _finish(self, row: Row, *, keep: bool = True) -> None:
         with self._changed:
-            self._scheduler.finish(row, time.monotonic())
+            self._scheduler.finish(row, time.monotonic(), keep=keep)
 
     def _logprob(self, choice: Choice) -> TokenLogprob:
         decode = self._runtime.tokenizer.decode
@@ -297,9 +400,11 @@ class Runner:
                 with self._changed:
                     self._drop_failed(slot, result)
                 continue
-            weights = self._runtime.layers.prepare(slot.id, result, self._runtime.like)
+            if slot.state is not SlotState.LOADING:
+                continue
+            self._runtime.path.bank.write(slot.place, result)
             with self._changed:
-                self._slots.fill(slot, weights)
+                self._slots.fill(slot)
                 for waiter in slot.waiters:
                     waiter.set_result(None)
                 slot.waiters = []

@@ -15,8 +15,10 @@ from server.config import EngineSettings, ModelSettings
 from server.engine.constraint import ConstraintCompiler
 from server.engine.fingerprint import model_fingerprint
 from server.engine.forward import ForwardPath, choose_path
+from server.engine.kv import KVBudget
+from server.engine.linears import choose_linear
 from server.engine.lora import AdapterTarget
-from server.engine.lora_layers import LoraLayers, linear_layers
+from server.engine.lora_layers import linear_layers
 from server.engine.model import load_model
 from server.engine.tokenizer import ModelTokenizer
 from server.errors import ModelError
@@ -29,9 +31,7 @@ class Runtime:
     tokenizer: ModelTokenizer
     compiler: ConstraintCompiler
     target: AdapterTarget
-    layers: LoraLayers
     path: ForwardPath
-    like: torch.Tensor        # adapters take this tensor's device and type
     vocabulary: int
     bytes_per_token: int
     loaded_in_s: float
@@ -43,20 +43,24 @@ def build_runtime(model_path: str, settings: EngineSettings, model_settings: Mod
     tokenizer = ModelTokenizer(model_path)
     fingerprint = model_fingerprint(model_path)
     loaded = load_model(model_path, model_settings)
-    layers = LoraLayers(loaded.model)
+    target = AdapterTarget(fingerprint, linear_layers(loaded.model), settings.max_lora_rank)
+    placement = loaded.placement
+    linear = choose_linear(model_settings.quantize, torch.device(placement.device), placement.dtype)
     try:
-        chosen = choose_path(loaded.model, layers, loaded.kv_bytes)
+        chosen = choose_path(loaded.model, lambda: load_model(model_path, model_settings).model, linear,
+                             settings.max_loras)
     except NotImplementedError as error:
         raise ModelError(f"the model {model_path} cannot be run step by step: {error}") from error
-    room = settings.kv_bytes // max(chosen.bytes_per_token, 1)
+    bytes_per_token = chosen.path.arena.shape.token_bytes if chosen.path.arena is not None else loaded.kv_bytes
+    room = KVBudget(settings.kv_bytes, bytes_per_token, 1).total
     if room < 64:
         raise ModelError(f"engine.kv_bytes holds {room} tokens of {model_path}: set it higher")
     card = ModelCard(
         id=Path(model_path).name if Path(model_path).is_dir() else model_path,
         fingerprint=fingerprint,
-        device=loaded.placement.device,
-        dtype=str(loaded.placement.dtype).removeprefix("torch."),
-        reason=loaded.placement.reason,
+        device=placement.device,
+        dtype=str(placement.dtype).removeprefix("torch."),
+        reason=placement.reason,
         path=chosen.reason,
         context_length=min(loaded.context_length, room),
         parameters=loaded.parameters,
@@ -65,11 +69,9 @@ def build_runtime(model_path: str, settings: EngineSettings, model_settings: Mod
         card=card,
         tokenizer=tokenizer,
         compiler=ConstraintCompiler(tokenizer, loaded.vocabulary),
-        target=AdapterTarget(fingerprint, linear_layers(loaded.model), settings.max_lora_rank),
-        layers=layers,
+        target=target,
         path=chosen.path,
-        like=loaded.model.get_input_embeddings().weight,
         vocabulary=loaded.vocabulary,
-        bytes_per_token=chosen.bytes_per_token,
+        bytes_per_token=bytes_per_token,
         loaded_in_s=time.monotonic() - began,
     )

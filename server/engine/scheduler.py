@@ -3,25 +3,28 @@
 Knows nothing of text, HTTP, files or tensors. Not thread-safe: the caller holds the engine's lock.
 
 Waiting is fair between users: a row's place is its arrival plus some seconds for each other row its user has
-here, so that one user's tenth row waits behind another's first, and nobody waits for ever.
+here, so that one user's tenth row waits behind another's first, and nobody waits for ever. Where running rows
+outgrow memory, the last to come goes back to wait; what it has computed goes to the prefix store.
 """
 
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable
-from dataclasses import dataclass
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
 
 from server.config import EngineSettings
-from server.engine.kv import KVBudget
+from server.engine.kv import GRAIN, KVBudget
+from server.engine.prefix import BLOCK, PrefixIndex
 from server.engine.sequence import Row, RowState
 from server.engine.slots import Slot, SlotState, SlotTable
-from server.errors import EngineBusy
+from server.errors import AdapterInvalid, EngineBusy
 from server.types import Queued
 
 _SECONDS_A_ROW = 10.0
 _SLOT_PATIENCE_S = 2.0   # after it, later rows stop taking the slots a waiting row needs
 _SMALLEST_CHUNK = 16
+_WORTH_WAITING = 2 * BLOCK   # tokens another row computes now, for which an equal prompt is held back
 
 
 @dataclass(frozen=True)
@@ -30,14 +33,42 @@ class PlannedPart:
     tokens: tuple[int, ...]
 
 
+@dataclass(frozen=True)
+class Departure:
+    """A row has left; the first `tokens` of the arena's `place` are what it computed."""
+
+    load: int
+    tokens: tuple[int, ...]
+    place: int
+
+
+@dataclass(frozen=True)
+class Arrival:
+    """A row has come to a place where an earlier one may have left `stale` tokens; `blocks` of the prefix
+    store are its beginning."""
+
+    place: int
+    stale: int
+    blocks: tuple[int, ...]
+
+
+@dataclass(frozen=True)
+class Plan:
+    parts: list[PlannedPart] = field(default_factory=list)
+    arrivals: list[Arrival] = field(default_factory=list)
+
+
 class Scheduler:
-    """`read(slot)` is called once for each slot whose adapter must be read from disk; it must not block."""
+    """`read(slot)` is called once for each slot whose adapter must be read from disk; it must not block.
+
+    `departures` collects what may be kept of rows that left; the model thread takes it before each plan."""
 
     def __init__(
         self,
         settings: EngineSettings,
         budget: KVBudget,
         slots: SlotTable,
+        prefix: PrefixIndex,
         read: Callable[[Slot], None],
         *,
         chunked: bool,
@@ -45,10 +76,13 @@ class Scheduler:
         self._settings = settings
         self._budget = budget
         self._slots = slots
+        self._prefix = prefix
         self._read = read
         self._chunked = chunked
         self.waiting: list[Row] = []
         self.running: list[Row] = []
+        self.departures: list[Departure] = []
+        self.preempted = 0
 
     # ── coming and going ─────────────────────────────────────────────────────────────────────────
 
@@ -64,85 +98,158 @@ class Scheduler:
             raise EngineBusy(f"{len(self.waiting)} answers are waiting, which is the most (engine.max_waiting): "
                              "try again in a moment")
         row.order = row.submitted + _SECONDS_A_ROW * own
+        self._wait(row)
+
+    def _wait(self, row: Row) -> None:
         self.waiting.append(row)
         self.waiting.sort(key=lambda other: (other.order, other.id))
 
-    def finish(self, row: Row, now: float) -> None:
-        """Takes a row out, wherever it is, and frees all it held. Does nothing the second time."""
+    def finish(self, row: Row, now: float, *, keep: bool = True) -> None:
+        """Takes a row out, wherever it is, and frees all it held. Does nothing the second time. `keep`: what
+        it has computed is sound and may serve others."""
         if row.state is RowState.FINISHED:
             return
-        (self.waiting if row.state is RowState.WAITING else self.running).remove(row)
+        if row.state is RowState.RUNNING:
+            self._leave(row, keep=keep)
+        else:
+            self.waiting.remove(row)
         row.state = RowState.FINISHED
-        row.cache = None
-        self._budget.release(row.id)
         if row.slot is not None:
             self._slots.let_go(row.slot, now)
             row.slot = None
 
-    # ── one step ─────────────────────────────────────────────────────────────────────────────────
+    def _leave(self, row: Row, *, keep: bool) -> None:
+        """Out of the running rows."""
+        self.running.remove(row)
+        if keep and row.grant is not None:
+            self.departures.append(Departure(row.load, tuple(row.known[:row.computed]), row.grant.place))
+        self._budget.release(row.id)
+        row.grant = None
 
-    def plan(self, now: float) -> list[PlannedPart]:
-        """Frees cancelled rows, admits waiting ones, and fills a step: a token for each row that writes,
-        and prompts' chunks. Rows of one adapter stand side by side, those of the base model first."""
+    def reap(self, now: float) -> None:
+        """Frees cancelled rows."""
         for row in (*self.waiting, *self.running):
             if row.cancelled:
                 self.finish(row, now)
-        self._admit(now)
+
+    # ── one step ─────────────────────────────────────────────────────────────────────────────────
+
+    def plan(self, now: float, room: int | None = None) -> Plan:
+        """Admits waiting rows and fills a step: a token for each row that writes, and prompts' chunks, of at
+        most `room` tokens together (the setting, if None). Rows of one adapter stand side by side in rising order
+        of its place, those of the base model first. `departures` must be empty."""
+        crowded = self._make_room()
+        arrivals = [] if crowded else self._admit(now)  # a place may be given away once it has been looked through
         for position, row in enumerate(self.waiting, 1):
             if row.position != position:
                 row.position = position
                 row.emit(Queued(position))
-        parts = [PlannedPart(row, row.next_tokens(1)) for row in self.running if not row.prefill_left]
-        parts += self._prefill()
-        return sorted(parts, key=lambda part: part.row.slot.id if part.row.slot is not None else 0)
+        parts = [PlannedPart(row, row.next_tokens(1)) for row in self.running if row.pending == 1]
+        parts += self._prefill(room or self._settings.prefill_tokens)
+        parts.sort(key=lambda part: part.row.slot.place if part.row.slot is not None else -1)
+        return Plan(parts, arrivals)
 
-    def _admit(self, now: float) -> None:
+    def _make_room(self) -> bool:
+        """Gives each running row room for its next token; whether a row had to go back for it."""
+        crowded = False
+        for row in sorted(self.running, key=lambda other: (other.order, other.id)):
+            while row.state is RowState.RUNNING and not self._grown(row):
+                self._preempt(max(self.running, key=lambda other: (other.order, other.id)))
+                crowded = True
+        return crowded
+
+    def _grown(self, row: Row) -> bool:
+        if row.grant is None or len(row.known) <= row.grant.tokens:
+            return True
+        more = len(row.known) + len(row.known) // 4
+        return self._budget.grow(row.id, more) or self._budget.grow(row.id, len(row.known))
+
+    def _preempt(self, row: Row) -> None:
+        """Back to wait, with its answer so far; it comes back where it was."""
+        self._leave(row, keep=True)
+        self.preempted += 1
+        row.state = RowState.WAITING
+        row.computed = row.position = 0
+        self._wait(row)
+
+    def _admit(self, now: float) -> list[Arrival]:
+        arrivals: list[Arrival] = []
         blocked: Row | None = None  # the first row that waits for a slot
         for row in tuple(self.waiting):
             if len(self.running) >= self._settings.max_batch:
                 break
             if row.folder is not None and row.slot is None:
                 starving = blocked is not None and now - blocked.submitted > _SLOT_PATIENCE_S
-                slot = None if starving else self._slots.reserve(row.folder, now)
-                if slot is None:
+                if starving or not self._claim(row, now):
                     blocked = blocked or row
                     continue
-                self._claim(row, slot, now)
+                if row.state is RowState.FINISHED:
+                    continue
             if row.slot is not None and row.slot.state is SlotState.LOADING:
                 continue
-            if not self._budget.reserve(row.id, row.tokens_reserved):
+            blocks = self._prefix.match(row.load, row.known[:-1])  # the last token's logits must be computed
+            if self._computed_elsewhere(row, len(blocks) * BLOCK):
+                continue
+            grant = self._budget.reserve(row.id, min(len(row.known) + GRAIN, self._budget.total))
+            if grant is None:
                 break  # later rows that are smaller must not pass it for ever
             self.waiting.remove(row)
             row.state = RowState.RUNNING
-            row.admitted = now
+            row.grant = grant
+            row.computed = len(blocks) * BLOCK
+            if not row.admitted:
+                row.admitted = now
+                row.cached = row.computed
             self.running.append(row)
+            arrivals.append(Arrival(grant.place, grant.stale, tuple(blocks)))
+        return arrivals
 
-    def _claim(self, row: Row, slot: Slot, now: float) -> None:
-        """A row keeps its slot from here on, so that no other one's load can push it out."""
+    def _claim(self, row: Row, now: float) -> bool:
+        """A row keeps its slot from here on, so that no other one's load can push it out. False: it must wait."""
+        assert row.folder is not None  # narrows a type
+        try:
+            slot = self._slots.reserve(row.folder, row.adapter_bytes, now)
+        except AdapterInvalid as error:
+            self.finish(row, now)
+            row.emit(error)
+            return True
+        if slot is None:
+            return False
         row.slot = slot
         self._slots.hold(slot, now)
         if slot.state is SlotState.LOADING and not slot.reading:
             slot.reading = True
             self._read(slot)
+        return True
 
-    def _prefill(self) -> list[PlannedPart]:
+    def _computed_elsewhere(self, row: Row, have: int) -> bool:
+        """Whether a running row is about to compute a good part of this row's prompt for the prefix store."""
+        if not self._prefix.capacity:
+            return False
+        for other in self.running:
+            if other.pending > 1 and other.load == row.load and other.computed < len(other.known) - 1:
+                alike = _alike(row.known[:-1], other.known)
+                if alike >= have + _WORTH_WAITING and other.computed < alike:
+                    return True
+        return False
+
+    def _prefill(self, room: int) -> list[PlannedPart]:
         """The oldest prompt gets half of the room and what the shortest ones leave."""
-        rows = [row for row in self.running if row.prefill_left]
+        rows = [row for row in self.running if row.pending > 1]
         if not rows:
             return []
         if not self._chunked:
-            return [PlannedPart(rows[0], rows[0].next_tokens(len(rows[0].prompt)))]
-        room = self._settings.prefill_tokens
+            return [PlannedPart(rows[0], rows[0].next_tokens(rows[0].pending))]
         shares: dict[int, int] = {}
         oldest, *others = rows
-        kept = min(oldest.prefill_left, room // 2 if others else room)
+        kept = min(oldest.pending, room // 2 if others else room)
         room -= kept
-        for row in sorted(others, key=lambda other: other.prefill_left):
-            share = min(row.prefill_left, room)
-            if share and (share == row.prefill_left or share >= _SMALLEST_CHUNK):
+        for row in sorted(others, key=lambda other: other.pending):
+            share = min(row.pending, room)
+            if share and (share == row.pending or share >= _SMALLEST_CHUNK):
                 shares[row.id] = share
                 room -= share
-        shares[oldest.id] = min(oldest.prefill_left, kept + room)
+        shares[oldest.id] = min(oldest.pending, kept + room)
         return [PlannedPart(row, row.next_tokens(shares[row.id])) for row in rows if row.id in shares]
 
     # ── looking ──────────────────────────────────────────────────────────────────────────────────
@@ -151,7 +258,7 @@ class Scheduler:
         """Raises ValueError when rows, memory and slots contradict each other."""
         if self._budget.owners() != {row.id for row in self.running}:
             raise ValueError("memory is held by other rows than those that run")
-        if self._budget.used > self._budget.total or len(self.running) > self._settings.max_batch:
+        if len(self.running) > self._settings.max_batch:
             raise ValueError("more runs than there is room for")
         users = Counter(row.slot.id for row in (*self.waiting, *self.running) if row.slot is not None)
         if any(slot.users < users[slot.id] for slot in self._slots):
@@ -159,4 +266,17 @@ class Scheduler:
         for state, rows in ((RowState.WAITING, self.waiting), (RowState.RUNNING, self.running)):
             if any(row.state is not state for row in rows):
                 raise ValueError(f"a row among those {state} is not")
+        for row in self.running:
+            if row.grant is None or row.computed > row.grant.tokens:
+                raise ValueError(f"row {row.id} has computed more than it may hold")
+        self._budget.check_integrity()
+        self._prefix.check_integrity()
         self._slots.check_integrity()
+
+
+def _alike(one: Sequence[int], other: Sequence[int]) -> int:
+    """How many tokens, in whole blocks, both begin with."""
+    for begin in range(0, min(len(one), len(other)) // BLOCK * BLOCK, BLOCK):
+        if one[begin:begin + BLOCK] != other[begin:begin + BLOCK]:
+            return begin
+    return min(len(one), len(other)) // BLOCK * BLOCK

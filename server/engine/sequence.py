@@ -5,11 +5,11 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from enum import Enum
-from typing import Any
 
 from server.engine.catalogue import AdapterFolder
 from server.engine.constraint import GrammarMask
 from server.engine.detokenize import TextStream
+from server.engine.kv import Grant
 from server.engine.sampling import Sampler
 from server.engine.slots import Slot
 from server.types import GenerationEvent, TokenLogprob
@@ -25,13 +25,14 @@ class RowState(Enum):
 
 @dataclass(eq=False)
 class Row:
-    """A prompt and its answer. The scheduler sets state, slot and cache; the model thread the rest."""
+    """A prompt and its answer. The scheduler sets state, slot and grant; the model thread the rest."""
 
     id: int
     prompt: tuple[int, ...]
     max_tokens: int
     user: str | None
     folder: AdapterFolder | None
+    adapter_bytes: int
     sampler: Sampler
     text: TextStream
     emit: Emit
@@ -44,24 +45,31 @@ class Row:
     order: float = 0.0                     # place in the queue: smaller is earlier
     position: int = 0                      # as last told
     slot: Slot | None = None
-    cache: Any = None
-    computed: int = 0                      # of prompt + answer, in the cache
-    answer: list[int] = field(default_factory=list)
+    grant: Grant | None = None             # its part of the keys and values while it runs
+    known: list[int] = field(init=False)   # prompt and answer
+    computed: int = 0                      # of them, in the keys and values
+    cached: int = 0                        # of the prompt, not computed but taken from the prefix store
     unshown: int = 0                       # tokens since the last delta
     unshown_logprobs: list[TokenLogprob] = field(default_factory=list)
     admitted: float = 0.0
     first_token: float = 0.0
 
-    @property
-    def prefill_left(self) -> int:
-        return max(0, len(self.prompt) - self.computed)
+    def __post_init__(self) -> None:
+        self.known = list(self.prompt)
 
     @property
-    def tokens_reserved(self) -> int:
-        return len(self.prompt) + self.max_tokens
+    def load(self) -> int:
+        """The load of the adapter that its keys and values belong to; 0: the base model."""
+        return self.slot.id if self.slot is not None else 0
+
+    @property
+    def pending(self) -> int:
+        """Tokens that must go through the model before the next one can be chosen."""
+        return len(self.known) - self.computed
+
+    @property
+    def answered(self) -> int:
+        return len(self.known) - len(self.prompt)
 
     def next_tokens(self, most: int) -> tuple[int, ...]:
-        """What goes through the model next: up to `most` of the prompt, or the newest token."""
-        if self.prefill_left:
-            return self.prompt[self.computed:self.computed + most]
-        return (self.answer[-1],)
+        return tuple(self.known[self.computed:self.computed + most])

@@ -1,7 +1,8 @@
-"""Which adapters are in memory: a fixed number of slots, each held by whoever uses it.
+"""Which adapters are in memory: a fixed number of slots and of bytes, each slot held by whoever uses it.
 
 A slot that is in use is never freed; among the unused ones the least recently used leaves. Each load has a
-fresh id. Knows nothing of files or tensors, and reads nothing. Not thread-safe: the caller locks.
+fresh id, and a place in the model's stacks that the next load may take. Knows nothing of files or tensors, and
+reads nothing. Not thread-safe: the caller locks.
 """
 
 from __future__ import annotations
@@ -10,9 +11,9 @@ from collections.abc import Iterator
 from concurrent.futures import Future
 from dataclasses import dataclass, field
 from enum import Enum
-from typing import Any
 
 from server.engine.catalogue import AdapterFolder
+from server.errors import AdapterInvalid
 
 
 class SlotState(Enum):
@@ -23,21 +24,26 @@ class SlotState(Enum):
 
 @dataclass(eq=False)
 class Slot:
-    """`users` are rows that run or are about to; `weights` belongs to the model thread."""
+    """`users` are rows that run or are about to; `id` is never used twice."""
 
     id: int
+    place: int
     folder: AdapterFolder
+    bytes: int
     state: SlotState = SlotState.LOADING
     users: int = 0
     last_used: float = 0.0
-    weights: Any = None
     reading: bool = False                             # someone has been told to read the files
     waiters: list[Future[None]] = field(default_factory=list)   # told when the load ends, either way
 
 
 class SlotTable:
-    def __init__(self, capacity: int) -> None:
+    """`left`: slots whose weights must still be cleared away by whoever owns the stacks."""
+
+    def __init__(self, capacity: int, max_bytes: int) -> None:
         self.capacity = capacity
+        self.max_bytes = max_bytes
+        self.left: list[Slot] = []
         self._slots: dict[int, Slot] = {}
         self._next = 1
 
@@ -51,25 +57,39 @@ class SlotTable:
         """The slot with exactly these files."""
         return next((slot for slot in self._slots.values() if slot.folder.key == folder.key), None)
 
-    def reserve(self, folder: AdapterFolder, now: float) -> Slot | None:
-        """The slot of these files, or a new one in state LOADING; None while every slot is in use."""
+    @property
+    def bytes(self) -> int:
+        return sum(slot.bytes for slot in self._slots.values())
+
+    def reserve(self, folder: AdapterFolder, size: int, now: float) -> Slot | None:
+        """The slot of these files, or a new one in state LOADING; None while what is in use leaves no room.
+
+        Raises AdapterInvalid where it could never fit.
+        """
         slot = self.holding(folder)
         if slot is None:
-            if len(self._slots) >= self.capacity:
+            if size > self.max_bytes:
+                raise AdapterInvalid(f"the adapter {folder.name} takes {size} bytes, and all adapters together may "
+                                     f"take {self.max_bytes}: raise engine.adapter_bytes")
+            while not self._room(size):
                 unused = [held for held in self._slots.values() if self._may_leave(held)]
                 if not unused:
                     return None
                 self.drop(min(unused, key=lambda held: held.last_used))
-            slot = Slot(self._next, folder)
+            taken = {held.place for held in self._slots.values()}
+            place = next(number for number in range(self.capacity) if number not in taken)
+            slot = Slot(self._next, place, folder, size)
             self._next += 1
             self._slots[slot.id] = slot
         slot.last_used = now
         return slot
 
-    def fill(self, slot: Slot, weights: Any) -> None:
+    def _room(self, size: int) -> bool:
+        return len(self._slots) < self.capacity and self.bytes + size <= self.max_bytes
+
+    def fill(self, slot: Slot) -> None:
         if slot.state is not SlotState.LOADING:
             raise ValueError(f"slot {slot.id}: expected {SlotState.LOADING}, got {slot.state}")
-        slot.weights = weights
         slot.state = SlotState.LOADED
 
     def fail(self, slot: Slot) -> None:
@@ -90,12 +110,12 @@ class SlotTable:
         slot.last_used = now
 
     def drop(self, slot: Slot) -> None:
-        """Forgets the slot and its weights. Raises ValueError while it is used."""
+        """Forgets the slot. Raises ValueError while it is used."""
         if slot.users:
             raise ValueError(f"slot {slot.id} is in use by {slot.users} rows")
         self._slots.pop(slot.id, None)
         slot.state = SlotState.GONE
-        slot.weights = None
+        self.left.append(slot)
 
     @staticmethod
     def _may_leave(slot: Slot) -> bool:
@@ -107,6 +127,9 @@ class SlotTable:
             raise ValueError(f"{len(self._slots)} slots are held, and there are {self.capacity}")
         if len({slot.folder.key for slot in self._slots.values()}) != len(self._slots):
             raise ValueError("two slots hold the same files")
-        for slot in self._slots.values():
-            if slot.users < 0 or (slot.state is SlotState.LOADED) != (slot.weights is not None):
-                raise ValueError(f"slot {slot.id} is {slot.state} with {slot.users} users")
+        if len({slot.place for slot in self._slots.values()}) != len(self._slots):
+            raise ValueError("two slots share a place")
+        if self.bytes > self.max_bytes:
+            raise ValueError("adapters take more bytes than they may")
+        if any(slot.users < 0 for slot in self._slots.values()):
+            raise ValueError("a slot has fewer than no users")

@@ -15,8 +15,8 @@ import pytest
 
 from server.engine import lora
 from server.engine import runner as runner_module
-from server.engine.forward import PackedForward
-from server.engine.lora_layers import LoraWeights
+from server.engine.forward import DecoderForward
+from server.engine.lora import read_adapter
 from server.errors import AdapterForeign, AdapterInUse, AdapterInvalid, AdapterNotFound
 from server.types import AdapterState, GenerationRequest, SamplingParams, TokenDelta
 from tests.engine.conftest import EngineFactory, ask, greedy, make_adapter, reference, settle
@@ -40,13 +40,13 @@ def root(made: Path, tmp_path: Path) -> Path:
 
 @pytest.fixture
 def slow(monkeypatch) -> None:
-    run = PackedForward.run
+    run = DecoderForward.run
 
     def slowly(self, parts):
         time.sleep(0.003)
         return run(self, parts)
 
-    monkeypatch.setattr(PackedForward, "run", slowly)
+    monkeypatch.setattr(DecoderForward, "run", slowly)
 
 
 def stream(engine, adapter: str, most: int = 230):
@@ -103,15 +103,16 @@ async def test_load_and_unload_by_hand(tiny, root: Path, engines: EngineFactory)
 
 
 async def test_unloading_gives_the_memory_back_every_time(tiny, root: Path, engines, monkeypatch) -> None:
-    alive: list[weakref.ref] = []
+    read: list[weakref.ref] = []
 
-    class Watched(LoraWeights):
-        def __init__(self, id: int, pairs) -> None:
-            super().__init__(id, pairs)
-            alive.append(weakref.ref(self))
+    def watched(*args):
+        facts, pairs = read_adapter(*args)
+        read.extend(weakref.ref(pair.a) for pair in pairs.values())
+        return facts, pairs
 
-    monkeypatch.setattr("server.engine.lora_layers.LoraWeights", Watched)
+    monkeypatch.setattr("server.engine.runner.read_adapter", watched)
     engine = await engines(tiny("llama"), root)
+    bank = engine._runtime.path.bank
     for _ in range(50):
         await engine.load_adapter("a")
         await ask(engine, PROMPT, adapter="a", max_tokens=1)
@@ -119,8 +120,10 @@ async def test_unloading_gives_the_memory_back_every_time(tiny, root: Path, engi
         await engine.unload_adapter("a")
     await ask(engine, PROMPT, max_tokens=1)
     gc.collect()
-    assert len(alive) == 50
-    assert sum(ref() is not None for ref in alive) <= 1
+    assert len(read) >= 50
+    assert not any(ref() is not None for ref in read)
+    assert bank.bytes == 0
+    assert engine.stats().adapter_bytes == 0
 
 
 async def test_the_least_recently_used_makes_room(tiny, root: Path, engines: EngineFactory) -> None:

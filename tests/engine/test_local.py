@@ -12,7 +12,7 @@ import pytest
 
 from server.config import EngineSettings, ModelSettings
 from server.engine import AdapterCatalogue, LocalEngine
-from server.engine.forward import PackedForward
+from server.engine.forward import DecoderForward
 from server.errors import EngineBusy, EngineDown, InvalidInput, ModelError
 from server.types import (
     FinishReason,
@@ -42,13 +42,13 @@ async def drain(stream) -> None:
 @pytest.fixture
 def slow(monkeypatch) -> None:
     """Steps that take a few milliseconds, as a real model's do."""
-    run = PackedForward.run
+    run = DecoderForward.run
 
     def slowly(self, parts):
         time.sleep(0.004)
         return run(self, parts)
 
-    monkeypatch.setattr(PackedForward, "run", slowly)
+    monkeypatch.setattr(DecoderForward, "run", slowly)
 
 
 async def test_a_row_streams_then_is_done(tiny, engines: EngineFactory) -> None:
@@ -200,7 +200,7 @@ async def test_penalties_reach_the_model(tiny, engines: EngineFactory) -> None:
 
 async def test_a_step_that_fails_takes_its_rows_and_the_engine_comes_back(tiny, engines, monkeypatch, caplog) -> None:
     engine = await engines(tiny("llama"))
-    run = PackedForward.run
+    run = DecoderForward.run
     fail = True
 
     def sometimes(self, parts):
@@ -208,7 +208,7 @@ async def test_a_step_that_fails_takes_its_rows_and_the_engine_comes_back(tiny, 
             raise RuntimeError("out of memory, perhaps")
         return run(self, parts)
 
-    monkeypatch.setattr(PackedForward, "run", sometimes)
+    monkeypatch.setattr(DecoderForward, "run", sometimes)
     results = await asyncio.gather(*(ask(engine, [5, n]) for n in range(3, 6)), return_exceptions=True)
     assert all(isinstance(result, EngineDown) and "out of memory" in str(result) for result in results)
     health = engine.health()
@@ -222,7 +222,7 @@ async def test_a_step_that_fails_takes_its_rows_and_the_engine_comes_back(tiny, 
 
 async def test_the_engine_comes_back_even_when_nobody_asks(tiny, engines, monkeypatch) -> None:
     engine = await engines(tiny("llama"))
-    run, calls = PackedForward.run, []
+    run, calls = DecoderForward.run, []
 
     def once(self, parts):
         calls.append(parts)
@@ -230,7 +230,7 @@ async def test_the_engine_comes_back_even_when_nobody_asks(tiny, engines, monkey
             raise RuntimeError("a hiccup")
         return run(self, parts)
 
-    monkeypatch.setattr(PackedForward, "run", once)
+    monkeypatch.setattr(DecoderForward, "run", once)
     with pytest.raises(EngineDown, match="a hiccup"):
         await ask(engine, [5, 6])
     for _ in range(60):
@@ -243,14 +243,14 @@ async def test_the_engine_comes_back_even_when_nobody_asks(tiny, engines, monkey
 async def test_a_step_that_hangs_is_reported(tiny, engines, monkeypatch) -> None:
     engine = await engines(tiny("llama"))
     monkeypatch.setattr("server.engine.runner._STUCK_S", 0.02)
-    run, entered, released = PackedForward.run, threading.Event(), threading.Event()
+    run, entered, released = DecoderForward.run, threading.Event(), threading.Event()
 
     def hang(self, parts):
         entered.set()
         released.wait(30)
         return run(self, parts)
 
-    monkeypatch.setattr(PackedForward, "run", hang)
+    monkeypatch.setattr(DecoderForward, "run", hang)
     task = asyncio.create_task(ask(engine, [5, 6], max_tokens=1))
     await asyncio.to_thread(entered.wait, 30)
     await asyncio.sleep(0.05)
@@ -305,17 +305,21 @@ async def test_a_model_that_cannot_be_loaded_is_a_model_error(tiny, tmp_path, br
 async def test_a_budget_too_small_for_any_chat_is_refused(tiny, tmp_path) -> None:
     settings = EngineSettings.model_construct(**{**EngineSettings().model_dump(), "kv_bytes": 20_000})
     engine = LocalEngine(str(tiny("llama")), settings, ModelSettings(), AdapterCatalogue(tmp_path))
-    with pytest.raises(ModelError, match="kv_bytes holds 34 tokens"):
+    with pytest.raises(ModelError, match="kv_bytes holds 0 tokens"):
         await engine.start()
 
 
 async def test_memory_bounds_how_many_run(tiny, engines: EngineFactory, slow) -> None:
     engine = await engines(tiny("llama"), kv_bytes=1024**2)  # 1,820 tokens of this model
-    streams = [engine.generate(request([5] * 50)) for _ in range(10)]
+    streams = [engine.generate(request([5 + row] * 150)) for row in range(10)]
     tasks = [asyncio.ensure_future(anext(stream)) for stream in streams]
-    await asyncio.sleep(0.2)
-    health = engine.health()
-    assert (health.running, health.waiting) == (7, 3)
+    for _ in range(500):
+        if engine.health().running == 7:
+            break
+        await asyncio.sleep(0.01)
+    assert engine.health().waiting == 3
+    stats = engine.stats()
+    assert 1792 * 576 == stats.kv_bytes <= stats.max_kv_bytes <= 1024**2
     await asyncio.gather(*tasks)
     for stream in streams:
         await stream.aclose()
