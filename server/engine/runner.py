@@ -13,7 +13,6 @@ from collections import Counter
 from collections.abc import Callable, Iterable, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 
-import numpy as np
 import torch
 
 from server.config import EngineSettings
@@ -24,7 +23,7 @@ from server.engine.lora import LoraPair, read_adapter
 from server.engine.pace import Pace
 from server.engine.prefix import BLOCK, BlockPool, PrefixIndex, block_bytes
 from server.engine.runtime import Runtime
-from server.engine.sampling import Choice
+from server.engine.sampling import Choice, choose_tokens
 from server.engine.scheduler import Departure, Plan, PlannedPart, Scheduler
 from server.engine.sequence import Row, RowState
 from server.engine.slots import Slot, SlotState, SlotTable
@@ -305,22 +304,13 @@ class Runner:
     def _choose(self, rows: list[Row], logits: torch.Tensor) -> None:
         if not rows:
             return
-        if all(row.sampler.plain_greedy for row in rows) and bool(torch.isfinite(logits.amax())):
-            choices = [Choice(int(token)) for token in logits.argmax(dim=-1).tolist()]
-            for row, choice in zip(rows, choices, strict=True):
-                row.sampler.note(choice.token)
-                self._advance(row, choice)
-            return
-        values = logits.float().cpu().numpy()
-        for row, own in zip(rows, values, strict=True):
+        for row, choice in zip(rows, choose_tokens([row.sampler for row in rows], logits), strict=True):
             if row.cancelled:
                 continue
-            try:
-                choice = row.sampler.choose(np.array(own))
-            except EngineError as error:
+            if isinstance(choice, EngineError):
                 self._finish(row, keep=False)
                 self._counts["failed"] += 1
-                row.emit(error)
+                row.emit(choice)
             else:
                 self._advance(row, choice)
 

@@ -1,7 +1,8 @@
-"""Chooses one row's next token from its logits. Nothing of another row can change the choice.
+"""Chooses each row's next token from its logits. Nothing of another row can change the choice.
 
 Order: bias, penalties, constraint, then temperature, top-k, top-p, min-p, and a draw whose random number
-is a function of (seed, position) alone. Knows nothing of models or text.
+is a function of (seed, position) alone. All that is kept is the beginning of the tokens sorted by likelihood, so
+a short head of that list, found for all rows at once, nearly always decides. Knows nothing of models or text.
 """
 
 from __future__ import annotations
@@ -13,7 +14,9 @@ from dataclasses import dataclass
 from typing import Protocol
 
 import numpy as np
+import torch
 from numpy.typing import NDArray
+from torch import Tensor
 
 from server.errors import EngineError, InvalidInput
 from server.types import SamplingParams
@@ -22,7 +25,7 @@ Logits = NDArray[np.float32]
 
 _MOST_STOPS = 16
 _MOST_LOGPROBS = 20
-_HEAD = 1024  # tokens looked at first for top-p: sorting the whole vocabulary is rarely needed
+_HEAD = 64  # likeliest tokens looked at first: sorting the whole vocabulary is rarely needed
 
 
 class TokenMask(Protocol):
@@ -72,6 +75,9 @@ class Sampler:
     def __init__(self, params: SamplingParams, prompt: Sequence[int], mask: TokenMask | None = None) -> None:
         self._params = params
         self._mask = mask
+        self.temperature = params.temperature
+        self.random = params.temperature > 0
+        self.logprobs = params.logprobs is not None
         self._seed = secrets.randbits(63) if params.seed is None else params.seed % 2**64
         self._position = 0
         self._counts: dict[int, int] = {}
@@ -81,20 +87,8 @@ class Sampler:
             and params.repetition_penalty == 1.0 and not params.presence_penalty and not params.frequency_penalty
         )
 
-    def choose(self, logits: Logits) -> Choice:
-        """`logits` [vocabulary] may be changed. Raises EngineError when they are not numbers."""
-        if not np.isfinite(logits.max()):
-            raise EngineError("the model gave no usable numbers for this answer; try again or shorten the prompt")
-        raw = logits.copy() if self._params.logprobs is not None else None
-        self._shape(logits)
-        if not np.isfinite(logits.max()):
-            raise EngineError("no token may follow here: logit_bias or the output format rules out every one")
-        token = int(logits.argmax()) if self._params.temperature == 0 else self._draw(logits)
-        self.note(token)
-        return Choice(token) if raw is None else self._with_logprobs(token, raw)
-
     def note(self, token: int) -> None:
-        """Counts a token as written; `choose` does it itself."""
+        """Counts a token as written; `choose_tokens` does it itself."""
         self._position += 1
         if self._params.presence_penalty or self._params.frequency_penalty:
             self._counts[token] = self._counts.get(token, 0) + 1
@@ -103,7 +97,8 @@ class Sampler:
         if self._mask is not None:
             self._mask.accept(token)
 
-    def _shape(self, logits: Logits) -> None:
+    def shape(self, logits: Logits) -> None:
+        """Bias, penalties and constraint, in place."""
         params = self._params
         for token, bias in params.logit_bias.items():
             logits[token] += np.float32(bias)
@@ -118,26 +113,44 @@ class Sampler:
         if self._mask is not None:
             self._mask.apply(logits)
 
-    def _draw(self, logits: Logits) -> int:
+    def draw(self, values: Logits, ids: NDArray[np.int64], mass: float, logits: Logits) -> int:
+        """A token by temperature, top-k, top-p and min-p. `values` and `ids`: the head of the sorted `logits`;
+        `mass`: the sum of exp((logit - highest) / temperature) over all of them."""
         params = self._params
-        scaled = logits.astype(np.float64) / params.temperature
-        probabilities = np.exp(scaled - scaled.max())
-        if 0 < params.top_k < len(probabilities):
-            lowest = np.partition(probabilities, -params.top_k)[-params.top_k]
-            probabilities[probabilities < lowest] = 0
-        if params.top_p < 1:
-            _keep_top_p(probabilities, params.top_p)
+        order = np.lexsort((ids, -values))  # equals in the order of their ids, whoever sorted
+        values, ids = values[order], ids[order]
+        likely = np.exp((values.astype(np.float64) - values[0]) / params.temperature)
+        whole = len(ids) == len(logits)
+        if 0 < params.top_k <= len(likely):
+            likely, whole = likely[:params.top_k], True
+            mass = float(likely.sum())
+        elif whole:
+            mass = float(likely.sum())
+        sums = np.cumsum(likely)
+        kept = int(np.count_nonzero(likely))
+        if params.top_p < 1:  # the fewest whose share reaches it (Holtzman et al., 2020, section 3.1)
+            reached = int(np.searchsorted(sums, params.top_p * mass))
+            kept, whole = min(kept, reached + 1), whole or reached < len(likely)
         if params.min_p > 0:
-            probabilities[probabilities < params.min_p * probabilities.max()] = 0
-        sums = np.cumsum(probabilities)
-        place = int(np.searchsorted(sums, self._random() * sums[-1], side="right"))
-        return min(place, int(np.flatnonzero(probabilities)[-1]))
+            likely_enough = int(np.count_nonzero(likely >= params.min_p))
+            whole = whole or likely_enough < len(likely)
+            kept = min(kept, likely_enough)
+        place = self._random() * (float(sums[kept - 1]) if whole else mass)
+        found = int(np.searchsorted(sums[:kept], place, side="right"))
+        if found >= kept and not whole:
+            return self._draw_from_all(logits)
+        return int(ids[min(found, kept - 1)])
+
+    def _draw_from_all(self, logits: Logits) -> int:
+        ids = np.argsort(-logits, kind="stable")
+        return self.draw(logits[ids], ids, 0.0, logits)
 
     def _random(self) -> float:
         """Uniform in [0, 1), a counter-based generator (Salmon et al., 2011) read at this position."""
         return float(np.random.Generator(np.random.Philox(key=self._seed, counter=self._position)).random())
 
-    def _with_logprobs(self, token: int, raw: Logits) -> Choice:
+    def with_logprobs(self, token: int, raw: Logits) -> Choice:
+        """`raw`: the logits before anything changed them."""
         values = raw.astype(np.float64)
         values -= values.max()
         values -= math.log(float(np.exp(values).sum()))
@@ -147,18 +160,55 @@ class Sampler:
         return Choice(token, float(values[token]), tuple(ordered))
 
 
-def _keep_top_p(probabilities: NDArray[np.float64], top_p: float) -> None:
-    """Zeroes all but the fewest tokens whose share reaches `top_p` (Holtzman et al., 2020, 3.1)."""
-    wanted = top_p * probabilities.sum()
-    size = min(_HEAD, len(probabilities))
-    while True:
-        head = np.argpartition(-probabilities, size - 1)[:size]
-        head = head[np.lexsort((head, -probabilities[head]))]
-        sums = np.cumsum(probabilities[head])
-        if sums[-1] >= wanted or size == len(probabilities):
-            break
-        size = min(size * 8, len(probabilities))
-    kept = head[: int(np.searchsorted(sums, wanted)) + 1]
-    values = probabilities[kept].copy()
-    probabilities[:] = 0
-    probabilities[kept] = values
+def choose_tokens(samplers: Sequence[Sampler], logits: Tensor) -> list[Choice | EngineError]:
+    """The next token of each row, logits [rows, vocabulary], which may change; an error where there is none."""
+    usable = torch.isfinite(logits.amax(-1)).tolist()
+    if all(sampler.plain_greedy for sampler in samplers):
+        found = logits.argmax(-1).tolist()
+        return [_noted(sampler, Choice(token)) if fine else _unusable()
+                for sampler, token, fine in zip(samplers, found, usable, strict=True)]
+    values = logits.float().cpu()
+    rows = values.numpy()
+    raw: dict[int, Logits] = {}
+    for number, sampler in enumerate(samplers):
+        if usable[number]:
+            if sampler.logprobs:
+                raw[number] = rows[number].copy()
+            sampler.shape(rows[number])
+    best, found = (part.tolist() for part in values.max(-1))
+    drawn = _draws([n for n, sampler in enumerate(samplers) if sampler.random and math.isfinite(best[n])],
+                   samplers, values)
+    choices: list[Choice | EngineError] = []
+    for number, sampler in enumerate(samplers):
+        token = drawn.get(number, found[number])
+        if not usable[number]:
+            choices.append(_unusable())
+        elif not math.isfinite(best[number]):
+            choices.append(EngineError("no token may follow here: logit_bias or the output format rules out every one"))
+        elif number in raw:
+            choices.append(_noted(sampler, sampler.with_logprobs(token, raw[number])))
+        else:
+            choices.append(_noted(sampler, Choice(token)))
+    return choices
+
+
+def _draws(numbers: list[int], samplers: Sequence[Sampler], values: Tensor) -> dict[int, int]:
+    """The tokens of those rows that draw."""
+    if not numbers:
+        return {}
+    chosen = values if len(numbers) == len(values) else values[numbers]
+    head = chosen.topk(min(_HEAD, chosen.shape[1]))
+    heat = torch.tensor([[samplers[number].temperature] for number in numbers])
+    masses = ((chosen - head.values[:, :1]) / heat).exp_().sum(-1).tolist()
+    tops, ids, rows = head.values.numpy(), head.indices.numpy(), values.numpy()
+    return {number: samplers[number].draw(tops[n], ids[n], masses[n], rows[number])
+            for n, number in enumerate(numbers)}
+
+
+def _noted(sampler: Sampler, choice: Choice) -> Choice:
+    sampler.note(choice.token)
+    return choice
+
+
+def _unusable() -> EngineError:
+    return EngineError("the model gave no usable numbers for this answer; try again or shorten the prompt")

@@ -10,6 +10,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 from peft import LoraConfig, PeftModel, get_peft_model
@@ -28,6 +29,8 @@ from transformers import (
 
 from server.config import EngineSettings, ModelSettings
 from server.engine import AdapterCatalogue, LocalEngine
+from server.engine.sampling import Choice, Sampler, choose_tokens
+from server.errors import EngineError
 from server.types import GenerationDone, GenerationRequest, SamplingParams, TokenDelta, Usage
 
 torch.set_num_threads(1)
@@ -216,3 +219,11 @@ async def ask(engine: LocalEngine, prompt: list[int] | tuple[int, ...] | str, *,
     async for event in engine.generate(GenerationRequest(tuple(ids), params, adapter, constraint, user)):
         reply.events.append(event)
     return reply
+
+
+def choose(sampler: Sampler, values: np.ndarray) -> Choice:
+    """One row alone."""
+    (choice,) = choose_tokens([sampler], torch.from_numpy(values.copy())[None])
+    if isinstance(choice, EngineError):
+        raise choice
+    return choice

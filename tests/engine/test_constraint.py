@@ -10,7 +10,7 @@ from server.engine.sampling import Sampler
 from server.engine.tokenizer import ModelTokenizer
 from server.errors import InvalidInput
 from server.types import Constraint, FinishReason, Message, SamplingParams
-from tests.engine.conftest import VOCABULARY, EngineFactory, ask
+from tests.engine.conftest import VOCABULARY, EngineFactory, ask, choose
 
 SCHEMA = {
     "type": "object",
@@ -37,7 +37,7 @@ def write(compiler: ConstraintCompiler, constraint: Constraint, seed: int, most:
     noise = np.random.default_rng(seed)
     ids: list[int] = []
     while len(ids) < most:
-        token = sampler.choose(noise.normal(0, 3, VOCABULARY).astype(np.float32)).token
+        token = choose(sampler, noise.normal(0, 3, VOCABULARY).astype(np.float32)).token
         if token in (0, 2):
             return ids, True
         ids.append(token)
@@ -78,7 +78,7 @@ def test_json_is_closed_before_it_would_be_cut(compiler: ConstraintCompiler, bud
         noise = np.random.default_rng(seed)
         ids: list[int] = []
         while not mask.complete and len(ids) <= budget:
-            ids.append(sampler.choose(noise.normal(0, 3, VOCABULARY).astype(np.float32)).token)
+            ids.append(choose(sampler, noise.normal(0, 3, VOCABULARY).astype(np.float32)).token)
         lengths.append(len(ids))
         value = json.loads(compiler._tokenizer.decode([i for i in ids if i not in (0, 2)]))
         assert set(OPEN["required"]) <= set(value)

@@ -17,9 +17,10 @@ from transformers import (
     TopPLogitsWarper,
 )
 
-from server.engine.sampling import Sampler, check_sampling
+from server.engine.sampling import Sampler, check_sampling, choose_tokens
 from server.errors import EngineError, InvalidInput
 from server.types import SamplingParams
+from tests.engine.conftest import choose
 
 VOCABULARY = 40
 
@@ -34,7 +35,7 @@ def draws(params: SamplingParams, count: int = 4000, values: np.ndarray | None =
     counts = np.zeros(len(values))
     for seed in range(count):
         sampler = Sampler(SamplingParams(**{**_fields(params), "seed": seed}), [])
-        counts[sampler.choose(values.copy()).token] += 1
+        counts[choose(sampler, values.copy()).token] += 1
     return counts / count
 
 
@@ -51,7 +52,7 @@ def oracle(warpers) -> np.ndarray:
 def test_zero_temperature_is_greedy() -> None:
     sampler = Sampler(SamplingParams(temperature=0), [1, 2])
     assert sampler.plain_greedy
-    assert sampler.choose(logits()).token == int(logits().argmax())
+    assert choose(sampler, logits()).token == int(logits().argmax())
 
 
 @pytest.mark.parametrize(
@@ -74,15 +75,15 @@ def test_draws_follow_the_same_distribution_as_transformers(params: SamplingPara
 
 def test_top_p_looks_beyond_its_first_glance() -> None:
     flat = np.zeros(5000, np.float32)
-    found = {Sampler(SamplingParams(temperature=1, top_p=0.9, seed=seed), []).choose(flat.copy()).token
+    found = {choose(Sampler(SamplingParams(temperature=1, top_p=0.9, seed=seed), []), flat.copy()).token
              for seed in range(300)}
-    assert max(found) > 1024
+    assert max(found) > 64
 
 
 def test_repetition_penalty_is_transformers_own() -> None:
     seen = [3, 5, int(logits().argmax())]
     values = logits()
-    Sampler(SamplingParams(temperature=0, repetition_penalty=1.7), seen)._shape(values)
+    Sampler(SamplingParams(temperature=0, repetition_penalty=1.7), seen).shape(values)
     expected = RepetitionPenaltyLogitsProcessor(1.7)(torch.tensor([seen]), torch.tensor(logits())[None])[0].numpy()
     np.testing.assert_allclose(values, expected, rtol=1e-6)
 
@@ -92,7 +93,7 @@ def test_presence_and_frequency_count_the_answer_alone() -> None:
     for token in (1, 1, 2):
         sampler.note(token)
     values = logits()
-    sampler._shape(values)
+    sampler.shape(values)
     expected = logits()
     expected[1] -= 1.0
     expected[2] -= 0.75
@@ -100,9 +101,9 @@ def test_presence_and_frequency_count_the_answer_alone() -> None:
 
 
 def test_logit_bias_forces_and_forbids() -> None:
-    assert Sampler(SamplingParams(temperature=0, logit_bias={9: 100}), []).choose(logits()).token == 9
+    assert choose(Sampler(SamplingParams(temperature=0, logit_bias={9: 100}), []), logits()).token == 9
     best = int(logits().argmax())
-    assert Sampler(SamplingParams(temperature=0, logit_bias={best: -100}), []).choose(logits()).token != best
+    assert choose(Sampler(SamplingParams(temperature=0, logit_bias={best: -100}), []), logits()).token != best
 
 
 @given(seed=st.integers(0, 2**64), positions=st.integers(1, 8))
@@ -111,32 +112,32 @@ def test_a_seed_gives_the_same_tokens_again(seed: int, positions: int) -> None:
     params = SamplingParams(temperature=1.5, seed=seed)
     one, two = Sampler(params, []), Sampler(params, [1, 2, 3])
     for place in range(positions):
-        assert one.choose(logits(place)).token == two.choose(logits(place)).token
+        assert choose(one, logits(place)).token == choose(two, logits(place)).token
 
 
 def test_positions_draw_apart_and_seeds_too() -> None:
     flat = np.zeros(1000, np.float32)
     sampler = Sampler(SamplingParams(temperature=1, seed=3), [])
-    assert len({sampler.choose(flat.copy()).token for _ in range(50)}) > 40
-    firsts = {Sampler(SamplingParams(temperature=1, seed=seed), []).choose(flat.copy()).token for seed in range(50)}
+    assert len({choose(sampler, flat.copy()).token for _ in range(50)}) > 40
+    firsts = {choose(Sampler(SamplingParams(temperature=1, seed=seed), []), flat.copy()).token for seed in range(50)}
     assert len(firsts) > 40
 
 
 def test_no_seed_means_chance() -> None:
     flat = np.zeros(1000, np.float32)
-    assert len({Sampler(SamplingParams(temperature=1), []).choose(flat.copy()).token for _ in range(20)}) > 10
+    assert len({choose(Sampler(SamplingParams(temperature=1), []), flat.copy()).token for _ in range(20)}) > 10
 
 
 def test_logprobs_are_of_the_unchanged_logits() -> None:
     params = SamplingParams(temperature=0, logprobs=3, logit_bias={4: 50})
-    choice = Sampler(params, []).choose(logits())
+    choice = choose(Sampler(params, []), logits())
     expected = torch.log_softmax(torch.tensor(logits()), -1)
     assert choice.token == 4
     assert choice.logprob == pytest.approx(float(expected[4]), abs=1e-5)
     best = torch.topk(expected, 3)
     assert [token for token, _ in choice.top] == best.indices.tolist()
     assert [value for _, value in choice.top] == pytest.approx(best.values.tolist(), abs=1e-5)
-    assert Sampler(SamplingParams(temperature=0, logprobs=0), []).choose(logits()).top == ()
+    assert choose(Sampler(SamplingParams(temperature=0, logprobs=0), []), logits()).top == ()
 
 
 @pytest.mark.parametrize("bad", [math.nan, math.inf])
@@ -144,13 +145,13 @@ def test_logits_that_are_no_numbers_end_this_row_alone(bad: float) -> None:
     values = logits()
     values[3] = bad
     with pytest.raises(EngineError, match="no usable numbers"):
-        Sampler(SamplingParams(), []).choose(values)
+        choose(Sampler(SamplingParams(), []), values)
 
 
 def test_everything_forbidden_is_an_error() -> None:
     params = SamplingParams(logit_bias=dict.fromkeys(range(VOCABULARY), -math.inf))
     with pytest.raises(EngineError, match="rules out every one"):
-        Sampler(params, []).choose(logits())
+        choose(Sampler(params, []), logits())
 
 
 @given(
@@ -160,7 +161,41 @@ def test_everything_forbidden_is_an_error() -> None:
 @settings(max_examples=200, deadline=None)
 def test_any_settings_choose_a_token_that_may_come(values, temperature, top_p, top_k, min_p) -> None:
     params = SamplingParams(temperature=temperature, top_p=top_p, top_k=top_k, min_p=min_p, logit_bias={0: -math.inf})
-    assert 0 < Sampler(params, []).choose(values).token < 30
+    assert 0 < choose(Sampler(params, []), values).token < 30
+
+
+@given(
+    values=hnp.arrays(np.float32, 30, elements=st.floats(-20, 20, width=16), unique=True),
+    temperature=st.floats(0.1, 3), top_p=st.floats(0.05, 1), top_k=st.integers(0, 30), min_p=st.floats(0, 1),
+    seed=st.integers(0, 1000),
+)
+@settings(max_examples=300, deadline=None)
+def test_a_short_head_decides_like_the_whole_list(values, temperature, top_p, top_k, min_p, seed) -> None:
+    values[5:8] = -np.inf
+    params = SamplingParams(temperature=temperature, top_p=top_p, top_k=top_k, min_p=min_p, seed=seed)
+    with pytest.MonkeyPatch.context() as patch:
+        found = []
+        for head in (2, 7, 30):
+            patch.setattr("server.engine.sampling._HEAD", head)
+            found.append(choose(Sampler(params, []), values).token)
+    assert len(set(found)) == 1
+    assert np.isfinite(values[found[0]])
+
+
+def test_rows_of_all_kinds_choose_side_by_side_what_they_choose_alone() -> None:
+    def samplers() -> list[Sampler]:
+        return [Sampler(params, [1, 2]) for params in (
+            SamplingParams(temperature=0), SamplingParams(temperature=1, seed=4),
+            SamplingParams(temperature=0, logprobs=2),
+            SamplingParams(temperature=2, top_p=0.5, seed=9), SamplingParams(temperature=0, logit_bias={3: 100}),
+            SamplingParams(temperature=0.7, repetition_penalty=1.5, seed=1), SamplingParams(temperature=1, seed=2),
+        )]
+
+    rows = np.stack([logits(seed) for seed in range(7)])
+    rows[6, 5] = np.nan
+    together = choose_tokens(samplers(), torch.from_numpy(rows.copy()))
+    assert isinstance(together[6], EngineError)
+    assert together[:6] == [choose(sampler, row) for sampler, row in zip(samplers()[:6], rows[:6], strict=True)]
 
 
 @pytest.mark.parametrize(
