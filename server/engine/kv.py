@@ -7,9 +7,11 @@ nothing of rows. Shapes: keys [places, kv heads, room, key dim], one tensor a la
 
 from __future__ import annotations
 
+import math
+import mmap
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import NamedTuple
+from typing import NamedTuple, Protocol
 
 import torch
 from torch import Tensor
@@ -153,6 +155,7 @@ class KVArena:
             return
         places = max(places, 0 if compact else self.places)
         room = doubled(room) if compact else max(doubled(room), self.room)
+        old, self.places, self.room = (self.places, self.room), 0, 0  # what holds if memory runs out half-way
         for held, dim in ((self.keys, self.shape.key_dim), (self.values, self.shape.value_dim)):
             for layer in range(self.shape.layers):  # one layer at a time: the peak is one layer more
                 new = zeros((places, self.shape.heads, room, dim), self.shape)
@@ -160,8 +163,8 @@ class KVArena:
                     held.append(new)
                     continue
                 for place, tokens in live.items():
-                    if place < self.places:
-                        kept = min(tokens, self.room)
+                    if place < old[0]:
+                        kept = min(tokens, old[1])
                         new[place, :, :kept] = held[layer][place, :, :kept]
                 held[layer] = new
         self.places, self.room = places, room
@@ -178,9 +181,21 @@ class KVArena:
         self.values[layer][places, :, positions] = values
 
 
-def zeros(size: tuple[int, ...], shape: KVShape) -> Tensor:
-    """New memory; on a CPU a page costs nothing until it is written."""
-    return torch.zeros(size, dtype=shape.dtype, device=shape.device)
+class Like(Protocol):
+    @property
+    def dtype(self) -> torch.dtype: ...
+
+    @property
+    def device(self) -> torch.device: ...
+
+
+def zeros(size: tuple[int, ...], like: Like) -> Tensor:
+    """New memory; on a CPU a page costs nothing until it is written. (`torch.zeros` writes them all.)"""
+    count = math.prod(size) * like.dtype.itemsize
+    if like.device.type != "cpu" or not count:
+        return torch.zeros(size, dtype=like.dtype, device=like.device)
+    private = {"flags": mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS} if hasattr(mmap, "MAP_PRIVATE") else {}
+    return torch.frombuffer(mmap.mmap(-1, count, **private), dtype=like.dtype).view(size)
 
 
 def doubled(tokens: int) -> int:

@@ -18,6 +18,7 @@ import torch
 from torch import Tensor
 from transformers.pytorch_utils import Conv1D
 
+from server.engine.kv import zeros
 from server.engine.lora import LoraPair
 
 _MANY_ROWS = 16       # from here on a segment is a product of its own
@@ -138,12 +139,13 @@ class LoraGroup:
         rank = -(-max(self._ranks.values()) // _RANK_STEP) * _RANK_STEP
         if rank == self.rank:
             return
-        a = self._like.new_zeros(self._places, len(self.names), rank, self._inside)
-        b = self._like.new_zeros(self._places, sum(self._parts), rank, self.width)
+        a = zeros((self._places, len(self.names), rank, self._inside), self._like)
+        b = zeros((self._places, sum(self._parts), rank, self.width), self._like)
         kept = min(rank, self.rank)
         if kept:
-            a[:, :, :kept] = self._a[:, :, :kept]
-            b[:, :, :kept] = self._b[:, :, :kept]
+            for place in self._ranks:
+                a[place, :, :kept] = self._a[place, :, :kept]
+                b[place, :, :kept] = self._b[place, :, :kept]
         self.rank, self._a, self._b = rank, a, b
 
     @property

@@ -1,12 +1,15 @@
 from __future__ import annotations
 
+from pathlib import Path
+
 import pytest
 import torch
 from hypothesis import settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule
 
-from server.engine.kv import GRAIN, KVArena, KVBudget, KVShape
+from server.engine import kv
+from server.engine.kv import GRAIN, KVArena, KVBudget, KVShape, zeros
 
 SHAPE = KVShape(2, 3, 4, 5, torch.float32, torch.device("cpu"))
 
@@ -153,3 +156,43 @@ def test_a_token_costs_what_its_tensors_do() -> None:
     arena = KVArena(SHAPE)
     arena.fit(1, 256, {})
     assert SHAPE.token_bytes * 256 == sum(tensor.nbytes for tensor in (*arena.keys, *arena.values))
+
+
+def test_memory_running_out_half_way_leaves_an_arena_that_fits_again(monkeypatch) -> None:
+    arena, made = KVArena(SHAPE), []
+    arena.fit(2, 2000, {})
+
+    def scarce(*args):
+        made.append(args)
+        if len(made) == 2:
+            raise RuntimeError("out of memory")
+        return zeros(*args)
+
+    monkeypatch.setattr(kv, "zeros", scarce)
+    with pytest.raises(RuntimeError, match="out of memory"):
+        arena.fit(2, 100, {}, compact=True)
+    arena.fit(2, 2000, {})
+    filled(arena, 1, 2000, 3.0)
+    assert all((tensor[1, :, :2000].abs() == 3.0).all() for tensor in (*arena.keys, *arena.values))
+
+
+def resident_bytes() -> int:
+    return int(Path("/proc/self/statm").read_text().split()[1]) * 4096
+
+
+@pytest.mark.skipif(not Path("/proc/self/statm").exists(), reason="needs Linux to tell")
+def test_memory_costs_nothing_until_it_is_written() -> None:
+    before = resident_bytes()
+    held = zeros((1 << 26,), SHAPE)
+    assert resident_bytes() - before < held.nbytes // 4
+    assert not held[::4096].any()
+    held[: 1 << 25] = 1
+    assert resident_bytes() - before >= held.nbytes // 2
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16, torch.float16])
+def test_new_memory_is_zero_in_every_type(dtype) -> None:
+    made = zeros((3, 5, 7), SHAPE._replace(dtype=dtype))
+    assert (made.shape, made.dtype) == ((3, 5, 7), dtype)
+    assert not made.any()
+    assert zeros((0, 4), SHAPE).shape == (0, 4)
