@@ -17,7 +17,7 @@ from fastapi.responses import HTMLResponse, Response
 from fastapi.staticfiles import StaticFiles
 from watchfiles import awatch
 
-from server.api import conversations, errors, levers, openai, session, websocket
+from server.api import conversations, errors, levers, metrics, openai, session, websocket
 from server.api.accounts import Accounts
 from server.api.hub import Hub
 from server.api.protocol import Changed
@@ -73,8 +73,8 @@ def create_app(
         title="Tailor", version=built.services.version, lifespan=built.lifespan, docs_url=None, redoc_url=None
     )
     app.state.services = built.services
-    for router in (session.router, conversations.router, levers.router, openai.router, websocket.router):
-        app.include_router(router)
+    for part in (session, metrics, conversations, levers, openai, websocket):
+        app.include_router(part.router)
     errors.install(app)
     index = (STATIC / "index.html").read_text(encoding="utf-8")
 

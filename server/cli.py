@@ -73,6 +73,7 @@ def serve(
     model: Annotated[str | None, typer.Option(help="Hub id or folder of any causal LM of transformers.")] = None,
     device: Annotated[str | None, typer.Option(help="auto, cpu or cuda.")] = None,
     dtype: Annotated[str | None, typer.Option(help="auto, float32, bfloat16 or float16.")] = None,
+    quantize: Annotated[str | None, typer.Option(help="none, or int8: weights of a byte each.")] = None,
     embedder: Annotated[str | None, typer.Option(help="Hub id or folder of a sentence-transformers model.")] = None,
     host: Annotated[str | None, typer.Option(help="Address to listen on.")] = None,
     port: Annotated[int | None, typer.Option(help="Port to listen on; 0 takes a free one.")] = None,
@@ -84,22 +85,23 @@ def serve(
         "model.name": model,
         "model.device": device,
         "model.dtype": dtype,
+        "model.quantize": quantize,
         "embedding.name": embedder,
         "server.host": host,
         "server.port": port,
     }
     chosen = settings_of(workspace, flags, settings)
-    listener = _listen(chosen.server.host, chosen.server.port)
-    built = create_app(chosen, report=out.print)
-    config = uvicorn.Config(
-        built,
-        log_level="warning",
-        ws="websockets-sansio",
-        ws_max_size=WEBSOCKET_BYTES,
-        timeout_graceful_shutdown=STOP_SECONDS,
-    )
-    with suppress(KeyboardInterrupt):  # uvicorn has stopped in order and hands the signal on
-        _Server(config, built.state.services, listener).run(sockets=[listener])
+    with _listen(chosen.server.host, chosen.server.port) as listener:
+        built = create_app(chosen, report=out.print)
+        config = uvicorn.Config(
+            built,
+            log_level="warning",
+            ws="websockets-sansio",
+            ws_max_size=WEBSOCKET_BYTES,
+            timeout_graceful_shutdown=STOP_SECONDS,
+        )
+        with suppress(KeyboardInterrupt):  # uvicorn has stopped in order and hands the signal on
+            _Server(config, built.state.services, listener).run(sockets=[listener])
 
 
 class _Server(uvicorn.Server):
@@ -118,7 +120,7 @@ class _Server(uvicorn.Server):
         card = self._services.engine.model
         host, port = self._listener.getsockname()[:2]
         out.print(f"Model   {card.id}, {card.parameters / 1e6:,.0f}M parameters, {card.dtype} on {card.device}")
-        out.print(f"        {card.reason}; {card.path}")
+        out.print(f"        {card.reason}; {card.path}", markup=False)
         out.print(f"Chat    http://{'localhost' if host in ('127.0.0.1', '::1') else host}:{port}", highlight=False)
 
 

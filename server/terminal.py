@@ -97,8 +97,7 @@ class Terminal:
                 labels = [f"[{s['n']}] {_label(s)}" for s in self._sources if s["n"] in cited]
                 self._write("".join(f"\n  {label}" for label in labels))
             case "done":
-                usage = event["usage"]
-                self._write(f"\n  ({usage['completion_tokens']} tokens, {event['tokens_per_second']}/s)\n")
+                self._write(f"\n  ({_numbers(event['usage'], event['tokens_per_second'])})\n")
             case "memory_saved":
                 for memory in event["memories"]:
                     self._write(f"  Saved: {memory['text']}\n")
@@ -129,6 +128,19 @@ class _StopOnInterrupt:
             task = asyncio.ensure_future(self._socket.send(frame))
             self._sending.add(task)
             task.add_done_callback(self._sending.discard)
+
+
+def _numbers(usage: dict[str, Any], speed: float) -> str:
+    """'42 tokens, 15.2/s, first after 0.31 s, 53% of the prompt cached', without what is not known."""
+    parts = [f"{usage['completion_tokens']} tokens"]
+    if speed:
+        parts.append(f"{speed}/s")
+    if usage["ttft_s"]:
+        parts.append(f"first after {usage['ttft_s']:.2f} s")
+    if usage["cached_tokens"]:
+        share = 100 * usage["cached_tokens"] // usage["prompt_tokens"]
+        parts.append(f"{share or '<1'}% of the prompt cached")
+    return ", ".join(parts)
 
 
 def _label(source: dict[str, Any]) -> str:

@@ -14,11 +14,12 @@ from collections.abc import AsyncGenerator, Callable, Sequence
 import numpy as np
 from numpy.typing import NDArray
 
-from server.errors import AdapterForeign, AdapterNotFound
+from server.errors import AdapterForeign, AdapterNotFound, EngineDown
 from server.types import (
     AdapterInfo,
     AdapterState,
     EngineHealth,
+    EngineStats,
     FinishReason,
     GenerationDone,
     GenerationEvent,
@@ -80,7 +81,10 @@ class ByteTokenizer:
 
 
 class ScriptedEngine:
-    """Streams `script(request, prompt text)` word by word. `pause` seconds pass between words."""
+    """Streams `script(request, prompt text)` word by word. `pause` seconds pass between words.
+
+    A test sets `down` to a reason, and the engine has failed until it is emptied.
+    """
 
     def __init__(
         self,
@@ -96,11 +100,19 @@ class ScriptedEngine:
         self.tokenizer = ByteTokenizer()
         self.requests: list[GenerationRequest] = []
         self.cancelled = 0
+        self.finished = 0
+        self.failed = 0
+        self.running = 0
+        self.completion_tokens = 0
+        self.down = ""
         self._foreign = tuple(foreign)
         self._adapters = dict.fromkeys(adapters, AdapterState.AVAILABLE)
         self.model = ModelCard("scripted", "scripted-1", "cpu", "float32", "a test", "script", context_length, 0)
 
     async def generate(self, request: GenerationRequest) -> AsyncGenerator[GenerationEvent, None]:
+        if self.down:
+            self.failed += 1
+            raise EngineDown(self.down)
         if request.adapter is not None:
             await self.load_adapter(request.adapter)
         self.requests.append(request)
@@ -108,19 +120,22 @@ class ScriptedEngine:
         words = re.findall(r"\s*\S+\s*$|\s*\S+", text)
         sent = 0
         finished = False
+        self.running += 1
         try:
             for word in words:
                 await asyncio.sleep(self.pause)
                 if sent == request.sampling.max_tokens:
                     break
                 sent += 1
+                self.completion_tokens += 1
                 yield TokenDelta(word, 1)
             reason = FinishReason.STOP if sent == len(words) else FinishReason.LENGTH
             finished = True
             yield GenerationDone(reason, Usage(len(request.prompt), sent, 0, 0.0, self.pause, self.pause * sent))
         finally:
-            if not finished:
-                self.cancelled += 1
+            self.running -= 1
+            self.finished += finished
+            self.cancelled += not finished
 
     async def load_adapter(self, name: str) -> AdapterInfo:
         bare = name.partition("@")[0]
@@ -142,7 +157,30 @@ class ScriptedEngine:
     async def refresh_adapters(self) -> None: ...
 
     def health(self) -> EngineHealth:
-        return EngineHealth(True, 0, 0)
+        return EngineHealth(not self.down, self.running, 0, self.down)
+
+    def stats(self) -> EngineStats:
+        return EngineStats(
+            running=self.running,
+            max_batch=16,
+            waiting=0,
+            max_waiting=256,
+            kv_bytes=0,
+            max_kv_bytes=2**31,
+            prefix_bytes=0,
+            max_prefix_bytes=2**30,
+            adapters=sum(state is AdapterState.LOADED for state in self._adapters.values()),
+            max_adapters=8,
+            adapter_bytes=0,
+            max_adapter_bytes=2**30,
+            max_per_user=64,
+            max_tokens=4096,
+            prompt_tokens=sum(len(request.prompt) for request in self.requests),
+            completion_tokens=self.completion_tokens,
+            finished=self.finished,
+            cancelled=self.cancelled,
+            failed=self.failed,
+        )
 
     async def start(self) -> None: ...
 

@@ -5,15 +5,20 @@ from __future__ import annotations
 import asyncio
 import io
 import json
+import socket
 import sys
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
+import uvicorn
 from typer.testing import CliRunner
 
 from server import cli, terminal
 from server.api.accounts import Accounts
+from server.config import ModelSettings, Settings
 from server.database import Database
 from server.errors import ConfigError, EngineDown, NotFound, TailorError, Unauthorized
 from tests.fakes import ScriptedEngine
@@ -53,6 +58,7 @@ def test_every_command_explains_itself() -> None:
         (["--set", "server.port"], "SECTION.KEY=VALUE"),
         (["--port", "99999"], "server.port"),
         (["--device", "abacus"], "model.device"),
+        (["--quantize", "int3"], "model.quantize"),
         (["--host", "0.0.0.0"], "server.password"),
     ],
 )
@@ -60,6 +66,46 @@ def test_bad_settings_stop_the_start(tmp_path: Path, arguments: list[str], says:
     with pytest.raises(ConfigError) as error:
         run("serve", "--workspace", str(tmp_path), *arguments)
     assert says in str(error.value)
+
+
+def test_serve_takes_the_model_as_its_flags_say(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    class Stop(Exception): ...
+
+    taken: list[ModelSettings] = []
+
+    def create_app(settings: Settings, **options: object) -> None:
+        taken.append(settings.model)
+        raise Stop
+
+    monkeypatch.setattr(cli, "create_app", create_app)
+    flags = ("--model", "some/model", "--device", "cpu", "--dtype", "float32", "--quantize", "int8")
+    for arguments in ((), flags):
+        with pytest.raises(Stop):
+            run("serve", "--workspace", str(tmp_path), "--port", "0", *arguments)
+    assert taken == [
+        ModelSettings(),
+        ModelSettings(name="some/model", device="cpu", dtype="float32", quantize="int8"),
+    ]
+
+
+async def test_the_start_says_which_model_runs_and_why_so(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Whatever the engine gives as its reason is printed as it is."""
+
+    async def started(self: uvicorn.Server, sockets: list[socket.socket] | None = None) -> None: ...
+
+    monkeypatch.setattr(uvicorn.Server, "startup", started)
+    engine = ScriptedEngine()
+    reason = "no CUDA device; [int8] weights, as model.quantize says"
+    engine.model = replace(engine.model, reason=reason, path="batched")
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        config = uvicorn.Config(app=None)  # type: ignore[arg-type]
+        await cli._Server(config, SimpleNamespace(engine=engine), listener).startup()
+        port = listener.getsockname()[1]
+    printed = " ".join(capsys.readouterr().out.split())
+    assert f"{reason}; batched" in printed
+    assert f"http://localhost:{port}" in printed
 
 
 def test_a_taken_port_is_told_before_the_model_loads(tmp_path: Path, live: Live) -> None:
@@ -139,7 +185,21 @@ def test_one_question_one_answer(live: Live) -> None:
     assert "Support: similar" in output
     assert "Within 45 days [1]." in output
     assert "[1] refunds.md › Refunds › Deadline" in output
-    assert "tokens" in output
+    assert "(4 tokens)" in output
+
+
+@pytest.mark.parametrize(
+    ("cached", "ttft", "speed", "says"),
+    [
+        (0, 0.0, 0.0, "42 tokens"),
+        (0, 0.305, 15.2, "42 tokens, 15.2/s, first after 0.30 s"),
+        (128, 0.5, 15.2, "42 tokens, 15.2/s, first after 0.50 s, 53% of the prompt cached"),
+        (1, 0.5, 0.0, "42 tokens, first after 0.50 s, <1% of the prompt cached"),
+    ],
+)
+def test_the_numbers_under_an_answer(cached: int, ttft: float, speed: float, says: str) -> None:
+    usage = {"prompt_tokens": 238, "completion_tokens": 42, "cached_tokens": cached, "ttft_s": ttft}
+    assert terminal._numbers(usage, speed) == says
 
 
 def test_an_unknown_domain_is_an_error_status(live: Live) -> None:

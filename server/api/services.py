@@ -52,14 +52,20 @@ def services(connection: HTTPConnection) -> Services:
     return held
 
 
+def api_key_of(connection: HTTPConnection) -> str:
+    """What `Authorization: Bearer` carries, unchecked; '' where there is none."""
+    scheme, _, key = connection.headers.get("authorization", "").partition(" ")
+    return key.strip() if scheme.lower() == "bearer" else ""
+
+
 async def find_user(connection: HTTPConnection) -> Account | None:
     """The caller by session cookie or API key; `local` where no login is needed; else None."""
     held = services(connection)
     if not held.login_needed:
         return LOCAL
-    scheme, _, key = connection.headers.get("authorization", "").partition(" ")
-    if scheme.lower() == "bearer" and key:
-        return await asyncio.to_thread(held.accounts.by_api_key, key.strip())
+    key = api_key_of(connection)
+    if key:
+        return await asyncio.to_thread(held.accounts.by_api_key, key)
     token = connection.cookies.get(COOKIE)
     return await asyncio.to_thread(held.accounts.session, token) if token else None
 

@@ -15,6 +15,8 @@ from server.web import STATIC
 from tests.fakes import ScriptedEngine
 from tests.live import Live, chatting, make_app, make_workspace, only, serving
 
+HELLO = {"role": "user", "content": "Hello"}
+
 
 @pytest.fixture(scope="module")
 def workspace(tmp_path_factory: pytest.TempPathFactory) -> Path:
@@ -31,13 +33,13 @@ def live(workspace: Path) -> Iterator[Live]:
 
 @pytest.fixture
 def client(live: Live) -> Iterator[httpx.Client]:
-    with httpx.Client(base_url=live.url, timeout=30) as held:
+    with httpx.Client(base_url=live.url, timeout=60) as held:
         yield held
 
 
 def wait_for(client: httpx.Client, folder: str, file: str, state: str | None) -> dict[str, Any] | None:
     """The file's status once it has `state`; with None, once the file is gone."""
-    deadline = time.monotonic() + 20
+    deadline = time.monotonic() + 120
     found: dict[str, Any] | None = None
     while time.monotonic() < deadline:
         status = client.get("/api/knowledge").json()
@@ -63,6 +65,24 @@ def test_health_and_session(client: httpx.Client) -> None:
     assert session["user"] == {"id": "local", "name": "local", "admin": True}
     assert session["login_needed"] is False
     assert session["model"]["id"] == "scripted"
+
+
+def test_health_tells_that_the_engine_is_down_and_that_it_is_back(live: Live, client: httpx.Client) -> None:
+    engine = live.app.state.services.engine
+    engine.down = "the model failed (RuntimeError: out of memory)"
+    try:
+        response = client.get("/health")
+        assert response.status_code == 503
+        assert response.json() == {"ok": False, "running": 0, "waiting": 0, "reason": engine.down}
+        failed = only(ask(live, "Hello"), "error")
+        assert (failed["code"], failed["message"]) == ("engine_down", engine.down)
+        over_http = client.post("/v1/chat/completions", json={"model": "base", "messages": [HELLO]})
+        assert (over_http.status_code, over_http.json()["error"]["code"]) == (503, "engine_down")
+        assert client.get("/api/conversations").status_code == 200  # all that needs no model goes on
+    finally:
+        engine.down = ""
+    assert client.get("/health").status_code == 200
+    assert only(ask(live, "Hello"), "done")["finish_reason"] == "stop"
 
 
 def test_a_conversation_is_listed_opened_renamed_and_deleted(live: Live, client: httpx.Client) -> None:
