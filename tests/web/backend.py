@@ -99,6 +99,7 @@ class Script:
     fail: tuple[str, str] | None = None
     pause: float = 0.0
     finish: str = "stop"
+    usage: dict[str, Any] = field(default_factory=lambda: dict(USAGE))
 
 
 class Backend:
@@ -122,6 +123,7 @@ class Backend:
         self.calls: list[str] = []
         self.refuse: tuple[str, str] | None = None    # the next frame is refused with this error
         self.fail_paths: dict[str, int] = {}          # path → status to answer with, until removed
+        self.down = ""                                # why the model has failed
         self.closed = False                           # new connections are refused
         self.held: str | None = None                  # tokens stop before this one until released
         self.sockets: set[_Connection] = set()
@@ -156,7 +158,7 @@ class Backend:
 
     def _on_loop(self, work: Any) -> None:
         assert self.loop is not None
-        asyncio.run_coroutine_threadsafe(work, self.loop).result(5)
+        asyncio.run_coroutine_threadsafe(work, self.loop).result(60)
 
     @staticmethod
     def file(name: str, state: str = "indexed", reason: str = "") -> dict[str, Any]:
@@ -230,8 +232,10 @@ class Backend:
             answer |= {"status": "failed", "error": {"code": script.fail[0], "message": script.fail[1]}}
             self.publish(answer["id"], type="error", code=script.fail[0], message=script.fail[1])
         else:
-            answer |= {"status": "stopped" if script.finish == "cancelled" else "complete", "usage": USAGE}
-            self.publish(answer["id"], type="done", finish_reason=script.finish, usage=USAGE, tokens_per_second=15.2)
+            answer |= {"status": "stopped" if script.finish == "cancelled" else "complete", "usage": script.usage}
+            self.publish(
+                answer["id"], type="done", finish_reason=script.finish, usage=script.usage, tokens_per_second=15.2
+            )
         for event in script.after:
             if event["type"] == "memory_saved":
                 self.memories[:0] = event["memories"]
@@ -347,6 +351,11 @@ def _application(backend: Backend) -> FastAPI:  # noqa: PLR0915  (a route a line
     @app.get("/")
     async def index() -> FileResponse:
         return FileResponse(STATIC / "index.html")
+
+    @app.get("/health")
+    async def health() -> JSONResponse:
+        body = {"ok": not backend.down, "running": 0, "waiting": 0, "reason": backend.down}
+        return JSONResponse(body, 503 if backend.down else 200)
 
     @app.get("/api/session")
     async def session() -> dict[str, Any]:

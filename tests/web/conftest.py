@@ -10,17 +10,14 @@ from contextlib import contextmanager
 
 import pytest
 import uvicorn
-from playwright.sync_api import Browser, Page, expect
+from playwright.sync_api import Browser, Page
 
-from tests.browsers import chromium
+from tests.browsers import TIMEOUT, chromium
 from tests.web.backend import Backend
-
-TIMEOUT = 60_000  # milliseconds; a busy machine is slow, and nothing here waits longer than it must
 
 
 @pytest.fixture(scope="package")  # not longer: while it lives, no other test can run an event loop
 def browser() -> Iterator[Browser]:
-    expect.set_options(timeout=TIMEOUT)
     with chromium() as held:
         yield held
 
@@ -45,7 +42,7 @@ def serving() -> Iterator[tuple[Backend, str]]:
         yield backend, f"http://127.0.0.1:{listener.getsockname()[1]}"
     finally:
         server.should_exit = True
-        thread.join(10)
+        thread.join(60)
         listener.close()
 
 

@@ -8,8 +8,9 @@ from collections.abc import Callable, Iterator
 import pytest
 from playwright.sync_api import Browser, Page, expect
 
+from tests.browsers import TIMEOUT
 from tests.web.backend import PASSAGE, ROUTE, SECTIONS, Backend, memory
-from tests.web.conftest import TIMEOUT
+from tests.web.steps import connected, opened, settled, write
 
 pytestmark = pytest.mark.browser
 
@@ -56,6 +57,8 @@ def open_with(browser: Browser, served: tuple[Backend, str]) -> Iterator[Open]:
         page.set_default_timeout(TIMEOUT)
         page.goto("/")
         page.wait_for_selector(".composer, .login")
+        if page.locator(".composer").count():
+            connected(page)
         return page
 
     yield open_page
@@ -66,15 +69,9 @@ def open_with(browser: Browser, served: tuple[Backend, str]) -> Iterator[Open]:
 def chat(page: Page, backend: Backend) -> None:
     backend.memories = [memory(1, "Likes brass", quote="I like brass")]
     backend.script(ANSWER, **FULL)
-    field = page.locator(".composer textarea")
-    field.fill("A question")
-    field.press("Enter")
+    write(page, "A question")
     page.wait_for_selector(".receipt")
-
-
-def settle(page: Page) -> None:
-    """Colours are measured after their transitions."""
-    page.wait_for_timeout(250)
+    settled(page)
 
 
 def each_view(page: Page) -> Iterator[str]:
@@ -82,20 +79,26 @@ def each_view(page: Page) -> Iterator[str]:
     phone = page.viewport_size["width"] < 760
     yield "chat"
     page.locator(".route-button").click()
+    page.locator(".candidates").wait_for()
     yield "candidates"
     for selector in (".source", ".answer .chip >> nth=-1", ".answer footer button >> nth=-1"):
         page.locator(selector).first.click()
         page.locator("dialog").wait_for()
+        settled(page)
         yield selector
         page.keyboard.press("Escape")
+        expect(page.locator("dialog")).to_have_count(0)
     page.locator(".pill").click()
+    page.locator(".popup").wait_for()
     yield "domains"
     page.keyboard.press("Escape")
+    expect(page.locator(".popup")).to_have_count(0)
     for index in range(5):
         if phone:
             page.locator(".header .icon-button").first.click()
         page.locator(".lever").nth(index).click()
-        page.wait_for_timeout(250)
+        page.locator("dialog" if index == 4 else ".panel").wait_for()
+        settled(page)
         yield f"lever {index}"
         page.keyboard.press("Escape")
         if phone and index == 4:
@@ -110,7 +113,7 @@ def test_no_view_breaks_the_content_security_policy(page: Page, backend: Backend
         """window.broken = [];
         addEventListener('securitypolicyviolation', (e) => broken.push(e.violatedDirective + ' ' + e.blockedURI))"""
     )
-    page.goto("/")
+    opened(page)
     chat(page, backend)
     views = list(each_view(page))
     assert len(views) == 11
@@ -132,7 +135,7 @@ def test_the_policy_is_in_force(open_with: Open) -> None:
 def test_nothing_is_asked_of_another_host(page: Page, backend: Backend, served: tuple[Backend, str]) -> None:
     asked: list[str] = []
     page.on("request", lambda request: asked.append(request.url))
-    page.goto("/")
+    opened(page)
     chat(page, backend)
     list(each_view(page))
     assert len(asked) > 40
@@ -161,7 +164,7 @@ UNNAMED = """
 
 
 def test_every_control_has_a_name_in_every_view(page: Page, backend: Backend) -> None:
-    page.goto("/")
+    opened(page)
     assert page.evaluate(UNNAMED) == []
     chat(page, backend)
     for view in each_view(page):
@@ -212,20 +215,35 @@ def test_text_stands_out_from_its_ground(open_with: Open, backend: Backend, sche
     backend.files["support"].append(backend.file("scan.pdf", "failed", "no PDF"))
     backend.files["support"].append(backend.file("late.pdf", "indexing"))
     page = open_with(color_scheme=scheme)
-    settle(page)
+    settled(page)
     assert page.evaluate(CONTRAST) == []
     chat(page, backend)
     for view in each_view(page):
-        settle(page)
+        settled(page)
         assert page.evaluate(CONTRAST) == [], view
 
 
+@pytest.mark.parametrize(("scheme", "locale"), [("light", "en-US"), ("dark", "ko-KR")])
+def test_a_model_that_is_down_is_told_legibly(open_with: Open, backend: Backend, scheme: str, locale: str) -> None:
+    page = open_with(color_scheme=scheme, locale=locale, viewport={"width": 390, "height": 844})
+    backend.down = "the model failed (RuntimeError: out of memory)"
+    backend.script("Half", fail=("engine_down", f"{backend.down}; try again"))
+    write(page, "go")
+    banner = page.locator(".banner")
+    expect(banner).to_contain_text("The model is restarting" if locale == "en-US" else "모델이 다시 시작하는 중")
+    expect(page.get_by_role("alert")).to_contain_text("The model stopped" if locale == "en-US" else "모델이 멈춰")
+    settled(page)
+    assert page.evaluate(CONTRAST) == []
+    assert page.evaluate("document.documentElement.scrollWidth") <= 390
+    page.locator(".header .icon-button").first.click()  # the banner covers nothing
+    expect(page.locator(".sidebar")).to_be_visible()
+
+
 def test_the_answer_is_announced_once_at_its_end(page: Page, backend: Backend) -> None:
-    page.goto("/")
+    opened(page)
     backend.held = "HOLD"
     backend.script("One **bold** ", "HOLD word")
-    page.locator(".composer textarea").fill("go")
-    page.keyboard.press("Enter")
+    write(page, "go")
     expect(page.locator(".markdown")).to_have_text("One bold")
     live = page.locator(".unseen[aria-live=polite]")
     expect(live).to_be_empty()
@@ -238,7 +256,7 @@ def test_the_answer_is_announced_once_at_its_end(page: Page, backend: Backend) -
 
 
 def test_a_dialog_keeps_the_focus_and_gives_it_back(page: Page, backend: Backend) -> None:
-    page.goto("/")
+    opened(page)
     chat(page, backend)
     chip = page.locator(".source")
     chip.focus()
@@ -285,7 +303,9 @@ def test_a_menu_is_driven_by_arrows(page: Page, backend: Backend) -> None:
     page.keyboard.press("Escape")
     expect(pill).to_be_focused()
     page.keyboard.press("Enter")
+    expect(page.get_by_role("menuitemradio", name=re.compile("^Auto"))).to_be_focused()
     page.keyboard.press("End")
+    expect(page.get_by_role("menuitemradio", name="Log parsing")).to_be_focused()
     page.keyboard.press("Enter")
     expect(page.get_by_role("button", name="Domain: Log parsing")).to_be_visible()
 
@@ -297,13 +317,14 @@ def test_a_click_on_its_button_closes_a_menu(page: Page, backend: Backend) -> No
         pill.click()
         expect(page.locator(".popup")).to_have_count(shown)
     pill.click()
+    expect(page.locator(".popup")).to_have_count(1)
     page.mouse.click(700, 60)
     expect(page.locator(".popup")).to_have_count(0)
 
 
 def test_the_few_global_keys(page: Page, backend: Backend) -> None:
     backend.stored("one", {"id": "q", "role": "user", "text": "First"}, title="First")
-    page.goto("/#/c/one")
+    opened(page, "/#/c/one")
     expect(page.locator(".bubble")).to_have_text("First")
     page.locator(".scroller").focus()
     page.keyboard.press("/")
@@ -316,8 +337,7 @@ def test_the_few_global_keys(page: Page, backend: Backend) -> None:
     expect(field).to_be_focused()
     backend.held = "never"
     backend.script("words", "never")
-    field.fill("go")
-    page.keyboard.press("Enter")
+    write(page, "go")
     expect(page.locator(".markdown")).to_have_text("words")
     page.keyboard.press("Control+.")
     expect(page.locator(".ending")).to_contain_text("Stopped")
@@ -327,8 +347,7 @@ def test_motion_is_off_for_those_who_ask(open_with: Open, backend: Backend) -> N
     page = open_with(reduced_motion="reduce")
     backend.held = "never"
     backend.script("never")
-    page.locator(".composer textarea").fill("go")
-    page.keyboard.press("Enter")
+    write(page, "go")
     expect(page.locator(".dots").first).to_have_css("animation-name", "none")
 
 
@@ -368,7 +387,7 @@ def _tap_chat(page: Page, backend: Backend) -> None:
     field = page.locator(".composer textarea")
     field.fill("A question")
     field.press("Enter")
-    assert field.input_value() == "A question\n"
+    expect(field).to_have_value("A question\n")
     page.get_by_role("button", name="Send").tap()
     page.wait_for_selector(".receipt")
 
@@ -379,7 +398,7 @@ def test_the_list_is_a_drawer_that_holds_the_focus(open_with: Open, backend: Bac
     expect(page.locator(".sidebar")).not_to_be_visible()
     page.get_by_role("button", name="Open the list of chats").click()
     expect(page.get_by_role("link", name="First")).to_be_visible()
-    assert page.locator("main").evaluate("element => element.inert") is True
+    expect(page.locator("main")).to_have_js_property("inert", True)
     page.keyboard.press("Escape")
     expect(page.locator(".sidebar")).not_to_be_visible()
     page.get_by_role("button", name="Open the list of chats").click()
@@ -396,9 +415,7 @@ def test_the_keyboard_of_a_phone_does_not_cover_the_composer(open_with: Open) ->
           visualViewport.dispatchEvent(new Event('resize'));
         }"""
     )
-    box = page.locator(".composer").bounding_box()
-    assert box is not None
-    assert box["y"] + box["height"] <= 420
+    page.wait_for_function("document.querySelector('.composer').getBoundingClientRect().bottom <= 420")
 
 
 # ── language, theme, login ───────────────────────────────────────────────────────────────────────

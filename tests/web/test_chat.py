@@ -8,7 +8,8 @@ import time
 import pytest
 from playwright.sync_api import Page, expect
 
-from tests.web.backend import PASSAGE, ROUTE, SECTIONS, Backend, memory
+from tests.web.backend import PASSAGE, ROUTE, SECTIONS, USAGE, Backend, memory
+from tests.web.steps import eventually, opened, scrolled_to, write
 
 pytestmark = pytest.mark.browser
 
@@ -27,18 +28,6 @@ PROMPT = {
     "trimmed_turns": 0,
     "trimmed_evidence": 0,
 }
-
-
-def opened(page: Page, address: str = "/") -> Page:
-    page.goto(address)
-    expect(page.locator(".composer .round")).to_be_visible()
-    return page
-
-
-def write(page: Page, text: str) -> None:
-    field = page.get_by_role("textbox", name="Message")
-    field.fill(text)
-    field.press("Enter")
 
 
 def answers(page: Page):  # type: ignore[no-untyped-def]
@@ -106,12 +95,12 @@ def test_enter_sends_and_shift_enter_makes_a_line(page: Page, backend: Backend) 
     field.type("one")
     field.press("Shift+Enter")
     field.type("two")
-    assert field.input_value() == "one\ntwo"
+    expect(field).to_have_value("one\ntwo")
     assert not sent(backend)
     field.press("Enter")
     expect(answers(page)).to_have_count(1)
     assert sent(backend)[0]["text"] == "one\ntwo"
-    assert field.input_value() == ""
+    expect(field).to_have_value("")
 
 
 def test_enter_that_ends_a_korean_syllable_does_not_send(page: Page, backend: Backend) -> None:
@@ -120,7 +109,7 @@ def test_enter_that_ends_a_korean_syllable_does_not_send(page: Page, backend: Ba
     field.focus()
     session = page.context.new_cdp_session(page)
     session.send("Input.imeSetComposition", {"text": "안녕", "selectionStart": 2, "selectionEnd": 2})
-    assert field.input_value() == "안녕"
+    expect(field).to_have_value("안녕")
     press = """(how) => document.activeElement.dispatchEvent(
       new KeyboardEvent('keydown', { key: 'Enter', bubbles: true, cancelable: true, ...how }))"""
     assert page.evaluate(press, {"isComposing": True}) is True      # Chrome and Firefox
@@ -134,8 +123,9 @@ def test_enter_that_ends_a_korean_syllable_does_not_send(page: Page, backend: Ba
 
 def test_nothing_empty_or_too_large_is_sent(page: Page, backend: Backend) -> None:
     opened(page)
-    write(page, "   ")
     field = page.get_by_role("textbox", name="Message")
+    field.fill("   ")
+    field.press("Enter")
     page.evaluate("document.querySelector('.composer textarea').value = '가'.repeat(90000)")
     field.dispatch_event("input")
     expect(page.locator(".composer-note")).to_contain_text("at most 262,144")
@@ -151,7 +141,7 @@ def test_drafts_are_kept_for_each_chat_and_over_a_reload(page: Page, backend: Ba
     field.fill("for a new chat")
     page.get_by_role("link", name="First").click()
     expect(page.locator(".bubble")).to_have_text("First")
-    assert field.input_value() == ""
+    expect(field).to_have_value("")
     field.fill("for the first")
     page.reload()
     expect(field).to_have_value("for the first")
@@ -360,7 +350,7 @@ def test_what_the_model_saw(page: Page, backend: Backend) -> None:
     backend.script("ok", before=[PROMPT | {"trimmed_turns": 6}])
     write(page, "go")
     expect(answers(page)).to_contain_text("Trimmed 6 turns to fit the context")
-    expect(page.locator(".numbers")).to_have_text("42 tokens · 15.2 tokens/s · first after 0.31 s")
+    expect(page.locator(".numbers")).to_contain_text("42 tokens · 15.2 tokens/s · first after 0.31 s")
     page.get_by_role("button", name="What the model saw", exact=True).click()
     dialog = page.get_by_role("dialog")
     expect(dialog).to_contain_text("238 of 8,192 tokens (3%)")
@@ -372,6 +362,28 @@ def test_what_the_model_saw(page: Page, backend: Backend) -> None:
     widths = dialog.locator(".stack .part").evaluate_all("all => all.map((part) => part.offsetWidth)")
     assert widths[2] == max(widths)
     assert len(widths) == 5
+
+
+@pytest.mark.parametrize(
+    ("cached", "prompt", "share"), [(128, 238, "53%"), (1, 4000, "<1%"), (3999, 4000, "99%"), (40, 40, "100%")]
+)
+def test_how_much_of_the_prompt_was_cached(page: Page, backend: Backend, cached: int, prompt: int, share: str) -> None:
+    opened(page)
+    backend.script("ok", usage=USAGE | {"cached_tokens": cached, "prompt_tokens": prompt})
+    write(page, "go")
+    reused = page.locator(".numbers .reused")
+    expect(reused).to_have_text(f"{share} of the prompt cached")
+    said = re.compile(f"^{cached:,} of the prompt's {prompt:,} tokens had been read before")
+    expect(reused).to_have_attribute("title", said)
+    page.reload()
+    expect(reused).to_have_text(f"{share} of the prompt cached")
+
+
+def test_a_prompt_that_was_read_whole_says_nothing_of_a_cache(page: Page, backend: Backend) -> None:
+    opened(page)
+    backend.script("ok", usage=USAGE | {"cached_tokens": 0})
+    write(page, "go")
+    expect(page.locator(".numbers")).to_have_text("42 tokens · 15.2 tokens/s · first after 0.31 s")
 
 
 def test_the_context_meter_counts_prompt_and_answer(page: Page, backend: Backend) -> None:
@@ -418,6 +430,64 @@ def test_a_failed_answer_says_why_and_retry_makes_another(page: Page, backend: B
     expect(page.locator(".markdown")).to_have_text("Whole")
     assert sent(backend, "regenerate")[0]["message_id"] == "m3"
     expect(page.locator(".answer .siblings")).to_have_text("2/2")
+
+
+def test_an_answer_that_was_refused_as_busy_can_be_tried_again(page: Page, backend: Backend) -> None:
+    opened(page)
+    backend.script(fail=("busy", "256 requests are waiting; try again in a moment"))
+    write(page, "go")
+    row = page.get_by_role("alert")
+    expect(row).to_contain_text("The server was too busy to answer. 256 requests are waiting")
+    backend.script("Now it works")
+    row.get_by_role("button", name="Retry").click()
+    expect(page.locator(".markdown")).to_have_text("Now it works")
+    expect(page.locator(".banner")).to_have_count(0)  # busy is not down
+
+
+def test_a_model_that_restarts_is_told_until_it_is_back(page: Page, backend: Backend) -> None:
+    opened(page)
+    backend.down = "the model failed (RuntimeError: out of memory)"
+    backend.script("Half", fail=("engine_down", "the model failed; try again"))
+    write(page, "go")
+    banner = page.locator(".banner")
+    expect(banner).to_have_text("The model is restarting. You can ask again as soon as it is back.")
+    row = page.get_by_role("alert")
+    expect(row).to_contain_text("The model stopped before the answer was finished. the model failed; try again")
+    asked = backend.calls.count("GET /health")
+    eventually(page, lambda: backend.calls.count("GET /health") > asked, "it does not go on asking by itself")
+    expect(banner).to_be_visible()
+    backend.down = ""
+    expect(banner).to_have_count(0)
+    expect(page.locator(".toast")).to_contain_text("The model is back.")
+    backend.script("Whole")
+    row.get_by_role("button", name="Retry").click()
+    expect(page.locator(".markdown")).to_have_text("Whole")
+
+
+def test_a_page_that_opens_while_the_model_restarts_says_so(page: Page, backend: Backend) -> None:
+    backend.down = "the model failed"
+    opened(page)
+    expect(page.locator(".banner")).to_contain_text("The model is restarting.")
+    backend.down = ""
+    expect(page.locator(".banner")).to_have_count(0)
+
+
+def test_a_refusal_by_a_model_that_is_down_is_told_too(page: Page, backend: Backend) -> None:
+    opened(page)
+    backend.down = "the engine has been stopped"
+    backend.refuse = ("engine_down", backend.down)
+    write(page, "go")
+    expect(page.locator(".banner")).to_contain_text("The model is restarting.")
+    expect(page.get_by_role("alert")).to_contain_text("The model stopped before the answer was finished.")
+
+
+def test_a_model_that_is_well_again_at_once_needs_no_banner(page: Page, backend: Backend) -> None:
+    opened(page)
+    backend.script("Half", fail=("engine_down", "the model failed; try again"))
+    with page.expect_response("**/health"):
+        write(page, "go")
+    expect(page.get_by_role("alert")).to_contain_text("the model failed")
+    expect(page.locator(".banner, .toast")).to_have_count(0)
 
 
 def test_a_failed_list_can_be_fetched_again(page: Page, backend: Backend) -> None:
@@ -468,18 +538,17 @@ def test_an_answer_whose_events_are_gone_is_taken_from_the_store(page: Page, bac
     expect(page.locator(".markdown")).to_have_text("one")
     backend.drop(stay_down=True)
     backend.held = None
-    time.sleep(0.3)
+    eventually(page, lambda: backend.messages["c1"][1]["status"] == "complete", "the answer does not end")
     backend.events.clear()  # the server was restarted, or forgot
     backend.closed = False
-    expect(page.locator(".markdown")).to_have_text("one HOLD three", timeout=15000)
+    expect(page.locator(".markdown")).to_have_text("one HOLD three")
     expect(page.locator(".answer .numbers")).to_be_visible()
 
 
 def test_a_lost_connection_is_shown_and_the_text_kept(page: Page, backend: Backend) -> None:
     opened(page)
-    expect(page.locator(".composer-note")).to_be_empty()
     backend.drop(stay_down=True)
-    expect(page.locator(".disconnected")).to_contain_text("Connection lost")
+    expect(page.locator(".banner")).to_contain_text("Connection lost")
     field = page.get_by_role("textbox", name="Message")
     field.fill("still here")
     field.press("Enter")
@@ -487,7 +556,7 @@ def test_a_lost_connection_is_shown_and_the_text_kept(page: Page, backend: Backe
     expect(field).to_have_value("still here")
     backend.closed = False
     page.get_by_role("button", name="Try now").click()
-    expect(page.locator(".disconnected")).to_have_count(0)
+    expect(page.locator(".banner")).to_have_count(0)
     field.press("Enter")
     expect(answers(page)).to_have_count(1)
 
@@ -523,10 +592,10 @@ def test_the_view_follows_only_at_the_end(page: Page, backend: Backend) -> None:
     page.mouse.wheel(0, -600)
     jump = page.get_by_role("button", name="Jump to latest")
     expect(jump).to_be_visible()
-    before = page.evaluate("document.querySelector('.scroller').scrollTop")
+    before = scrolled_to(page, ".scroller")
     backend.held = None
     expect(page.locator(".numbers")).to_be_attached()
-    assert abs(page.evaluate("document.querySelector('.scroller').scrollTop") - before) < 3
+    assert abs(scrolled_to(page, ".scroller") - before) < 3
     jump.click()
     page.wait_for_function(at_end)
     expect(jump).to_have_count(0)
@@ -579,8 +648,7 @@ def test_a_domain_is_chosen_for_a_new_chat_and_changed_in_an_old_one(page: Page,
     page.get_by_role("button", name="Domain: Support FAQ").click()
     page.get_by_role("menuitemradio", name="Auto").click()
     expect(page.get_by_role("button", name="Domain: Auto")).to_be_visible()
-    page.wait_for_timeout(50)
-    assert backend.conversations["c1"]["domain"] is None
+    eventually(page, lambda: backend.conversations["c1"]["domain"] is None, "the choice is not stored")
     write(page, "more")
     expect(answers(page)).to_have_count(2)
     assert "domain" not in sent(backend)[1]

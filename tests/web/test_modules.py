@@ -125,6 +125,39 @@ def test_the_speed_of_a_stored_answer_comes_from_its_usage(client: Page) -> None
     assert run(client, "turn", "return m.fromStored({id: 'x', usage: a}).speed", usage) == 10
 
 
+# ── overlapping fetches ──────────────────────────────────────────────────────────────────────────
+
+OVERLAP = """
+const answers = [];
+const taken = [];
+const load = m.newest(
+  () => new Promise((resolve, reject) => answers.push({ resolve, reject })),
+  (found, error) => taken.push(found ?? error.message),
+);
+const ended = [];
+const first = load().then(() => ended.push('first'));
+const second = load().then(() => ended.push('second'));
+"""
+
+
+def test_of_overlapping_fetches_the_newest_counts_whichever_comes_first(client: Page) -> None:
+    late = "answers[1].resolve('new'); await second; answers[0].resolve('old'); await first; return [taken, ended]"
+    assert run(client, "newest", OVERLAP + late) == [["new"], ["second", "first"]]
+    failed = "answers[0].reject(Error('old')); answers[1].resolve('new'); await first; await second; return taken"
+    assert run(client, "newest", OVERLAP + failed) == ["new"]
+
+
+def test_an_overtaken_fetch_ends_with_the_newer_one(client: Page) -> None:
+    body = """
+      answers[0].resolve('old');
+      await new Promise((done) => setTimeout(done, 20));
+      const early = [...ended];
+      answers[1].reject(Error('broken'));
+      await Promise.all([first, second]);
+      return [early, taken, ended.length];"""
+    assert run(client, "newest", OVERLAP + body) == [[], ["broken"], 2]
+
+
 # ── small things ─────────────────────────────────────────────────────────────────────────────────
 
 

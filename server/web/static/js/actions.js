@@ -2,6 +2,7 @@
 import { call } from "./api.js";
 import { draftOf, setDraft } from "./drafts.js";
 import { t } from "./i18n.js";
+import { newest } from "./newest.js";
 import { go, route } from "./router.js";
 import { send as sendFrame } from "./socket.js";
 import { domains, drawer, newDomain, toast } from "./state.js";
@@ -14,7 +15,7 @@ function post(frame, thread, text) {
   const request_id = newId();
   const whole = { ...frame, request_id };
   const sent = sendFrame(whole);
-  const error = sent ? null : t("error.disconnected");
+  const error = sent ? null : { code: "disconnected", message: t("error.disconnected") };
   const known = new Set(thread ? thread.cells.keys() : list.value.items.map((item) => item.id));
   outgoing.value = [...outgoing.value, { request_id, frame, thread, text, error, known }];
 }
@@ -75,7 +76,8 @@ export function started(event) {
 export function refused(event) {
   const item = outgoing.value.find((held) => held.request_id === event.request_id);
   if (!item) return false;
-  outgoing.value = outgoing.value.map((held) => (held === item ? { ...held, error: event.message } : held));
+  const error = { code: event.code, message: event.message };
+  outgoing.value = outgoing.value.map((held) => (held === item ? { ...held, error } : held));
   return true;
 }
 
@@ -88,7 +90,7 @@ export async function settleOutgoing() {
     if (item.thread) await loadThread(item.thread);
     else await loadList();
     if (arrived(item) || item.frame.type === "regenerate") continue;
-    outgoing.value = [...outgoing.value, { ...item, error: t("error.unconfirmed") }];
+    outgoing.value = [...outgoing.value, { ...item, error: { code: "unconfirmed", message: t("error.unconfirmed") } }];
   }
 }
 
@@ -151,14 +153,13 @@ export async function chooseDomain(name) {
   }
 }
 
-export async function loadDomains() {
-  try {
-    const found = await call("GET", "/api/domains");
-    const { domains: items, problems, default: standard } = found;
-    domains.value = { state: "ready", items, problems, default: standard, error: "" };
-    if (newDomain.value && !found.domains.some((item) => item.name === newDomain.value)) newDomain.value = null;
-  } catch (error) {
+export const loadDomains = newest(() => call("GET", "/api/domains"), (found, error) => {
+  if (error) {
     const state = domains.value.items.length ? "ready" : "error";
     domains.value = { ...domains.value, state, error: error.message };
+    return;
   }
-}
+  const { domains: items, problems, default: standard } = found;
+  domains.value = { state: "ready", items, problems, default: standard, error: "" };
+  if (newDomain.value && !items.some((item) => item.name === newDomain.value)) newDomain.value = null;
+});

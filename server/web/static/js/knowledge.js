@@ -3,6 +3,7 @@ import { signal } from "@preact/signals";
 import { call, upload } from "./api.js";
 import { number } from "./format.js";
 import { t } from "./i18n.js";
+import { newest } from "./newest.js";
 import { session, toast } from "./state.js";
 
 export const knowledge = signal({ state: "loading", folders: [], busy: false, generation: 0, error: "" });
@@ -12,14 +13,12 @@ export const uploads = signal([]);
 const AT_ONCE = 3;
 let nextId = 0;
 
-export async function loadKnowledge() {
-  try {
-    knowledge.value = { state: "ready", error: "", ...(await call("GET", "/api/knowledge")) };
-  } catch (error) {
-    const held = knowledge.value;
-    knowledge.value = { ...held, state: held.state === "ready" ? "ready" : "error", error: error.message };
-  }
-}
+export const loadKnowledge = newest(() => call("GET", "/api/knowledge"), (found, error) => {
+  const held = knowledge.value;
+  knowledge.value = error
+    ? { ...held, state: held.state === "ready" ? "ready" : "error", error: error.message }
+    : { state: "ready", error: "", ...found };
+});
 
 /** Why this can be no folder's name, or "". The server decides in the end. */
 export function folderProblem(name) {

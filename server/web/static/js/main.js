@@ -4,6 +4,7 @@ import { render } from "preact";
 import { loadDomains, refused, settleOutgoing, started } from "./actions.js";
 import { ApiError, call, whenUnauthorized } from "./api.js";
 import { App } from "./components/App.js";
+import { checkModel, whenModelIsBack } from "./health.js";
 import { html } from "./html.js";
 import { t } from "./i18n.js";
 import { plainText } from "./markdown.js";
@@ -41,7 +42,9 @@ function enter(given) {
 let greeted = false;
 
 function onFrame(frame) {
+  if (frame.type === "error" && frame.code === "engine_down") checkModel();
   if (frame.type === "hello") {
+    checkModel();
     if (greeted) reconnected();
     else resumeAll(); // answers that a stored chat showed as running before the connection stood
     greeted = true;
@@ -82,6 +85,7 @@ async function checkSession() {
 }
 
 whenUnauthorized(checkSession);
+whenModelIsBack(() => toast(t("model.back")));
 whenAnswered((message, saved) => {
   if (saved) {
     includeMemories(message.memories_saved);

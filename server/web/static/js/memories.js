@@ -2,18 +2,17 @@
 import { signal } from "@preact/signals";
 import { call } from "./api.js";
 import { t } from "./i18n.js";
+import { newest } from "./newest.js";
 import { toast } from "./state.js";
 
 export const memories = signal({ state: "loading", items: [], error: "" });
 
-export async function loadMemories() {
-  try {
-    memories.value = { state: "ready", items: (await call("GET", "/api/memories")).memories, error: "" };
-  } catch (error) {
-    const held = memories.value;
-    memories.value = { ...held, state: held.items.length ? "ready" : "error", error: error.message };
-  }
-}
+export const loadMemories = newest(() => call("GET", "/api/memories"), (found, error) => {
+  const held = memories.value;
+  memories.value = error
+    ? { ...held, state: held.items.length ? "ready" : "error", error: error.message }
+    : { state: "ready", items: found.memories, error: "" };
+});
 
 /** Each gives true when the server has done it, and says why not otherwise. */
 async function change(work) {
@@ -33,6 +32,7 @@ export function includeMemories(saved) {
   const held = memories.value;
   const ids = new Set(saved.map((memory) => memory.id));
   memories.value = { ...held, items: [...saved, ...held.items.filter((memory) => !ids.has(memory.id))] };
+  loadMemories(); // a list that is on its way may be older than these
 }
 
 export const addMemory = (text, kind) => change(() => call("POST", "/api/memories", { text, kind }));

@@ -3,7 +3,7 @@ import { computed, signal } from "@preact/signals";
 import { branch, choicesTo } from "./tree.js";
 import { fromStored } from "./turn.js";
 
-/** Sent, and not yet confirmed by `started`: {request_id, frame, thread, text, error, known}. */
+/** Sent, and not yet confirmed by `started`: {request_id, frame, thread, text, error: {code, message}, known}. */
 export const outgoing = signal([]);
 /** Answer id → Thread, while events of that answer may come. */
 export const homes = new Map();

@@ -1,6 +1,7 @@
 // The chats held in this page: their message trees, and the events of running answers put into them.
 import { batch, signal } from "@preact/signals";
 import { call } from "./api.js";
+import { newest } from "./newest.js";
 import { send } from "./socket.js";
 import { homes, outgoing, Thread } from "./thread.js";
 import { answerOf, applyEvent, fromStored, questionOf, rewound } from "./turn.js";
@@ -15,15 +16,14 @@ const resuming = new Set();
 
 // ── loading ──────────────────────────────────────────────────────────────────────────────────────
 
-export async function loadList() {
-  try {
-    const { conversations } = await call("GET", "/api/conversations");
-    list.value = { state: "ready", items: conversations, error: "" };
-    followList(conversations);
-  } catch (error) {
+export const loadList = newest(() => call("GET", "/api/conversations"), (found, error) => {
+  if (error) {
     list.value = { ...list.value, state: list.value.items.length ? "ready" : "error", error: error.message };
+    return;
   }
-}
+  list.value = { state: "ready", items: found.conversations, error: "" };
+  followList(found.conversations);
+});
 
 /** Takes over what another tab or program changed in the open chat. */
 function followList(conversations) {

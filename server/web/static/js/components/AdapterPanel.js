@@ -5,18 +5,17 @@ import { call } from "../api.js";
 import { bytes } from "../format.js";
 import { html, cx } from "../html.js";
 import { t } from "../i18n.js";
+import { newest } from "../newest.js";
 import { changes, isAdmin, toast } from "../state.js";
 import { ListState } from "./controls.js";
 
 const held = signal({ state: "loading", adapters: [], max_loras: 0, error: "" });
 
-async function load() {
-  try {
-    held.value = { state: "ready", error: "", ...(await call("GET", "/api/adapters")) };
-  } catch (error) {
-    held.value = { ...held.value, state: held.value.state === "ready" ? "ready" : "error", error: error.message };
-  }
-}
+const load = newest(() => call("GET", "/api/adapters"), (found, error) => {
+  held.value = error
+    ? { ...held.value, state: held.value.state === "ready" ? "ready" : "error", error: error.message }
+    : { state: "ready", error: "", ...found };
+});
 
 export function AdapterPanel() {
   const change = changes.adapters.value;

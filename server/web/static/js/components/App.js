@@ -1,9 +1,7 @@
 // The page: sidebar, chat, one panel, one dialog, messages to the user.
-import { useEffect, useState } from "preact/hooks";
 import { html } from "../html.js";
 import { t } from "../i18n.js";
 import { Icon } from "../icons.js";
-import { connection, retryNow } from "../socket.js";
 import { bootError, dialog, drawer, narrow, panel, session } from "../state.js";
 import { Sidebar } from "./ChatList.js";
 import { ConfirmDialog } from "./Dialog.js";
@@ -37,7 +35,6 @@ export function App({ onLogin, onRetry }) {
       <${ThreadView} />
       <${PanelView} />
     </div>
-    <${Disconnected} />
     ${Open && html`<${Open} key=${dialog.value.kind} ...${dialog.value} />`}
     <${Toasts} />`;
 }
@@ -53,22 +50,4 @@ function Starting({ onRetry }) {
         <button type="button" class="button small" onClick=${onRetry}>${t("action.retry")}</button></div>`
     : html`<p class="phase" role="status"><span class="dots"
       aria-hidden="true"></span>${t("state.loading")}</p>`}</main>`;
-}
-
-/** Shown only when the connection stays away, so that a short break does not flicker. */
-function Disconnected() {
-  const [shown, setShown] = useState(false);
-  const lost = connection.value === "lost";
-  useEffect(() => {
-    if (!lost) {
-      setShown(false);
-      return undefined;
-    }
-    const timer = setTimeout(() => setShown(true), 1000);
-    return () => clearTimeout(timer);
-  }, [lost]);
-  if (!shown || !lost) return null;
-  return html`<div class="disconnected" role="status"><span class="dots"
-    aria-hidden="true"></span>${t("connection.lost")}
-    <button type="button" class="link" onClick=${retryNow}>${t("connection.retry")}</button></div>`;
 }

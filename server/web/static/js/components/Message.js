@@ -2,7 +2,6 @@
 import { useState } from "preact/hooks";
 import { edit, regenerate } from "../actions.js";
 import { copyText } from "../clipboard.js";
-import { decimal, number } from "../format.js";
 import { html } from "../html.js";
 import { t } from "../i18n.js";
 import { Icon } from "../icons.js";
@@ -10,6 +9,8 @@ import { dialog } from "../state.js";
 import { siblings } from "../tree.js";
 import { AnswerText } from "./AnswerText.js";
 import { IconButton, InlineEdit } from "./controls.js";
+import { Failure } from "./Failure.js";
+import { Numbers } from "./Numbers.js";
 import { Receipts } from "./Receipts.js";
 import { RouteLine } from "./RouteLine.js";
 import { openSource, Sources } from "./Sources.js";
@@ -46,10 +47,7 @@ export function Answer({ thread, cell }) {
     ${message.reasoning && html`<${Reasoning} message=${message} />`}
     ${message.text && html`<${AnswerText} message=${message} onSource=${(n) => openSource(message, n)} />`}
     ${streaming && html`<${Phase} message=${message} />`}
-    ${message.error && html`<div class="notice error" role="alert">
-      <${Icon} name="alert" /><span>${message.error.message}</span>
-      <button type="button" class="button small"
-        onClick=${() => regenerate(thread, message)}>${t("action.retry")}</button></div>`}
+    ${message.error && html`<${Failure} error=${message.error} onRetry=${() => regenerate(thread, message)} />`}
     <${Ending} message=${message} />
     <${Sources} message=${message} />
     <${Receipts} message=${message} />
@@ -97,19 +95,6 @@ function Footer({ thread, message }) {
       onClick=${() => (dialog.value = { kind: "prompt", id: message.id })} />
     <${Numbers} message=${message} />
   </footer>`;
-}
-
-function Numbers({ message }) {
-  const usage = message.usage;
-  if (!usage) return null;
-  const parts = [t("usage.tokens", { n: number(usage.completion_tokens) })];
-  if (message.speed > 0) parts.push(t("usage.speed", { n: decimal(message.speed) }));
-  if (usage.ttft_s > 0) parts.push(t("usage.ttft", { n: decimal(usage.ttft_s, 2) }));
-  const detail = t("usage.detail", {
-    prompt: number(usage.prompt_tokens), cached: number(usage.cached_tokens),
-    queue: decimal(usage.queue_s, 2), total: decimal(usage.total_s, 2),
-  });
-  return html`<span class="numbers" title=${detail}>${parts.join(" · ")}</span>`;
 }
 
 function Siblings({ thread, id }) {

@@ -7,8 +7,10 @@ import { Icon } from "../icons.js";
 import { drawer, narrow, panel } from "../state.js";
 import { outgoing } from "../thread.js";
 import { current, loadThread } from "../threads.js";
+import { Banner } from "./Banner.js";
 import { Composer } from "./Composer.js";
 import { IconButton, ListState } from "./controls.js";
+import { Failure } from "./Failure.js";
 import { Answer, Question } from "./Message.js";
 import { Welcome } from "./Welcome.js";
 
@@ -19,6 +21,7 @@ export function ThreadView() {
   const covered = narrow.value && (drawer.value || panel.value !== null);
   return html`<main class="main" inert=${covered} aria-label=${t("thread.label")}>
     <${Header} thread=${thread} />
+    <${Banner} />
     <${Scroller} thread=${thread} />
   </main>`;
 }
@@ -102,10 +105,9 @@ function Waiting({ item }) {
   return html`
     ${item.text && html`<article class="question pending"><div class="bubble">${item.text}</div></article>`}
     ${item.error
-      ? html`<div class="notice error" role="alert"><${Icon} name="alert" /><span>${item.error}</span>
-          <button type="button" class="button small" onClick=${() => retry(item)}>${t("action.retry")}</button>
+      ? html`<${Failure} error=${item.error} onRetry=${() => retry(item)}>
           ${item.text && html`<button type="button" class="button small quiet"
             onClick=${() => takeBack(item)}>${t("thread.take_back")}</button>`}
-        </div>`
+        </${Failure}>`
       : html`<p class="phase"><span class="dots" aria-hidden="true"></span>${t("phase.sending")}</p>`}`;
 }

@@ -11,6 +11,10 @@ export const en = {
   "error.unconfirmed": "The connection was lost before the server confirmed this message.",
   "error.clipboard": "The browser did not allow copying. Select the text and copy it yourself.",
   "connection.lost": "Connection lost. Reconnecting…", "connection.retry": "Try now",
+  "model.down": "The model is restarting. You can ask again as soon as it is back.",
+  "model.back": "The model is back.",
+  "failure.busy": "The server was too busy to answer.",
+  "failure.engine_down": "The model stopped before the answer was finished.",
   "announce.answer": "Answer: {text}",
 
   "nav.label": "Chats and levers", "nav.new": "New chat", "nav.open": "Open the list of chats",
@@ -65,6 +69,10 @@ export const en = {
   "ending.trimmed_evidence": ({ n }) => `Older sources left out of ${n} turn${s(n)}`,
   "usage.tokens": "{n} tokens", "usage.speed": "{n} tokens/s", "usage.ttft": "first after {n} s",
   "usage.detail": "Prompt {prompt} tokens, {cached} of them cached · waited {queue} s · {total} s in all",
+  "usage.reused": "{share} of the prompt cached",
+  "usage.reused_long":
+    "{cached} of the prompt's {prompt} tokens had been read before, for a prompt that begins alike, and were kept. " +
+    "They were not read again, so the answer began sooner.",
   "markdown.image": "Image",
 
   "source.title": "Sources", "source.open": "Open source {n}", "source.unknown": "There is no source {n}",

@@ -9,6 +9,10 @@ export const ko = {
   "error.unconfirmed": "서버가 이 메시지를 확인하기 전에 연결이 끊겼습니다.",
   "error.clipboard": "브라우저가 복사를 허용하지 않았습니다. 직접 선택해 복사하세요.",
   "connection.lost": "연결이 끊겼습니다. 다시 연결하는 중…", "connection.retry": "지금 시도",
+  "model.down": "모델이 다시 시작하는 중입니다. 준비되면 다시 질문할 수 있습니다.",
+  "model.back": "모델이 다시 준비되었습니다.",
+  "failure.busy": "서버가 바빠서 답하지 못했습니다.",
+  "failure.engine_down": "모델이 멈춰 답변을 끝내지 못했습니다.",
   "announce.answer": "답변: {text}",
 
   "nav.label": "채팅과 설정 도구", "nav.new": "새 채팅", "nav.open": "채팅 목록 열기",
@@ -57,6 +61,10 @@ export const ko = {
   "ending.trimmed_evidence": "오래된 출처를 {n}턴에서 뺐습니다",
   "usage.tokens": "{n}토큰", "usage.speed": "초당 {n}토큰", "usage.ttft": "첫 토큰 {n}초",
   "usage.detail": "프롬프트 {prompt}토큰 중 {cached}토큰 캐시 사용 · 대기 {queue}초 · 전체 {total}초",
+  "usage.reused": "프롬프트 {share} 캐시",
+  "usage.reused_long":
+    "프롬프트 {prompt}토큰 중 {cached}토큰은 앞부분이 같은 프롬프트를 처리할 때 읽어 둔 것입니다. " +
+    "다시 읽지 않으므로 답변이 더 빨리 시작되었습니다.",
   "markdown.image": "이미지",
 
   "source.title": "출처", "source.open": "출처 {n} 열기", "source.unknown": "출처 {n}은(는) 없습니다",

@@ -1,0 +1,31 @@
+// One line above the chat while something is away that comes back by itself.
+import { useEffect, useState } from "preact/hooks";
+import { modelDown } from "../health.js";
+import { html } from "../html.js";
+import { t } from "../i18n.js";
+import { connection, retryNow } from "../socket.js";
+
+const PATIENCE = 1000; // a shorter break of the connection does not flicker
+
+export function Banner() {
+  const [shown, setShown] = useState(false);
+  const lost = connection.value === "lost";
+  useEffect(() => {
+    if (!lost) {
+      setShown(false);
+      return undefined;
+    }
+    const timer = setTimeout(() => setShown(true), PATIENCE);
+    return () => clearTimeout(timer);
+  }, [lost]);
+  if (shown && lost) {
+    return html`<${Line} text=${t("connection.lost")}>
+      <button type="button" class="link" onClick=${retryNow}>${t("connection.retry")}</button></${Line}>`;
+  }
+  return modelDown.value ? html`<${Line} text=${t("model.down")} />` : null;
+}
+
+function Line({ text, children }) {
+  return html`<div class="banner" role="status"><span class="dots" aria-hidden="true"></span>
+    <span>${text}</span>${children}</div>`;
+}

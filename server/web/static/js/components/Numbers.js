@@ -1,0 +1,23 @@
+// What an answer cost, under it.
+import { decimal, number, percent } from "../format.js";
+import { html } from "../html.js";
+import { t } from "../i18n.js";
+
+export function Numbers({ message }) {
+  const usage = message.usage;
+  if (!usage) return null;
+  const parts = [t("usage.tokens", { n: number(usage.completion_tokens) })];
+  if (message.speed > 0) parts.push(t("usage.speed", { n: decimal(message.speed) }));
+  if (usage.ttft_s > 0) parts.push(t("usage.ttft", { n: decimal(usage.ttft_s, 2) }));
+  const counts = { prompt: number(usage.prompt_tokens), cached: number(usage.cached_tokens) };
+  const detail = t("usage.detail", { ...counts, queue: decimal(usage.queue_s, 2), total: decimal(usage.total_s, 2) });
+  return html`<span class="numbers" title=${detail}>${parts.join(" · ")}
+    ${usage.cached_tokens > 0 && html`${" · "}<span class="reused" title=${t("usage.reused_long", counts)}>
+      ${t("usage.reused", { share: shareOf(usage) })}</span>`}</span>`;
+}
+
+/** Rounded down: some is never shown as none, and nearly all never as all. */
+function shareOf({ cached_tokens: cached, prompt_tokens: prompt }) {
+  const whole = Math.floor((100 * cached) / prompt);
+  return whole ? percent(whole / 100) : `<${percent(0.01)}`;
+}
