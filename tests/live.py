@@ -116,7 +116,7 @@ def serving(app: FastAPI) -> Iterator[Live]:
         yield Live(server.servers[0].sockets[0].getsockname()[1], app)
     finally:
         server.should_exit = True
-        thread.join(timeout=30)
+        thread.join(timeout=120)
         assert not thread.is_alive(), "the server did not stop"
 
 
@@ -130,14 +130,14 @@ class Chatter:
     async def frame(self, **fields: Any) -> None:
         await self.socket.send(json.dumps(fields))
 
-    async def next(self, seconds: float = 60) -> dict[str, Any]:
+    async def next(self, seconds: float = 120) -> dict[str, Any]:
         while True:
             event = json.loads(await asyncio.wait_for(self.socket.recv(), seconds))
             if event["type"] != "changed":
                 return dict(event)
             self.others.append(event)
 
-    async def until(self, kind: str, seconds: float = 60) -> list[dict[str, Any]]:
+    async def until(self, kind: str, seconds: float = 120) -> list[dict[str, Any]]:
         """Events up to the first of `kind`, inside."""
         events = []
         while not events or events[-1]["type"] != kind:

@@ -328,15 +328,15 @@ def test_by_the_clock_too(database: Database) -> None:
     accounts = Accounts(database, hasher=PasswordHasher(time_cost=2, memory_cost=16_384, parallelism=1))
     accounts.add("mina", "correct horse")
 
-    def median(name: str) -> float:
+    def quickest(name: str) -> float:
         times = []
         for _ in range(FREE_FAILURES - 1):
-            started = time.process_time()
+            started = time.thread_time()
             fail(accounts, name)
-            times.append(time.process_time() - started)
-        return sorted(times)[len(times) // 2]
+            times.append(time.thread_time() - started)
+        return min(times)  # what else runs on the machine only adds
 
-    known, unknown = median("mina"), median("nobody")
+    known, unknown = quickest("mina"), quickest("nobody")
     assert 0.4 < unknown / known < 2.5
 
 
@@ -383,7 +383,7 @@ def test_a_success_starts_the_count_again(mina: Accounts, clock: Clock) -> None:
         mina.login("mina", "correct horse")
 
 
-def test_one_name_does_not_slow_another(mina: Accounts) -> None:
+def test_one_name_does_not_slow_another(mina: Accounts, clock: Clock) -> None:
     mina.add("jun", "battery staple")
     for _ in range(FREE_FAILURES):
         fail(mina, "jun")
@@ -391,7 +391,7 @@ def test_one_name_does_not_slow_another(mina: Accounts) -> None:
     assert "try again" in fail(mina, " JUN ")
 
 
-def test_names_that_do_not_exist_are_slowed_alike(mina: Accounts) -> None:
+def test_names_that_do_not_exist_are_slowed_alike(mina: Accounts, clock: Clock) -> None:
     for _ in range(FREE_FAILURES):
         fail(mina, "nobody")
     assert "try again" in fail(mina, "nobody")
@@ -404,7 +404,7 @@ def test_a_new_password_ends_the_wait(mina: Accounts) -> None:
     mina.login("mina", "a new password")
 
 
-def test_a_burst_in_parallel_gets_no_more_tries_than_one_after_another(mina: Accounts) -> None:
+def test_a_burst_in_parallel_gets_no_more_tries_than_one_after_another(mina: Accounts, clock: Clock) -> None:
     tried: list[str] = []
     barrier = threading.Barrier(16)
 

@@ -167,7 +167,7 @@ def test_history_and_system_text_are_seen(client: openai.OpenAI, engine: Scripte
     ],
 )
 def test_bad_requests_say_what_is_wrong(live: Live, body: dict[str, object], status: int, says: str) -> None:
-    response = httpx.post(f"{live.url}/v1/chat/completions", json=body)
+    response = httpx.post(f"{live.url}/v1/chat/completions", json=body, timeout=60)
     assert response.status_code == status
     assert says in response.json()["error"]["message"]
     assert response.json()["error"]["type"] == "invalid_request_error"
@@ -187,12 +187,12 @@ def test_embeddings(client: openai.OpenAI, live: Live) -> None:
     assert reply.usage.prompt_tokens == 6
     single = client.embeddings.create(model="any", input="a lamp", encoding_format="float")
     assert single.data[0].embedding == pytest.approx(first)
-    refused = httpx.post(f"{live.url}/v1/embeddings", json={"input": [], "model": "any"})
+    refused = httpx.post(f"{live.url}/v1/embeddings", json={"input": [], "model": "any"}, timeout=60)
     assert refused.status_code == 400
-    assert httpx.post(f"{live.url}/v1/embeddings", json={"input": "x", "dimensions": 3}).status_code == 400
+    assert httpx.post(f"{live.url}/v1/embeddings", json={"input": "x", "dimensions": 3}, timeout=60).status_code == 400
 
 
 def test_nothing_of_it_is_stored(client: openai.OpenAI, live: Live) -> None:
     ask(client, "general", "Remember that I like tea. My name is Mina.")
-    assert httpx.get(f"{live.url}/api/conversations").json()["conversations"] == []
-    assert httpx.get(f"{live.url}/api/memories").json()["memories"] == []
+    assert httpx.get(f"{live.url}/api/conversations", timeout=60).json()["conversations"] == []
+    assert httpx.get(f"{live.url}/api/memories", timeout=60).json()["memories"] == []

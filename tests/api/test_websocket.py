@@ -15,7 +15,7 @@ from tests.live import Live, chatting, make_app, make_workspace, only, serving, 
 
 
 def slow_on_demand(request: object, prompt: str) -> str:
-    return "word " * 300 if "slowly" in prompt else "All right."
+    return "word " * 20_000 if "slowly" in prompt else "All right."
 
 
 @pytest.fixture(scope="module")

@@ -51,7 +51,7 @@ async def test_many_readers_see_the_same() -> None:
 async def test_a_number_beyond_the_end_waits_for_what_comes() -> None:
     stream = TurnStream(MINA, "m1")
     stream.publish(Closed)
-    assert await asyncio.wait_for(collect(stream, after=99), 1) == []
+    assert await asyncio.wait_for(collect(stream, after=99), 60) == []
 
 
 async def test_streams_belong_to_their_user_and_are_forgotten_after_a_while() -> None:

@@ -19,12 +19,12 @@ from pathlib import Path
 import pytest
 from playwright.sync_api import Browser, Page, expect
 
-from tests.browsers import chromium
+from tests.browsers import TIMEOUT, chromium
 from tests.conftest import ROOT
 
 pytestmark = [pytest.mark.browser, pytest.mark.model, pytest.mark.slow, pytest.mark.timeout(900)]
 
-ANSWER_MS = 120_000
+ANSWER_MS = 300_000
 
 
 @pytest.fixture(scope="module")
@@ -60,7 +60,7 @@ def tailor_serve(workspace: Path) -> Iterator[str]:
     finally:
         process.send_signal(signal.SIGINT)
         try:
-            assert process.wait(30) == 0
+            assert process.wait(120) == 0
         finally:
             process.kill()
             process.stdout.close()
@@ -77,11 +77,12 @@ def visiting(browser: Browser, address: str) -> Iterator[Page]:
     """A page on the server; console errors fail the test."""
     context = browser.new_context(viewport={"width": 1280, "height": 800}, locale="en-GB")
     page = context.new_page()
+    page.set_default_timeout(TIMEOUT)
     errors: list[str] = []
     page.on("console", lambda message: errors.append(message.text) if message.type == "error" else None)
     page.on("pageerror", lambda error: errors.append(str(error)))
     page.goto(address)
-    expect(page.get_by_role("textbox", name="Message", exact=True)).to_be_visible(timeout=30_000)
+    expect(page.get_by_role("textbox", name="Message", exact=True)).to_be_visible()
     yield page
     context.close()
     assert errors == []
@@ -92,6 +93,7 @@ def ask(page: Page, text: str) -> str:
     before = page.get_by_role("article", name="Answer").count()
     box = page.get_by_role("textbox", name="Message", exact=True)
     box.fill(text)
+    expect(page.get_by_role("button", name="Send")).to_be_enabled()  # the connection stands
     box.press("Enter")
     answer = page.get_by_role("article", name="Answer").nth(before)
     expect(answer.get_by_text(re.compile(r"\d+ tokens"))).to_be_visible(timeout=ANSWER_MS)
@@ -119,7 +121,7 @@ def test_a_strangers_first_hour(workspace: Path, browser: Browser, tmp_path: Pat
         panel.get_by_label("Folder").select_option("support")
         panel.locator("input[type=file]").set_input_files(manual)
         row = panel.get_by_role("listitem").filter(has_text="zephyr.md")
-        expect(row.filter(has_text="Indexed")).to_be_visible(timeout=30_000)
+        expect(row.filter(has_text="Indexed")).to_be_visible()
         page.keyboard.press("Escape")
         second = ask(page, "How long does the battery of the Zephyr lamp last?")
         assert "17" in second
@@ -139,7 +141,7 @@ def test_a_strangers_first_hour(workspace: Path, browser: Browser, tmp_path: Pat
         # what the user says of themself is kept, and shown
         page.get_by_role("button", name="New chat").first.click()
         ask(page, "My name is Mina and I live in Busan.")
-        expect(page.get_by_text(re.compile("Saved:")).first).to_be_visible(timeout=15_000)
+        expect(page.get_by_text(re.compile("Saved:")).first).to_be_visible()
 
     with tailor_serve(workspace) as address, visiting(browser, address) as page:
         # … across a restart, in another chat

@@ -19,7 +19,7 @@ from server.retrieval.storage import IndexStore
 from tests.fakes import WordEmbedder
 
 SETTINGS = RetrievalSettings(min_similarity=0.6, debounce_ms=50)
-DEADLINE = 15.0
+DEADLINE = 120.0
 
 
 def wait(condition: Callable[[], bool], what: str) -> None:
@@ -31,8 +31,12 @@ def wait(condition: Callable[[], bool], what: str) -> None:
 
 
 class Slow(WordEmbedder):
+    def __init__(self, seconds: float = 0.05) -> None:
+        super().__init__()
+        self.seconds = seconds
+
     def embed(self, texts: Sequence[str]) -> NDArray[np.float32]:
-        time.sleep(0.05)
+        time.sleep(self.seconds)
         return super().embed(texts)
 
 
@@ -383,14 +387,13 @@ async def test_a_failing_sync_does_not_end_the_thread(place: Place, monkeypatch:
 
 
 async def test_closing_during_a_long_import_is_quick_and_loses_nothing(place: Place) -> None:
-    place.embedder = Slow()
+    place.embedder = Slow(0.2)
     place.put("shop/big.csv", "n\n" + "".join(f"row{number}\n" for number in range(20_000)))
     base = place.open()
     await base.start()
     wait(lambda: place.embedder.embedded > 0, "nothing is embedded")
-    began = time.monotonic()
     await base.close()
-    assert time.monotonic() - began < 3
+    assert place.embedder.embedded < 10_000  # it did not wait for the rest
     assert base.status().generation == 0
 
 
@@ -434,12 +437,13 @@ def test_a_search_never_sees_a_mix(place: Place) -> None:
         for version in range(1, 15):
             write(version)
             base.sync()
+            wait(lambda version=version: f"version{version}" in seen, "no reader sees the newest version")
     finally:
         done.set()
         for reader in readers:
             reader.join()
     assert mixes == []
-    assert len(seen) > 3
+    assert len(seen) >= 14
     assert [passage.text for passage in base.search("fig", ["shop"]).passages] == ["fig a version14", "fig b version14"]
 
 
