@@ -135,15 +135,19 @@ class Sampler:
             likely_enough = int(np.count_nonzero(likely >= params.min_p))
             whole = whole or likely_enough < len(likely)
             kept = min(kept, likely_enough)
+        filtered = params.top_p < 1 or params.min_p > 0 or params.top_k > 0
+        if filtered and not whole:
+            return self._draw_further(len(ids), mass, logits)
         place = self._random() * (float(sums[kept - 1]) if whole else mass)
         found = int(np.searchsorted(sums[:kept], place, side="right"))
         if found >= kept and not whole:
-            return self._draw_from_all(logits)
+            return self._draw_further(len(ids), mass, logits)
         return int(ids[min(found, kept - 1)])
 
-    def _draw_from_all(self, logits: Logits) -> int:
-        ids = np.argsort(-logits, kind="stable")
-        return self.draw(logits[ids], ids, 0.0, logits)
+    def _draw_further(self, seen: int, mass: float, logits: Logits) -> int:
+        size = min(16 * seen, len(logits))
+        ids = np.argpartition(-logits, size - 1)[:size]
+        return self.draw(logits[ids], ids, mass, logits)
 
     def _random(self) -> float:
         """Uniform in [0, 1), a counter-based generator (Salmon et al., 2011) read at this position."""
