@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import json
+import threading
+import time
 import warnings
 from collections.abc import AsyncIterator, Callable, Iterator
 from contextlib import contextmanager
@@ -29,6 +31,7 @@ from transformers import (
 
 from server.config import EngineSettings, ModelSettings
 from server.engine import AdapterCatalogue, LocalEngine
+from server.engine.forward import DecoderForward
 from server.engine.sampling import Choice, Sampler, choose_tokens
 from server.errors import EngineError
 from server.types import GenerationDone, GenerationRequest, SamplingParams, TokenDelta, Usage
@@ -159,12 +162,15 @@ EngineFactory = Callable[..., Any]
 
 @pytest.fixture
 async def engines() -> AsyncIterator[EngineFactory]:
-    """await engines(model_folder, adapters_folder, max_batch=…) starts an engine; all are closed, with sound books."""
+    """await engines(model_folder, adapters_folder, max_batch=…) starts an engine; all are closed, with sound books.
+    Bounds in bytes may be smaller than the settings allow: tiny models need little."""
     started: list[LocalEngine] = []
 
     async def start(model: Path, adapters: Path | None = None, *, model_settings: ModelSettings | None = None,
                     **settings: Any) -> LocalEngine:
-        engine = LocalEngine(str(model), EngineSettings(**settings), model_settings or ModelSettings(device="cpu"),
+        bounds = {key: settings.pop(key) for key in tuple(settings) if key.endswith("_bytes")}
+        engine = LocalEngine(str(model), EngineSettings(**settings).model_copy(update=bounds),
+                             model_settings or ModelSettings(device="cpu"),
                              AdapterCatalogue(adapters or model.parent / "no-adapters"))
         await engine.start()
         started.append(engine)
@@ -185,6 +191,68 @@ async def settle(engine: LocalEngine) -> None:
             return
         await asyncio.sleep(0.01)
     raise AssertionError(f"the engine is still busy: {engine.health()}")
+
+
+async def until(condition: Callable[[], Any], what: str = "", *, seconds: float = 60.0) -> None:
+    """Waits until it holds, however slow the machine is."""
+    ends = time.monotonic() + seconds
+    while not condition():
+        if time.monotonic() > ends:
+            raise AssertionError(f"it never came: {what or condition}")
+        await asyncio.sleep(0.002)
+
+
+class Gate:
+    """Counts the decoder's steps, and lets them through one by one once it is shut."""
+
+    def __init__(self) -> None:
+        self.begun = self.done = 0
+        self._allowed: int | None = None
+        self._changed = threading.Condition()
+
+    def shut(self) -> None:
+        """The step after the one that runs now, if any, will wait."""
+        with self._changed:
+            self._allowed = self.begun
+
+    def open(self) -> None:
+        with self._changed:
+            self._allowed = None
+            self._changed.notify_all()
+
+    async def let(self, steps: int) -> None:
+        """So many steps more; returns when they are done and the next one waits at the gate."""
+        with self._changed:
+            assert self._allowed is not None, "it is not shut"
+            self._allowed += steps
+            wanted = self._allowed
+            self._changed.notify_all()
+        await until(lambda: self.done >= wanted and self.begun > wanted, f"step {wanted}, now {self.begun}")
+
+    async def arrival(self) -> None:
+        """A step waits at the gate."""
+        await until(lambda: self._allowed is not None and self.begun > self._allowed, "a step at the gate")
+
+    def around(self, run: Callable[..., Any]) -> Callable[..., Any]:
+        def gated(path: DecoderForward, parts: Any) -> Any:
+            with self._changed:
+                self.begun += 1
+                mine = self.begun
+                self._changed.wait_for(lambda: self._allowed is None or mine <= self._allowed, timeout=120)
+            result = run(path, parts)
+            self.done += 1
+            return result
+
+        return gated
+
+
+@pytest.fixture
+def gate(engines: EngineFactory, monkeypatch: pytest.MonkeyPatch) -> Iterator[Gate]:
+    """It opens before the engines close."""
+    made = Gate()
+    monkeypatch.setattr(DecoderForward, "run", made.around(DecoderForward.run))
+    yield made
+    made.open()
 
 
 class Reply:
