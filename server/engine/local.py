@@ -50,6 +50,7 @@ class LocalEngine:
         self._thread: threading.Thread | None = None
         self._runtime: Runtime | None = None
         self._runner: Runner | None = None
+        self._outbox: Outbox | None = None
         self._book: AdapterBook | None = None
         self._ids = itertools.count(1)
 
@@ -58,7 +59,8 @@ class LocalEngine:
     async def start(self) -> None:
         """Loads the model on the model's thread. Raises ModelError."""
         ready: Future[Runner] = Future()
-        self._thread = threading.Thread(target=self._live, args=(ready,), name="tailor-model", daemon=True)
+        outbox = self._outbox = Outbox(asyncio.get_running_loop())
+        self._thread = threading.Thread(target=self._live, args=(ready, outbox), name="tailor-model", daemon=True)
         self._thread.start()
         self._runner = await asyncio.wrap_future(ready)
         self._book = AdapterBook(self._catalogue, self._ready().target, self._runner)
@@ -73,10 +75,10 @@ class LocalEngine:
         if self._book is not None:
             await asyncio.to_thread(self._book.close)
 
-    def _live(self, ready: Future[Runner]) -> None:
+    def _live(self, ready: Future[Runner], outbox: Outbox) -> None:
         try:
             self._runtime = build_runtime(self._model_path, self._settings, self._model_settings)
-            runner = Runner(self._runtime, self._settings)
+            runner = Runner(self._runtime, self._settings, outbox.flush)
         except BaseException as error:  # noqa: BLE001  the thread's outermost edge: start() raises it
             ready.set_exception(error)
             return
@@ -119,7 +121,8 @@ class LocalEngine:
         folder = await asyncio.to_thread(book.resolve, request.adapter) if request.adapter else None
         mask = await asyncio.to_thread(runtime.compiler.mask, request.constraint) if request.constraint else None
         events: asyncio.Queue[GenerationEvent | Exception] = asyncio.Queue()
-        row = self._row(request, runtime, folder, mask, _emitter(asyncio.get_running_loop(), events), submitted)
+        assert self._outbox is not None  # narrows a type: start() has made it
+        row = self._row(request, runtime, folder, mask, self._outbox.emitter(events), submitted)
         runner.submit(row)
         try:
             while True:
@@ -223,13 +226,29 @@ class LocalEngine:
         return self._book
 
 
-def _emitter(loop: asyncio.AbstractEventLoop, events: asyncio.Queue[GenerationEvent | Exception]) -> Emit:
-    """Hands events from the model's thread to the reader's loop."""
+class Outbox:
+    """Takes a step's events from the model's thread to the reader's loop, all in one go: a loop that is woken for
+    each token would take the processor from the model as often."""
 
-    def emit(event: GenerationEvent | Exception) -> None:
+    def __init__(self, loop: asyncio.AbstractEventLoop) -> None:
+        self._loop = loop
+        self._events: list[tuple[asyncio.Queue[GenerationEvent | Exception], GenerationEvent | Exception]] = []
+
+    def emitter(self, events: asyncio.Queue[GenerationEvent | Exception]) -> Emit:
+        """Puts what it is given into that queue at the next flush."""
+        return lambda event: self._events.append((events, event))
+
+    def flush(self) -> None:
+        """On the model's thread, after each step."""
+        if not self._events:
+            return
+        events, self._events = self._events, []
         try:
-            loop.call_soon_threadsafe(events.put_nowait, event)
+            self._loop.call_soon_threadsafe(_deliver, events)
         except RuntimeError:  # the loop is closed: nobody listens any more
-            log.debug("an event came after its reader's loop had closed")
+            log.debug("events came after their reader's loop had closed")
 
-    return emit
+
+def _deliver(events: list[tuple[asyncio.Queue[GenerationEvent | Exception], GenerationEvent | Exception]]) -> None:
+    for queue, event in events:
+        queue.put_nowait(event)

@@ -39,8 +39,10 @@ _STUCK_S = 120.0     # a step that takes longer is reported as failed
 class Runner:
     """Call `serve` on the model thread; everything else is safe from any thread."""
 
-    def __init__(self, runtime: Runtime, settings: EngineSettings) -> None:
+    def __init__(self, runtime: Runtime, settings: EngineSettings, flush: Callable[[], None]) -> None:
+        """`flush` is called after each step: what rows have emitted may go out."""
         self._runtime = runtime
+        self._flush = flush
         self._settings = settings
         self._changed = threading.Condition()
         self._slots = SlotTable(settings.max_loras, settings.adapter_bytes)
@@ -178,17 +180,20 @@ class Runner:
                     self._turn()
                 except Exception as error:  # noqa: BLE001  the thread's outermost edge: anything a model raises
                     self._fail(error)
+                self._flush()
         self._reader.shutdown(wait=True, cancel_futures=True)
         with self._changed:
             self._end_rows((*self._scheduler.waiting, *self._scheduler.running), "the engine has been stopped")
             for slot in self._slots:
                 self._drop_failed(slot, EngineDown("the engine has been stopped"))
+        self._flush()
 
     def _turn(self) -> None:
         self._tidy()
         with self._changed:
             decoding = any(row.pending == 1 for row in self._scheduler.running)
             plan = self._scheduler.plan(time.monotonic(), self._pace.room() if decoding else None)
+            self._flush()
             if not (plan.parts or self._scheduler.departures):
                 if not (self._arrived or self._stopping or self._slots.left):
                     self._changed.wait(_RETRY_S if self._failure or self._scheduler.waiting else None)
