@@ -67,9 +67,16 @@ class AttentionStep:
         self.positions = torch.tensor([s.length + n for s in spans for n in range(s.end - s.begin)], device=device)
         self._places = torch.tensor([s.place for s in spans for _ in range(s.end - s.begin)], device=device)
         together, alone = _split(spans)
-        self._common = _common(together, device) if together else None
+        self._common: Common | None = _common(together, device) if together else None
         self._alone = [Single(span, {}) for span in alone]
         self._masks: dict[int, Tensor] = {}
+
+    @classmethod
+    def of(cls, arena: KVArena, positions: Tensor, places: Tensor, common: Common) -> AttentionStep:
+        """A step of one token a row, from tensors that are already there."""
+        step = cls(arena, ())
+        step.positions, step._places, step._common = positions, places, common
+        return step
 
     def attend(
         self,

@@ -18,6 +18,7 @@ from torch import Tensor
 
 from server.engine.attention import NAME, AttentionStep, Span, serving
 from server.engine.decoder import Decoder, group_names, misfit
+from server.engine.graphs import DecodeGraphs, Recorder, cuda_recorder
 from server.engine.kv import KVArena, KVShape
 from server.engine.linears import LinearChoice
 from server.engine.lora_layers import LoraBank, LoraGroup, Lot, linear_layers
@@ -58,17 +59,25 @@ class ForwardPath(Protocol):
 
 
 class DecoderForward:
+    """`record`: how steps of one token a row are recorded to be replayed; None: they are not."""
+
     chunked = True
 
-    def __init__(self, model: Any, linear: LinearChoice, layers: Mapping[str, tuple[int, int]], places: int) -> None:
+    def __init__(
+        self, model: Any, linear: LinearChoice, layers: Mapping[str, tuple[int, int]], places: int,
+        record: Recorder | None = None,
+    ) -> None:
         like = model.get_input_embeddings().weight
         self.bank = LoraBank(group_names(layers), layers, places, like)
         self._decoder = Decoder(model, linear.make, self.bank)
         self.arena = KVArena(self._decoder.shape)
+        self._graphs = DecodeGraphs(self._decoder, self.arena, self.bank, record) if record is not None else None
 
     def forget(self, place: int) -> None: ...
 
     def run(self, parts: Sequence[Part]) -> Tensor:
+        if self._graphs is not None and all(part.wanted and len(part.tokens) == 1 for part in parts):
+            return self._graphs.run(parts)
         packed = _pack(parts, self.arena, self.bank)
         return self._decoder.run(packed.tokens, packed.attention, packed.lots, packed.asked, packed.asked_lots)
 
@@ -254,11 +263,14 @@ def choose_path(model: Any, load: Callable[[], Any], linear: LinearChoice, place
     layers = linear_layers(model)
     rounding = 1e-3 if model.dtype == torch.float32 else 5e-2  # of the largest logit; a wrong mask costs far more
     problem = misfit(model)
-    if not problem:
-        decoder = DecoderForward(model, linear, layers, places)
+    records: list[tuple[Recorder | None, str]] = [(None, "")]
+    if model.device.type == "cuda":
+        records.insert(0, (cuda_recorder, ", steps replayed as CUDA graphs"))
+    for record, how in records if not problem else ():
+        decoder = DecoderForward(model, linear, layers, places, record)
         problem = _try(decoder, texts, plain, rounding if linear.exact else _QUANTIZED)
         if not problem:
-            return ChosenPath(decoder, f"our own decoder, {linear.reason}")
+            return ChosenPath(decoder, f"our own decoder, {linear.reason}{how}")
         model = load()
     original = model.config._attn_implementation
     hooks = LoraHooks(model, layers, places)
@@ -307,7 +319,7 @@ def _try(path: ForwardPath, texts: list[list[int]], plain: list[Tensor], toleran
     cuts = [(0, 9, 17, 18, 19, 21), (0, 5, 10, 11, 12, 13)] if path.chunked else [(0, 19, 20, 21), (0, 11, 12, 13)]
     try:
         if path.arena is not None:
-            path.arena.fit(2, 64, {})
+            path.arena.fit(len(texts) + 1, 64, {})
         for step in range(len(cuts[0]) - 1):
             parts = [Part(text[cut[step]:cut[step + 1]], place, cut[step])
                      for place, (text, cut) in enumerate(zip(texts, cuts, strict=True))]

@@ -123,7 +123,7 @@ class KVBudget:
     def _footprint(self, touched: Sequence[int]) -> int:
         if not self._eager:
             return sum(touched)
-        places = max((place + 1 for place, tokens in enumerate(touched) if tokens), default=0)
+        places = rounded(max((place + 1 for place, tokens in enumerate(touched) if tokens), default=0))
         return places * doubled(max(touched, default=0)) if places else 0
 
     def check_integrity(self) -> None:
@@ -148,6 +148,7 @@ class KVArena:
     values: list[Tensor] = field(default_factory=list)
     room: int = 0
     places: int = 0
+    moves: int = 0   # how often the tensors have been replaced
 
     def fit(self, places: int, room: int, live: Mapping[int, int], *, compact: bool = False) -> None:
         """Makes place for that many rows of that length; `live` (place → tokens) says what is kept."""
@@ -168,6 +169,7 @@ class KVArena:
                         new[place, :, :kept] = held[layer][place, :, :kept]
                 held[layer] = new
         self.places, self.room = places, room
+        self.moves += 1
 
     def scrub(self, place: int, tokens: int) -> None:
         """Rows are computed side by side up to the longest, and what is hidden must still be a number."""
@@ -201,3 +203,10 @@ def zeros(size: tuple[int, ...], like: Like) -> Tensor:
 def doubled(tokens: int) -> int:
     """The next power of two, at least 256, so that an arena rarely moves."""
     return max(256, 1 << (tokens - 1).bit_length())
+
+
+def rounded(count: int) -> int:
+    """0, 1, 2, 4, 8, then multiples of 8: few sizes, so that little is laid out or recorded anew."""
+    if count <= 8:
+        return 1 << (count - 1).bit_length() if count else 0
+    return -(-count // 8) * 8

@@ -106,6 +106,7 @@ class LoraGroup:
         self._layer_of = torch.tensor([n for n, parts in enumerate(self._parts) for _ in range(parts)],
                                       device=like.device)
         self.rank = 0
+        self.moves = 0   # how often the stacks have been replaced
         self._ranks: dict[int, int] = {}
         self._a = self._b = like.new_zeros(0)
 
@@ -133,6 +134,7 @@ class LoraGroup:
             self._b[place].zero_()
         if not self._ranks:
             self.rank = 0
+            self.moves += 1
             self._a = self._b = self._like.new_zeros(0)
 
     def _fit(self) -> None:
@@ -147,6 +149,7 @@ class LoraGroup:
                 a[place, :, :kept] = self._a[place, :, :kept]
                 b[place, :, :kept] = self._b[place, :, :kept]
         self.rank, self._a, self._b = rank, a, b
+        self.moves += 1
 
     @property
     def bytes(self) -> int:
@@ -162,8 +165,8 @@ class LoraGroup:
                 part = y[lot.begin:lot.begin + count]
                 self._product(x[lot.begin:lot.begin + count], part, lot)
                 continue
-            padded = y.new_zeros(count, y.shape[1])
-            self._product(x.index_select(0, lot.source), padded, lot)
+            padded = y.new_zeros(count + 1, y.shape[1])  # the last one stays zero, for rows of the base
+            self._product(x.index_select(0, lot.source), padded[:count], lot)
             at, rows = lot.target
             y.index_add_(0, rows, padded.index_select(0, at))
 
@@ -189,6 +192,7 @@ class LoraBank:
         self, groups: Sequence[tuple[str, ...]], layers: Mapping[str, tuple[int, int]], places: int, like: Tensor
     ) -> None:
         self._device = like.device
+        self.places = places
         self._groups = {
             names[0]: LoraGroup(names, layers[names[0]][0], [layers[name][1] for name in names], places, like)
             for names in groups
@@ -210,6 +214,11 @@ class LoraBank:
             self.held.remove(place)
             for group in self._groups.values():
                 group.clear(place)
+
+    @property
+    def moves(self) -> int:
+        """Changes whenever a stack is in other memory than before."""
+        return sum(group.moves for group in self._groups.values())
 
     @property
     def bytes(self) -> int:

@@ -18,7 +18,7 @@ import torch
 from server.config import EngineSettings
 from server.engine.catalogue import AdapterFolder
 from server.engine.forward import Part
-from server.engine.kv import KVBudget
+from server.engine.kv import KVBudget, rounded
 from server.engine.lora import LoraPair, read_adapter
 from server.engine.pace import Pace
 from server.engine.prefix import BLOCK, BlockPool, PrefixIndex, block_bytes
@@ -276,7 +276,7 @@ class Runner:
         with self._changed:
             room, live, compact = self._budget.room, self._budget.live(), self._budget.compact
             self._budget.compact = False
-        places = max(live, default=0) + 1 if self._eager else self._settings.max_batch
+        places = rounded(max(live, default=0) + 1) + 1 if self._eager else self._settings.max_batch
         arena.fit(places, room, live, compact=compact)
         for arrival in plan.arrivals:
             arena.scrub(arrival.place, arrival.stale)
