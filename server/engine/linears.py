@@ -19,7 +19,6 @@ Kind = Literal["none", "int8"]
 
 _MISFITS = (RuntimeError, AttributeError, TypeError, ValueError, NotImplementedError)
 _ROWS_HINT = 16      # what weights are laid out for; measured as good as any from 1 to 256 rows
-_FEW_ROWS = 32       # above it, weight-only int8 is slower than one product with the weights spread out
 
 
 class Linear(Protocol):
@@ -93,7 +92,9 @@ class Int8Linear:
 
 
 class WeightOnlyLinear:
-    """int8 weights, activations in bfloat16."""
+    """int8 weights, activations in bfloat16. One kernel for any number of rows: a product with the weights spread
+    out takes 0.6 of the time for long prompts, and rounds differently, so that a row would depend on how many others
+    there are."""
 
     def __init__(self, weight: Tensor, bias: Tensor | None) -> None:
         self._values, scales = _quantized(weight)
@@ -101,11 +102,7 @@ class WeightOnlyLinear:
         self._bias = bias
 
     def __call__(self, x: Tensor) -> Tensor:
-        rounded = x.bfloat16()
-        if len(x) <= _FEW_ROWS:
-            y = torch._weight_int8pack_mm(rounded, self._values, self._scales).float()
-        else:
-            y = F.linear(rounded.float(), self._values.float()).mul_(self._scales)
+        y = torch._weight_int8pack_mm(x.bfloat16(), self._values, self._scales).float()
         return y if self._bias is None else y.add_(self._bias)
 
     def weight(self) -> Tensor:
