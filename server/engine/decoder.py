@@ -94,7 +94,7 @@ class Decoder:
         self.shape = KVShape(len(body.layers), self._kv_heads, self._dim, self._dim,
                              self._embedding.dtype, self._embedding.device)
         self._layers = [_layer(f"model.layers.{n}", layer, make, bank) for n, layer in enumerate(body.layers)]
-        self._head = Projection(_take([model.lm_head], make), bank.group("lm_head"))
+        self._head = _take([model.lm_head], make, bank.group("lm_head"))
 
     def run(
         self, tokens: Tensor, step: AttentionStep, lots: Sequence[Lot], wanted: Tensor, wanted_lots: Sequence[Lot]
@@ -143,14 +143,13 @@ def _layer(name: str, layer: Any, make: Maker, bank: LoraBank) -> Layer:
     attention, mlp = layer.self_attn, layer.mlp
     return Layer(
         norm=layer.input_layernorm.weight,
-        qkv=Projection(_take([attention.q_proj, attention.k_proj, attention.v_proj], make),
-                       bank.group(f"{name}.self_attn.q_proj")),
+        qkv=_take([attention.q_proj, attention.k_proj, attention.v_proj], make, bank.group(f"{name}.self_attn.q_proj")),
         q_norm=attention.q_norm.weight if hasattr(attention, "q_norm") else None,
         k_norm=attention.k_norm.weight if hasattr(attention, "k_norm") else None,
-        out=Projection(_take([attention.o_proj], make), bank.group(f"{name}.self_attn.o_proj")),
+        out=_take([attention.o_proj], make, bank.group(f"{name}.self_attn.o_proj")),
         mlp_norm=layer.post_attention_layernorm.weight,
-        gate_up=Projection(_take([mlp.gate_proj, mlp.up_proj], make), bank.group(f"{name}.mlp.gate_proj")),
-        down=Projection(_take([mlp.down_proj], make), bank.group(f"{name}.mlp.down_proj")),
+        gate_up=_take([mlp.gate_proj, mlp.up_proj], make, bank.group(f"{name}.mlp.gate_proj")),
+        down=_take([mlp.down_proj], make, bank.group(f"{name}.mlp.down_proj")),
         window=int(_window(attention) or 0),
     )
 
@@ -161,8 +160,8 @@ def _window(attention: Any) -> int | None:
     return getattr(attention.config, "sliding_window", None)
 
 
-def _take(modules: Sequence[Any], make: Maker) -> Linear:
-    """One linear of several modules' weights, which leave the modules."""
+def _take(modules: Sequence[Any], make: Maker, lora: LoraGroup) -> Projection:
+    """One product of several modules' weights, which leave the modules."""
     weights = [module.weight.detach() for module in modules]
     weight = torch.cat(weights) if len(weights) > 1 else weights[0]
     biases = [module.bias for module in modules]
@@ -173,4 +172,5 @@ def _take(modules: Sequence[Any], make: Maker) -> Linear:
     linear = make(weight, bias)
     for module in modules:
         module.weight = None
-    return linear
+    lora.attach(linear.weight, bias)
+    return Projection(linear, lora)

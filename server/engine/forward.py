@@ -11,6 +11,7 @@ import inspect
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import partial
 from typing import Any, Protocol
 
 import torch
@@ -121,7 +122,10 @@ class LoraHooks:
         output = model.get_output_embeddings()
         for name, module in model.named_modules():
             if name in layers:
-                module.register_forward_hook(self._hook(self.bank.group(name), module is output))
+                group = self.bank.group(name)
+                if isinstance(module, torch.nn.Linear):
+                    group.attach(partial(getattr, module, "weight"), module.bias)
+                module.register_forward_hook(self._hook(group, module is output))
 
     @contextmanager
     def applied(self, lots: Sequence[Lot], asked: Sequence[Lot]) -> Iterator[None]:

@@ -4,6 +4,7 @@ Everything is checked against the base model before anything reaches the device:
 layers, shapes, rank, values. Knows nothing of slots, threads or how the weights are applied.
 
 `W x + scale · B(A x)`: LoRA (Hu et al., 2021), scale = alpha / r; rsLoRA (Kalajdzievski, 2023), alpha / sqrt(r).
+DoRA (Liu et al., 2024) multiplies each output with its magnitude over the norm of its row of `W + scale · B A`.
 """
 
 from __future__ import annotations
@@ -27,16 +28,17 @@ WEIGHT_FILE = "adapter_model.safetensors"
 TAILOR_FILE = "tailor.json"
 
 _MAX_JSON_BYTES = 1 << 20
+_MAGNITUDE = "magnitude"
 _PICKLES = (".bin", ".pt", ".pth", ".pkl", ".pickle", ".ckpt")
-_TENSOR = re.compile(r"base_model\.model\.(?P<module>.+)\.lora_(?P<side>[AB])\.weight")
+_TENSOR = re.compile(r"base_model\.model\.(?P<module>.+)\.lora_(?:(?P<side>[AB])\.weight|(?P<dora>magnitude_vector))")
 _NEUTRAL = {  # keys of PEFT's LoRA settings that change nothing here, or are read below
     "alpha_pattern", "auto_mapping", "base_model_name_or_path", "ensure_weight_tying", "eva_config", "exclude_modules",
     "fan_in_fan_out", "inference_mode", "init_lora_weights", "layers_pattern", "layers_to_transform", "lora_alpha",
     "lora_dropout", "megatron_config", "megatron_core", "peft_type", "peft_version", "qalora_group_size", "r",
-    "rank_pattern", "revision", "runtime_config", "target_modules", "task_type", "use_rslora",
+    "rank_pattern", "revision", "runtime_config", "target_modules", "task_type", "use_dora", "use_rslora",
 }
 _REFUSED = {
-    "use_dora": "DoRA", "lora_bias": "LoRA with biases", "modules_to_save": "whole saved modules (modules_to_save)",
+    "lora_bias": "LoRA with biases", "modules_to_save": "whole saved modules (modules_to_save)",
     "layer_replication": "replicated layers", "use_qalora": "QALoRA", "target_parameters": "bare parameters as targets",
     "trainable_token_indices": "trained token embeddings", "alora_invocation_tokens": "activated LoRA",
 }
@@ -53,11 +55,13 @@ class AdapterTarget:
 
 
 class LoraPair(NamedTuple):
-    """a [r, in] and b [out, r]."""
+    """a [r, in] and b [out, r]. `magnitude` [out] is DoRA's: of the changed weights' rows; finished, what each
+    output is multiplied with."""
 
     a: Tensor
     b: Tensor
     scale: float
+    magnitude: Tensor | None = None
 
 
 @dataclass(frozen=True)
@@ -185,7 +189,7 @@ def _tensors(path: Path, target: AdapterTarget) -> dict[str, dict[str, Tensor]]:
                                      "save_pretrained(..., save_embedding_layers=False)")
             if match is None:
                 raise AdapterInvalid(f"tensor '{key[:200]}' is no LoRA weight of a linear layer")
-            module, side = match["module"], match["side"]
+            module, side = match["module"], match["side"] or _MAGNITUDE
             if module not in target.modules:
                 raise AdapterInvalid(_no_such_layer(module, target))
             _check_shape(module, side, opened.get_slice(key).get_shape(), target)
@@ -204,6 +208,11 @@ def _tensors(path: Path, target: AdapterTarget) -> dict[str, dict[str, Tensor]]:
 def _check_shape(module: str, side: str, shape: list[int], target: AdapterTarget) -> None:
     """Before the tensor is read, so that a wrong one costs no memory."""
     inside, outside = target.modules[module]
+    if side == _MAGNITUDE:
+        if shape != [outside]:
+            raise AdapterInvalid(f"the magnitudes of layer '{module}' have shape {shape}, and the base's layer has "
+                                 f"{outside} outputs: made for another base")
+        return
     if len(shape) != 2:
         raise AdapterInvalid(f"lora_{side} of layer '{module}' has shape {shape}: two dimensions are needed")
     rank, width = (shape[0], shape[1]) if side == "A" else (shape[1], shape[0])
@@ -234,7 +243,11 @@ def _pair(module: str, sides: dict[str, Tensor], config: dict[str, Any]) -> Lora
     if a.shape[0] != b.shape[1] or a.shape[0] != rank:
         raise AdapterInvalid(f"layer '{module}' has ranks {a.shape[0]} (A) and {b.shape[1]} (B), "
                              f"and adapter_config.json says {rank:g}")
-    return LoraPair(a, b, alpha / math.sqrt(rank) if config.get("use_rslora") else alpha / rank)
+    magnitude = sides.get(_MAGNITUDE)
+    if (magnitude is not None) != bool(config.get("use_dora")):
+        raise AdapterInvalid(f"layer '{module}' {'has' if magnitude is not None else 'lacks'} DoRA's magnitudes, and "
+                             f"adapter_config.json says use_dora={bool(config.get('use_dora'))}")
+    return LoraPair(a, b, alpha / math.sqrt(rank) if config.get("use_rslora") else alpha / rank, magnitude)
 
 
 def _matching(patterns: dict[str, Any], module: str, default: float) -> float:

@@ -9,7 +9,7 @@ product of its own (compare Punica's segments: Chen et al., 2023). Only the mode
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from functools import reduce
 from itertools import groupby
 from typing import NamedTuple
@@ -20,6 +20,7 @@ from transformers.pytorch_utils import Conv1D
 
 from server.engine.kv import zeros
 from server.engine.lora import LoraPair
+from server.errors import AdapterInvalid
 
 _MANY_ROWS = 16       # from here on a segment is a product of its own
 _RANK_STEP = 8        # stacks' ranks are multiples of it
@@ -90,6 +91,11 @@ def _lot(run: Sequence[Segment], device: torch.device) -> Lot:
                (torch.tensor(padded, device=device), torch.tensor(real, device=device)))
 
 
+class Base(NamedTuple):
+    weight: Callable[[], Tensor]
+    bias: Tensor | None
+
+
 class LoraGroup:
     """The stacks of layers that share an input: a [places, layers · rank, in], b [places, parts, rank, width].
 
@@ -101,6 +107,7 @@ class LoraGroup:
         self._places = places
         self._inside = inside
         self.width = reduce(math.gcd, outs)
+        self._outs = list(outs)
         self._parts = [out // self.width for out in outs]
         self._like = like
         self._layer_of = torch.tensor([n for n, parts in enumerate(self._parts) for _ in range(parts)],
@@ -108,10 +115,31 @@ class LoraGroup:
         self.rank = 0
         self.moves = 0   # how often the stacks have been replaced
         self._ranks: dict[int, int] = {}
+        self._base: Base | None = None
+        self._dora: set[int] = set()
+        self._factors = like.new_zeros(0)   # DoRA's, [places + 1, out]; the last is for rows of the base
         self._a = self._b = like.new_zeros(0)
 
+    def attach(self, weight: Callable[[], Tensor], bias: Tensor | None) -> None:
+        """The layers' own weights [out, in], as they count, and biases [out]: DoRA needs them."""
+        self._base = Base(weight, bias)
+
+    def finished(self, pairs: Mapping[str, LoraPair]) -> dict[str, LoraPair]:
+        """Of these layers' pairs, with what DoRA multiplies outputs with. Any thread may call it."""
+        own = {name: pairs[name] for name in self.names if name in pairs}
+        if all(pair.magnitude is None for pair in own.values()):
+            return own
+        if self._base is None:
+            raise AdapterInvalid(f"DoRA cannot be served in layer '{self.names[0]}' of this model")
+        weights = dict(zip(self.names, torch.split(self._base.weight().float().cpu(), self._outs), strict=True))
+        for name, pair in own.items():
+            if pair.magnitude is not None:
+                changed = weights[name] + pair.scale * (pair.b @ pair.a)
+                own[name] = pair._replace(magnitude=pair.magnitude / torch.linalg.vector_norm(changed, dim=1))
+        return own
+
     def write(self, place: int, pairs: Mapping[str, LoraPair]) -> None:
-        """Puts an adapter's pairs for these layers at a place that is clear."""
+        """Puts an adapter's finished pairs for these layers at a place that is clear."""
         own = [pairs.get(name) for name in self.names]
         rank = max((pair.a.shape[0] for pair in own if pair is not None), default=0)
         if not rank:
@@ -125,17 +153,29 @@ class LoraGroup:
                 self._a[place, number, :r] = pair.a
                 b = (pair.b * pair.scale).t().reshape(r, parts, self.width).transpose(0, 1)
                 self._b[place, first:first + parts, :r] = b
+                if pair.magnitude is not None:
+                    self._dora.add(place)
+                    self._multipliers()[place, first * self.width:(first + parts) * self.width] = pair.magnitude
             first += parts
+
+    def _multipliers(self) -> Tensor:
+        if not len(self._factors):
+            self._factors = self._like.new_ones(self._places + 1, sum(self._outs))
+            self.moves += 1
+        return self._factors
 
     def clear(self, place: int) -> None:
         """Nothing of what was there stays in memory."""
         if self._ranks.pop(place, None):
             self._a[place].zero_()
             self._b[place].zero_()
+        if place in self._dora:
+            self._dora.remove(place)
+            self._factors[place] = 1
         if not self._ranks:
             self.rank = 0
             self.moves += 1
-            self._a = self._b = self._like.new_zeros(0)
+            self._a = self._b = self._factors = self._like.new_zeros(0)
 
     def _fit(self) -> None:
         rank = -(-max(self._ranks.values()) // _RANK_STEP) * _RANK_STEP
@@ -153,7 +193,7 @@ class LoraGroup:
 
     @property
     def bytes(self) -> int:
-        return self._a.nbytes + self._b.nbytes
+        return self._a.nbytes + self._b.nbytes + self._factors.nbytes
 
     def add(self, x: Tensor, y: Tensor, lots: Sequence[Lot]) -> None:
         """x [rows, in], y [rows, out], both contiguous; y changes."""
@@ -164,11 +204,21 @@ class LoraGroup:
             if lot.source is None or lot.target is None:
                 part = y[lot.begin:lot.begin + count]
                 self._product(x[lot.begin:lot.begin + count], part, lot)
+                if self._dora:
+                    part.copy_(self._multiplied(part, self._factors[lot.first:lot.last].repeat_interleave(lot.rows, 0)))
                 continue
             padded = y.new_zeros(count + 1, y.shape[1])  # the last one stays zero, for rows of the base
             self._product(x.index_select(0, lot.source), padded[:count], lot)
             at, rows = lot.target
             y.index_add_(0, rows, padded.index_select(0, at))
+            if self._dora:
+                owners = torch.where(at < count, lot.first + at // lot.rows, self._places)
+                y.index_copy_(0, rows, self._multiplied(y.index_select(0, rows), self._factors.index_select(0, owners)))
+
+    def _multiplied(self, y: Tensor, factors: Tensor) -> Tensor:
+        """DoRA: all but the bias times the factors."""
+        bias = self._base.bias if self._base is not None else None
+        return y * factors if bias is None else (y - bias) * factors + bias
 
     def _product(self, x: Tensor, y: Tensor, lot: Lot) -> None:
         places, rows, rank = lot.last - lot.first, lot.rows, self.rank
@@ -202,6 +252,10 @@ class LoraBank:
     def group(self, first: str) -> LoraGroup:
         """By the name of its first layer."""
         return self._groups[first]
+
+    def finished(self, pairs: Mapping[str, LoraPair]) -> dict[str, LoraPair]:
+        """With what must be computed from the base's weights. Any thread may call it. Raises AdapterInvalid."""
+        return {name: pair for group in self._groups.values() for name, pair in group.finished(pairs).items()}
 
     def write(self, place: int, pairs: Mapping[str, LoraPair]) -> None:
         self.clear(place)

@@ -11,7 +11,7 @@ import threading
 import time
 from collections import Counter
 from collections.abc import Callable, Iterable, Sequence
-from concurrent.futures import Future, ThreadPoolExecutor
+from concurrent.futures import Future
 
 import torch
 
@@ -19,7 +19,7 @@ from server.config import EngineSettings
 from server.engine.catalogue import AdapterFolder
 from server.engine.forward import Part
 from server.engine.kv import KVBudget, rounded
-from server.engine.lora import LoraPair, read_adapter
+from server.engine.loading import AdapterLoader, Arrived
 from server.engine.pace import Pace
 from server.engine.prefix import BLOCK, BlockPool, PrefixIndex, block_bytes
 from server.engine.runtime import Runtime
@@ -27,7 +27,7 @@ from server.engine.sampling import Choice, choose_tokens
 from server.engine.scheduler import Departure, Plan, PlannedPart, Scheduler
 from server.engine.sequence import Row, RowState
 from server.engine.slots import Slot, SlotState, SlotTable
-from server.errors import AdapterError, AdapterInUse, AdapterInvalid, EngineBusy, EngineDown, EngineError
+from server.errors import AdapterError, AdapterInUse, EngineBusy, EngineDown, EngineError
 from server.types import EngineHealth, EngineStats, FinishReason, GenerationDone, TokenDelta, TokenLogprob, Usage
 
 log = logging.getLogger("tailor.engine")
@@ -52,12 +52,12 @@ class Runner:
         self._pool = BlockPool(arena.shape, blocks) if arena is not None and blocks else None
         self._eager = runtime.card.device != "cpu"
         self._budget = KVBudget(settings.kv_bytes, runtime.bytes_per_token, settings.max_batch, eager=self._eager)
+        self._loader = AdapterLoader(runtime.target, runtime.path.bank.finished, self._take_in)
         self._scheduler = Scheduler(
-            settings, self._budget, self._slots, self._prefix, self._start_reading, chunked=runtime.path.chunked
+            settings, self._budget, self._slots, self._prefix, self._loader.start, chunked=runtime.path.chunked
         )
         self._pace = Pace(settings.prefill_tokens)
-        self._reader = ThreadPoolExecutor(1, "tailor-adapters")
-        self._arrived: list[tuple[Slot, dict[str, LoraPair] | AdapterError]] = []
+        self._arrived: list[Arrived] = []
         self._stopping = False
         self._failure = ""
         self._step_began: float | None = None
@@ -103,7 +103,7 @@ class Runner:
             slot.waiters.append(done)
             if not slot.reading:
                 slot.reading = True
-                self._start_reading(slot)
+                self._loader.start(slot)
         return done
 
     def unload(self, wanted: Callable[[AdapterFolder], bool]) -> tuple[int, int]:
@@ -181,7 +181,7 @@ class Runner:
                 except Exception as error:  # noqa: BLE001  the thread's outermost edge: anything a model raises
                     self._fail(error)
                 self._flush()
-        self._reader.shutdown(wait=True, cancel_futures=True)
+        self._loader.close()
         with self._changed:
             self._end_rows((*self._scheduler.waiting, *self._scheduler.running), "the engine has been stopped")
             for slot in self._slots:
@@ -200,7 +200,7 @@ class Runner:
                 if not self._failure:
                     return
             self._step_began = time.monotonic()
-            departures = self._take_departures()
+            departures = self._scheduler.take_departures()
         self._keep(departures)
         if plan.parts:
             self._step(plan)
@@ -217,7 +217,7 @@ class Runner:
         """Between steps: rows that left are kept for others, adapters come and go."""
         with self._changed:
             self._scheduler.reap(time.monotonic())
-            departures = self._take_departures()
+            departures = self._scheduler.take_departures()
         self._keep(departures)
         with self._changed:
             left, self._slots.left = self._slots.left, []
@@ -226,10 +226,6 @@ class Runner:
         for slot in left:
             self._runtime.path.bank.clear(slot.place)
         self._install()
-
-    def _take_departures(self) -> list[Departure]:
-        departures, self._scheduler.departures = self._scheduler.departures, []
-        return departures
 
     def _keep(self, departures: Iterable[Departure]) -> None:
         for departure in departures:
@@ -369,21 +365,10 @@ class Runner:
 
     # ── adapters ─────────────────────────────────────────────────────────────────────────────────
 
-    def _start_reading(self, slot: Slot) -> None:
-        self._reader.submit(self._read, slot)
-
-    def _read(self, slot: Slot) -> None:
+    def _take_in(self, arrived: Arrived) -> None:
         """On the reader's thread."""
-        result: dict[str, LoraPair] | AdapterError
-        try:
-            result = read_adapter(slot.folder.path, self._runtime.target)[1]
-        except AdapterInvalid as error:
-            result = error
-        except Exception as error:  # a worker's outermost edge: a row must never wait for ever
-            log.error("reading an adapter failed", exc_info=error)
-            result = AdapterInvalid(f"the adapter {slot.folder.name} cannot be read: {error}")
         with self._changed:
-            self._arrived.append((slot, result))
+            self._arrived.append(arrived)
             self._changed.notify()
 
     def _install(self) -> None:
@@ -400,9 +385,6 @@ class Runner:
             self._runtime.path.bank.write(slot.place, result)
             with self._changed:
                 self._slots.fill(slot)
-                for waiter in slot.waiters:
-                    waiter.set_result(None)
-                slot.waiters = []
                 log.info("adapter %s@%s is loaded", slot.folder.name, slot.folder.version)
 
     def _drop_failed(self, slot: Slot, error: Exception) -> None:
@@ -410,7 +392,4 @@ class Runner:
             if row.slot is slot:
                 self._scheduler.finish(row, time.monotonic())
                 row.emit(type(error)(str(error)))
-        self._slots.fail(slot)
-        for waiter in slot.waiters:
-            waiter.set_exception(type(error)(str(error)))
-        slot.waiters = []
+        self._slots.fail(slot, type(error)(str(error)))

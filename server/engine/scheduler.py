@@ -132,6 +132,10 @@ class Scheduler:
             if row.cancelled:
                 self.finish(row, now)
 
+    def take_departures(self) -> list[Departure]:
+        departures, self.departures = self.departures, []
+        return departures
+
     # ── one step ─────────────────────────────────────────────────────────────────────────────────
 
     def plan(self, now: float, room: int | None = None) -> Plan:

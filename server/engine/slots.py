@@ -91,11 +91,17 @@ class SlotTable:
         if slot.state is not SlotState.LOADING:
             raise ValueError(f"slot {slot.id}: expected {SlotState.LOADING}, got {slot.state}")
         slot.state = SlotState.LOADED
+        for waiter in slot.waiters:
+            waiter.set_result(None)
+        slot.waiters = []
 
-    def fail(self, slot: Slot) -> None:
-        """The load went wrong: whoever held the slot holds it no more."""
+    def fail(self, slot: Slot, error: Exception) -> None:
+        """The load went wrong: whoever held the slot holds it no more, and its waiters are told why."""
         slot.users = 0
         self.drop(slot)
+        for waiter in slot.waiters:
+            waiter.set_exception(error)
+        slot.waiters = []
 
     def hold(self, slot: Slot, now: float) -> None:
         slot.users += 1

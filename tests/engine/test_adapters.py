@@ -13,8 +13,7 @@ from pathlib import Path
 
 import pytest
 
-from server.engine import lora
-from server.engine import runner as runner_module
+from server.engine import loading, lora
 from server.engine.forward import DecoderForward
 from server.engine.lora import read_adapter
 from server.errors import AdapterForeign, AdapterInUse, AdapterInvalid, AdapterNotFound
@@ -110,7 +109,7 @@ async def test_unloading_gives_the_memory_back_every_time(tiny, root: Path, engi
         read.extend(weakref.ref(pair.a) for pair in pairs.values())
         return facts, pairs
 
-    monkeypatch.setattr("server.engine.runner.read_adapter", watched)
+    monkeypatch.setattr("server.engine.loading.read_adapter", watched)
     engine = await engines(tiny("llama"), root)
     bank = engine._runtime.path.bank
     for _ in range(50):
@@ -314,13 +313,13 @@ async def test_files_that_go_bad_between_check_and_load(tiny, root: Path, engine
     def late(folder, target):
         raise AdapterInvalid("the adapter in a/1 cannot be read: it went away")
 
-    monkeypatch.setattr(runner_module, "read_adapter", late)
+    monkeypatch.setattr(loading, "read_adapter", late)
     results = await asyncio.gather(
         ask(engine, PROMPT, adapter="a"), ask(engine, PROMPT, adapter="a"), engine.load_adapter("a"),
         return_exceptions=True,
     )
     assert [type(result) for result in results] == [AdapterInvalid] * 3
-    monkeypatch.setattr(runner_module, "read_adapter", lora.read_adapter)
+    monkeypatch.setattr(loading, "read_adapter", lora.read_adapter)
     assert (await ask(engine, PROMPT, adapter="a")).done
 
 
@@ -330,7 +329,7 @@ async def test_a_bug_in_reading_never_leaves_a_row_waiting(tiny, root: Path, eng
     def bug(folder, target):
         raise ZeroDivisionError("a bug")
 
-    monkeypatch.setattr(runner_module, "read_adapter", bug)
+    monkeypatch.setattr(loading, "read_adapter", bug)
     with pytest.raises(AdapterInvalid, match="a bug"):
         await asyncio.wait_for(ask(engine, PROMPT, adapter="a"), 5)
     assert "reading an adapter failed" in caplog.text
@@ -344,7 +343,7 @@ async def test_reading_never_stalls_a_stream(tiny, root: Path, engines, monkeypa
         gate.wait(5)
         return lora.read_adapter(folder, target)
 
-    monkeypatch.setattr(runner_module, "read_adapter", slow_disk)
+    monkeypatch.setattr(loading, "read_adapter", slow_disk)
     load = asyncio.create_task(engine.load_adapter("a"))
     reply = await ask(engine, PROMPT, max_tokens=30, **FREE)
     assert reply.usage.completion_tokens == 30
@@ -362,7 +361,7 @@ async def test_cancelling_while_its_adapter_loads(tiny, root: Path, engines, mon
         gate.wait(5)
         return lora.read_adapter(folder, target)
 
-    monkeypatch.setattr(runner_module, "read_adapter", slow_disk)
+    monkeypatch.setattr(loading, "read_adapter", slow_disk)
     task = asyncio.create_task(ask(engine, PROMPT, adapter="a"))
     await asyncio.sleep(0.1)
     task.cancel()

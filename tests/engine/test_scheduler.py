@@ -16,7 +16,7 @@ from server.engine.sampling import Sampler
 from server.engine.scheduler import Scheduler
 from server.engine.sequence import Row, RowState
 from server.engine.slots import SlotState, SlotTable
-from server.errors import EngineBusy
+from server.errors import AdapterInvalid, EngineBusy
 from server.types import Queued, SamplingParams
 
 
@@ -397,7 +397,7 @@ class Machine(RuleBasedStateMachine):
         else:
             for row in [row for row in self.bench.scheduler.waiting if row.slot is slot]:
                 self.bench.finish(row)
-            self.bench.slots.fail(slot)
+            self.bench.slots.fail(slot, AdapterInvalid("broken"))
 
     @precondition(lambda self: self.rows)
     @rule(data=st.data(), cancel=st.booleans())

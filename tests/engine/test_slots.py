@@ -73,7 +73,7 @@ def test_a_failed_load_frees_the_slot_and_its_holders() -> None:
     slot = table.reserve(folder("a"), 1, 1)
     assert slot is not None
     table.hold(slot, 1)
-    table.fail(slot)
+    table.fail(slot, AdapterInvalid("broken"))
     table.let_go(slot, 2)
     assert len(table) == 0
     table.check_integrity()
@@ -135,7 +135,7 @@ class SlotMachine(RuleBasedStateMachine):
         if works:
             self.table.fill(slot)
         else:
-            self.table.fail(slot)
+            self.table.fail(slot, AdapterInvalid("broken"))
 
     @precondition(lambda self: self.held)
     @rule(data=st.data())
