@@ -157,6 +157,7 @@ class KVArena:
         places = max(places, 0 if compact else self.places)
         room = doubled(room) if compact else max(doubled(room), self.room)
         old, self.places, self.room = (self.places, self.room), 0, 0  # what holds if memory runs out half-way
+        self.moves += 1
         for held, dim in ((self.keys, self.shape.key_dim), (self.values, self.shape.value_dim)):
             for layer in range(self.shape.layers):  # one layer at a time: the peak is one layer more
                 new = zeros((places, self.shape.heads, room, dim), self.shape)
@@ -169,7 +170,6 @@ class KVArena:
                         new[place, :, :kept] = held[layer][place, :, :kept]
                 held[layer] = new
         self.places, self.room = places, room
-        self.moves += 1
 
     def scrub(self, place: int, tokens: int) -> None:
         """Rows are computed side by side up to the longest, and what is hidden must still be a number."""

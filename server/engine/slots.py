@@ -91,17 +91,21 @@ class SlotTable:
         if slot.state is not SlotState.LOADING:
             raise ValueError(f"slot {slot.id}: expected {SlotState.LOADING}, got {slot.state}")
         slot.state = SlotState.LOADED
-        for waiter in slot.waiters:
+        for waiter in self._waiters(slot):
             waiter.set_result(None)
-        slot.waiters = []
 
     def fail(self, slot: Slot, error: Exception) -> None:
         """The load went wrong: whoever held the slot holds it no more, and its waiters are told why."""
         slot.users = 0
         self.drop(slot)
-        for waiter in slot.waiters:
+        for waiter in self._waiters(slot):
             waiter.set_exception(error)
-        slot.waiters = []
+
+    @staticmethod
+    def _waiters(slot: Slot) -> list[Future[None]]:
+        """Those who still wait: the others have given up, and must not be told."""
+        waiters, slot.waiters = slot.waiters, []
+        return [waiter for waiter in waiters if waiter.set_running_or_notify_cancel()]
 
     def hold(self, slot: Slot, now: float) -> None:
         slot.users += 1

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+from concurrent.futures import Future
 from pathlib import Path
 
 import pytest
@@ -77,6 +78,22 @@ def test_a_failed_load_frees_the_slot_and_its_holders() -> None:
     table.let_go(slot, 2)
     assert len(table) == 0
     table.check_integrity()
+
+
+@pytest.mark.parametrize("works", [True, False])
+def test_who_gave_up_waiting_for_a_load_is_not_told(works: bool) -> None:
+    table = table_of(1)
+    slot = table.reserve(folder("a"), 1, 1)
+    gone, there = Future(), Future()
+    slot.waiters = [gone, there]
+    gone.cancel()
+    if works:
+        table.fill(slot)
+        assert there.result(0) is None
+    else:
+        table.fail(slot, AdapterInvalid("broken"))
+        assert isinstance(there.exception(0), AdapterInvalid)
+    assert gone.cancelled()
 
 
 def test_bytes_are_bounded_and_the_unused_leave_for_them() -> None:
