@@ -14,15 +14,14 @@ from typing import Any, Literal
 from pydantic import BaseModel, ConfigDict, Field
 
 from server.api.services import Services
-from server.chat import Turn
+from server.chat import Turn, gather
 from server.errors import InvalidInput, NotFound
-from server.prompting import Domain, UserProfile, new_nonce
+from server.prompting import Domain
 from server.types import (
     AdapterState,
     Constraint,
     GenerationRequest,
     HistoryTurn,
-    Memory,
     Message,
     RouteDecision,
     SamplingParams,
@@ -127,24 +126,15 @@ async def _of_domain(request: ChatRequest, held: Services, user: UserId, domains
     route = await asyncio.to_thread(held.router.decide, question, tuple(domains.values()), chosen=chosen)
     domain = domains[route.domain]
     history = _history(request.messages[:-1])
-    memory = held.memory.of(user)
-    memories: tuple[Memory, ...] = ()
-    profile = UserProfile()
-    if domain.memory:
-        memories = await asyncio.to_thread(memory.recall, question)
-        profile = UserProfile(await asyncio.to_thread(memory.name))
-    context = TurnContext(nonce=new_nonce(), memories=memories)
-    if domain.knowledge:
-        earlier = history[-1].question if history else ""
-        found = await asyncio.to_thread(held.knowledge.search, question, domain.knowledge, earlier=earlier)
-        context = replace(context, searched=bool(found.folders), passages=found.passages)
+    earlier = history[-1].question if history else ""
+    gathered = await gather(question, domain, user, held.memory, held.knowledge, earlier=earlier)
     turn = Turn(
         question=question,
         domain=domain,
         user_id=user,
         history=history,
-        context=context,
-        profile=profile,
+        context=gathered.context,
+        profile=gathered.profile,
         sampling=override(domain.sampling, request),
         constraint=constraint_of(request),
         instructions="\n\n".join(m.text() for m in request.messages if _role(m.role) == "system"),

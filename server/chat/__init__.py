@@ -3,6 +3,7 @@
 from server.chat.citations import find_citations
 from server.chat.conversations import AnswerRecord, Conversation, ConversationStore, PromptRecord, StoredMessage
 from server.chat.events import TurnEvent
+from server.chat.gather import gather
 from server.chat.runner import Parts, numbered
 from server.chat.service import NEWEST, ChatService, Keep
 from server.chat.turn import Answer, Finished, Piece, Turn, TurnPipeline, WithoutAdapter
@@ -25,5 +26,6 @@ __all__ = [
     "TurnPipeline",
     "WithoutAdapter",
     "find_citations",
+    "gather",
     "numbered",
 ]

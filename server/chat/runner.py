@@ -41,24 +41,22 @@ from server.chat.events import (
     Routed,
     SectionSize,
 )
+from server.chat.gather import gather
 from server.chat.streams import TurnStream
 from server.chat.turn import Finished, Piece, Turn, TurnPipeline, WithoutAdapter
 from server.engine import Engine
 from server.errors import TailorError
 from server.memory import MemoryStore
 from server.model_router import ModelRouter
-from server.prompting import Domain, PromptLibrary, UserProfile, new_nonce
+from server.prompting import Domain, PromptLibrary
 from server.retrieval import KnowledgeBase
 from server.types import (
     Compaction,
     FinishReason,
-    HistoryTurn,
-    Memory,
     Passage,
     PromptBundle,
     Queued,
     RouteHow,
-    TurnContext,
     Usage,
     UserId,
 )
@@ -151,23 +149,27 @@ class TurnRunner:
         # 2) which domain answers
         domain = await self._route()
         # 3) what is remembered and what is known about it
-        memories: tuple[Memory, ...] = ()
-        profile = UserProfile()
         compaction = _compaction_of(branch)
-        if domain.memory:
-            still_shown = history[compaction.turns_before :]
-            shown = {held.id for turn in still_shown for held in turn.context.memories}
-            memories = await asyncio.to_thread(memory.recall, self._question.text, exclude=shown)
-            profile = UserProfile(await asyncio.to_thread(memory.name))
-        context = await self._gather(domain, history, memories)
+        gathered = await gather(
+            self._question.text,
+            domain,
+            self._user,
+            self._parts.memory,
+            self._parts.knowledge,
+            earlier=history[-1].question if history else "",
+            shown={held.id for turn in history[compaction.turns_before :] for held in turn.context.memories},
+        )
+        if gathered.found is not None:
+            folders, generation = gathered.found.folders, gathered.found.generation
+            self._draft.record = replace(self._draft.record, folders=folders, generation=generation)
         # 4) compose and generate
         turn = Turn(
             question=self._question.text,
             domain=domain,
             user_id=self._user,
             history=history,
-            context=context,
-            profile=profile,
+            context=gathered.context,
+            profile=gathered.profile,
             compaction=compaction,
         )
         finished = await self._generate(turn)
@@ -198,18 +200,6 @@ class TurnRunner:
         )
         self._stream.publish(Routed, decision=decision, title=domain.title, adapter=domain.adapter)
         return domain
-
-    async def _gather(
-        self, domain: Domain, history: tuple[HistoryTurn, ...], memories: tuple[Memory, ...]
-    ) -> TurnContext:
-        if not domain.knowledge:
-            return TurnContext(nonce=new_nonce(), memories=memories)
-        earlier = history[-1].question if history else ""
-        found = await asyncio.to_thread(
-            self._parts.knowledge.search, self._question.text, domain.knowledge, earlier=earlier
-        )
-        self._draft.record = replace(self._draft.record, folders=found.folders, generation=found.generation)
-        return TurnContext(new_nonce(), searched=bool(found.folders), passages=found.passages, memories=memories)
 
     async def _generate(self, turn: Turn) -> Finished:
         async with aclosing(self._parts.pipeline.run(turn)) as steps:

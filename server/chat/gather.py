@@ -1,0 +1,53 @@
+"""Collects what the model may know for one question: the user's memories and passages of the domain's files.
+
+Both ways in, a stored turn and the OpenAI-compatible route, come here, so that an answer rests on the same things.
+Stores nothing.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Collection
+from dataclasses import dataclass
+
+from server.memory import MemoryStore
+from server.prompting import Domain, UserProfile, new_nonce
+from server.retrieval import KnowledgeBase
+from server.types import Memory, SearchResult, TurnContext, UserId
+
+
+@dataclass(frozen=True)
+class Gathered:
+    """`found` is None where the domain asks no files."""
+
+    context: TurnContext
+    profile: UserProfile
+    found: SearchResult | None
+
+
+async def gather(
+    question: str,
+    domain: Domain,
+    user: UserId,
+    memory: MemoryStore,
+    knowledge: KnowledgeBase,
+    *,
+    earlier: str = "",
+    shown: Collection[int] = (),
+) -> Gathered:
+    """`earlier` is the question before this one; `shown` are ids of memories that the prompt holds already."""
+    memories: tuple[Memory, ...] = ()
+    profile, found = UserProfile(), None
+    if domain.memory:
+        own = memory.of(user)
+        memories = await asyncio.to_thread(own.recall, question, exclude=shown)
+        profile = UserProfile(await asyncio.to_thread(own.name))
+    if domain.knowledge:
+        found = await asyncio.to_thread(knowledge.search, question, domain.knowledge, earlier=earlier)
+    context = TurnContext(
+        nonce=new_nonce(),
+        searched=found is not None and bool(found.folders),
+        passages=found.passages if found is not None else (),
+        memories=memories,
+    )
+    return Gathered(context, profile, found)

@@ -1,0 +1,66 @@
+from __future__ import annotations
+
+import asyncio
+from pathlib import Path
+
+import pytest
+
+from server.chat import gather
+from server.config import MemorySettings, RetrievalSettings
+from server.database import Database
+from server.memory import MemoryStore
+from server.prompting import PromptLibrary
+from server.retrieval import KnowledgeBase
+from server.types import UserId
+from tests.fakes import WordEmbedder
+from tests.live import make_workspace
+
+ANN = UserId("ann")
+QUESTION = "Within how many days can I return a lamp?"
+
+
+@pytest.fixture
+async def parts(tmp_path: Path):
+    folder = make_workspace(tmp_path)
+    (folder / "prompts" / "forgetful.md").write_text("---\ntitle: F\ndescription: d\nmemory: false\n---\nAnswer.")
+    embedder = WordEmbedder()
+    settings = RetrievalSettings(min_similarity=0.1, min_coverage=0.1)
+    knowledge = KnowledgeBase(folder / "knowledge", tmp_path / "index", embedder, settings)
+    await knowledge.start()
+    await asyncio.to_thread(knowledge.sync)
+    memory = MemoryStore(Database(tmp_path / "tailor.db"), embedder, MemorySettings())
+    memory.of(ANN).learn("Please call me Ann.", conversation_id=None, message_id=None)
+    yield PromptLibrary(folder / "prompts", "general"), memory, knowledge
+    await knowledge.close()
+
+
+async def test_a_domain_gets_the_levers_it_names(parts) -> None:
+    library, memory, knowledge = parts
+    general = await gather(QUESTION, library.get("general"), ANN, memory, knowledge)
+    assert general.found is None
+    assert not general.context.searched
+    assert general.profile.name == "Ann"
+    support = await gather(QUESTION, library.get("support"), ANN, memory, knowledge)
+    assert support.context.searched
+    assert "45 days" in support.context.passages[0].text
+    assert support.found.folders == ("support",)
+    assert support.context.memories == general.context.memories != ()
+    forgetful = await gather(QUESTION, library.get("forgetful"), ANN, memory, knowledge)
+    assert (forgetful.context.memories, forgetful.profile.name, forgetful.found) == ((), "", None)
+    assert general.context.nonce != support.context.nonce
+
+
+async def test_what_the_prompt_shows_already_is_not_recalled_again(parts) -> None:
+    library, memory, knowledge = parts
+    first = await gather(QUESTION, library.get("general"), ANN, memory, knowledge)
+    assert first.context.memories
+    again = await gather(QUESTION, library.get("general"), ANN, memory, knowledge,
+                         shown=[held.id for held in first.context.memories])
+    assert again.context.memories == ()
+
+
+async def test_another_user_gets_nothing_of_it(parts) -> None:
+    library, memory, knowledge = parts
+    other = await gather(QUESTION, library.get("general"), UserId("bob"), memory, knowledge)
+    assert other.context.memories == ()
+    assert other.profile.name == ""
