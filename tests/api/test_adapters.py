@@ -135,6 +135,25 @@ def test_a_folder_that_appears_is_loaded_and_a_new_version_replaces_it(
     assert complete(live, "fresh").status_code == 404
 
 
+def test_the_metrics_tell_what_the_real_engine_did(live: Live) -> None:
+    def read() -> dict[str, float]:
+        found = httpx.get(f"{live.url}/metrics", timeout=60).text
+        samples = [line.split() for line in found.splitlines() if not line.startswith("#")]
+        return {name: float(value) for name, value in samples}
+
+    before = read()
+    written = complete(live, "helper").json()["usage"]["completion_tokens"]
+    deadline = time.monotonic() + 120
+    while (after := read())["tailor_requests_finished_total"] == before["tailor_requests_finished_total"]:
+        assert time.monotonic() < deadline, after
+    assert after["tailor_engine_up"] == 1
+    assert after["tailor_completion_tokens_total"] - before["tailor_completion_tokens_total"] == written
+    for count in ("tailor_prompt_tokens_total", "tailor_engine_steps_total", "tailor_engine_step_seconds_total"):
+        assert after[count] > before[count], count
+    assert 1 <= after["tailor_adapters"] <= after["tailor_adapters_max"] == MAX_LORAS
+    assert 0 < after["tailor_adapter_bytes"] <= after["tailor_adapter_max_bytes"]
+
+
 def breakages(folder: Path, base: Path) -> dict[str, tuple[Callable[[], object], str]]:
     """What can be wrong with an adapter's folder, and a word its error must hold."""
     config = folder / "adapter_config.json"

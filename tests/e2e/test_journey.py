@@ -22,7 +22,7 @@ from playwright.sync_api import Browser, Page, expect
 from tests.browsers import TIMEOUT, chromium
 from tests.conftest import ROOT
 
-pytestmark = [pytest.mark.browser, pytest.mark.model, pytest.mark.slow, pytest.mark.timeout(900)]
+pytestmark = [pytest.mark.browser, pytest.mark.model, pytest.mark.slow, pytest.mark.timeout(1800)]
 
 ANSWER_MS = 300_000
 
