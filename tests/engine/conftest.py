@@ -4,18 +4,17 @@ from __future__ import annotations
 
 import asyncio
 import json
+import shutil
 import threading
 import time
-import warnings
-from collections.abc import AsyncIterator, Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
 import torch
-from peft import LoraConfig, PeftModel, get_peft_model
+from peft import LoraConfig, get_peft_model
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
 from transformers import (
     AutoModelForCausalLM,
@@ -35,6 +34,9 @@ from server.engine.forward import DecoderForward
 from server.engine.sampling import Choice, Sampler, choose_tokens
 from server.errors import EngineError
 from server.types import GenerationDone, GenerationRequest, SamplingParams, TokenDelta, Usage
+from tests.engine.oracle import Oracle, assert_is, greedy, peft_quiet, reference, unspeakable
+
+__all__ = ["greedy", "peft_quiet", "reference"]
 
 torch.set_num_threads(1)
 
@@ -107,14 +109,6 @@ def tiny(tmp_path_factory: pytest.TempPathFactory) -> Callable[[str], Path]:
     return build
 
 
-@contextmanager
-def peft_quiet() -> Iterator[None]:
-    """PEFT still asks transformers by names that are going away, and warns of tied layers it leaves alone."""
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")
-        yield
-
-
 def make_adapter(
     base: Path, root: Path, name: str, version: str = "1", *, seed: int = 1, tailor: dict[str, Any] | None = None,
     scale: float = 1.0, **config: Any,
@@ -134,27 +128,6 @@ def make_adapter(
     if tailor is not None:
         (folder / "tailor.json").write_text(json.dumps(tailor))
     return folder
-
-
-def reference(base: Path, adapter: Path | None = None) -> Any:
-    """What must be equalled: transformers, with PEFT where there is an adapter."""
-    model = AutoModelForCausalLM.from_pretrained(str(base), dtype=torch.float32).eval()
-    if adapter is None:
-        return model
-    with peft_quiet():
-        return PeftModel.from_pretrained(model, str(adapter)).eval()
-
-
-@torch.inference_mode()
-def greedy(model: Any, prompt: list[int] | tuple[int, ...], count: int, stop: frozenset[int]) -> list[int]:
-    """Tokens by full recomputation, without any cache: the plainest oracle there is."""
-    ids = list(prompt)
-    for _ in range(count):
-        token = int(model(input_ids=torch.tensor([ids]), use_cache=False).logits[0, -1].argmax())
-        ids.append(token)
-        if token in stop:
-            break
-    return ids[len(prompt):]
 
 
 EngineFactory = Callable[..., Any]
@@ -295,3 +268,40 @@ def choose(sampler: Sampler, values: np.ndarray) -> Choice:
     if isinstance(choice, EngineError):
         raise choice
     return choice
+
+
+@pytest.fixture(scope="session")
+def made_adapters(tiny: Callable[[str], Path], tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Adapters a, b and c of the tiny Llama, on all its linear layers."""
+    root = tmp_path_factory.mktemp("made")
+    for seed, name in enumerate("abc", 1):
+        make_adapter(tiny("llama"), root, name, seed=seed, target_modules="all-linear")
+    return root
+
+
+@pytest.fixture
+def adapters(made_adapters: Path, tmp_path: Path) -> Path:
+    """A copy of them to be changed."""
+    return Path(shutil.copytree(made_adapters, tmp_path / "adapters"))
+
+
+@pytest.fixture(scope="session")
+def oracles(tiny: Callable[[str], Path], made_adapters: Path) -> dict[str | None, Oracle]:
+    found: dict[str | None, Oracle] = {name: Oracle(tiny("llama"), made_adapters / name / "1") for name in "abc"}
+    return {**found, None: Oracle(tiny("llama"))}
+
+
+Exact = Callable[..., Awaitable[Reply]]
+
+
+@pytest.fixture
+def exact(oracles: dict[str | None, Oracle]) -> Exact:
+    """await exact(engine, tokens, "a") asks, and the answer must be the oracle's."""
+
+    async def asked(engine: LocalEngine, tokens: list[int], adapter: str | None = None, count: int = 6) -> Reply:
+        bias = unspeakable(engine)
+        reply = await ask(engine, tokens, adapter=adapter, max_tokens=count, logprobs=20, logit_bias=bias)
+        assert_is(reply, oracles[adapter].answer(tokens, count, bias), engine)
+        return reply
+
+    return asked

@@ -2,19 +2,54 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+import warnings
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
+from peft import PeftModel
+from transformers import AutoModelForCausalLM
 
-from server.engine import LocalEngine
 from server.types import TokenLogprob
-from tests.engine.conftest import Reply, reference
+
+if TYPE_CHECKING:
+    from server.engine import LocalEngine
+    from tests.engine.conftest import Reply
 
 TOLERANCE = 1e-4
 _BIAS = -100.0
+
+
+@contextmanager
+def peft_quiet() -> Iterator[None]:
+    """PEFT still asks transformers by names that are going away, and warns of tied layers it leaves alone."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        yield
+
+
+def reference(base: Path, adapter: Path | None = None) -> Any:
+    """What must be equalled: transformers, with PEFT where there is an adapter."""
+    model = AutoModelForCausalLM.from_pretrained(str(base), dtype=torch.float32).eval()
+    if adapter is None:
+        return model
+    with peft_quiet():
+        return PeftModel.from_pretrained(model, str(adapter)).eval()
+
+
+@torch.inference_mode()
+def greedy(model: Any, prompt: list[int] | tuple[int, ...], count: int, stop: frozenset[int]) -> list[int]:
+    """Tokens by full recomputation, without any cache: the plainest oracle there is."""
+    ids = list(prompt)
+    for _ in range(count):
+        token = int(model(input_ids=torch.tensor([ids]), use_cache=False).logits[0, -1].argmax())
+        ids.append(token)
+        if token in stop:
+            break
+    return ids[len(prompt):]
 
 
 @dataclass(frozen=True)

@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 import re
 import shutil
-import threading
 import time
 
 import pytest
@@ -196,73 +195,6 @@ async def test_penalties_reach_the_model(tiny, engines: EngineFactory) -> None:
     plain = await ask(engine, [5, 6, 7], max_tokens=30, **FREE)
     varied = await ask(engine, [5, 6, 7], max_tokens=30, repetition_penalty=5.0, **FREE)
     assert plain.text != varied.text
-
-
-async def test_a_step_that_fails_takes_its_rows_and_the_engine_comes_back(tiny, engines, monkeypatch, caplog) -> None:
-    engine = await engines(tiny("llama"))
-    run = DecoderForward.run
-    fail = True
-
-    def sometimes(self, parts):
-        if fail:
-            raise RuntimeError("out of memory, perhaps")
-        return run(self, parts)
-
-    monkeypatch.setattr(DecoderForward, "run", sometimes)
-    results = await asyncio.gather(*(ask(engine, [5, n]) for n in range(3, 6)), return_exceptions=True)
-    assert all(isinstance(result, EngineDown) and "out of memory" in str(result) for result in results)
-    health = engine.health()
-    assert not health.ok
-    assert "out of memory" in health.reason
-    fail = False
-    assert (await ask(engine, [5, 6])).done
-    assert engine.health().ok
-    assert "the model's step failed" in caplog.text
-
-
-async def test_the_engine_comes_back_even_when_nobody_asks(tiny, engines, monkeypatch) -> None:
-    engine = await engines(tiny("llama"))
-    run, calls = DecoderForward.run, []
-
-    def once(self, parts):
-        calls.append(parts)
-        if len(calls) == 1:
-            raise RuntimeError("a hiccup")
-        return run(self, parts)
-
-    monkeypatch.setattr(DecoderForward, "run", once)
-    with pytest.raises(EngineDown, match="a hiccup"):
-        await ask(engine, [5, 6])
-    for _ in range(60):
-        if engine.health().ok:
-            return
-        await asyncio.sleep(0.05)
-    pytest.fail("health never came back")
-
-
-async def test_a_step_that_hangs_is_reported(tiny, engines, monkeypatch) -> None:
-    engine = await engines(tiny("llama"))
-    monkeypatch.setattr("server.engine.runner._STUCK_S", 0.02)
-    run, entered, released = DecoderForward.run, threading.Event(), threading.Event()
-
-    def hang(self, parts):
-        entered.set()
-        released.wait(30)
-        return run(self, parts)
-
-    monkeypatch.setattr(DecoderForward, "run", hang)
-    task = asyncio.create_task(ask(engine, [5, 6], max_tokens=1))
-    await asyncio.to_thread(entered.wait, 30)
-    await asyncio.sleep(0.05)
-    assert "current step has taken" in engine.health().reason
-    monkeypatch.setattr("server.engine.runner._STUCK_S", 60.0)
-    released.set()
-    await task
-    for _ in range(600):  # the answer is out a moment before the step is over
-        if engine.health().ok:
-            return
-        await asyncio.sleep(0.05)
-    pytest.fail("health never came back")
 
 
 async def test_closing_fails_what_runs_and_refuses_what_comes(tiny, engines: EngineFactory, slow) -> None:

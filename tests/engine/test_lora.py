@@ -5,6 +5,8 @@ from __future__ import annotations
 import json
 import re
 import shutil
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -218,3 +220,34 @@ def test_a_link_out_of_the_folder(good: Path, target: AdapterTarget, tmp_path: P
         outside.write_text("{}")
     (good / name).symlink_to(outside)
     refused(good, target, "is a link to a place outside")
+
+
+SHRINKING = """
+import json, os, sys
+from pathlib import Path
+from server.engine import lora
+from server.errors import AdapterInvalid
+
+folder, check, seen = Path(sys.argv[1]), lora._check_shape, []
+
+def shrinks(*args):
+    seen.append(args)
+    if len(seen) == 3:
+        os.truncate(folder / "adapter_model.safetensors", 0)
+    check(*args)
+
+lora._check_shape = shrinks
+try:
+    lora.read_adapter(folder, lora.AdapterTarget("", {name: tuple(size) for name, size in json.loads(sys.argv[2])}, 16))
+except AdapterInvalid:
+    pass
+print("alive")
+"""
+
+
+def test_a_file_that_shrinks_while_it_is_read_does_not_end_the_process(good: Path, target: AdapterTarget) -> None:
+    """As it does when it is copied over: a page of a mapped file that is gone is a bus error."""
+    modules = json.dumps(list(target.modules.items()))
+    done = subprocess.run([sys.executable, "-c", SHRINKING, str(good), modules], capture_output=True, text=True,
+                          check=False, cwd=Path(__file__).parents[2], timeout=300)
+    assert (done.returncode, done.stdout) == (0, "alive\n"), done.stderr[-500:]

@@ -1,0 +1,293 @@
+"""What goes wrong stays where it went wrong, and the engine comes back with the right answers."""
+
+from __future__ import annotations
+
+import asyncio
+from typing import Any
+
+import pytest
+from safetensors.torch import load_file, save_file
+
+from server.engine import kv, local, prefix, runner
+from server.engine.attention import AttentionStep
+from server.engine.forward import DecoderForward
+from server.engine.prefix import BLOCK
+from server.errors import EngineDown, EngineError
+from server.types import GenerationRequest, SamplingParams
+from tests.engine.conftest import EngineFactory, Gate, Reply, ask, settle, until
+from tests.engine.oracle import prompt
+
+NAN = float("nan")
+COUNT = 6
+
+
+def stream(engine: Any, tokens: list[int], adapter: str | None = None, most: int = 150):
+    free = dict.fromkeys(engine.tokenizer.stop_ids, -100.0)
+    return engine.generate(GenerationRequest(
+        tuple(tokens), SamplingParams(temperature=0, max_tokens=most, logit_bias=free), adapter))
+
+
+# ── numbers that are none ────────────────────────────────────────────────────────────────────────
+
+
+@pytest.fixture
+def poisoned(monkeypatch) -> None:
+    """Before each step, all memory that belongs to nobody becomes NaN: places without a row and those of rows that
+    just come, as far as earlier ones have written there; and free blocks."""
+    arrange = runner.Runner._arrange
+
+    def poison(self: runner.Runner, plan: Any) -> None:
+        path, running = self._runtime.path, self._budget.live()
+        left = {place: touched for place, touched in enumerate(self._budget._touched) if place not in running}
+        for place, tokens in {**left, **{arrival.place: arrival.stale for arrival in plan.arrivals}}.items():
+            if place < path.arena.places:
+                for tensor in (*path.arena.keys, *path.arena.values):
+                    tensor[place, :, :tokens] = NAN
+        if self._pool is not None:
+            for tensor in (*self._pool.keys, *self._pool.values):
+                tensor[self._prefix._free] = NAN
+        arrange(self, plan)
+
+    monkeypatch.setattr(runner.Runner, "_arrange", poison)
+
+
+async def test_what_earlier_rows_left_never_reaches_an_answer(tiny, adapters, engines, poisoned, exact) -> None:
+    engine = await engines(tiny("llama"), adapters, prefix_bytes=12 * BLOCK * 576, max_batch=4)
+    for turn in range(3):
+        await asyncio.gather(*(exact(engine, prompt(seed, 30 + 23 * (seed % 6)), [None, "a", "b"][seed % 3])
+                               for seed in range(turn, turn + 8)))
+        await settle(engine)
+        await engine.unload_adapter("ab"[turn % 2])
+    assert engine.stats().cached_tokens > 0
+
+
+async def test_nor_where_memory_is_short(tiny, engines: EngineFactory, poisoned, exact) -> None:
+    engine = await engines(tiny("llama"), prefix_bytes=8 * BLOCK * 576, kv_bytes=320 * 576)
+    await asyncio.gather(*(exact(engine, prompt(seed, 64), count=70) for seed in range(3)))
+    await asyncio.gather(*(exact(engine, prompt(seed, 10 + 40 * seed)) for seed in range(6)))
+    assert engine.stats().preempted > 0
+    assert engine.stats().failed == 0
+
+
+@pytest.fixture
+def ill(monkeypatch):
+    """ill.add(tokens) makes that prompt's numbers NaN, in its logits and in what is kept of it."""
+    texts: set[tuple[int, ...]] = set()
+    run = DecoderForward.run
+
+    def sometimes(self, parts):
+        logits = run(self, parts)
+        wanted = [part for part in parts if part.wanted]
+        for part in parts:
+            if tuple(part.tokens) in texts:
+                for tensor in (*self.arena.keys, *self.arena.values):
+                    tensor[part.place, :, :part.length + len(part.tokens)] = NAN
+                logits[wanted.index(part)] = NAN
+        return logits
+
+    monkeypatch.setattr(DecoderForward, "run", sometimes)
+    return texts
+
+
+@pytest.mark.parametrize("greedy", [True, False])
+async def test_a_row_without_usable_numbers_fails_alone(tiny, engines, ill, exact, greedy: bool) -> None:
+    engine = await engines(tiny("llama"))
+    bad = prompt(1, 2 * BLOCK + 5)
+    ill.add(tuple(bad))
+    others = [ask(engine, prompt(seed, 40), max_tokens=COUNT) if greedy else exact(engine, prompt(seed, 40))
+              for seed in range(2, 5)]
+    failed, *rest = await asyncio.gather(
+        ask(engine, bad, max_tokens=COUNT, temperature=0.0 if greedy else 0.7), *others, return_exceptions=True)
+    assert type(failed) is EngineError
+    assert "no usable numbers" in str(failed)
+    assert all(isinstance(reply, Reply) for reply in rest), rest
+    health, stats = engine.health(), engine.stats()
+    assert health.ok
+    assert (stats.failed, stats.finished, stats.restarts) == (1, 3, 0)
+
+
+async def test_what_a_failed_row_has_computed_serves_nobody(tiny, engines: EngineFactory, ill, exact) -> None:
+    engine = await engines(tiny("llama"))
+    bad = prompt(1, 2 * BLOCK + 5)
+    ill.add(tuple(bad))
+    with pytest.raises(EngineError, match="no usable numbers"):
+        await ask(engine, bad, max_tokens=COUNT)
+    ill.clear()
+    assert (await exact(engine, bad)).usage.cached_tokens == 0
+
+
+async def test_an_adapter_that_overflows_harms_its_own_rows_alone(tiny, adapters, engines, exact) -> None:
+    weights = adapters / "c" / "1" / "adapter_model.safetensors"
+    good = weights.read_bytes()
+    save_file({name: tensor * 1e25 for name, tensor in load_file(weights).items()}, weights)
+    engine = await engines(tiny("llama"), adapters)
+    tokens = prompt(1, 50)
+    results = await asyncio.gather(
+        *(exact(engine, tokens, adapter) for adapter in (None, "a", "b")), ask(engine, tokens, adapter="c"),
+        *(exact(engine, prompt(2, 9), adapter) for adapter in (None, "a", "b")), ask(engine, prompt(2, 9), adapter="c"),
+        return_exceptions=True,
+    )
+    assert [type(result) for result in results] == [*[Reply] * 3, EngineError] * 2, results
+    weights.write_bytes(good)
+    assert (await ask(engine, tokens, adapter="c")).done
+    assert (await exact(engine, tokens)).usage.cached_tokens == BLOCK
+    assert engine.health().ok
+
+
+# ── steps that fail ──────────────────────────────────────────────────────────────────────────────
+
+FAULTS = {
+    "the model": (DecoderForward, "run"),
+    "a layer": (AttentionStep, "attend"),
+    "choosing": (runner, "choose_tokens"),
+    "memory": (kv, "zeros"),
+    "keeping": (prefix.BlockPool, "save"),
+    "reusing": (prefix.BlockPool, "load"),
+}
+
+
+@pytest.fixture
+def fault(monkeypatch):
+    """fault(where) makes that raise, after a few calls, until `fault.mend()`."""
+
+    class Fault:
+        broken = False
+
+        def __call__(self, where: str, after: int = 0) -> None:
+            owner, name = FAULTS[where]
+            real, calls = getattr(owner, name), []
+            self.broken = True
+
+            def sometimes(*args: Any, **kwargs: Any) -> Any:
+                calls.append(name)
+                if self.broken and len(calls) > after:
+                    raise RuntimeError("out of memory, perhaps")
+                return real(*args, **kwargs)
+
+            monkeypatch.setattr(owner, name, sometimes)
+
+        def mend(self) -> None:
+            self.broken = False
+
+    return Fault()
+
+
+@pytest.mark.parametrize("where", FAULTS)
+async def test_a_step_that_fails_takes_its_rows_and_the_engine_comes_back(
+    tiny, adapters, engines: EngineFactory, fault, exact, caplog, where: str
+) -> None:
+    engine = await engines(tiny("llama"), adapters)
+    tokens = prompt(1, 2 * BLOCK + 9)
+    if where == "reusing":
+        await exact(engine, tokens)
+        await exact(engine, tokens, "a")
+    before = engine.stats()
+    fault(where, after={"a layer": 2, "memory": 3}.get(where, 0))
+    kinds = (None, "a", "b") if where != "reusing" else (None,)  # the others would find nothing to reuse any more
+    results = await asyncio.gather(*(ask(engine, tokens, adapter=kind) for kind in kinds), return_exceptions=True)
+    assert all(isinstance(result, EngineDown) and "out of memory" in str(result) for result in results), results
+    health, stats = engine.health(), engine.stats()
+    assert (health.running, health.waiting) == (0, 0)
+    assert stats.failed == before.failed + len(kinds)
+    assert "the model's step failed" in caplog.text
+    if where in ("the model", "a layer"):  # else a step without rows works, and soon tells that all is well
+        assert not health.ok
+        assert "out of memory" in health.reason
+        assert stats.restarts == 0
+    fault.mend()
+    replies = await asyncio.gather(exact(engine, tokens), exact(engine, tokens, "a"), exact(engine, prompt(2, 20)))
+    assert [reply.usage.cached_tokens for reply in replies] == [0, 0, 0], "nothing is kept of what a fault may have hit"
+    await until(lambda: engine.health().ok, "health")
+    assert engine.stats().restarts >= 1
+    assert (await exact(engine, tokens)).usage.cached_tokens == 2 * BLOCK
+
+
+async def test_rows_that_wait_outlive_a_fault(tiny, engines: EngineFactory, gate: Gate, fault, exact) -> None:
+    engine = await engines(tiny("llama"), max_batch=1)
+    gate.shut()
+    running = asyncio.ensure_future(ask(engine, prompt(1, 40)))
+    await gate.arrival()
+    waiting = [asyncio.ensure_future(exact(engine, prompt(seed, 40))) for seed in (1, 2)]
+    await until(lambda: engine.health().waiting == 2, "the others")
+    fault("choosing")
+    await gate.let(1)
+    fault.mend()
+    gate.open()
+    with pytest.raises(EngineDown):
+        await running
+    await asyncio.gather(*waiting)
+    assert engine.stats().failed == 1
+
+
+async def test_the_engine_comes_back_even_when_nobody_asks(tiny, engines: EngineFactory, fault, monkeypatch) -> None:
+    monkeypatch.setattr(runner, "_RETRY_S", 0.01)
+    engine = await engines(tiny("llama"))
+    fault("the model")
+    with pytest.raises(EngineDown, match="out of memory"):
+        await ask(engine, [5, 6])
+    assert not engine.health().ok
+    fault.mend()
+    await until(lambda: engine.health().ok, "health")
+    assert engine.stats().restarts == 1
+
+
+async def test_a_step_that_hangs_is_reported(tiny, engines: EngineFactory, gate: Gate, monkeypatch) -> None:
+    engine = await engines(tiny("llama"))
+    gate.shut()
+    monkeypatch.setattr(runner, "_STUCK_S", 0.02)
+    task = asyncio.create_task(ask(engine, [5, 6], max_tokens=1))
+    await until(lambda: "current step has taken" in engine.health().reason, "the report")
+    monkeypatch.setattr(runner, "_STUCK_S", 60.0)
+    gate.open()
+    await task
+    await until(lambda: engine.health().ok, "health")
+
+
+# ── after the reader has gone ────────────────────────────────────────────────────────────────────
+
+
+@pytest.fixture
+def sent(monkeypatch) -> list[tuple[int, Any]]:
+    """(which generator, event) of all that is sent, in order."""
+    events: list[tuple[int, Any]] = []
+    emitter = local.Outbox.emitter
+
+    def watched(self, queue):
+        emit, number = emitter(self, queue), len(numbers)
+        numbers.append(queue)
+        return lambda event: (events.append((number, event)), emit(event))
+
+    numbers: list[Any] = []
+    monkeypatch.setattr(local.Outbox, "emitter", watched)
+    return events
+
+
+@pytest.mark.parametrize("end", ["a step", "a fault"])
+async def test_no_event_follows_once_a_generator_is_closed(
+    tiny, engines: EngineFactory, gate: Gate, fault, sent, end: str
+) -> None:
+    engine = await engines(tiny("llama"), max_batch=2, prefill_tokens=16)
+    gate.shut()
+    writing, prefilling, waiting = (stream(engine, prompt(seed, length)) for seed, length in enumerate((5, 200, 9)))
+    tasks = []
+    for generator in (writing, prefilling, waiting):
+        tasks.append(asyncio.ensure_future(anext(generator)))
+        await until(lambda: engine.health().running + engine.health().waiting == len(tasks), "a row")
+        if len(tasks) == 1:
+            await gate.arrival()
+    while not tasks[0].done():
+        await gate.let(1)
+    assert await tasks[2] is not None, "it is told its place"
+    tasks[1].cancel()
+    await asyncio.gather(tasks[1], return_exceptions=True)
+    for generator in (writing, waiting):
+        await generator.aclose()
+    if end == "a fault":
+        fault("choosing")
+    before = list(sent)
+    gate.open()
+    await settle(engine)
+    await until(lambda: engine.health().ok or end == "a fault", "health")
+    fault.mend()
+    assert (await ask(engine, [5, 6], max_tokens=2)).done
+    assert [event for number, event in sent[len(before):] if number < 3] == []
