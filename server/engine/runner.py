@@ -27,7 +27,7 @@ from server.engine.sampling import Choice, choose_tokens
 from server.engine.scheduler import Departure, Plan, PlannedPart, Scheduler
 from server.engine.sequence import Row, RowState
 from server.engine.slots import Slot, SlotState, SlotTable
-from server.errors import AdapterError, AdapterInUse, EngineBusy, EngineDown, EngineError
+from server.errors import AdapterError, AdapterInUse, AdapterInvalid, EngineBusy, EngineDown, EngineError
 from server.types import EngineHealth, EngineStats, FinishReason, GenerationDone, TokenDelta, TokenLogprob, Usage
 
 log = logging.getLogger("tailor.engine")
@@ -84,7 +84,7 @@ class Runner:
             if row.state is not RowState.FINISHED and not row.cancelled:
                 row.cancelled = True
                 self._counts["cancelled"] += 1
-                self._changed.notify()
+            self._changed.notify()
 
     def load(self, folder: AdapterFolder, size: int) -> Future[None]:
         """Done when the adapter of `size` bytes is in a slot. Raises AdapterInUse at once when no slot can be
@@ -250,8 +250,8 @@ class Runner:
             row = part.row
             last = len(part.tokens) == row.pending
             assert row.grant is not None  # narrows a type: it runs
-            place = row.slot.place if row.slot is not None else None
-            work.append(Part(part.tokens, row.grant.place, row.computed, place, last))
+            lora = row.slot.place if row.slot is not None else None
+            work.append(Part(part.tokens, row.grant.place, row.computed, lora, last))
             if last:
                 wanted.append(row)
         logits = self._runtime.path.run(work)
@@ -309,7 +309,8 @@ class Runner:
             if row.cancelled:
                 continue
             if isinstance(choice, EngineError):
-                self._finish(row, keep=False)
+                with self._changed:
+                    self._scheduler.finish(row, time.monotonic(), keep=False)
                 self._counts["failed"] += 1
                 row.emit(choice)
             else:
@@ -341,8 +342,9 @@ class Runner:
 
     def _end(self, row: Row, reason: FinishReason) -> None:
         self._tell(row, row.text.flush())
-        self._finish(row)
         now = time.monotonic()
+        with self._changed:
+            self._scheduler.finish(row, now)
         self._counts.update(finished=1, prompt_tokens=len(row.prompt), cached_tokens=row.cached,
                             completion_tokens=row.answered)
         row.emit(GenerationDone(reason, Usage(
@@ -353,10 +355,6 @@ class Runner:
             ttft_s=row.first_token - row.submitted,
             total_s=now - row.submitted,
         )))
-
-    def _finish(self, row: Row, *, keep: bool = True) -> None:
-        with self._changed:
-            self._scheduler.finish(row, time.monotonic(), keep=keep)
 
     def _logprob(self, choice: Choice) -> TokenLogprob:
         decode = self._runtime.tokenizer.decode
@@ -382,10 +380,16 @@ class Runner:
                 continue
             if slot.state is not SlotState.LOADING:
                 continue
-            self._runtime.path.bank.write(slot.place, result)
+            try:
+                self._runtime.path.bank.write(slot.place, result)
+            except RuntimeError as error:  # a device without room for it, most of all
+                log.error("installing an adapter failed", exc_info=error)
+                with self._changed:
+                    self._drop_failed(slot, AdapterInvalid(f"the adapter {slot.folder.name} cannot be put in: {error}"))
+                continue
             with self._changed:
                 self._slots.fill(slot)
-                log.info("adapter %s@%s is loaded", slot.folder.name, slot.folder.version)
+            log.info("adapter %s@%s is loaded", slot.folder.name, slot.folder.version)
 
     def _drop_failed(self, slot: Slot, error: Exception) -> None:
         for row in (*self._scheduler.waiting, *self._scheduler.running):

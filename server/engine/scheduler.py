@@ -179,6 +179,7 @@ class Scheduler:
     def _admit(self, now: float) -> list[Arrival]:
         arrivals: list[Arrival] = []
         blocked: Row | None = None  # the first row that waits for a slot
+        held_back = 0               # rows that wait for what another one computes
         for row in tuple(self.waiting):
             if len(self.running) >= self._settings.max_batch:
                 break
@@ -193,6 +194,9 @@ class Scheduler:
                 continue
             blocks = self._prefix.match(row.load, row.known[:-1])  # the last token's logits must be computed
             if self._computed_elsewhere(row, len(blocks) * BLOCK):
+                held_back += 1
+                if len(self.running) + held_back >= self._settings.max_batch:
+                    break  # those held back will fill the batch
                 continue
             grant = self._budget.reserve(row.id, min(len(row.known) + GRAIN, self._budget.total))
             if grant is None:
