@@ -169,18 +169,6 @@ async def test_a_long_prompt_does_not_stall_a_stream(tiny, engines: EngineFactor
     await stream.aclose()
 
 
-async def test_a_seed_is_kept_beside_any_neighbours(tiny, engines: EngineFactory) -> None:
-    engine = await engines(tiny("llama"), prefill_tokens=16)
-    settings = {"temperature": 0.9, "seed": 11, "max_tokens": 20, "top_p": 0.9}
-    alone = await ask(engine, [9, 8, 7], **settings)
-    crowd = await asyncio.gather(
-        ask(engine, [9, 8, 7], **settings),
-        *(ask(engine, [20 + n] * (5 + 9 * n), temperature=1.0, max_tokens=15) for n in range(6)),
-    )
-    assert crowd[0].text == alone.text
-    assert (await ask(engine, [9, 8, 7], **{**settings, "seed": 12})).text != alone.text
-
-
 async def test_logprobs_come_with_the_tokens(tiny, engines: EngineFactory) -> None:
     engine = await engines(tiny("llama"))
     reply = await ask(engine, [5, 6, 7], max_tokens=8, logprobs=2, **FREE)
