@@ -197,7 +197,11 @@ def zeros(size: tuple[int, ...], like: Like) -> Tensor:
     if like.device.type != "cpu" or not count:
         return torch.zeros(size, dtype=like.dtype, device=like.device)
     private = {"flags": mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS} if hasattr(mmap, "MAP_PRIVATE") else {}
-    return torch.frombuffer(mmap.mmap(-1, count, **private), dtype=like.dtype).view(size)
+    try:
+        pages = mmap.mmap(-1, count, **private)
+    except (OSError, OverflowError) as error:
+        raise RuntimeError(f"there is no memory for {count} bytes: {error}") from error  # as torch says it
+    return torch.frombuffer(pages, dtype=like.dtype).view(size)
 
 
 def doubled(tokens: int) -> int:

@@ -190,6 +190,11 @@ def test_memory_costs_nothing_until_it_is_written() -> None:
     assert resident_bytes() - before >= held.nbytes // 2
 
 
+def test_memory_that_is_not_there_is_said_so() -> None:
+    with pytest.raises(RuntimeError, match="no memory for"):
+        zeros((1 << 55,), SHAPE)
+
+
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16, torch.float16])
 def test_new_memory_is_zero_in_every_type(dtype) -> None:
     made = zeros((3, 5, 7), SHAPE._replace(dtype=dtype))
