@@ -16,6 +16,7 @@ from typing import NamedTuple
 
 import torch
 from torch import Tensor
+from torch.nn import functional as F  # noqa: N812
 from transformers.pytorch_utils import Conv1D
 
 from server.engine.kv import zeros
@@ -110,12 +111,13 @@ class LoraGroup:
         self._outs = list(outs)
         self._parts = [out // self.width for out in outs]
         self._like = like
-        self._layer_of = torch.tensor([n for n, parts in enumerate(self._parts) for _ in range(parts)],
-                                      device=like.device)
+        self._layers = [n for n, parts in enumerate(self._parts) for _ in range(parts)]   # of each part
+        self._layer_of = torch.tensor(self._layers, device=like.device)
         self.rank = 0
         self.moves = 0   # how often the stacks have been replaced
         self._ranks: dict[int, int] = {}
         self._base: Base | None = None
+        self._cuts: tuple[tuple[int, int, int], Tensor, Tensor] | None = None
         self._dora: set[int] = set()
         self._factors = like.new_zeros(0)   # DoRA's, [places + 1, out]; the last is for rows of the base
         self._a = self._b = like.new_zeros(0)
@@ -175,6 +177,7 @@ class LoraGroup:
         if not self._ranks:
             self.rank = 0
             self.moves += 1
+            self._cuts = None
             self._a = self._b = self._factors = self._like.new_zeros(0)
 
     def _fit(self) -> None:
@@ -222,17 +225,31 @@ class LoraGroup:
 
     def _product(self, x: Tensor, y: Tensor, lot: Lot) -> None:
         places, rows, rank = lot.last - lot.first, lot.rows, self.rank
-        a = self._a[lot.first:lot.last].flatten(1, 2)
-        b = self._b[lot.first:lot.last]
-        inner = torch.bmm(a, x.view(places, rows, -1).transpose(1, 2))  # [places, layers · rank, rows]
-        if b.shape[1] == 1:
-            y.view(places, rows, -1).baddbmm_(inner.transpose(1, 2), b[:, 0])
+        if places == 1:  # many rows most of all: added where they stand, each output is touched once
+            reduced = F.linear(x, self._a[lot.first].flatten(0, 1))
+            for part, layer in enumerate(self._layers):
+                to = y[:, part * self.width:(part + 1) * self.width]
+                to.addmm_(reduced[:, layer * rank:(layer + 1) * rank], self._b[lot.first, part])
             return
-        of_layer = inner.view(places, len(self.names), rank, rows).transpose(2, 3)
-        if len(self._layer_of) != len(self.names):
+        a, b = self._cut(lot.first, lot.last)
+        inner = torch.bmm(a, x.view(places, rows, -1).transpose(1, 2))  # [places, layers · rank, rows]
+        parts = len(self._layers)
+        if parts == 1:
+            y.view(places, rows, -1).baddbmm_(inner.transpose(1, 2), b)
+            return
+        of_layer = inner.view(places, len(self.names), rank, rows)
+        if parts != len(self.names):
             of_layer = of_layer.index_select(1, self._layer_of)
-        change = torch.bmm(of_layer.reshape(-1, rows, rank), b.flatten(0, 1))
-        y.view(places, rows, -1, self.width).add_(change.view(places, -1, rows, self.width).transpose(1, 2))
+        change = torch.bmm(of_layer.transpose(2, 3).reshape(-1, rows, rank), b)
+        y.view(places, rows, parts, self.width).add_(change.view(places, parts, rows, self.width).transpose(1, 2))
+
+    def _cut(self, first: int, last: int) -> tuple[Tensor, Tensor]:
+        """Those places' a [places, layers · rank, in] and b [places · parts, rank, width]; views, kept for the next
+        step, which nearly always asks for the same."""
+        if self._cuts is None or self._cuts[0] != (first, last, self.moves):
+            a, b = self._a[first:last].flatten(1, 2), self._b[first:last].flatten(0, 1)
+            self._cuts = ((first, last, self.moves), a, b)
+        return self._cuts[1:]
 
 
 class LoraBank:

@@ -1,13 +1,13 @@
 """How much of a prompt a step may compute while others' answers are being written.
 
-Learns what steps take, so that a long prompt makes running streams wait no more than about two and a half times
-as long for their next token, on any machine. Knows nothing of rows.
+Learns what steps take, so that a long prompt makes running streams wait no more than about twice as
+long for their next token, on any machine. Knows nothing of rows.
 """
 
 from __future__ import annotations
 
 _SMALLEST = 16
-_STRETCH = 1.5   # a prompt's chunk may take so many times a step without one
+_STRETCH = 1.1   # a prompt's chunk may take so many times a step without one
 _WEIGHT = 0.2    # of a new measurement
 
 

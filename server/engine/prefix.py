@@ -17,7 +17,7 @@ from torch import Tensor
 
 from server.engine.kv import KVArena, KVShape, zeros
 
-BLOCK = 32
+BLOCK = 16
 
 Key = tuple[int, tuple[int, ...]]  # parent, tokens; the parent of a first block is the root of its adapter's load
 

@@ -191,8 +191,7 @@ class Runner:
     def _turn(self) -> None:
         self._tidy()
         with self._changed:
-            decoding = any(row.pending == 1 for row in self._scheduler.running)
-            plan = self._scheduler.plan(time.monotonic(), self._pace.room() if decoding else None)
+            plan = self._scheduler.plan(time.monotonic(), self._pace.room())
             self._flush()
             if not (plan.parts or self._scheduler.departures):
                 if not (self._arrived or self._stopping or self._slots.left):

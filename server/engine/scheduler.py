@@ -138,10 +138,11 @@ class Scheduler:
 
     # ── one step ─────────────────────────────────────────────────────────────────────────────────
 
-    def plan(self, now: float, room: int | None = None) -> Plan:
-        """Admits waiting rows and fills a step: a token for each row that writes, and prompts' chunks, of at
-        most `room` tokens together (the setting, if None). Rows of one adapter stand side by side in rising order
-        of its place, those of the base model first. `departures` must be empty."""
+    def plan(self, now: float, beside: int | None = None) -> Plan:
+        """Admits waiting rows and fills a step: a token for each row that writes, and prompts' chunks. These have
+        `beside` tokens together where more rows write than wait for their first token, so that few do not hold up
+        many; else the setting's. Rows of one adapter stand side by side in rising order of its place, those of the
+        base model first. `departures` must be empty."""
         crowded = self._make_room()
         arrivals = [] if crowded else self._admit(now)  # a place may be given away once it has been looked through
         for position, row in enumerate(self.waiting, 1):
@@ -149,7 +150,8 @@ class Scheduler:
                 row.position = position
                 row.emit(Queued(position))
         parts = [PlannedPart(row, row.next_tokens(1)) for row in self.running if row.pending == 1]
-        parts += self._prefill(room or self._settings.prefill_tokens)
+        few = 2 * len(parts) > len(self.running)
+        parts += self._prefill(beside if beside and few else self._settings.prefill_tokens)
         parts.sort(key=lambda part: part.row.slot.place if part.row.slot is not None else -1)
         return Plan(parts, arrivals)
 
