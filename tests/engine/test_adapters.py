@@ -381,21 +381,3 @@ async def test_ids_that_are_none(tiny, root: Path, engines: EngineFactory, spec:
         await ask(engine, PROMPT, adapter=spec)
     with pytest.raises(AdapterNotFound):
         await engine.load_adapter(spec)
-
-
-async def test_a_device_without_room_for_an_adapter_refuses_it_alone(tiny, root: Path, engines, monkeypatch) -> None:
-    engine = await engines(tiny("llama"), root)
-    bank = engine._runtime.path.bank
-    write, first = type(bank).write, []
-
-    def full(self, place, pairs):
-        if not first:
-            first.append(place)
-            raise RuntimeError("out of memory")
-        return write(self, place, pairs)
-
-    monkeypatch.setattr(type(bank), "write", full)
-    with pytest.raises(AdapterInvalid, match="cannot be put in: out of memory"):
-        await ask(engine, PROMPT, adapter="a", max_tokens=2)
-    assert engine.health().ok
-    assert (await ask(engine, PROMPT, adapter="a", max_tokens=2)).usage.completion_tokens
