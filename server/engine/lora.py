@@ -18,7 +18,8 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import torch
-from safetensors import SafetensorError, safe_open
+from safetensors import SafetensorError
+from safetensors.torch import load
 from torch import Tensor
 
 from server.errors import AdapterForeign, AdapterInvalid
@@ -180,33 +181,40 @@ def _check_tailor(folder: Path, target: AdapterTarget) -> str:
 
 def _tensors(path: Path, target: AdapterTarget) -> dict[str, dict[str, Tensor]]:
     """Module → {"A": …, "B": …} as float32; every tensor must belong to a linear layer of the base."""
+    most = _MAX_JSON_BYTES + 4 * sum((i + o) * target.max_rank + o for i, o in target.modules.values())
+    size = path.stat().st_size
+    if size > most:
+        raise AdapterInvalid(f"{path.name} has {size} bytes, and an adapter of rank {target.max_rank} for this base at "
+                             f"most {most}")
     found: dict[str, dict[str, Tensor]] = {}
-    with safe_open(str(path), framework="pt") as opened:
-        for key in opened.keys():  # noqa: SIM118  (not a dict)
-            match = _TENSOR.fullmatch(key)
-            if match is None and key.endswith(".base_layer.weight"):
-                raise AdapterInvalid(f"it carries a copy of the base's layer '{key[:200]}': save it with PEFT's "
-                                     "save_pretrained(..., save_embedding_layers=False)")
-            if match is None:
-                raise AdapterInvalid(f"tensor '{key[:200]}' is no LoRA weight of a linear layer")
-            module, side = match["module"], match["side"] or _MAGNITUDE
-            if module not in target.modules:
-                raise AdapterInvalid(_no_such_layer(module, target))
-            _check_shape(module, side, opened.get_slice(key).get_shape(), target)
-            tensor = opened.get_tensor(key)
-            if not tensor.is_floating_point():
-                raise AdapterInvalid(f"tensor '{key}' holds {tensor.dtype}, not floating point numbers")
-            tensor = tensor.to(torch.float32).contiguous()
-            if not bool(torch.isfinite(tensor).all()):
-                raise AdapterInvalid(f"tensor '{key}' holds NaN or infinite values: the training diverged")
-            found.setdefault(module, {})[side] = tensor
+    for key, tensor in load(path.read_bytes()).items():  # never mapped: a mapped file that shrinks ends the process
+        match = _TENSOR.fullmatch(key)
+        if match is None and key.endswith(".base_layer.weight"):
+            raise AdapterInvalid(f"it carries a copy of the base's layer '{key[:200]}': save it with PEFT's "
+                                 "save_pretrained(..., save_embedding_layers=False)")
+        if match is None:
+            raise AdapterInvalid(f"tensor '{key[:200]}' is no LoRA weight of a linear layer")
+        module, side = match["module"], match["side"] or _MAGNITUDE
+        if module not in target.modules:
+            raise AdapterInvalid(_no_such_layer(module, target))
+        _check_shape(module, side, list(tensor.shape), target)
+        if not tensor.is_floating_point():
+            raise AdapterInvalid(f"tensor '{key}' holds {tensor.dtype}, not floating point numbers")
+        exact = tensor.to(torch.float32).contiguous()
+        if not _finite(exact):
+            raise AdapterInvalid(f"tensor '{key}' holds NaN or infinite values: the training diverged")
+        found.setdefault(module, {})[side] = exact
     if not found:
         raise AdapterInvalid("it holds no tensors")
     return found
 
 
+def _finite(tensor: Tensor) -> bool:
+    """A sum tells it in one pass; only where it does not, each number is looked at."""
+    return bool(torch.isfinite(tensor.sum())) or bool(torch.isfinite(tensor).all())
+
+
 def _check_shape(module: str, side: str, shape: list[int], target: AdapterTarget) -> None:
-    """Before the tensor is read, so that a wrong one costs no memory."""
     inside, outside = target.modules[module]
     if side == _MAGNITUDE:
         if shape != [outside]:

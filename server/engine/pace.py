@@ -6,8 +6,8 @@ long for their next token, on any machine. Knows nothing of rows.
 
 from __future__ import annotations
 
-_SMALLEST = 16
-_STRETCH = 1.1   # a prompt's chunk may take so many times a step without one
+_SMALLEST = 8
+_STRETCH = 0.8   # a prompt's chunk may take so many times a step without one
 _WEIGHT = 0.2    # of a new measurement
 
 
@@ -25,8 +25,8 @@ class Pace:
             added = max(0.0, seconds - self._plain_s) / (tokens - rows)
             self._token_s += _WEIGHT * (added - self._token_s) if self._token_s else added
 
-    def room(self) -> int:
-        """Prompt tokens for the next step."""
+    def room(self, spent: float = 0.0) -> int:
+        """Prompt tokens for the next step, before which `spent` seconds went into something else."""
         if not (self._plain_s and self._token_s):
             return min(self._most, 4 * _SMALLEST)
-        return min(self._most, max(_SMALLEST, int(_STRETCH * self._plain_s / self._token_s)))
+        return min(self._most, max(_SMALLEST, int((_STRETCH * self._plain_s - spent) / self._token_s)))

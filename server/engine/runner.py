@@ -189,9 +189,10 @@ class Runner:
         self._flush()
 
     def _turn(self) -> None:
+        began = time.monotonic()
         self._tidy()
         with self._changed:
-            plan = self._scheduler.plan(time.monotonic(), self._pace.room())
+            plan = self._scheduler.plan(time.monotonic(), self._pace.room(time.monotonic() - began))
             self._flush()
             if not (plan.parts or self._scheduler.departures):
                 if not (self._arrived or self._stopping or self._slots.left):
@@ -369,9 +370,10 @@ class Runner:
             self._changed.notify()
 
     def _install(self) -> None:
-        """Between steps: what was read moves to the device."""
+        """Between steps: what was read moves to the device, one adapter a step while answers are being written."""
         with self._changed:
-            arrived, self._arrived = self._arrived, []
+            count = 1 if self._scheduler.running else len(self._arrived)
+            arrived, self._arrived = self._arrived[:count], self._arrived[count:]
         for slot, result in arrived:
             if isinstance(result, AdapterError):
                 with self._changed:

@@ -6,7 +6,7 @@ from hypothesis import strategies as st
 
 from server.engine.pace import Pace
 
-SMALLEST = 16
+SMALLEST = 8
 
 
 class Machine:
@@ -38,11 +38,18 @@ def test_a_prompt_stretches_steps_by_a_bounded_factor_on_any_machine(plain: floa
 
 
 def test_before_it_knows_it_is_careful() -> None:
-    assert Pace(1000).room() == 64
+    assert Pace(1000).room() == 32
     assert Pace(20).room() == 20
     pace = Pace(1000)
     pace.note(0.1, 3, 3)
-    assert pace.room() == 64, "nothing is known of prompts yet"
+    assert pace.room() == 32, "nothing is known of prompts yet"
+
+
+def test_time_that_went_into_something_else_is_taken_off() -> None:
+    pace = Pace(1000)
+    Machine(pace, 0.1, 0.001).stretched()
+    assert pace.room(0.03) <= pace.room() - 20
+    assert pace.room(5.0) == SMALLEST
 
 
 def test_it_follows_a_machine_that_changes() -> None:
