@@ -23,7 +23,7 @@ from server.types import (
     TokenDelta,
     UserId,
 )
-from tests.engine.conftest import EngineFactory, ask, greedy, reference, settle
+from tests.engine.conftest import EngineFactory, ask, greedy, reference, settle, until
 
 FREE = {"logit_bias": {0: -100.0, 1: -100.0, 2: -100.0}}  # never ends by itself
 
@@ -105,25 +105,27 @@ async def test_closing_the_generator_frees_the_row_at_once(tiny, engines: Engine
     assert isinstance(await anext(stream), TokenDelta)
     assert engine.health().running == 1
     await stream.aclose()
-    await asyncio.sleep(0.05)
-    assert engine.health().running == 0
+    await until(lambda: engine.health().running == 0, "its end")
+    assert engine.stats().finished == 0
 
 
-async def test_cancelling_the_reader_frees_the_row_before_its_first_token(tiny, engines: EngineFactory, slow) -> None:
+async def test_cancelling_the_reader_frees_the_row_before_its_first_token(tiny, engines: EngineFactory, gate) -> None:
     engine = await engines(tiny("llama"), prefill_tokens=16)
+    gate.shut()
 
     async def read() -> None:
         async for _ in engine.generate(request([5] * 200)):
             pytest.fail("the prompt cannot be done yet")
 
     task = asyncio.create_task(read())
-    await asyncio.sleep(0.01)
+    await gate.arrival()
     assert engine.health().running == 1
     task.cancel()
     with pytest.raises(asyncio.CancelledError):
         await task
-    await asyncio.sleep(0.05)
-    assert engine.health().running == 0
+    gate.open()
+    await until(lambda: engine.health().running == 0, "its end")
+    assert engine.stats().steps == 1, "no step came after"
 
 
 async def test_a_waiting_row_is_told_its_place_and_can_leave(tiny, engines: EngineFactory, slow) -> None:
@@ -233,10 +235,7 @@ async def test_memory_bounds_how_many_run(tiny, engines: EngineFactory, slow) ->
     engine = await engines(tiny("llama"), kv_bytes=1024**2)  # 1,820 tokens of this model
     streams = [engine.generate(request([5 + row] * 150)) for row in range(10)]
     tasks = [asyncio.ensure_future(anext(stream)) for stream in streams]
-    for _ in range(500):
-        if engine.health().running == 7:
-            break
-        await asyncio.sleep(0.01)
+    await until(lambda: engine.health().running == 7, "as many as fit")
     assert engine.health().waiting == 3
     stats = engine.stats()
     assert 1792 * 576 == stats.kv_bytes <= stats.max_kv_bytes <= 1024**2
