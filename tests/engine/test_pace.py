@@ -26,7 +26,7 @@ class Machine:
         return took / self.plain_s
 
 
-@given(plain=st.floats(1e-4, 10), token=st.floats(1e-6, 1), most=st.integers(SMALLEST, 2048))
+@given(plain=st.floats(1e-4, 10), token=st.floats(1e-6, 1), most=st.integers(16, 2048))
 def test_a_prompt_stretches_steps_by_a_bounded_factor_on_any_machine(plain: float, token: float, most: int) -> None:
     pace = Pace(most)
     stretched = Machine(pace, plain, token).stretched()
