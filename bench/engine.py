@@ -37,7 +37,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         parser.error(str(error))
     os.environ.setdefault("HF_HUB_OFFLINE", "1")
     os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
-    torch.set_num_threads(options.threads)
+    torch.set_num_threads(1)  # of this thread; the engine's own takes all there are, as in the server
     disable_progress_bar()
     head = machine.describe(options.device, options.threads, shlex.join(["python", "-m", "bench.engine", *given]))
     print("\n".join(head), flush=True)

@@ -10,6 +10,7 @@ import platform
 import re
 import subprocess
 import time
+from concurrent.futures import ThreadPoolExecutor
 from datetime import date
 from importlib.metadata import version
 from pathlib import Path
@@ -72,7 +73,17 @@ def commit() -> str:
 
 
 def read_bandwidth(device: Device, size: int, tries: int = 3) -> float:
-    """Bytes a second, the best of several sums over one tensor far larger than the caches."""
+    """Bytes a second, the best of several sums over one tensor far larger than the caches.
+
+    In a thread that ends with it: the threads that helped it would slow the engine's down (docs/log.md).
+    """
+    with ThreadPoolExecutor(1) as own:
+        return own.submit(_read_bandwidth, device, size, tries).result()
+
+
+def _read_bandwidth(device: Device, size: int, tries: int) -> float:
+    torch.ones(1 << 16).add_(1)  # the first parallel work takes the number that was set last, whoever set it
+    torch.set_num_threads(len(cores()))
     block = torch.ones(size // 4, dtype=torch.float32, device=device)
     best = 0.0
     for _ in range(tries + 1):  # the first one warms up

@@ -37,6 +37,7 @@ class SentenceEmbedder:
     """Implements `types.Embedder`. Loads at construction (seconds); raises ModelError if it cannot."""
 
     def __init__(self, path_or_id: str, device: str = "cpu") -> None:
+        torch.set_num_threads(1)  # as in `embed`
         try:
             self._model = SentenceTransformer(path_or_id, device=device)
             self._tokenizer = copy.deepcopy(self._model.tokenizer)
@@ -64,6 +65,7 @@ class SentenceEmbedder:
 
     def embed(self, texts: Sequence[str]) -> NDArray[np.float32]:
         """[len(texts), dimension], float32, L2-normalised. What is over the model's input length is cut."""
+        torch.set_num_threads(1)  # this thread's: a second team in the process halves the speed of the model's
         vectors = np.zeros((len(texts), self._dimension), dtype=np.float32)
         order = sorted(range(len(texts)), key=lambda row: len(texts[row]))  # like lengths together: less padding
         for start in range(0, len(order), BATCH):

@@ -217,6 +217,7 @@ def _convert_gguf(folder: Path, report: Report) -> None:
     from safetensors.torch import save_file
     from transformers import AutoModelForCausalLM, AutoTokenizer
 
+    torch.set_num_threads(1)  # of this thread: a second team in the process halves the speed of the model's
     gguf = folder / "model.gguf"
     report("converting the weights to float32 safetensors (once, about twenty seconds)")
     tokenizer = AutoTokenizer.from_pretrained(str(folder), gguf_file=gguf.name)

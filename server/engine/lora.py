@@ -83,6 +83,7 @@ def check_adapter(folder: Path, target: AdapterTarget) -> AdapterFacts:
 
 def read_adapter(folder: Path, target: AdapterTarget) -> tuple[AdapterFacts, dict[str, LoraPair]]:
     """The checked weights by the base's layer name, float32, on the CPU. Blocks. Raises AdapterInvalid."""
+    torch.set_num_threads(1)  # this thread's: a second team in the process halves the speed of the model's
     try:
         _check_files(folder)
         config = _json(folder / CONFIG_FILE)

@@ -99,8 +99,10 @@ def _kv_bytes(config: Any, dtype: torch.dtype) -> int:
 
 
 def _set_threads() -> None:
-    """No more threads than processors this process may use: a container may be given fewer than it sees."""
-    if "OMP_NUM_THREADS" not in os.environ and hasattr(os, "sched_getaffinity"):
-        allowed = len(os.sched_getaffinity(0))
-        if torch.get_num_threads() > allowed:
-            torch.set_num_threads(allowed)
+    """As many threads as processors this process may use, for the thread that calls: others compute alone, because a
+    second team of threads in a process makes the first one sleep at each product's end (libgomp's throttling)."""
+    torch.ones(1 << 16).add_(1)  # the first parallel work takes whatever number another thread has set last
+    if "OMP_NUM_THREADS" in os.environ:
+        torch.set_num_threads(max(1, int(os.environ["OMP_NUM_THREADS"].split(",")[0] or 1)))
+    else:
+        torch.set_num_threads(len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1)
