@@ -130,6 +130,12 @@ def make_adapter(
     return folder
 
 
+@pytest.fixture(autouse=True)
+def one_thread(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A team of threads for so little work waits longer at each product's end than it computes."""
+    monkeypatch.setenv("OMP_NUM_THREADS", "1")
+
+
 EngineFactory = Callable[..., Any]
 
 
