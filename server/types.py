@@ -373,7 +373,7 @@ class EngineStats:
     max_batch: int
     waiting: int
     max_waiting: int
-    kv_bytes: int  # of running rows
+    kv_bytes: int  # of rows; what those that left have touched counts until the memory is compacted
     max_kv_bytes: int
     prefix_bytes: int  # kept for later rows
     max_prefix_bytes: int

@@ -177,6 +177,10 @@ class KVArena:
             for tensor in (*self.keys, *self.values):
                 tensor[place, :, :tokens] = 0
 
+    def sound(self, place: int, tokens: int) -> bool:
+        """Whether they are numbers; what is none in a layer is none in those above it."""
+        return bool(torch.isfinite(self.keys[-1][place, :, :tokens].sum()))
+
     def write(self, layer: int, places: Tensor, positions: Tensor, keys: Tensor, values: Tensor) -> None:
         """keys and values [tokens, heads, dim] go to their places and positions, both [tokens]."""
         self.keys[layer][places, :, positions] = keys

@@ -21,7 +21,7 @@ from server.engine.forward import Part
 from server.engine.kv import KVBudget, rounded
 from server.engine.loading import AdapterLoader, Arrived
 from server.engine.pace import Pace
-from server.engine.prefix import BLOCK, BlockPool, PrefixIndex, block_bytes
+from server.engine.prefix import BlockPool, PrefixIndex, block_bytes
 from server.engine.runtime import Runtime
 from server.engine.sampling import Choice, choose_tokens
 from server.engine.scheduler import Departure, Plan, PlannedPart, Scheduler
@@ -223,8 +223,9 @@ class Runner:
             left, self._slots.left = self._slots.left, []
             for slot in left:
                 self._prefix.drop(slot.id)
-        for slot in left:
-            self._runtime.path.bank.clear(slot.place)
+            written = {slot.place for slot in self._slots if slot.state is SlotState.LOADED}  # taken again since
+        for place in {slot.place for slot in left} - written:
+            self._runtime.path.bank.clear(place)
         self._install()
 
     def _keep(self, departures: Iterable[Departure]) -> None:
@@ -235,12 +236,11 @@ class Runner:
     def _save(self, load: int, tokens: Sequence[int], place: int) -> None:
         """The whole blocks of what a row has computed go to the prefix store."""
         arena = self._runtime.path.arena
-        if self._pool is None or arena is None or len(tokens) < BLOCK:
-            return
-        with self._changed:
-            blocks = self._prefix.add(load, tokens)
-        if blocks:
-            self._pool.save(arena, place, blocks)
+        if self._pool is not None and arena is not None and arena.sound(place, len(tokens)):
+            with self._changed:
+                blocks = self._prefix.add(load, tokens)
+            if blocks:
+                self._pool.save(arena, place, blocks)
 
     def _step(self, plan: Plan) -> None:
         began = time.monotonic()
@@ -257,8 +257,8 @@ class Runner:
         logits = self._runtime.path.run(work)
         for part in plan.parts:
             part.row.computed += len(part.tokens)
-        self._keep_prompts(plan.parts)
         self._choose(wanted, logits)
+        self._keep_prompts(plan.parts)  # of those that gave usable numbers
         took = time.monotonic() - began
         self._pace.note(took, sum(len(part.tokens) for part in plan.parts), len(plan.parts))
         self._counts["steps"] += 1
@@ -298,7 +298,8 @@ class Runner:
     def _end_rows(self, rows: Iterable[Row], reason: str) -> None:
         for row in rows:
             self._scheduler.finish(row, time.monotonic(), keep=False)
-            row.emit(EngineDown(reason))
+            if not row.cancelled:
+                row.emit(EngineDown(reason))
 
     # ── tokens ───────────────────────────────────────────────────────────────────────────────────
 
@@ -378,8 +379,6 @@ class Runner:
             if isinstance(result, AdapterError):
                 with self._changed:
                     self._drop_failed(slot, result)
-                continue
-            if slot.state is not SlotState.LOADING:
                 continue
             try:
                 self._runtime.path.bank.write(slot.place, result)

@@ -24,6 +24,7 @@ from server.types import Queued
 _SECONDS_A_ROW = 10.0
 _SLOT_PATIENCE_S = 2.0   # after it, later rows stop taking the slots a waiting row needs
 _SMALLEST_CHUNK = 16
+_WEIGHT_OF_WAITING = 3   # who sees nothing yet counts as so many who wait for their next token
 _WORTH_WAITING = 2 * BLOCK   # tokens another row computes now, for which an equal prompt is held back
 
 
@@ -140,8 +141,8 @@ class Scheduler:
 
     def plan(self, now: float, beside: int | None = None) -> Plan:
         """Admits waiting rows and fills a step: a token for each row that writes, and prompts' chunks. These have
-        `beside` tokens together where more rows write than wait for their first token, so that few do not hold up
-        many; else the setting's. Rows of one adapter stand side by side in rising order of its place, those of the
+        `beside` tokens together while rows write, the setting's where none does or where several short prompts
+        wait, which are over soon. Rows of one adapter stand side by side in rising order of its place, those of the
         base model first. `departures` must be empty."""
         crowded = self._make_room()
         arrivals = [] if crowded else self._admit(now)  # a place may be given away once it has been looked through
@@ -150,10 +151,16 @@ class Scheduler:
                 row.position = position
                 row.emit(Queued(position))
         parts = [PlannedPart(row, row.next_tokens(1)) for row in self.running if row.pending == 1]
-        few = 2 * len(parts) > len(self.running)
-        parts += self._prefill(beside if beside and few else self._settings.prefill_tokens)
+        careful = beside is not None and parts and not self._burst(len(parts))
+        parts += self._prefill(beside if beside and careful else self._settings.prefill_tokens)
         parts.sort(key=lambda part: part.row.slot.place if part.row.slot is not None else -1)
         return Plan(parts, arrivals)
+
+    def _burst(self, writing: int) -> bool:
+        """Whether so many wait for their first token, with short prompts, that those who write may wait for them."""
+        left = [row.pending for row in self.running if row.pending > 1]
+        short = sum(left) <= len(left) * self._settings.prefill_tokens
+        return len(left) > 1 and short and _WEIGHT_OF_WAITING * len(left) >= writing
 
     def _make_room(self) -> bool:
         """Gives each running row room for its next token; whether a row had to go back for it."""

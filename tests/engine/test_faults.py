@@ -52,7 +52,7 @@ def poisoned(monkeypatch) -> None:
 
 
 async def test_what_earlier_rows_left_never_reaches_an_answer(tiny, adapters, engines, poisoned, exact) -> None:
-    engine = await engines(tiny("llama"), adapters, prefix_bytes=12 * BLOCK * 576, max_batch=4)
+    engine = await engines(tiny("llama"), adapters, prefix_bytes=60 * BLOCK * 576, max_batch=4)
     for turn in range(3):
         await asyncio.gather(*(exact(engine, prompt(seed, 30 + 23 * (seed % 6)), [None, "a", "b"][seed % 3])
                                for seed in range(turn, turn + 8)))

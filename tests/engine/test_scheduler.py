@@ -107,6 +107,22 @@ def test_a_long_prompt_comes_in_chunks_while_others_write() -> None:
     assert bench.plan() == {writer.id: 1, long.id: 1}
 
 
+@pytest.mark.parametrize(
+    ("writers", "late", "tokens"),
+    [(0, [200], 64), (1, [200], 8), (6, [30, 40], 64), (7, [30, 40], 8), (3, [30, 400], 8)],
+)
+def test_prompts_come_slowly_beside_rows_that_write_unless_many_short_ones_wait(
+    writers: int, late: list[int], tokens: int
+) -> None:
+    bench = Bench(prefill_tokens=64)
+    for _ in range(writers):
+        bench.row(3)
+    bench.plan()
+    waiting = [bench.row(length).id for length in late]
+    parts = bench.scheduler.plan(bench.now, beside=8).parts
+    assert sum(len(part.tokens) for part in parts if part.row.id in waiting) == tokens
+
+
 def test_a_short_prompt_does_not_wait_for_a_long_one() -> None:
     bench = Bench(prefill_tokens=32)
     bench.row(1000)
