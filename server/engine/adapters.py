@@ -11,6 +11,7 @@ import threading
 import time
 from collections.abc import Iterable
 from concurrent.futures import ThreadPoolExecutor
+from typing import NamedTuple
 
 from server.engine.catalogue import AdapterCatalogue, AdapterFolder
 from server.engine.lora import AdapterFacts, AdapterTarget, check_adapter
@@ -22,6 +23,13 @@ from server.types import AdapterInfo, AdapterState
 log = logging.getLogger("tailor.engine")
 
 _UNCHECKED = "not checked yet"
+
+
+class Resolved(NamedTuple):
+    """A version that fits, and the bytes of its tensors in memory."""
+
+    folder: AdapterFolder
+    bytes: int
 
 
 class AdapterBook:
@@ -36,7 +44,7 @@ class AdapterBook:
         self._seen: set[object] = set()
         self._checker = ThreadPoolExecutor(1, "tailor-adapter-check")
 
-    def resolve(self, spec: str) -> AdapterFolder:
+    def resolve(self, spec: str) -> Resolved:
         """The newest valid version that `name` or `name@version` can mean. Blocks for a version never seen.
 
         Raises AdapterNotFound, AdapterInvalid (with the newest one's reason; AdapterForeign for another base).
@@ -45,31 +53,27 @@ class AdapterBook:
         for folder in self._catalogue.find(spec):
             result = self._check(folder)
             if not isinstance(result, AdapterInvalid):
-                return folder
+                return Resolved(folder, result.bytes)
             faults.append(result)
         raise type(faults[0])(str(faults[0]))
-
-    def size(self, folder: AdapterFolder) -> int:
-        """Bytes of its tensors in memory; 0 where it has not been resolved."""
-        known = self._known(folder)
-        return known.bytes if isinstance(known, AdapterFacts) else 0
 
     def close(self) -> None:
         self._checker.shutdown(wait=True, cancel_futures=True)
 
-    def look(self) -> list[AdapterFolder]:
+    def look(self) -> list[Resolved]:
         """Checks what is new in the folder, and gives the newest valid version of each new adapter. Blocks."""
         folders = self._catalogue.folders()
         fresh = {folder.key for folder in folders} - self._seen
-        newest: dict[str, AdapterFolder] = {}
+        newest: dict[str, Resolved] = {}
         for folder in folders:
-            if not isinstance(self._check(folder), AdapterInvalid):
-                newest.setdefault(folder.name, folder)
+            result = self._check(folder)
+            if not isinstance(result, AdapterInvalid):
+                newest.setdefault(folder.name, Resolved(folder, result.bytes))
         self._seen = {folder.key for folder in folders}
         with self._lock:
             held = {folder.key for folder, *_ in self._runner.loaded()} | self._seen
             self._checked = {key: result for key, result in self._checked.items() if key in held}
-        return [folder for folder in newest.values() if folder.key in fresh]
+        return [found for found in newest.values() if found.folder.key in fresh]
 
     def drop_superseded(self, by: Iterable[AdapterFolder] = ()) -> None:
         """Frees the unused slots of files that are gone or changed, and of versions older than those in `by`."""
@@ -138,6 +142,8 @@ class AdapterBook:
             result = check_adapter(folder.path, self._target)
         except AdapterInvalid as error:
             result = error
+        if folder.changed():  # what was read is not what was seen; the next look sees it
+            return AdapterInvalid(f"the adapter '{folder.name}' is being replaced: try again")
         with self._lock:
             self._checked[folder.key] = result
         return result

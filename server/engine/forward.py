@@ -335,4 +335,7 @@ def _try(path: ForwardPath, texts: list[list[int]], plain: list[Tensor], toleran
                     return f"its logits differ by {error:.1%} in step {step + 1}"
     except _MISFITS as error:
         return f"it fails ({type(error).__name__}: {error})"
+    finally:
+        for place in range(len(texts)):
+            path.forget(place)
     return ""

@@ -14,8 +14,8 @@ from collections.abc import AsyncGenerator
 from concurrent.futures import Future
 
 from server.config import EngineSettings, ModelSettings
-from server.engine.adapters import AdapterBook
-from server.engine.catalogue import AdapterCatalogue, AdapterFolder
+from server.engine.adapters import AdapterBook, Resolved
+from server.engine.catalogue import AdapterCatalogue
 from server.engine.constraint import GrammarMask
 from server.engine.detokenize import TextStream
 from server.engine.runner import Runner
@@ -118,11 +118,11 @@ class LocalEngine:
         runner, runtime = self._serving(), self._ready()
         self._check(request, runtime)
         book = self._adapter_book()
-        folder = await asyncio.to_thread(book.resolve, request.adapter) if request.adapter else None
+        adapter = await asyncio.to_thread(book.resolve, request.adapter) if request.adapter else None
         mask = await asyncio.to_thread(runtime.compiler.mask, request.constraint) if request.constraint else None
         events: asyncio.Queue[GenerationEvent | Exception] = asyncio.Queue()
         assert self._outbox is not None  # narrows a type: start() has made it
-        row = self._row(request, runtime, folder, mask, self._outbox.emitter(events), submitted)
+        row = self._row(request, runtime, adapter, mask, self._outbox.emitter(events), submitted)
         runner.submit(row)
         try:
             while True:
@@ -150,7 +150,7 @@ class LocalEngine:
         self,
         request: GenerationRequest,
         runtime: Runtime,
-        folder: AdapterFolder | None,
+        adapter: Resolved | None,
         mask: GrammarMask | None,
         emit: Emit,
         submitted: float,
@@ -165,8 +165,8 @@ class LocalEngine:
             prompt=request.prompt,
             max_tokens=max_tokens,
             user=request.user_id,
-            folder=folder,
-            adapter_bytes=self._adapter_book().size(folder) if folder is not None else 0,
+            folder=adapter.folder if adapter is not None else None,
+            adapter_bytes=adapter.bytes if adapter is not None else 0,
             sampler=Sampler(sampling, request.prompt, mask),
             text=TextStream(tokenizer.decode, (*sampling.stop, *tokenizer.stop_texts)),
             emit=emit,
@@ -179,8 +179,8 @@ class LocalEngine:
 
     async def load_adapter(self, name: str) -> AdapterInfo:
         book, runner = self._adapter_book(), self._serving()
-        folder = await asyncio.to_thread(book.resolve, name)
-        await asyncio.wrap_future(runner.load(folder, book.size(folder)))
+        folder, size = await asyncio.to_thread(book.resolve, name)
+        await asyncio.wrap_future(runner.load(folder, size))
         book.drop_superseded(by=() if "@" in name else (folder,))
         return book.info(folder)
 
@@ -199,10 +199,10 @@ class LocalEngine:
         free, those that are gone or replaced leave once unused. Cheap when nothing has changed."""
         book, runner = self._adapter_book(), self._serving()
         loaded = []
-        for folder in await asyncio.to_thread(book.look):
+        for folder, size in await asyncio.to_thread(book.look):
             try:
                 if runner.free_slots() or runner.holds(folder):
-                    await asyncio.wrap_future(runner.load(folder, book.size(folder)))
+                    await asyncio.wrap_future(runner.load(folder, size))
                     loaded.append(folder)
             except (AdapterInUse, AdapterInvalid) as error:
                 log.warning("a new adapter is not loaded: %s", error)

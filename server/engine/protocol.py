@@ -27,7 +27,8 @@ class Engine(Protocol):
     def model(self) -> ModelCard: ...
 
     def generate(self, request: GenerationRequest) -> AsyncGenerator[GenerationEvent, None]:
-        """Events of one row: any number of Queued, then TokenDelta, then one GenerationDone.
+        """Events of one row: any number of Queued and TokenDelta, then one GenerationDone. A row that must make
+        room for older ones waits again, so that Queued may come after text, which goes on where it was.
 
         The adapter is loaded on first use and held while the row runs. Closing the iterator, or
         cancelling the task that reads it, frees the row before the model's next step.

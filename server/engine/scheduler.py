@@ -122,8 +122,9 @@ class Scheduler:
     def _leave(self, row: Row, *, keep: bool) -> None:
         """Out of the running rows."""
         self.running.remove(row)
-        if keep and row.grant is not None:
-            self.departures.append(Departure(row.load, tuple(row.known[:row.computed]), row.grant.place))
+        if row.grant is not None:
+            computed = tuple(row.known[:row.computed]) if keep else ()
+            self.departures.append(Departure(row.load, computed, row.grant.place))
         self._budget.release(row.id)
         row.grant = None
 

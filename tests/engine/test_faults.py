@@ -6,11 +6,12 @@ import asyncio
 from typing import Any
 
 import pytest
+import torch
 from safetensors.torch import load_file, save_file
 
 from server.engine import kv, local, prefix, runner
 from server.engine.attention import AttentionStep
-from server.engine.forward import DecoderForward
+from server.engine.forward import DecoderForward, SingleForward
 from server.engine.prefix import BLOCK
 from server.errors import EngineDown, EngineError
 from server.types import GenerationRequest, SamplingParams
@@ -114,6 +115,21 @@ async def test_what_a_failed_row_has_computed_serves_nobody(tiny, engines: Engin
         await ask(engine, bad, max_tokens=COUNT)
     ill.clear()
     assert (await exact(engine, bad)).usage.cached_tokens == 0
+
+
+async def test_a_failed_row_leaves_no_cache_of_its_own_behind(tiny, engines: EngineFactory, monkeypatch) -> None:
+    run = SingleForward.run
+    paths: list[SingleForward] = []
+
+    def sometimes(self: SingleForward, parts: Any) -> torch.Tensor:
+        paths.append(self)
+        return run(self, parts) * NAN
+
+    engine = await engines(tiny("bloom"))
+    monkeypatch.setattr(SingleForward, "run", sometimes)
+    with pytest.raises(EngineError, match="no usable numbers"):
+        await ask(engine, prompt(1, 20), max_tokens=COUNT)
+    await until(lambda: not paths[0]._rows)
 
 
 async def test_an_adapter_that_overflows_harms_its_own_rows_alone(tiny, adapters, engines, exact) -> None:
