@@ -81,6 +81,7 @@ class RetrievalSettings(Section):
     min_coverage: float = Field(default=0.5, ge=0, le=1)  # evidence gate, lexical
     dense_weight: float = Field(default=0.4, ge=0, le=1)  # the rest is lexical
     debounce_ms: int = Field(default=200, ge=0)
+    generations: int = Field(default=20, ge=2)  # kept, so that one can go back
 
 
 class MemorySettings(Section):

@@ -60,18 +60,6 @@ class Passage:
         return f"lines {self.line_start}-{self.line_end}"
 
 
-@dataclass(frozen=True, slots=True)
-class SearchResult:
-    """Passages of one index generation, best first; empty when nothing passed the evidence gate.
-
-    `folders` are those of the folders asked that hold something.
-    """
-
-    passages: tuple[Passage, ...]
-    generation: int
-    folders: tuple[str, ...]
-
-
 class Embedder(Protocol):
     """Turns texts into unit vectors. Safe to call from any thread."""
 

@@ -12,8 +12,8 @@ from dataclasses import dataclass
 
 from server.memory import MemoryStore
 from server.prompting import Domain, UserProfile, new_nonce
-from server.retrieval import KnowledgeBase
-from server.types import Memory, SearchResult, TurnContext, UserId
+from server.retrieval import KnowledgeBase, SearchResult
+from server.types import Memory, TurnContext, UserId
 
 
 @dataclass(frozen=True)

@@ -1,221 +1,136 @@
 """One state of the whole index: immutable, so that whoever holds it sees no change.
 
-A generation is made of segments, one a file, which unchanged files share from generation to
-generation. Knows nothing of disk or of how chunks come about.
+A generation says which versions of files live and, for each folder, in which segments their rows are. Segments are
+shared from generation to generation. Knows nothing of disk or of how chunks come about.
 """
 
 from __future__ import annotations
 
-import hashlib
-import zlib
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping
 from dataclasses import dataclass, field, replace
-from enum import StrEnum
 
-import faiss
-import numpy as np
-from numpy.typing import NDArray
-
-from server.retrieval.chunker import Piece
-from server.retrieval.lexical import Postings, merged, postings
-from server.types import Passage
-
-FILES_A_PART = 64  # of the lexical index, on average
-
-
-class FileState(StrEnum):
-    INDEXED = "indexed"
-    INDEXING = "indexing"        # waits for its turn, or is being read
-    EMPTY = "empty"
-    FAILED = "failed"            # `reason` says what to do
-    UNSUPPORTED = "unsupported"  # a format, link or place that is not read
+from server.retrieval.files import Chunk, FileKey, FileRecord
+from server.retrieval.segment import Mask, Segment
 
 
 @dataclass(frozen=True, slots=True)
-class FileKey:
-    """`file` is the path inside the folder, with forward slashes."""
+class Version:
+    """A file as it was read once. `segment` holds its rows; None where it has no chunks."""
 
-    folder: str
-    file: str
-
-
-@dataclass(frozen=True, slots=True)
-class FileRecord:
-    """What a file was when it was last read. `digest` is empty when it could not be read at all."""
-
-    state: FileState
-    reason: str = ""
-    bytes: int = 0
-    mtime_ns: int = 0
-    read_ns: int = 0
-    digest: str = ""
-
-
-@dataclass(frozen=True, slots=True)
-class Chunk:
-    """`content` hashes what is embedded: the same content has the same vector wherever it stands."""
-
-    id: str
-    content: str
-    text: str
-    heading: tuple[str, ...] = ()
-    line_start: int | None = None
-    line_end: int | None = None
-    page: int | None = None
-
-    @property
-    def embedded_text(self) -> str:
-        return embedded_text(self.heading, self.text)
-
-    @property
-    def searched_text(self) -> str:
-        """For the lexical side: a word of the heading counts twice."""
-        return f"{' '.join(self.heading)}\n{self.embedded_text}"
-
-    def passage(self, key: FileKey, score: float) -> Passage:
-        return Passage(
-            id=self.id,
-            folder=key.folder,
-            file=key.file,
-            text=self.text,
-            heading=self.heading,
-            line_start=self.line_start,
-            line_end=self.line_end,
-            page=self.page,
-            score=score,
-        )
-
-
-def embedded_text(heading: Sequence[str], text: str) -> str:
-    return f"{' > '.join(heading)}\n{text}" if heading else text
-
-
-def identified(key: FileKey, pieces: Sequence[Piece]) -> tuple[Chunk, ...]:
-    """Chunks of one file. An id stays while folder, file and text stay; equal texts count up."""
-    seen: dict[str, int] = {}
-    chunks = []
-    for piece in pieces:
-        content = _hash(embedded_text(piece.heading, piece.text))
-        ordinal = seen.get(content, 0)
-        seen[content] = ordinal + 1
-        chunks.append(
-            Chunk(
-                id=_hash("\0".join((key.folder, key.file, content, str(ordinal))))[:16],
-                content=content,
-                text=piece.text,
-                heading=piece.heading,
-                line_start=piece.line_start,
-                line_end=piece.line_end,
-                page=piece.page,
-            )
-        )
-    return tuple(chunks)
-
-
-def _hash(text: str) -> str:
-    return hashlib.sha256(text.encode("utf-8", "surrogatepass")).hexdigest()[:32]
-
-
-@dataclass(frozen=True, slots=True)
-class Segment:
-    """One file's part of the index: `vectors` is [chunks, dimension]."""
-
+    id: int
     key: FileKey
     record: FileRecord
-    chunks: tuple[Chunk, ...]
-    vectors: NDArray[np.float32]
-    postings: Postings
+    chunks: int = 0
+    segment: int | None = None
 
-    @classmethod
-    def build(
-        cls, key: FileKey, record: FileRecord, chunks: tuple[Chunk, ...], vectors: NDArray[np.float32]
-    ) -> Segment:
-        return cls(key, record, chunks, vectors, postings([chunk.searched_text for chunk in chunks]))
 
-    @classmethod
-    def without_text(cls, key: FileKey, record: FileRecord, dimension: int) -> Segment:
-        """A file that holds nothing to search: empty, failed or unsupported."""
-        return cls.build(key, record, (), np.zeros((0, dimension), dtype=np.float32))
+@dataclass(frozen=True, slots=True)
+class View:
+    """A segment and which of its rows live."""
+
+    segment: Segment
+    alive: Mask
+
+
+ReadChunk = Callable[[int, int], Chunk | None]
+"""A version's chunk at a place; None when its generation is not kept any more."""
 
 
 @dataclass(frozen=True, slots=True)
 class Generation:
-    """Segments in the order of folder and file, so that a folder's rows are one range of the FAISS index.
-
-    `rows[i]` is what row i of the index is the vector of.
-    """
+    """`views`: folder → number of a segment → what lives in it."""
 
     number: int
-    dimension: int
-    segments: Mapping[FileKey, Segment]
-    index: faiss.IndexFlatIP
-    rows: tuple[tuple[FileKey, Chunk], ...] = field(repr=False)
-    _spans: Mapping[str, tuple[int, int]] = field(repr=False)
-    _parts: Mapping[str, Sequence[Postings]] = field(repr=False)
-    _merged: Mapping[tuple[int, ...], Postings] = field(repr=False)
+    files: Mapping[FileKey, Version]
+    views: Mapping[str, Mapping[int, View]]
+    read: ReadChunk = field(repr=False)
+    versions: Mapping[int, Version] = field(repr=False)
+    """The same as `files`, by id."""
 
     @classmethod
     def build(
-        cls, number: int, dimension: int, segments: Iterable[Segment], previous: Generation | None = None
+        cls, number: int, versions: Iterable[Version], segments: Mapping[int, tuple[str, Segment]], read: ReadChunk
     ) -> Generation:
-        """`previous` gives the lexical parts of files that did not change."""
-        ordered = {one.key: one for one in sorted(segments, key=lambda one: (one.key.folder, one.key.file))}
-        index = faiss.IndexFlatIP(dimension)
-        spans: dict[str, tuple[int, int]] = {}
-        rows: list[tuple[FileKey, Chunk]] = []
-        for segment in ordered.values():
-            start = spans.get(segment.key.folder, (index.ntotal, 0))[0]
-            if len(segment.chunks):
-                index.add(segment.vectors)
-                rows += [(segment.key, chunk) for chunk in segment.chunks]
-            spans[segment.key.folder] = (start, index.ntotal)
-        parts, merges = _lexical_parts(ordered.values(), previous._merged if previous is not None else {})
-        return cls(number, dimension, ordered, index, tuple(rows), spans, parts, merges)
+        """`segments`: number → (folder, segment)."""
+        living = {version.id: version for version in versions}
+        inside: dict[int, list[int]] = {}
+        for version in living.values():
+            if version.segment is not None:
+                inside.setdefault(version.segment, []).append(version.id)
+        views: dict[str, dict[int, View]] = {}
+        for at, ids in sorted(inside.items()):
+            folder, segment = segments[at]
+            views.setdefault(folder, {})[at] = View(segment, segment.mask(ids))
+        return cls(number, {version.key: version for version in living.values()}, views, read, living)
 
-    def span(self, folder: str) -> tuple[int, int]:
-        """First row of the folder and the row after its last."""
-        return self._spans.get(folder, (0, 0))
+    @classmethod
+    def empty(cls) -> Generation:
+        return cls.build(0, (), {}, lambda version, place: None)
 
-    def lexical(self, folder: str) -> Sequence[Postings]:
-        """The folder's lexical parts, in the order of its rows."""
-        return self._parts.get(folder, ())
+    @property
+    def chunks(self) -> int:
+        return sum(version.chunks for version in self.files.values())
+
+    def holds(self, folder: str) -> bool:
+        """Whether there is something to find in the folder."""
+        return bool(self.views.get(folder))
+
+    def following(
+        self, number: int, born: Collection[Version], dropped: Collection[FileKey], segments: Mapping[int, Segment]
+    ) -> Generation:
+        """The next generation: `born` take their keys' places, `dropped` are gone. `segments` are those that `born`
+        stand in. Costs the segments that change, and no others."""
+        files, versions = dict(self.files), dict(self.versions)
+        dead: dict[tuple[str, int], list[int]] = {}
+        for key in {*dropped, *(version.key for version in born)}:
+            old = files.pop(key, None)
+            if old is not None:
+                del versions[old.id]
+                if old.segment is not None:
+                    dead.setdefault((key.folder, old.segment), []).append(old.id)
+        fresh: dict[tuple[str, int], list[int]] = {}
+        for version in born:
+            files[version.key] = versions[version.id] = version
+            if version.segment is not None:
+                fresh.setdefault((version.key.folder, version.segment), []).append(version.id)
+        views = {folder: dict(inside) for folder, inside in self.views.items()}
+        for folder, at in dead.keys() | fresh.keys():
+            known = views.setdefault(folder, {}).get(at)
+            segment = known.segment if known is not None else segments[at]
+            alive = known.alive.copy() if known is not None else segment.mask(())
+            for ids, living in ((dead.get((folder, at), ()), False), (fresh.get((folder, at), ()), True)):
+                for old_or_new in ids:
+                    alive[slice(*segment.span(old_or_new))] = living
+            views[folder][at] = View(segment, alive)
+            if not alive.any():
+                del views[folder][at]
+        return replace(self, number=number, files=files, versions=versions, views=views)
 
     def with_records(self, records: Mapping[FileKey, FileRecord]) -> Generation:
         """The same rows, with other knowledge of when the files were read."""
-        segments = {
-            key: replace(segment, record=records.get(key, segment.record)) for key, segment in self.segments.items()
-        }
-        return replace(self, segments=segments)
+        files, versions = dict(self.files), dict(self.versions)
+        for key, record in records.items():
+            if key in files:
+                files[key] = replace(files[key], record=record)
+                versions[files[key].id] = files[key]
+        return replace(self, files=files, versions=versions)
 
     def check_integrity(self) -> None:
-        """Raises ValueError unless every chunk has one row and every folder its own range."""
-        chunks = sum(len(segment.chunks) for segment in self.segments.values())
-        rows = sum(end - start for start, end in self._spans.values())
-        if not chunks == rows == len(self.rows) == self.index.ntotal:
-            raise ValueError(f"{chunks} chunks, {rows} rows in folders, {self.index.ntotal} rows in the index")
-        for segment in self.segments.values():
-            if segment.vectors.shape != (len(segment.chunks), self.dimension):
-                raise ValueError(f"{segment.key.file}: {len(segment.chunks)} chunks, vectors {segment.vectors.shape}")
-
-
-def _lexical_parts(
-    segments: Iterable[Segment], known: Mapping[tuple[int, ...], Postings]
-) -> tuple[dict[str, list[Postings]], dict[tuple[int, ...], Postings]]:
-    """Some files a part. Where a part ends depends on a file's name alone, so that a new file changes
-    the part it falls into and no other. `known` is keyed by the identity of what was merged, which
-    the generation it comes from keeps alive."""
-    groups: dict[str, list[list[Postings]]] = {}
-    for segment in segments:
-        inside = groups.setdefault(segment.key.folder, [[]])
-        if zlib.crc32(segment.key.file.encode()) % FILES_A_PART == 0:
-            inside.append([])
-        if segment.chunks:
-            inside[-1].append(segment.postings)
-    parts: dict[str, list[Postings]] = {}
-    merges: dict[tuple[int, ...], Postings] = {}
-    for folder, inside in groups.items():
-        for group in filter(None, inside):
-            key = tuple(id(one) for one in group)
-            merges[key] = known[key] if key in known else merged(group)
-            parts.setdefault(folder, []).append(merges[key])
-    return parts, merges
+        """Raises ValueError unless every chunk of every living file has one living row, and no other row lives."""
+        rows = 0
+        for folder, inside in self.views.items():
+            for at, view in inside.items():
+                rows += int(view.alive.sum())
+                if len(view.alive) != len(view.segment):
+                    raise ValueError(f"segment {at} of {folder}: {len(view.segment)} rows, {len(view.alive)} marks")
+        for key, version in self.files.items():
+            if self.versions.get(version.id) != version or version.key != key:
+                raise ValueError(f"{key.folder}/{key.file} is not the version that it is known as")
+            found = 0
+            if version.segment is not None:
+                view = self.views[key.folder][version.segment]
+                found = int(view.alive[slice(*view.segment.span(version.id))].sum())
+            if found != version.chunks:
+                raise ValueError(f"{key.folder}/{key.file} has {version.chunks} chunks and {found} rows")
+        if rows != self.chunks:
+            raise ValueError(f"{self.chunks} chunks and {rows} living rows")

@@ -1,8 +1,7 @@
-"""One step from the generation in hand to what lies on disk.
+"""From files on disk to versions in the index: reads, cuts and embeds what changed.
 
-`plan()` compares, `advance()` reads, chunks and embeds what changed, for a bounded time. Every file's
-trouble becomes its record; none stops the others. Knows nothing of threads, watching or the disk
-format of the index.
+`plan()` compares, `take()` prepares a group of files and stores it. Every file's trouble becomes its record; none stops
+the others. Knows nothing of threads, watching or how a generation is kept.
 """
 
 from __future__ import annotations
@@ -13,8 +12,8 @@ import math
 import os
 import time
 from collections import deque
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Callable, Collection, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from typing import Final
 
 import numpy as np
@@ -22,9 +21,11 @@ from numpy.typing import NDArray
 
 from server.errors import KnowledgeError
 from server.retrieval.chunker import chunk
-from server.retrieval.generation import Chunk, FileKey, FileRecord, FileState, Generation, Segment, identified
+from server.retrieval.files import Chunk, FileKey, FileRecord, FileState, identified
+from server.retrieval.generation import Generation, Version
 from server.retrieval.loaders import load
 from server.retrieval.scanner import MAX_FILE_BYTES, Found
+from server.retrieval.storage import IndexStore, Prepared
 from server.types import Embedder
 
 log = logging.getLogger("tailor.retrieval")
@@ -33,8 +34,8 @@ GROUP: Final = 64                    # texts embedded together
 SAME_TICK_NS: Final = 2_000_000_000  # a file changed this shortly before it was read may have changed since
 
 
-class _Stopped(Exception):
-    """The caller wants to end; what is done so far stays."""
+class Stopped(Exception):
+    """The caller wants to end; what is stored so far stays."""
 
 
 class _FileChanging(Exception):
@@ -43,122 +44,111 @@ class _FileChanging(Exception):
 
 @dataclass(frozen=True, slots=True)
 class Plan:
-    """`kept` needs no reading; `to_read` does, small files first, of which `news` differ from what is
-    known (the others are read again because their time proves nothing). `differs`: kept alone is a change."""
+    """`to_read`, small files first, of which `news` differ from what is known (the others are read again because
+    their time proves nothing); `told` are files that need no reading to say what they are; `dropped` are gone."""
 
-    kept: Mapping[FileKey, Segment]
     to_read: tuple[Found, ...]
     news: frozenset[FileKey]
-    differs: bool
+    told: tuple[Prepared, ...]
+    dropped: frozenset[FileKey]
+
+    @property
+    def bytes(self) -> int:
+        return sum(file.bytes for file in self.to_read)
+
+
+@dataclass(slots=True)
+class Taken:
+    """What has come of a plan so far: `cut` is not stored yet, `born` are stored versions that take their files'
+    places, `touched` files hold what is known, `retry` were changing while they were read."""
+
+    cut: list[Prepared] = field(default_factory=list)
+    born: list[Version] = field(default_factory=list)
+    touched: dict[FileKey, FileRecord] = field(default_factory=dict)
+    vanished: set[FileKey] = field(default_factory=set)
+    retry: list[Found] = field(default_factory=list)
+
+    def leave_out(self, keys: Collection[FileKey]) -> None:
+        """Something newer is known of these files."""
+        self.cut = [one for one in self.cut if one.key not in keys]
+        self.born = [one for one in self.born if one.key not in keys]
+        self.touched = {key: record for key, record in self.touched.items() if key not in keys}
+        self.retry = [one for one in self.retry if one.key not in keys]
 
 
 @dataclass(frozen=True, slots=True)
-class Step:
-    """`generation` is None when no row and no state changed; then `records` still says when files were
-    read. `left` was not reached, `retry` was changing while it was read."""
-
-    generation: Generation | None
-    records: Mapping[FileKey, FileRecord]
-    left: tuple[Found, ...]
-    retry: tuple[Found, ...]
-
-
-@dataclass(frozen=True, slots=True)
-class _Prepared:
-    """A file read and cut; `same` when it holds what the current generation already has."""
+class _Cut:
+    """A file read and cut, to be embedded."""
 
     file: Found
     record: FileRecord
-    chunks: tuple[Chunk, ...] = ()
-    same: bool = False
+    chunks: tuple[Chunk, ...]
 
 
 class Indexer:
-    """Stateless beside its settings; used by one thread at a time."""
+    """Used by one thread at a time."""
 
-    def __init__(self, embedder: Embedder, chunk_tokens: int) -> None:
+    def __init__(self, store: IndexStore, embedder: Embedder, chunk_tokens: int) -> None:
+        self._store = store
         self._embedder = embedder
         self._budget = chunk_tokens
 
-    def plan(self, current: Generation, found: Mapping[FileKey, Found]) -> Plan:
-        kept: dict[FileKey, Segment] = {}
+    def plan(
+        self, current: Generation, found: Mapping[FileKey, Found], within: Collection[FileKey] | None = None
+    ) -> Plan:
+        """`within`: the files that were looked at, where it was not all."""
         to_read: list[Found] = []
         news: set[FileKey] = set()
-        differs = not current.segments.keys() <= found.keys()
+        told: list[Prepared] = []
         for key, file in found.items():
-            old = current.segments.get(key)
+            old = current.files.get(key)
             if old is not None and _is_settled(old.record, file):
-                kept[key] = old
-            elif file.problem:
-                record = FileRecord(file.state, file.problem, file.bytes, file.mtime_ns)
-                kept[key] = Segment.without_text(key, record, current.dimension)
-                differs = True
-            else:
-                to_read.append(file)
-                if old is None or (old.record.bytes, old.record.mtime_ns) != (file.bytes, file.mtime_ns):
-                    news.add(key)
-        return Plan(kept, tuple(sorted(to_read, key=lambda file: file.bytes)), frozenset(news), differs)
+                continue
+            if file.problem:
+                told.append(self._bare(key, FileRecord(file.state, file.problem, file.bytes, file.mtime_ns)))
+                continue
+            to_read.append(file)
+            if old is None or (old.record.bytes, old.record.mtime_ns) != (file.bytes, file.mtime_ns):
+                news.add(key)
+        looked = current.files.keys() if within is None else current.files.keys() & within
+        return Plan(
+            tuple(sorted(to_read, key=lambda file: file.bytes)), frozenset(news), tuple(told),
+            frozenset(looked - found.keys()),
+        )  # fmt: skip
 
-    def advance(
-        self,
-        current: Generation,
-        plan: Plan,
-        number: int,
-        *,
-        deadline: float,
-        stopping: Callable[[], bool],
-    ) -> Step:
-        """Reads group by group until `deadline` (time.monotonic()); `stopping` ends it sooner.
-
-        Files not reached keep their old segment, so a search finds their last text meanwhile.
-        """
-        segments, records = dict(plan.kept), dict[FileKey, FileRecord]()
-        waiting, retry = deque(plan.to_read), list[Found]()
-        vectors = _Vectors(current, self._embedder, stopping)
-        differs = plan.differs
-        while waiting and time.monotonic() < deadline and not stopping():
-            group = self._group(current, waiting, retry)
-            try:
-                vectors.add([chunk for one in group for chunk in one.chunks])
-            except _Stopped:
-                waiting.extendleft(one.file for one in group)
-                break
-            for one in group:
-                key = one.file.key
-                records[key] = one.record
-                if one.same:
-                    segments[key] = current.segments[key]
-                else:
-                    segments[key] = Segment.build(key, one.record, one.chunks, vectors.of(one.chunks))
-                    differs = True
-        for file in (*waiting, *retry):
-            if file.key in current.segments:
-                segments[file.key] = current.segments[file.key]
-        differs = differs or not current.segments.keys() <= segments.keys()  # vanished before its turn
-        generation = None
-        if differs:
-            generation = Generation.build(number, current.dimension, segments.values(), current).with_records(records)
-        return Step(generation, records, tuple(waiting), tuple(retry))
-
-    def _group(self, current: Generation, waiting: deque[Found], retry: list[Found]) -> list[_Prepared]:
-        """Files from the front of `waiting` until there is enough to embed together."""
-        group: list[_Prepared] = []
+    def take(self, current: Generation, waiting: deque[Found], taken: Taken, stopping: Callable[[], bool]) -> None:
+        """Takes a group of files from the front of `waiting`. Raises Stopped."""
+        group: list[_Cut] = []
         texts = 0
         while waiting and texts < GROUP:
             file = waiting.popleft()
             try:
-                one = self._prepare(file, current.segments.get(file.key))
+                cut = self._prepare(current, file, taken)
             except FileNotFoundError:
-                continue
+                taken.vanished.add(file.key)
             except _FileChanging:
-                retry.append(file)
-                continue
-            group.append(one)
-            texts += len(one.chunks)
-        return group
+                taken.retry.append(file)
+            else:
+                if cut is not None:
+                    group.append(cut)
+                    texts += len(cut.chunks)
+        vectors = self._vectors([chunk for cut in group for chunk in cut.chunks], stopping)
+        for cut in group:
+            taken.cut.append(Prepared(cut.file.key, cut.record, cut.chunks, self._stacked(cut.chunks, vectors)))
 
-    def _prepare(self, file: Found, old: Segment | None) -> _Prepared:
+    def store(self, taken: Taken) -> None:
+        """Makes durable what has been cut."""
+        cut, taken.cut = taken.cut, []
+        if cut:
+            taken.born += self._store.stage(cut)
+
+    def _bare(self, key: FileKey, record: FileRecord) -> Prepared:
+        return Prepared(key, record, (), np.zeros((0, self._embedder.dimension), np.float32))
+
+    def _prepare(self, current: Generation, file: Found, taken: Taken) -> _Cut | None:
+        """None where the file holds what is known already."""
         read_ns = time.time_ns()
+        old = current.files.get(file.key)
         try:
             data = _read(file)
         except FileNotFoundError:
@@ -166,13 +156,21 @@ class Indexer:
         except OSError as error:
             reason = f"cannot be read: {error.strerror or error}"
             record = FileRecord(FileState.FAILED, reason, file.bytes, file.mtime_ns, read_ns)
-            return _Prepared(file, record, same=old is not None and _says_the_same(old.record, record))
+            if old is not None and _says_the_same(old.record, record):
+                taken.touched[file.key] = record
+                return None
+            return _Cut(file, record, ())
         digest = hashlib.sha256(data).hexdigest()
-        if old is not None and old.record.digest == digest:
-            about = replace(old.record, bytes=file.bytes, mtime_ns=file.mtime_ns, read_ns=read_ns)
-            return _Prepared(file, about, same=True)
+        known = old if old is not None and old.record.digest == digest else self._store.known(file.key, digest)
+        if known is not None:
+            record = replace(known.record, bytes=file.bytes, mtime_ns=file.mtime_ns, read_ns=read_ns)
+            if known == old:
+                taken.touched[file.key] = record
+            else:
+                taken.born.append(replace(known, record=record))
+            return None
         state, reason, chunks = self._cut(file, data)
-        return _Prepared(file, FileRecord(state, reason, file.bytes, file.mtime_ns, read_ns, digest), chunks)
+        return _Cut(file, FileRecord(state, reason, file.bytes, file.mtime_ns, read_ns, digest), chunks)
 
     def _cut(self, file: Found, data: bytes) -> tuple[FileState, str, tuple[Chunk, ...]]:
         try:
@@ -189,33 +187,23 @@ class Indexer:
         letters a token, as Korean has in vocabularies made for it, so that chunks keep their sense."""
         return self._embedder.count(text) if self._embedder.knows(text) else math.ceil(len(text) / 2)
 
-
-class _Vectors:
-    """Vectors by content: those of the current generation, and new ones, each embedded once."""
-
-    def __init__(self, current: Generation, embedder: Embedder, stopping: Callable[[], bool]) -> None:
-        self._current = current
-        self._known: dict[str, NDArray[np.float32]] = {}
-        self._embedder = embedder
-        self._stopping = stopping
-
-    def add(self, chunks: Sequence[Chunk]) -> None:
-        """Embeds what is not known. Raises _Stopped between slices."""
-        if chunks and not self._known:
-            for segment in self._current.segments.values():
-                self._known.update(zip((chunk.content for chunk in segment.chunks), segment.vectors, strict=True))
-        unknown = list({chunk.content: chunk for chunk in chunks if chunk.content not in self._known}.values())
+    def _vectors(self, chunks: Sequence[Chunk], stopping: Callable[[], bool]) -> dict[str, NDArray[np.float32]]:
+        """By content: those that the index has, and new ones, each embedded once. Raises Stopped between slices."""
+        by_content = {chunk.content: chunk for chunk in chunks}
+        vectors = self._store.vectors(by_content)
+        unknown = [chunk for content, chunk in by_content.items() if content not in vectors]
         for start in range(0, len(unknown), GROUP):
-            if self._stopping():
-                raise _Stopped
+            if stopping():
+                raise Stopped
             part = unknown[start : start + GROUP]
-            vectors = self._embedder.embed([chunk.embedded_text for chunk in part])
-            self._known.update(zip((chunk.content for chunk in part), vectors, strict=True))
+            embedded = self._embedder.embed([chunk.embedded_text for chunk in part])
+            vectors |= zip((chunk.content for chunk in part), embedded, strict=True)
+        return vectors
 
-    def of(self, chunks: Sequence[Chunk]) -> NDArray[np.float32]:
+    def _stacked(self, chunks: Sequence[Chunk], vectors: Mapping[str, NDArray[np.float32]]) -> NDArray[np.float32]:
         if not chunks:
-            return np.zeros((0, self._current.dimension), dtype=np.float32)
-        return np.stack([self._known[chunk.content] for chunk in chunks])
+            return np.zeros((0, self._embedder.dimension), dtype=np.float32)
+        return np.stack([vectors[chunk.content] for chunk in chunks])
 
 
 def _read(file: Found) -> bytes:

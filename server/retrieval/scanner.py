@@ -8,12 +8,12 @@ from __future__ import annotations
 
 import os
 import stat
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path, PurePath
 from typing import Final
 
-from server.retrieval.generation import FileKey, FileState
+from server.retrieval.files import FileKey, FileState
 from server.retrieval.loaders import SUPPORTED, is_supported
 
 MAX_FILE_BYTES: Final = 64 * 1024 * 1024
@@ -55,6 +55,40 @@ def scan(root: Path) -> tuple[dict[FileKey, Found], tuple[str, ...]]:
                 key, entry, "lies outside of a folder: move it into a folder of knowledge", FileState.UNSUPPORTED
             )
     return found, tuple(sorted(folders))
+
+
+def look(root: Path, paths: Iterable[Path]) -> tuple[dict[FileKey, Found], set[FileKey]] | None:
+    """As `scan`, for single files of folders: those that are there, and all that were looked at. None where a path
+    is something else, or may have been: a folder that came or went changes more than its own name."""
+    found: dict[FileKey, Found] = {}
+    looked: set[FileKey] = set()
+    for path in paths:
+        try:
+            parts = path.relative_to(root).parts
+        except ValueError:
+            continue
+        if any(is_ignored(part) for part in parts):
+            continue
+        entry = _entry(path)
+        if len(parts) < 2 or (entry is None and not is_supported(path.name)):
+            return None
+        if entry is not None and entry.is_dir(follow_symlinks=False):
+            return None
+        name = "/".join(parts[1:])
+        key = FileKey(_clean(parts[0]), _clean(name))
+        looked.add(key)
+        if entry is not None:
+            found[key] = _look(root, key, entry, is_clean=_clean(name) == name)
+    return found, looked
+
+
+def _entry(path: Path) -> os.DirEntry[str] | None:
+    """None where nothing is there."""
+    try:
+        with os.scandir(path.parent) as entries:
+            return next((one for one in entries if one.name == path.name), None)
+    except OSError:
+        return None
 
 
 def _files(root: Path, top: os.DirEntry[str], folder: str) -> Iterator[Found]:

@@ -12,43 +12,83 @@ disk or of how a generation came about.
 
 from __future__ import annotations
 
+import fnmatch
 from collections import Counter
 from collections.abc import Collection, Sequence
 from dataclasses import dataclass
+from pathlib import PurePath
+from typing import Final
 
-import faiss
 import numpy as np
 from numpy.typing import NDArray
 
 from server.config import RetrievalSettings
-from server.retrieval.generation import FileKey, Generation
+from server.retrieval.files import Chunk, FileKey
+from server.retrieval.generation import Generation, Version
 from server.retrieval.lexical import Matches
+from server.retrieval.results import Candidate, SearchTrace
+from server.retrieval.segment import Mask, Rows, Segment
 from server.retrieval.words import is_courtesy, is_follow_up, terms, units
 from server.types import Embedder, Passage
 
-QUERY_CHARS = 4000
-CONTENT_WEIGHT = 2        # of a content word's terms, over what stands around it (Korean endings)
-CANDIDATES = 200          # the best of each side that are scored by both
-LONG_QUESTION = 5         # content words; of so many, the right passage often holds less than half
-MIN_LEXICAL = 0.22        # … so they also pass by their lexical score
-EARLIER_WEIGHT = 1.0      # of the score of the previous message and this one together
-NEAR_BEST = 0.5           # share of the best score under which a passage only distracts
-NEAR_COPY = 0.9           # share of common words over which two passages say the same
+QUERY_CHARS: Final = 4000
+CONTENT_WEIGHT: Final = 2        # of a content word's terms, over what stands around it (Korean endings)
+CANDIDATES: Final = 200          # the best of each side that are scored by both
+TRACED: Final = 20               # candidates that a trace tells of
+LONG_QUESTION: Final = 5         # content words; of so many, the right passage often holds less than half
+MIN_LEXICAL: Final = 0.22        # … so they also pass by their lexical score
+EARLIER_WEIGHT: Final = 1.0      # of the score of the previous message and this one together
+NEAR_BEST: Final = 0.5           # share of the best score under which a passage only distracts
+NEAR_COPY: Final = 0.9           # share of common words over which two passages say the same
+
+Floats = NDArray[np.float32]
+
+
+@dataclass(frozen=True, slots=True)
+class Where:
+    """Narrows a search to files: `files` are patterns as of a shell (`2026/*.md`), `kinds` endings without the dot,
+    `since` and `until` bound the time of the file's last change, in seconds. What is empty bounds nothing."""
+
+    files: tuple[str, ...] = ()
+    kinds: tuple[str, ...] = ()
+    since: float | None = None
+    until: float | None = None
+
+    def admits(self, version: Version) -> bool:
+        name, changed = version.key.file, version.record.mtime_ns / 1e9
+        if self.files and not any(fnmatch.fnmatchcase(name, pattern) for pattern in self.files):
+            return False
+        if self.kinds and PurePath(name).suffix.lower().lstrip(".") not in self.kinds:
+            return False
+        return (self.since is None or changed >= self.since) and (self.until is None or changed <= self.until)
+
+
+@dataclass(frozen=True, slots=True)
+class _Part:
+    """A segment, its first row among all, and the rows of it that are searched."""
+
+    segment: Segment
+    offset: int
+    mask: Mask
 
 
 @dataclass(frozen=True, slots=True)
 class _Scores:
     """One question against all rows: fused score, and what the gate asks."""
 
-    fused: NDArray[np.float32]
-    lexical: NDArray[np.float32]
-    cosine: NDArray[np.float32]      # -1 where the dense side was not asked
-    coverage: NDArray[np.float32]
-    content: int                     # how many content words the question has
+    fused: Floats
+    lexical: Floats
+    cosine: Floats       # -1 where the dense side was not asked
+    coverage: Floats
+    weight: float        # of the cosine
+    content: int         # how many content words the question has
 
 
 class Searcher:
-    """The rows of some folders of one generation, searched with one embedder's vectors."""
+    """The rows of some folders of one generation, searched with one embedder's vectors.
+
+    `gone` are files that no longer exist, `dense` is False where the generation holds another embedder's vectors.
+    """
 
     def __init__(
         self,
@@ -56,37 +96,58 @@ class Searcher:
         folders: Sequence[str],
         embedder: Embedder,
         settings: RetrievalSettings,
+        *,
         gone: Collection[FileKey] = (),
+        where: Where | None = None,
+        dense: bool = True,
     ) -> None:
         self._generation = generation
         self._embedder = embedder
         self._settings = settings
-        self._gone = gone
-        asked = sorted(set(folders))
-        self._spans = [generation.span(folder) for folder in asked]
-        self._parts = [part for folder in asked for part in generation.lexical(folder)]
-        self._rows = np.concatenate([np.arange(0), *(np.arange(start, end) for start, end in self._spans)])
+        self._dense = dense
+        hidden = {generation.files[key].id for key in gone if key in generation.files}
+        if where is not None:
+            hidden |= {version.id for version in generation.versions.values() if not where.admits(version)}
+        self._parts: list[_Part] = []
+        offset = 0
+        for folder in sorted(set(folders)):
+            for view in generation.views.get(folder, {}).values():
+                mask = view.alive & ~view.segment.mask(hidden) if hidden else view.alive
+                self._parts.append(_Part(view.segment, offset, mask))
+                offset += len(view.segment)
+        self._rows = offset
+        self._firsts = np.array([part.offset for part in self._parts], np.int64)
+        self._living = sum(int(part.mask.sum()) for part in self._parts)
 
-    def search(self, query: str, earlier: str = "") -> tuple[Passage, ...]:
-        """The best passages, at most `settings.passages`, best first; none unless one passes the gate."""
-        if not len(self._rows):
-            return ()
+    def search(self, query: str, earlier: str = "", *, traced: bool = False) -> tuple[tuple[Passage, ...], SearchTrace]:
+        """The best passages, at most `settings.passages`, best first; none unless one passes the gate. The trace has
+        candidates only if it is asked for."""
         query, earlier = _bounded(query), _bounded(earlier)
-        if is_courtesy(query):
-            return ()
+        if not self._living or is_courtesy(query):
+            return (), self._trace((), 0.0, ())
         alone = self._score(query)
-        fused: NDArray[np.float32] = alone.fused
-        passes = self._passes(alone)
+        fused = alone.fused
+        queries: tuple[str, ...] = (query,)
+        gate = self._gate(alone)
         if earlier.strip() and is_follow_up(query):
-            both = self._score(f"{earlier} {query}")
+            queries = (query, f"{earlier} {query}")
+            both = self._score(queries[1])
             fused = ((alone.fused + EARLIER_WEIGHT * both.fused) / (1 + EARLIER_WEIGHT)).astype(np.float32)
-            passes = passes | (self._passes(both) & self._is_touched(alone))
-        if not passes.any():
-            return ()
-        # rows stand in the order of folder, file and place, so a stable sort settles ties for ever
-        order = np.argsort(-fused, kind="stable")
-        order = order[fused[order] >= max(NEAR_BEST * fused[order[0]], np.finfo(np.float32).tiny)]
-        return tuple(self._distinct([(row, float(fused[row])) for row in order]))
+            gate = np.where((gate == 0) & (self._gate(both) > 0) & self._is_touched(alone), _EARLIER, gate)
+        passed = bool(gate.any())
+        if not passed and not traced:
+            return (), self._trace(queries, alone.weight, ())
+        used, fates = self._chosen(fused, passed=passed)
+        candidates = self._candidates(alone, fused, gate, fates) if traced else ()
+        return tuple(used), self._trace(queries, alone.weight, candidates)
+
+    def _trace(self, queries: tuple[str, ...], weight: float, candidates: tuple[Candidate, ...]) -> SearchTrace:
+        settings = self._settings
+        return SearchTrace(
+            queries, weight, settings.min_similarity, settings.min_coverage, self._living, candidates
+        )
+
+    # ── scores ───────────────────────────────────────────────────────────────────────────────────
 
     def _score(self, query: str) -> _Scores:
         words = units(query)
@@ -94,65 +155,129 @@ class Searcher:
         for word in words:
             for term in word.terms:
                 asked[term] = asked.get(term, 0) + CONTENT_WEIGHT * word.weight
-        matches = Matches(self._parts, asked)
+        matches = Matches([(part.segment, part.mask) for part in self._parts], asked)
         lexical = matches.bm25(asked)
-        weight = self._settings.dense_weight if self._embedder.knows(query) else 0.0
-        cosine = self._cosine(query, lexical) if weight else np.full(len(self._rows), -1.0, np.float32)
-        fused: NDArray[np.float32] = np.float32(weight) * np.clip(cosine, 0, 1) + np.float32(1 - weight) * lexical
-        coverage = np.zeros(len(self._rows), np.float32)
+        weight = self._settings.dense_weight if self._dense and self._embedder.knows(query) else 0.0
+        cosine = self._cosine(query, lexical) if weight else np.full(self._rows, -1.0, np.float32)
+        fused: Floats = np.float32(weight) * np.clip(cosine, 0, 1) + np.float32(1 - weight) * lexical
+        coverage = np.zeros(self._rows, np.float32)
         mass = 0.0
         for word in words:
             share = word.weight * sum(matches.idf(term) for term in word.terms) / len(word.terms)
             mass += share
             for term in set(word.terms):
-                coverage[matches.rows(term)] += share * word.terms.count(term) / len(word.terms)
-        return _Scores(fused, lexical, cosine, (coverage / (mass or 1)).astype(np.float32), len(words))
+                coverage[matches.rows(term)] += np.float32(share * word.terms.count(term) / len(word.terms))
+        return _Scores(fused, lexical, cosine, coverage / np.float32(mass or 1), weight, len(words))
 
-    def _cosine(self, query: str, lexical: NDArray[np.float32]) -> NDArray[np.float32]:
+    def _cosine(self, query: str, lexical: Floats) -> Floats:
         """[rows]: true cosines for the nearest rows and for the best lexical ones, -1 for the rest."""
-        vector = self._embedder.embed([query])
-        cosine = np.full(len(self._rows), -1.0, np.float32)
-        index, offset = self._generation.index, 0
-        best = set(np.argsort(-lexical, kind="stable")[:CANDIDATES].tolist())
-        for start, end in self._spans:
-            if end == start:
-                continue
-            chosen = faiss.SearchParameters(sel=faiss.IDSelectorRange(start, end))  # type: ignore[call-arg]
-            scores, rows = index.search(vector, min(CANDIDATES, end - start), params=chosen)
-            cosine[rows[0] - start + offset] = scores[0]
-            for row in best & set(range(offset, offset + end - start)):
-                cosine[row] = vector[0] @ index.reconstruct(start + row - offset)
-            offset += end - start
+        vector = self._embedder.embed([query])[0]
+        cosine = np.full(self._rows, -1.0, np.float32)
+        best = _highest(lexical, CANDIDATES)
+        for part in self._parts:
+            inside = best[(best >= part.offset) & (best < part.offset + len(part.segment))] - part.offset
+            rows = np.union1d(part.segment.nearest(vector, CANDIDATES, part.mask), inside)
+            cosine[rows + part.offset] = part.segment.cosines(vector, rows)
         return cosine
 
-    def _passes(self, scores: _Scores) -> NDArray[np.bool_]:
+    def _gate(self, scores: _Scores) -> NDArray[np.int8]:
+        """[rows]: what lets each through, 0 for nothing."""
         near = (scores.cosine > -1) & (scores.cosine >= self._settings.min_similarity)
         covered = (scores.coverage > 0) & (scores.coverage >= self._settings.min_coverage)
-        long = scores.content >= LONG_QUESTION
-        return near | covered | (long & (scores.lexical >= MIN_LEXICAL))
+        if scores.content >= LONG_QUESTION:
+            covered |= scores.lexical >= MIN_LEXICAL
+        gate = np.zeros(self._rows, np.int8)
+        gate[near] = _MEANING
+        gate[covered] = _WORDS
+        return gate
 
-    def _is_touched(self, alone: _Scores) -> NDArray[np.bool_]:
+    def _is_touched(self, alone: _Scores) -> Mask:
         """What passes by the previous message must have something of this one too, if it says anything."""
         if not alone.content:
-            return np.ones(len(self._rows), dtype=np.bool_)
+            return np.ones(self._rows, dtype=np.bool_)
         return (alone.coverage > 0) | (alone.cosine >= 0.6 * self._settings.min_similarity)
 
-    def _distinct(self, ranked: Sequence[tuple[int, float]]) -> list[Passage]:
-        """Best first, without those that say nearly word for word what a better one says."""
-        kept: list[Passage] = []
+    # ── choosing ─────────────────────────────────────────────────────────────────────────────────
+
+    def _chosen(self, fused: Floats, *, passed: bool) -> tuple[list[Passage], dict[int, tuple[str, Passage]]]:
+        """The passages used, and what became of each row looked at, best first. Near copies of a better one go."""
+        best = _highest(fused, CANDIDATES)
+        ranked = sorted(best.tolist(), key=lambda row: (-round(float(fused[row]), 6), *self._place(row)))
+        used: list[Passage] = []
+        fates: dict[int, tuple[str, Passage]] = {}
         vocabularies: list[frozenset[str]] = []
-        for row, score in ranked:
-            if len(kept) == self._settings.passages:
+        for row in ranked:
+            if len(used) == self._settings.passages and len(fates) >= TRACED:
                 break
-            key, chunk = self._generation.rows[self._rows[row]]
-            if key in self._gone:
-                continue
+            key, chunk = self._read(row)
+            if chunk is None:
+                continue  # its generation has just been let go
+            passage = chunk.passage(key, round(float(fused[row]), 6))
+            fate = "used"
             vocabulary = frozenset(terms(chunk.text)) or frozenset([chunk.text])
-            if any(_overlap(vocabulary, other) >= NEAR_COPY for other in vocabularies):
-                continue
-            vocabularies.append(vocabulary)
-            kept.append(chunk.passage(key, round(score, 6)))
-        return kept
+            if not passed:
+                fate = "no evidence"
+            elif fused[row] < NEAR_BEST * fused[ranked[0]]:
+                fate = "far below the best"
+            elif any(_overlap(vocabulary, other) >= NEAR_COPY for other in vocabularies):
+                fate = "near copy"
+            elif len(used) == self._settings.passages:
+                fate = "beyond the limit"
+            else:
+                vocabularies.append(vocabulary)
+                used.append(passage)
+            fates[row] = (fate, passage)
+        return used, fates
+
+    def _candidates(
+        self, alone: _Scores, fused: Floats, gate: NDArray[np.int8], fates: dict[int, tuple[str, Passage]]
+    ) -> tuple[Candidate, ...]:
+        dense = {row: rank for rank, row in enumerate(_highest(alone.cosine, CANDIDATES, least=-1.0).tolist(), 1)}
+        lexical = {row: rank for rank, row in enumerate(_highest(alone.lexical, CANDIDATES).tolist(), 1)}
+        return tuple(
+            Candidate(
+                passage,
+                round(float(alone.cosine[row]), 4) if row in dense else None,
+                dense.get(row),
+                round(float(alone.lexical[row]), 4),
+                lexical.get(row),
+                round(float(fused[row]), 4),
+                rank,
+                round(float(alone.coverage[row]), 4),
+                _GATES[int(gate[row])],
+                fate,
+            )
+            for rank, (row, (fate, passage)) in enumerate(fates.items(), 1)
+            if rank <= TRACED
+        )
+
+    def _place(self, row: int) -> tuple[str, str, int]:
+        """Folder, file and place in it: settles ties for ever."""
+        version, place = self._locate(row)
+        return version.key.folder, version.key.file, place
+
+    def _read(self, row: int) -> tuple[FileKey, Chunk | None]:
+        version, place = self._locate(row)
+        return version.key, self._generation.read(version.id, place)
+
+    def _locate(self, row: int) -> tuple[Version, int]:
+        part = self._parts[int(np.searchsorted(self._firsts, row, side="right")) - 1]
+        at = row - part.offset
+        version = int(part.segment.versions[at])
+        return self._generation.versions[version], at - part.segment.span(version)[0]
+
+
+_MEANING, _WORDS, _EARLIER = 1, 2, 3
+_GATES: Final = ("", "meaning", "words", "earlier")
+
+
+def _highest(scores: Floats, count: int, *, least: float = 0.0) -> Rows:
+    """The rows of the highest scores over `least`, best first."""
+    rows = np.flatnonzero(scores > least)
+    if len(rows) > count:
+        rows = rows[np.argpartition(scores[rows], -count)[-count:]]
+    ordered: Rows = rows[np.argsort(-scores[rows], kind="stable")]
+    return ordered
 
 
 def _bounded(text: str) -> str:

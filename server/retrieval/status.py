@@ -5,7 +5,8 @@ from __future__ import annotations
 from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 
-from server.retrieval.generation import FileKey, FileState, Generation
+from server.retrieval.files import FileKey, FileState
+from server.retrieval.generation import Generation
 
 
 @dataclass(frozen=True, slots=True)
@@ -29,12 +30,30 @@ class FolderStatus:
 
 
 @dataclass(frozen=True, slots=True)
+class Progress:
+    """Of a long import. `left_s` is how long the rest will take; None until that can be said."""
+
+    files: int
+    of_files: int
+    bytes: int
+    of_bytes: int
+    left_s: float | None
+
+
+@dataclass(frozen=True, slots=True)
 class KnowledgeStatus:
-    """`busy`: files wait or are being read."""
+    """`busy`: files wait or are being read. `held`: the generation that was gone back to, while the index does not
+    follow the files; `pending` files on disk differ from it then. `building`: another index is being made beside the
+    one that answers. `problem`: why the index cannot be kept on disk, '' when it can."""
 
     generation: int
     busy: bool
     folders: tuple[FolderStatus, ...]
+    progress: Progress | None = None
+    held: int | None = None
+    pending: int = 0
+    building: bool = False
+    problem: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -51,22 +70,18 @@ class Waiting:
 
 def assemble(
     generation: Generation, folders: Collection[str], waiting: Mapping[FileKey, Waiting], gone: Collection[FileKey]
-) -> KnowledgeStatus:
+) -> tuple[FolderStatus, ...]:
     """The generation's files, with the waiting ones over them and without the deleted ones."""
     files: dict[str, dict[str, FileStatus]] = {name: {} for name in folders}
-    for key, segment in generation.segments.items():
+    for key, version in generation.files.items():
         if key not in gone:
-            record = segment.record
+            record = version.record
             files.setdefault(key.folder, {})[key.file] = FileStatus(
-                key.file, record.state, len(segment.chunks), record.bytes, record.reason, record.mtime_ns / 1e9
+                key.file, record.state, version.chunks, record.bytes, record.reason, record.mtime_ns / 1e9
             )
     for key, file in waiting.items():
         shown = files.setdefault(key.folder, {})
         shown[key.file] = file.status(key.file, shown[key.file].chunks if key.file in shown else 0)
-    return KnowledgeStatus(
-        generation.number,
-        bool(waiting),
-        tuple(
-            FolderStatus(name, tuple(inside[file] for file in sorted(inside))) for name, inside in sorted(files.items())
-        ),
+    return tuple(
+        FolderStatus(name, tuple(inside[file] for file in sorted(inside))) for name, inside in sorted(files.items())
     )

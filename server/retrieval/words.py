@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import re
 import unicodedata
+from collections import Counter
 from dataclasses import dataclass
 from functools import lru_cache
 
@@ -79,6 +80,11 @@ def terms(text: str) -> list[str]:
         elif token not in ENGLISH:
             found.append(stem(token))
     return found
+
+
+def counted(text: str) -> Counter[str]:
+    """How often each term stands in a text."""
+    return Counter(terms(text))
 
 
 def units(question: str) -> tuple[Unit, ...]:

@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import os
 import time
+from collections import deque
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
@@ -10,9 +11,10 @@ import pytest
 from numpy.typing import NDArray
 
 from server.retrieval import indexer as module
-from server.retrieval.generation import FileKey, FileState, Generation
-from server.retrieval.indexer import Indexer, Step
+from server.retrieval.files import FileKey, FileState
+from server.retrieval.indexer import Indexer, Plan, Stopped, Taken
 from server.retrieval.scanner import Found, scan
+from server.retrieval.storage import IndexStore
 from tests.fakes import WordEmbedder
 
 
@@ -20,10 +22,12 @@ class Bench:
     """An indexer over a folder, one step at a time."""
 
     def __init__(self, root: Path) -> None:
-        self.root = root
+        self.root = root / "knowledge"
+        self.root.mkdir()
         self.embedder = WordEmbedder()
-        self.indexer = Indexer(self.embedder, 40)
-        self.generation = Generation.build(0, self.embedder.dimension, ())
+        self.store = IndexStore(root / "index")
+        self.indexer = Indexer(self.store, self.embedder, 40)
+        self.generation = self.store.open()
 
     def put(self, name: str, text: str | bytes, *, age: float = 10) -> Path:
         """Writes a file that was last changed `age` seconds ago."""
@@ -33,24 +37,43 @@ class Bench:
         os.utime(path, (time.time() - age,) * 2)
         return path
 
-    def step(self, *, seconds: float = 60, stopping: Callable[[], bool] = lambda: False) -> Step:
-        plan = self.indexer.plan(self.generation, scan(self.root)[0])
-        step = self.indexer.advance(
-            self.generation, plan, self.generation.number + 1, deadline=time.monotonic() + seconds, stopping=stopping
-        )
-        if step.generation is not None:
-            step.generation.check_integrity()
-            self.generation = step.generation
-        else:
-            self.generation = self.generation.with_records(step.records)
-        return step
+    def plan(self) -> Plan:
+        return self.indexer.plan(self.generation, scan(self.root)[0])
+
+    def step(self, plan: Plan | None = None, *, stopping: Callable[[], bool] = lambda: False) -> Taken:
+        """Takes in what has changed; a generation comes of it if anything did."""
+        plan = plan or self.plan()
+        taken, waiting = Taken(cut=list(plan.told)), deque(plan.to_read)
+        try:
+            while waiting:
+                self.indexer.take(self.generation, waiting, taken, stopping)
+        except Stopped:
+            self.indexer.store(taken)
+            return taken
+        self.indexer.store(taken)
+        dropped = plan.dropped | (taken.vanished & self.generation.files.keys())
+        if taken.born or dropped:
+            self.generation = self.store.publish(self.generation, taken.born, dropped, "files")
+        self.generation = self.store.touch(self.generation, taken.touched)
+        self.generation.check_integrity()
+        self.store.check_integrity()
+        return taken
 
     def state(self, folder: str, file: str) -> tuple[FileState, str]:
-        record = self.generation.segments[FileKey(folder, file)].record
+        record = self.generation.files[FileKey(folder, file)].record
         return record.state, record.reason
 
     def texts(self) -> list[str]:
-        return [chunk.text for _, chunk in self.generation.rows]
+        return [chunk.text for _, chunk in self.rows()]
+
+    def rows(self):
+        found = []
+        for key, version in sorted(self.generation.files.items()):
+            for place in range(version.chunks):
+                chunk = self.generation.read(version.id, place)
+                assert chunk is not None
+                found.append((key, chunk))
+        return found
 
 
 @pytest.fixture
@@ -75,7 +98,7 @@ def test_moved_and_copied_files_are_not_embedded_again(bench: Bench) -> None:
     bench.put("g/copy.md", "# One\n\nfirst\n")
     bench.step()
     assert bench.embedder.embedded == 1
-    assert [key.file for key, _ in bench.generation.rows] == ["renamed.md", "copy.md"]
+    assert [key.file for key, _ in bench.rows()] == ["renamed.md", "copy.md"]
 
 
 def test_the_same_text_twice_in_one_step_is_embedded_once(bench: Bench) -> None:
@@ -91,7 +114,7 @@ def test_lines_that_moved_are_told_anew_without_embedding(bench: Bench) -> None:
     bench.step()
     bench.put("f/a.md", "\n\n\n# One\n\nfirst\n", age=5)
     bench.step()
-    assert bench.generation.rows[0][1].line_start == 6
+    assert bench.rows()[0][1].line_start == 6
     assert bench.embedder.embedded == 1
 
 
@@ -99,8 +122,7 @@ def test_no_change_is_no_generation_and_no_reading(bench: Bench, monkeypatch: py
     bench.put("f/a.txt", "text")
     bench.step()
     monkeypatch.setattr(module, "_read", lambda file: pytest.fail(f"read {file}"))
-    step = bench.step()
-    assert step.generation is None
+    bench.step()
     assert bench.generation.number == 1
 
 
@@ -108,8 +130,11 @@ def test_a_touched_file_is_read_but_makes_no_generation(bench: Bench) -> None:
     bench.put("f/a.txt", "text")
     bench.step()
     bench.put("f/a.txt", "text", age=5)
-    assert bench.step().generation is None
-    assert bench.indexer.plan(bench.generation, scan(bench.root)[0]).to_read == ()
+    bench.step()
+    assert bench.generation.number == 1
+    assert bench.plan().to_read == ()
+    bench.generation = IndexStore(bench.root.parent / "index").open()
+    assert bench.plan().to_read == ()  # the new time is kept, too
 
 
 def test_a_change_within_the_clocks_tick_is_seen(bench: Bench) -> None:
@@ -118,8 +143,7 @@ def test_a_change_within_the_clocks_tick_is_seen(bench: Bench) -> None:
     times = path.stat()
     path.write_text("TEXT")
     os.utime(path, ns=(times.st_atime_ns, times.st_mtime_ns))  # same size, same time
-    plan = bench.indexer.plan(bench.generation, scan(bench.root)[0])
-    assert plan.news == frozenset()
+    assert bench.plan().news == frozenset()
     bench.step()
     assert bench.texts() == ["TEXT"]
 
@@ -132,7 +156,8 @@ def test_deleted_files_leave(bench: Bench) -> None:
     bench.step()
     assert bench.texts() == ["two"]
     (bench.root / "f" / "b.txt").unlink()
-    assert bench.step().generation is not None
+    bench.step()
+    assert bench.generation.number == 3
     assert bench.texts() == []
 
 
@@ -158,7 +183,8 @@ def test_bad_files_are_reported_and_the_rest_is_indexed(bench: Bench) -> None:
     for file, (state, reason) in expected.items():
         assert bench.state("f", file)[0] is state
         assert reason in bench.state("f", file)[1]
-    assert bench.step().generation is None  # known to be bad: not tried again
+    bench.step()
+    assert bench.generation.number == 1  # known to be bad: not tried again
     bench.put("f/bad.json", '{"now": "good"}', age=5)
     bench.step()
     assert bench.state("f", "bad.json") == (FileState.INDEXED, "")
@@ -169,23 +195,20 @@ def test_a_file_that_vanishes_before_its_turn_is_no_trouble(bench: Bench, monkey
     bench.step()
     path = bench.put("f/a.txt", "changed", age=5)
     bench.put("f/b.txt", "two two two two")
-    plan = bench.indexer.plan(bench.generation, scan(bench.root)[0])
+    plan = bench.plan()
     path.unlink()
-    step = bench.indexer.advance(bench.generation, plan, 2, deadline=time.monotonic() + 60, stopping=lambda: False)
-    assert step.generation is not None
-    assert [chunk.text for _, chunk in step.generation.rows] == ["two two two two"]
-    assert step.retry == ()
+    assert bench.step(plan).retry == []
+    assert bench.texts() == ["two two two two"]
 
 
 def test_a_file_that_changes_while_read_keeps_its_old_text(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
     path = bench.put("f/a.txt", "old")
     bench.step()
     bench.put("f/a.txt", "half", age=5)
-    plan = bench.indexer.plan(bench.generation, scan(bench.root)[0])
+    plan = bench.plan()
     path.write_text("half and the other half")
-    step = bench.indexer.advance(bench.generation, plan, 2, deadline=time.monotonic() + 60, stopping=lambda: False)
-    assert [file.key.file for file in step.retry] == ["a.txt"]
-    assert step.generation is None
+    assert [file.key.file for file in bench.step(plan).retry] == ["a.txt"]
+    assert (bench.texts(), bench.generation.number) == (["old"], 1)
     bench.step()
     assert bench.texts() == ["half and the other half"]
 
@@ -198,27 +221,35 @@ def test_an_unreadable_file_is_tried_again(bench: Bench, monkeypatch: pytest.Mon
         raise PermissionError(13, "Permission denied")
 
     monkeypatch.setattr(module, "_read", closed)
-    assert bench.step().generation is not None
+    bench.step()
     assert bench.state("f", "a.txt") == (FileState.FAILED, "cannot be read: Permission denied")
-    assert bench.step().generation is None
+    bench.step()
+    assert bench.generation.number == 1
     monkeypatch.setattr(module, "_read", real)
     bench.step()
     assert bench.texts() == ["text"]
 
 
-def test_small_files_come_first_and_time_is_kept(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(module, "GROUP", 1)
+def test_small_files_come_first(bench: Bench) -> None:
     for size in (3, 1, 2):
         bench.put(f"f/{size}.txt", "word " * size)
-    first = bench.step(seconds=-1)
-    assert [file.key.file for file in first.left] == ["1.txt", "2.txt", "3.txt"]
-    assert first.generation is None
-    ends = iter([False, False, True])
-    second = bench.step(stopping=lambda: next(ends, True))
-    assert [key.file for key, _ in bench.generation.rows] == ["1.txt"]
-    assert [file.key.file for file in second.left] == ["2.txt", "3.txt"]
-    assert bench.step().left == ()
-    assert len(bench.texts()) == 3
+    assert [file.key.file for file in bench.plan().to_read] == ["1.txt", "2.txt", "3.txt"]
+
+
+def test_what_was_read_before_a_stop_is_not_embedded_again(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(module, "GROUP", 2)
+    for number in range(8):
+        bench.put(f"f/{number}.txt", f"text {number}")
+    ends = iter([False, False])
+    bench.step(stopping=lambda: next(ends, True))
+    assert (bench.generation.number, bench.embedder.embedded) == (0, 4)
+    bench.store.close()
+    bench.store = IndexStore(bench.root.parent / "index")
+    bench.indexer = Indexer(bench.store, bench.embedder, 40)
+    bench.generation = bench.store.open()
+    bench.step()
+    assert bench.embedder.embedded == 8
+    assert len(bench.texts()) == 8
 
 
 def test_stopping_inside_a_large_file_keeps_its_old_text(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -232,11 +263,21 @@ def test_stopping_inside_a_large_file_keeps_its_old_text(bench: Bench, monkeypat
         asked.append(1)
         return len(asked) > 4
 
-    step = bench.step(stopping=stopping)
-    assert [file.key.file for file in step.left] == ["a.csv"]
+    bench.step(stopping=stopping)
     assert bench.texts() == ["n: old"]
     bench.step()
     assert len(bench.texts()) == 20
+
+
+def test_a_file_that_comes_back_as_it_was_is_not_embedded_again(bench: Bench) -> None:
+    path = bench.put("f/a.txt", "one")
+    bench.step()
+    path.unlink()
+    bench.step()
+    bench.put("f/a.txt", "one", age=5)
+    bench.step()
+    assert (bench.texts(), bench.embedder.embedded, bench.generation.number) == (["one"], 1, 3)
+    assert bench.plan().to_read == ()
 
 
 def test_chunks_of_a_foreign_language_keep_their_sense(bench: Bench) -> None:
@@ -249,7 +290,7 @@ def test_chunks_of_a_foreign_language_keep_their_sense(bench: Bench) -> None:
         def embed(self, texts: Sequence[str]) -> NDArray[np.float32]:
             return super().embed(texts)
 
-    bench.indexer = Indexer(Shredder(), 40)
+    bench.indexer = Indexer(bench.store, Shredder(), 40)
     text = "상품을 받은 날부터 사십오일 안에 반품을 신청하실 수 있습니다."
     bench.put("f/a.txt", text)
     bench.step()

@@ -12,8 +12,8 @@ import pytest
 from numpy.typing import NDArray
 
 from server.config import RetrievalSettings
-from server.errors import InvalidInput, NotFound
-from server.retrieval import FileState, FileStatus, KnowledgeBase
+from server.errors import Conflict, InvalidInput, NotFound
+from server.retrieval import FileState, FileStatus, KnowledgeBase, keeper
 from server.retrieval import knowledge as module
 from server.retrieval.storage import IndexStore
 from tests.fakes import WordEmbedder
@@ -159,30 +159,25 @@ def test_a_ruined_index_is_rebuilt(place: Place) -> None:
     assert found(base, "fig") == ["fig"]
 
 
-def test_an_index_that_cannot_be_written_still_serves(place: Place, monkeypatch: pytest.MonkeyPatch) -> None:
-    def full(self: IndexStore, generation: object) -> None:
+def test_an_index_that_cannot_be_written_says_so_and_goes_on_later(
+    place: Place, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def full(self: IndexStore, files: object) -> None:
         raise OSError(28, "No space left on device")
 
     place.put("shop/a.md", "fig")
     base = place.open()
+    base.sync()
+    place.put("shop/b.md", "plum")
     with monkeypatch.context() as patched:
-        patched.setattr(IndexStore, "write", full)
+        patched.setattr(IndexStore, "stage", full)
         assert base.sync() == 1
     assert found(base, "fig") == ["fig"]
-    assert not place.index.exists()
-    assert base.sync() == 1  # there is room again: it is written though nothing changed
-    before = place.embedder.embedded
-    place.open().sync()
-    assert place.embedder.embedded == before
-
-
-def test_searches_do_not_wait_for_the_disk(place: Place, monkeypatch: pytest.MonkeyPatch) -> None:
-    place.put("shop/a.md", "fig")
-    base = place.open()
-    during: list[list[str]] = []
-    monkeypatch.setattr(IndexStore, "write", lambda self, generation: during.append(found(base, "fig")))
-    base.sync()
-    assert during == [["fig"]]
+    assert "No space left on device" in base.status().problem
+    assert base.status().busy
+    assert base.sync() == 2
+    assert (base.status().problem, base.status().busy) == ("", False)
+    assert found(base, "plum") == ["plum"]
 
 
 def test_a_root_that_vanishes_keeps_the_index(place: Place) -> None:
@@ -194,8 +189,8 @@ def test_a_root_that_vanishes_keeps_the_index(place: Place) -> None:
     assert found(base, "fig") == ["fig"]
 
 
-def test_a_long_import_is_searchable_in_steps(place: Place, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(module, "PUBLISH_S", 0.05)
+def test_the_first_import_is_searchable_in_steps(place: Place, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(keeper, "FIRST_STEP_S", 0.05)
     place.embedder = Slow()
     base = place.open()
     steps: dict[int, int] = {}
@@ -204,14 +199,142 @@ def test_a_long_import_is_searchable_in_steps(place: Place, monkeypatch: pytest.
         status = base.status()
         steps[status.generation] = sum(file.state is FileState.INDEXED for file in status.folders[0].files)
 
-    for number in range(300):
+    for number in range(600):
         place.put(f"shop/{number}.md", f"text {number}")
     base.subscribe(look)
     base.sync()
-    assert len(steps) > 3
+    assert len(steps) > 2
     assert list(steps.values()) == sorted(steps.values())
-    assert steps[max(steps)] == 300
+    assert steps[max(steps)] == 600
     assert not base.status().busy
+
+
+def test_a_burst_is_one_generation_with_its_progress(place: Place, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("server.retrieval.board.TOLD_S", 0.0)
+    place.put("shop/first.md", "fig")
+    base = place.open()
+    base.sync()
+    for number in range(300):
+        place.put(f"shop/{number}.md", f"text {number}")
+    told = []
+    base.subscribe(lambda: told.append((base.status().generation, base.status().progress)))
+    assert base.sync() == 2
+    progress = [one for _, one in told if one is not None]
+    assert len(progress) >= 3
+    assert all(0 < one.files < one.of_files and one.left_s is not None for one in progress)
+    assert {one.of_files for one in progress} <= {300, 301}  # the first file may be read again
+    assert [one.files for one in progress] == sorted(one.files for one in progress)
+    assert told[-1] == (2, None)
+
+
+def test_what_is_saved_during_a_long_import_is_found_before_it_ends(place: Place) -> None:
+    place.put("shop/first.md", "fig")
+    base = place.open()
+    base.sync()
+    for number in range(300):
+        place.put(f"shop/{number}.md", f"text {number}")
+    seen: list[list[str]] = []
+
+    def look() -> None:
+        status = base.status()
+        if status.progress is not None and not seen:
+            seen.append([])
+            base.save("shop", "urgent.md", b"melon")
+            base.delete("shop", "first.md")
+            seen.append(found(base, "fig"))
+        if status.generation == 2:
+            seen.append(found(base, "melon"))
+
+    base.subscribe(look)
+    base.sync()
+    assert seen[1] == []                      # gone at once
+    assert seen[2] == ["melon"]               # found in a generation of its own
+    assert base.status().generation == 3
+    assert len(base.status().folders[0].files) == 301
+    assert not base.status().busy
+    base.check_integrity()
+
+
+# ── generations ──────────────────────────────────────────────────────────────────────────────────
+
+
+def test_one_can_go_back_and_follow_again(place: Place) -> None:
+    place.put("shop/a.md", "melon")
+    base = place.open()
+    base.sync()
+    place.put("shop/a.md", "plum")
+    place.put("shop/b.md", "fig")
+    base.sync()
+    assert base.roll_back(1) == 3
+    assert (found(base, "melon"), found(base, "plum"), found(base, "fig")) == (["melon"], [], [])
+    place.put("shop/c.md", "pear")
+    base.sync()
+    status = base.status()
+    assert (status.generation, status.held, status.pending) == (3, 1, 3)
+    assert found(base, "pear") == []
+    embedded = place.embedder.embedded
+    base.follow()
+    base.sync()
+    assert place.embedder.embedded == embedded + 1  # what is new since; the rest is taken up again
+    assert (found(base, "plum"), found(base, "pear"), found(base, "melon")) == (["plum"], ["pear"], [])
+    assert base.status().held is None
+    assert [made.cause for made in base.history()] == ["files", "rollback:1", "files", "files"]
+    with pytest.raises(Conflict):
+        base.follow()
+    with pytest.raises(NotFound, match="generation 99 is not kept"):
+        base.roll_back(99)
+
+
+def test_a_held_generation_stays_held_after_a_restart_and_loses_what_is_deleted(place: Place) -> None:
+    place.put("shop/a.md", "melon")
+    place.put("shop/b.md", "fig")
+    base = place.open()
+    base.sync()
+    place.put("shop/c.md", "plum")
+    base.sync()
+    base.roll_back(1)
+    base.delete("shop", "b.md")
+    again = place.open()
+    again.sync()
+    assert again.status().held == 1
+    assert (found(again, "melon"), found(again, "fig"), found(again, "plum")) == (["melon"], [], [])
+
+
+def test_a_rebuild_reads_everything_anew_beside_the_index_that_answers(place: Place) -> None:
+    place.put("shop/a.md", "melon")
+    base = place.open()
+    base.sync()
+    embedded, during = place.embedder.embedded, []
+    base.subscribe(lambda: during.append((base.status().building, found(base, "melon"))))
+    base.rebuild()
+    with pytest.raises(Conflict):
+        base.rebuild()
+    base.sync()
+    assert all(texts == ["melon"] for _, texts in during)
+    assert place.embedder.embedded >= embedded + 1
+    assert (base.status().building, base.status().generation) == (False, 2)
+    assert found(place.open(), "melon") == []  # not opened yet
+    again = place.open()
+    assert again.sync() == 2
+
+
+def test_another_embedder_builds_beside_while_the_words_still_find(place: Place, monkeypatch) -> None:
+    place.put("shop/a.md", "fig and melon")
+    place.open().sync()
+
+    class Other(WordEmbedder):
+        fingerprint = "words-2"
+        dimension = 64
+
+    place.embedder = Other()
+    base = place.open()
+    base._keeper.open()
+    assert base.status().building
+    assert found(base, "fig melon") == ["fig and melon"]
+    assert place.embedder.embedded == 0
+    assert base.sync() == 2
+    assert not base.status().building
+    assert found(base, "fig melon") == ["fig and melon"]
 
 
 # ── uploads ──────────────────────────────────────────────────────────────────────────────────────
@@ -368,7 +491,7 @@ async def test_the_root_may_come_back(place: Place, live: KnowledgeBase) -> None
 
 async def test_a_failing_sync_does_not_end_the_thread(place: Place, monkeypatch: pytest.MonkeyPatch) -> None:
     base = place.open()
-    real = module.scan
+    real = keeper.scan
     failures = iter([RuntimeError("a bug")])
 
     def fail_once(root: Path) -> object:
@@ -376,7 +499,7 @@ async def test_a_failing_sync_does_not_end_the_thread(place: Place, monkeypatch:
             raise failure
         return real(root)
 
-    monkeypatch.setattr(module, "scan", fail_once)
+    monkeypatch.setattr(keeper, "scan", fail_once)
     monkeypatch.setattr(module, "RESCAN_S", 0.05)
     place.put("shop/a.md", "melon")
     await base.start()

@@ -7,14 +7,23 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from server.retrieval.lexical import K1, B, Matches, postings
+from server.retrieval.lexical import K1, B, Matches
+from server.retrieval.segment import Mask, Segment
+from server.retrieval.words import counted
 
 TEXTS = ["fig pear", "fig fig plum", "melon", "pear salad, much pear"]
 
 
+def part(texts: list[str], *alive: int) -> tuple[Segment, Mask]:
+    """A segment of the texts, of which those rows live; all of them where none is named."""
+    segment = Segment.build(
+        list(range(len(texts))), [counted(text) for text in texts], np.zeros((len(texts), 4), np.float32)
+    )
+    return segment, segment.mask(alive or range(len(texts)))
+
+
 def test_scores_are_bm25_by_the_formula() -> None:
-    part = postings(TEXTS[:3])
-    scores = Matches([part], ["fig"]).bm25({"fig": 1.0})
+    scores = Matches([part(TEXTS[:3])], ["fig"]).bm25({"fig": 1.0})
     idf = math.log1p((3 - 2 + 0.5) / (2 + 0.5))
     expected = []
     for count, length in ((1, 2), (2, 3), (0, 1)):
@@ -25,24 +34,33 @@ def test_scores_are_bm25_by_the_formula() -> None:
 
 def test_parts_score_like_one_index() -> None:
     asked = {"fig": 1.0, "pear": 2.0, "absent": 1.0}
-    together = Matches([postings(TEXTS)], asked).bm25(asked)
-    parted = Matches([postings(TEXTS[:1]), postings([]), postings(TEXTS[1:])], asked).bm25(asked)
+    together = Matches([part(TEXTS)], asked).bm25(asked)
+    parted = Matches([part(TEXTS[:1]), part(TEXTS[1:])], asked).bm25(asked)
     assert np.allclose(together, parted)
 
 
+def test_rows_that_do_not_live_count_for_nothing() -> None:
+    asked = {"fig": 1.0, "pear": 2.0}
+    all_of_it = Matches([part(TEXTS[:2])], asked)
+    some = Matches([part([*TEXTS[:2], "pear " * 40, "fig"], 0, 1)], asked)
+    assert some.size == 2
+    assert np.allclose(some.bm25(asked)[:2], all_of_it.bm25(asked))
+    assert some.bm25(asked)[2:].tolist() == [0, 0]
+
+
 def test_a_rare_term_weighs_more() -> None:
-    matches = Matches([postings(TEXTS)], ["fig", "melon", "absent"])
+    matches = Matches([part(TEXTS)], ["fig", "melon", "absent"])
     assert matches.idf("absent") > matches.idf("melon") > matches.idf("fig") > 0
 
 
 def test_rows_say_where_a_term_is() -> None:
-    matches = Matches([postings(TEXTS[:2]), postings(TEXTS[2:])], ["pear", "nowhere"])
+    matches = Matches([part(TEXTS[:2]), part(TEXTS[2:])], ["pear", "nowhere"])
     assert matches.rows("pear").tolist() == [0, 3]
     assert matches.rows("nowhere").tolist() == []
 
 
 def test_nothing_asked_or_nothing_there_scores_nothing() -> None:
-    assert Matches([postings(TEXTS)], []).bm25({}).tolist() == [0, 0, 0, 0]
+    assert Matches([part(TEXTS)], []).bm25({}).tolist() == [0, 0, 0, 0]
     assert Matches([], ["fig"]).bm25({"fig": 1.0}).shape == (0,)
 
 
@@ -52,5 +70,5 @@ def test_nothing_asked_or_nothing_there_scores_nothing() -> None:
 @settings(deadline=None)
 def test_scores_stay_between_zero_and_one(texts: list[str], asked: list[str]) -> None:
     weights = {term: 1.0 + asked.count(term) for term in asked}
-    scores = Matches([postings(texts)], weights).bm25(weights)
+    scores = Matches([part(texts)], weights).bm25(weights)
     assert ((scores >= 0) & (scores <= 1)).all()

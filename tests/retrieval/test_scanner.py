@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 
 from server.retrieval import scanner
-from server.retrieval.generation import FileKey, FileState
+from server.retrieval.files import FileKey, FileState
 from server.retrieval.scanner import Found, is_ignored, scan
 
 

@@ -10,8 +10,11 @@ from numpy.typing import NDArray
 
 from server.config import RetrievalSettings
 from server.retrieval.chunker import Piece
-from server.retrieval.generation import FileKey, FileRecord, FileState, Generation, Segment, identified
-from server.retrieval.search import Searcher
+from server.retrieval.files import Chunk, FileKey, FileRecord, FileState, identified
+from server.retrieval.generation import Generation, Version
+from server.retrieval.search import Searcher, Where
+from server.retrieval.segment import Segment
+from server.retrieval.words import counted
 from server.types import Embedder, Passage
 from tests.fakes import WordEmbedder
 
@@ -38,14 +41,28 @@ SHOP: Files = {
 
 
 def generation(files: Files, embedder: Embedder | None = None) -> Generation:
+    """A segment for each folder."""
     embedder = embedder or WordEmbedder()
-    segments = []
-    for (folder, file), texts in files.items():
-        key = FileKey(folder, file)
-        chunks = identified(key, [Piece(text, (), number, number, None) for number, text in enumerate(texts, start=1)])
-        vectors = embedder.embed([chunk.embedded_text for chunk in chunks])
-        segments.append(Segment.build(key, FileRecord(FileState.INDEXED), chunks, vectors))
-    return Generation.build(1, embedder.dimension, segments)
+    versions: list[Version] = []
+    texts: dict[int, tuple[Chunk, ...]] = {}
+    segments: dict[int, tuple[str, Segment]] = {}
+    for at, folder in enumerate(sorted({folder for folder, _ in files}), 1):
+        inside: list[tuple[int, Chunk]] = []
+        for key in (FileKey(*place) for place in files if place[0] == folder):
+            pieces = [Piece(text, (), row, row, None) for row, text in enumerate(files[key.folder, key.file], start=1)]
+            number = len(versions) + 1
+            texts[number] = identified(key, pieces)
+            record = FileRecord(FileState.INDEXED, mtime_ns=number * 10**9)
+            versions.append(Version(number, key, record, len(pieces), at if pieces else None))
+            inside += [(number, chunk) for chunk in texts[number]]
+        if inside:
+            segments[at] = folder, Segment.build(
+                [number for number, _ in inside], [counted(chunk.searched_text) for _, chunk in inside],
+                embedder.embed([chunk.embedded_text for _, chunk in inside]),
+            )  # fmt: skip
+    built = Generation.build(1, versions, segments, lambda version, place: texts[version][place])
+    built.check_integrity()
+    return built
 
 
 def ask(
@@ -58,7 +75,7 @@ def passages(
     query: str, *folders: str, earlier: str = "", files: Files = SHOP, given: RetrievalSettings = SETTINGS
 ) -> tuple[Passage, ...]:
     embedder = WordEmbedder()
-    return Searcher(generation(files, embedder), folders or ("shop",), embedder, given).search(query, earlier)
+    return Searcher(generation(files, embedder), folders or ("shop",), embedder, given).search(query, earlier)[0]
 
 
 def test_the_best_passage_comes_first_with_its_place() -> None:
@@ -73,7 +90,7 @@ def test_only_the_folders_asked_are_searched() -> None:
     both = {passage.folder for passage in passages("returns delivery", "legal", "shop")}
     assert both == {"legal", "shop"}
     assert ask("returns", "nowhere") == []
-    assert Searcher(generation(SHOP), (), WordEmbedder(), SETTINGS).search("returns") == ()
+    assert Searcher(generation(SHOP), (), WordEmbedder(), SETTINGS).search("returns")[0] == ()
 
 
 def test_other_folders_do_not_change_a_score() -> None:
@@ -114,11 +131,11 @@ def test_a_language_the_embedder_does_not_know_gets_no_dense_vote() -> None:
     built = generation(SHOP, blind)
     before = blind.embedded
     searcher = Searcher(built, ("shop",), blind, SETTINGS)
-    assert searcher.search("capital of France") == ()
-    assert searcher.search("entrance fee children")[0].text.endswith("5 euro for children.")
+    assert searcher.search("capital of France")[0] == ()
+    assert searcher.search("entrance fee children")[0][0].text.endswith("5 euro for children.")
     assert blind.embedded == before
     known = Blind(known=True)
-    assert len(Searcher(generation(SHOP, known), ("shop",), known, SETTINGS).search("capital of France")) > 0
+    assert len(Searcher(generation(SHOP, known), ("shop",), known, SETTINGS).search("capital of France")[0]) > 0
 
 
 def test_the_dense_side_alone_can_find() -> None:
@@ -128,7 +145,7 @@ def test_the_dense_side_alone_can_find() -> None:
 
     files: Files = {("shop", "a.md"): ["Goods are not exchanged", "The lamp is brass"]}
     embedder = Synonyms()
-    found = Searcher(generation(files, embedder), ("shop",), embedder, SETTINGS).search("swap goods?")
+    found = Searcher(generation(files, embedder), ("shop",), embedder, SETTINGS).search("swap goods?")[0]
     assert [passage.text for passage in found] == ["Goods are not exchanged"]
 
 
@@ -217,3 +234,101 @@ def test_results_are_ordered_bounded_and_repeatable(texts: list[str], query: str
     assert all(0 < score <= 1 for score in scores)
     assert len(found) <= SETTINGS.passages
     assert len({passage.text for passage in found}) == len(found)
+
+
+# ── narrowing ────────────────────────────────────────────────────────────────────────────────────
+
+
+@pytest.mark.parametrize(
+    ("where", "files"),
+    [
+        (Where(), {"returns.md", "museum.md", "notes/fees.txt"}),
+        (Where(files=("notes/*",)), {"notes/fees.txt"}),
+        (Where(files=("m*", "r*")), {"returns.md", "museum.md"}),
+        (Where(kinds=("txt",)), {"notes/fees.txt"}),
+        (Where(since=2.0), {"museum.md", "notes/fees.txt"}),
+        (Where(until=2.0), {"returns.md", "museum.md"}),
+        (Where(kinds=("pdf",)), set()),
+    ],
+)
+def test_a_search_can_be_narrowed_to_files(where: Where, files: set[str]) -> None:
+    about: Files = {
+        ("shop", "returns.md"): ["The fee of returns is 3 euro."],
+        ("shop", "museum.md"): ["The fee of the museum is 5 euro."],
+        ("shop", "notes/fees.txt"): ["Every fee is due in May, in euro."],
+    }
+    embedder = WordEmbedder()
+    searcher = Searcher(generation(about, embedder), ("shop",), embedder, SETTINGS, where=where)
+    assert {passage.file for passage in searcher.search("which fee in euro")[0]} == files
+
+
+def test_files_that_are_gone_are_missed() -> None:
+    embedder = WordEmbedder()
+    gone = {FileKey("shop", "museum.md"), FileKey("shop", "never-there.md")}
+    searcher = Searcher(generation(SHOP, embedder), ("shop",), embedder, SETTINGS, gone=gone)
+    assert searcher.search("entrance fee of the museum")[0] == ()
+
+
+# ── why ──────────────────────────────────────────────────────────────────────────────────────────
+
+
+def test_a_trace_tells_what_became_of_each_candidate() -> None:
+    files = SHOP | {("shop", "again.md"): ["The entrance fee of the museum is 12 euro for all adults."]}
+    embedder = WordEmbedder()
+    given = SETTINGS.model_copy(update={"passages": 1})
+    found, trace = Searcher(generation(files, embedder), ("shop",), embedder, given).search(
+        "entrance fee of the museum for adults", traced=True
+    )
+    told = {candidate.passage.text: candidate for candidate in trace.candidates}
+    assert [one.passage for one in trace.candidates if one.fate == "used"] == list(found)
+    adults, again, children, days = (
+        told[text] for text in (SHOP["shop", "museum.md"][0], files["shop", "again.md"][0],
+                                SHOP["shop", "museum.md"][1], SHOP["shop", "returns.md"][0])
+    )  # fmt: skip
+    assert {adults.fate, again.fate} == {"used", "near copy"}
+    assert (children.fate, days.fate) == ("beyond the limit", "far below the best")
+    assert [one.fused_rank for one in trace.candidates] == list(range(1, len(trace.candidates) + 1))
+    fused = [one.fused for one in trace.candidates]
+    assert fused == sorted(fused, reverse=True)
+    for one in trace.candidates:
+        assert one.dense is not None
+        assert one.fused == pytest.approx(0.4 * max(0, one.dense) + 0.6 * one.lexical, abs=1e-3)
+        assert (one.gate != "") == (one.dense >= 0.6 or one.coverage >= 0.5)
+    assert trace.queries == ("entrance fee of the museum for adults",)
+    assert (trace.dense_weight, trace.rows) == (0.4, 6)
+
+
+def test_a_trace_tells_what_was_not_enough() -> None:
+    embedder = WordEmbedder()
+    found, trace = Searcher(generation(SHOP, embedder), ("shop",), embedder, SETTINGS).search(
+        "how tall is the tower of children in Pisa really", traced=True
+    )
+    assert found == ()
+    assert trace.candidates
+    assert {(one.fate, one.gate) for one in trace.candidates} == {("no evidence", "")}
+
+
+def test_a_trace_tells_that_the_message_before_counted() -> None:
+    embedder = WordEmbedder()
+    found, trace = Searcher(generation(SHOP, embedder), ("shop",), embedder, SETTINGS).search(
+        "And for children?", "What is the entrance fee of the museum?", traced=True
+    )
+    assert found[0].text.endswith("5 euro for children.")
+    assert len(trace.queries) == 2
+
+
+def test_a_foreign_question_has_no_dense_side() -> None:
+    embedder = WordEmbedder()
+    searcher = Searcher(generation(SHOP, embedder), ("ko",), embedder, SETTINGS)
+    _, trace = searcher.search("반품은 며칠 안에 하나요", traced=True)
+    assert trace.dense_weight == 0
+    assert {one.dense for one in trace.candidates} == {None}
+
+
+def test_the_vectors_of_another_embedder_are_not_asked() -> None:
+    embedder = WordEmbedder()
+    built = generation(SHOP, embedder)
+    asked = embedder.embedded
+    found, _ = Searcher(built, ("shop",), embedder, SETTINGS, dense=False).search("entrance fee for children")
+    assert found[0].text.endswith("5 euro for children.")
+    assert embedder.embedded == asked

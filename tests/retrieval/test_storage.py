@@ -1,266 +1,338 @@
 from __future__ import annotations
 
-import json
-import os
-import shutil
+import random
+import tempfile
 from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
 import pytest
+from hypothesis import settings
+from hypothesis import strategies as st
+from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule
 
-from server.retrieval import storage
+from server.errors import NotFound
 from server.retrieval.chunker import Piece
-from server.retrieval.generation import FileKey, FileRecord, FileState, Generation, Segment, identified
-from server.retrieval.lexical import Matches
-from server.retrieval.storage import IndexStore
+from server.retrieval.files import FileKey, FileRecord, FileState, identified
+from server.retrieval.generation import Generation
+from server.retrieval.segment import Segment
+from server.retrieval.storage import IndexStore, Prepared
 from tests.fakes import WordEmbedder
 
 EMBEDDER = WordEmbedder()
-DIMENSION = EMBEDDER.dimension
-MADE_BY = {"embedder": "words-1", "chunk_tokens": 160}
 
 
-def segment(folder: str, file: str, *texts: str) -> Segment:
+def prepared(folder: str, file: str, *texts: str, digest: str = "") -> Prepared:
     pieces = [Piece(text, ("Top", "Sub"), number, number + 1, None) for number, text in enumerate(texts, start=1)]
     key = FileKey(folder, file)
-    record = FileRecord(FileState.INDEXED, "", 10, 123, 456, "digest-of-" + file)
-    return Segment.build(key, record, identified(key, pieces), EMBEDDER.embed(list(texts)))
+    record = FileRecord(FileState.INDEXED, "", 10, 123, 456, digest or "digest of " + " ".join(texts))
+    chunks = identified(key, pieces)
+    return Prepared(key, record, chunks, EMBEDDER.embed([chunk.embedded_text for chunk in chunks]))
 
 
-def generation(number: int, *segments: Segment) -> Generation:
-    return Generation.build(number, DIMENSION, segments or (segment("f", "a.md", f"text of {number}"),))
+def texts(generation: Generation) -> list[str]:
+    return sorted(
+        chunk.text for version in generation.versions.values() for place in range(version.chunks)
+        if (chunk := generation.read(version.id, place)) is not None
+    )  # fmt: skip
 
 
-def texts(opened: Generation | None) -> list[str]:
-    assert opened is not None
-    return [chunk.text for _, chunk in opened.rows]
+class Store:
+    """A store with its newest generation in hand."""
+
+    def __init__(self, folder: Path, kept: int = 20) -> None:
+        self.folder, self.kept = folder, kept
+        self.reopen()
+
+    def reopen(self) -> None:
+        self.store = IndexStore(self.folder, kept=self.kept)
+        self.now = self.store.open()
+
+    def put(self, *files: Prepared, drop: tuple[FileKey, ...] = (), cause: str = "files") -> Generation:
+        self.now = self.store.publish(self.now, self.store.stage(files), drop, cause)
+        self.check()
+        return self.now
+
+    def merge(self) -> bool:
+        numbers = self.store.crowded()
+        if numbers:
+            self.now = self.store.take_up(self.store.merged(numbers))
+            self.check()
+        return bool(numbers)
+
+    def check(self) -> None:
+        self.now.check_integrity()
+        self.store.check_integrity()
 
 
 @pytest.fixture
-def store(tmp_path: Path) -> IndexStore:
-    return IndexStore(tmp_path / "index", MADE_BY)
+def store(tmp_path: Path) -> Store:
+    return Store(tmp_path / "index")
 
 
-# ── generations in memory ────────────────────────────────────────────────────────────────────────
-
-
-def test_a_folder_is_one_range_of_rows() -> None:
-    built = generation(
-        1, segment("b", "x", "1", "2"), segment("a", "z", "3"), segment("b", "a", "4"), segment("c", "n")
-    )
-    assert [(key.folder, chunk.text) for key, chunk in built.rows] == [("a", "3"), ("b", "4"), ("b", "1"), ("b", "2")]
-    assert (built.span("a"), built.span("b"), built.span("nowhere")) == ((0, 1), (1, 4), (0, 0))
-    assert np.allclose(built.index.reconstruct(2), EMBEDDER.embed(["1"])[0])
-    built.check_integrity()
-
-
-def test_ids_are_stable_and_of_their_own() -> None:
-    pieces = [Piece("same", (), 1, 1, None), Piece("same", (), 2, 2, None), Piece("other", (), 3, 3, None)]
-    first = identified(FileKey("f", "a.md"), pieces)
-    assert [chunk.id for chunk in first] == [chunk.id for chunk in identified(FileKey("f", "a.md"), pieces)]
-    assert len({chunk.id for chunk in first}) == 3
-    assert first[0].content == first[1].content
-    assert first[0].id != identified(FileKey("f", "b.md"), pieces)[0].id
-    moved = identified(FileKey("f", "a.md"), [pieces[2], pieces[0]])
-    assert {chunk.id for chunk in moved} < {chunk.id for chunk in first}
-
-
-def test_a_changed_file_costs_its_lexical_part_only() -> None:
-    files = [segment("f", f"{number}.md", f"text {number}") for number in range(500)]
-    before = generation(1, *files)
-    files[7] = segment("f", "7.md", "melon")
-    after = Generation.build(2, DIMENSION, files, before)
-    old, new = before.lexical("f"), after.lexical("f")
-    assert len(old) > 2
-    assert sum(one is not other for one, other in zip(old, new, strict=True)) == 1
-    assert sum(len(part.lengths) for part in new) == 500
-    for row in (0, 7, 250, 499):
-        assert _texts_with(after, str(row) if row != 7 else "melon") == ([f"text {row}"] if row != 7 else ["melon"])
-
-
-def _texts_with(built: Generation, term: str) -> list[str]:
-    rows = Matches(built.lexical("f"), [term]).rows(term)
-    return [built.rows[row][1].text for row in rows]
-
-
-def test_integrity_tells_missing_rows() -> None:
-    broken = segment("f", "a.md", "one", "two")
-    object.__setattr__(broken, "vectors", broken.vectors[:1])
-    with pytest.raises(ValueError, match="chunks"):
-        generation(1, broken).check_integrity()
-
-
-# ── on disk ──────────────────────────────────────────────────────────────────────────────────────
-
-
-def test_what_was_written_is_opened(store: IndexStore) -> None:
+def test_what_was_published_is_opened(store: Store) -> None:
     record = FileRecord(FileState.FAILED, "not a PDF", 3, 4, 5, "d")
-    failed = Segment.without_text(FileKey("f", "bad.pdf"), record, DIMENSION)
-    korean = segment("f", "배송.md", "하나", "two\u2028lines\nand more")
-    written = generation(7, korean, failed, segment("g", "b.md", "three"))
-    store.write(written)
-    opened = store.open(DIMENSION)
-    assert opened is not None
-    assert opened.number == 7
-    assert opened.rows == written.rows
-    assert {key: one.record for key, one in opened.segments.items()} == {
-        key: one.record for key, one in written.segments.items()
-    }
-    assert opened.span("g") == written.span("g")
-    assert np.array_equal(opened.index.reconstruct_n(0, 3), written.index.reconstruct_n(0, 3))
+    failed = Prepared(FileKey("f", "bad.pdf"), record, (), np.zeros((0, EMBEDDER.dimension), np.float32))
+    korean = prepared("f", "배송.md", "하나", "two\u2028lines\nand more")
+    written = store.put(korean, failed, prepared("g", "b.md", "three"))
+    store.reopen()
+    assert store.now.number == written.number == 1
+    assert store.now.files == written.files
+    assert texts(store.now) == ["three", "two\u2028lines\nand more", "하나"]
+    version = store.now.files[korean.key]
+    assert store.now.read(version.id, 0) == korean.chunks[0]
+    assert store.now.files[failed.key].record == record
+    view = store.now.views["f"][version.segment or 0]
+    assert np.array_equal(view.segment.vectors[slice(*view.segment.span(version.id))], korean.vectors)
 
 
-def test_an_empty_index_is_opened(store: IndexStore) -> None:
-    store.write(Generation.build(1, DIMENSION, ()))
-    assert texts(store.open(DIMENSION)) == []
+def test_no_index_is_no_error(store: Store) -> None:
+    assert (store.now.number, store.now.files, store.store.history()) == (0, {}, [])
+    store.check()
 
 
-def test_no_index_is_no_error(store: IndexStore) -> None:
-    assert store.open(DIMENSION) is None
-    assert store.next_number() == 1
+def test_a_generation_is_what_it_was(store: Store) -> None:
+    first = store.put(prepared("f", "a.md", "one", "two"), prepared("f", "b.md", "three"))
+    second = store.put(prepared("f", "a.md", "one", "changed"), drop=(FileKey("f", "b.md"),))
+    assert texts(first) == ["one", "three", "two"]
+    assert texts(second) == ["changed", "one"]
+    first.check_integrity()
+    for number, expected in ((1, first), (2, second)):
+        again = store.store.generation(number)
+        assert (texts(again), again.files) == (texts(expected), expected.files)
+    with pytest.raises(NotFound, match="generation 3 is not kept: kept are 1 to 2"):
+        store.store.generation(3)
 
 
-def test_two_generations_are_kept(store: IndexStore, tmp_path: Path) -> None:
-    for number in range(1, 6):
-        assert store.next_number() == number
-        store.write(generation(number))
-    assert {path.name for path in (tmp_path / "index").iterdir()} == {"gen-4", "gen-5", "CURRENT"}
+def test_the_history_tells_what_changed(store: Store) -> None:
+    store.put(prepared("f", "a.md", "one"), prepared("f", "b.md", "two"))
+    store.put(prepared("f", "a.md", "changed"), prepared("g", "c.md", "new"), drop=(FileKey("f", "b.md"),))
+    newest, first = store.store.history()
+    assert (first.number, first.added, first.changed, first.removed, first.files, first.chunks) == (1, 2, 0, 0, 2, 2)
+    assert (newest.number, newest.added, newest.changed, newest.removed) == (2, 1, 1, 1)
+    assert set(newest.told) == {("removed", "f/b.md"), ("changed", "f/a.md"), ("added", "g/c.md")}
 
 
-def damage_vectors(folder: Path) -> None:
-    data = bytearray((folder / "faiss.index").read_bytes())
-    data[-5] ^= 0xFF
-    (folder / "faiss.index").write_bytes(data)
+def test_an_earlier_generation_comes_back_without_new_rows(store: Store) -> None:
+    first = store.put(prepared("f", "a.md", "one"), prepared("f", "b.md", "two"))
+    store.put(prepared("f", "a.md", "changed"), drop=(FileKey("f", "b.md"),))
+    target = store.store.generation(1)
+    born = [version for version in target.versions.values() if version.id not in store.now.versions]
+    store.now = store.store.publish(store.now, born, (), "rollback:1")
+    store.check()
+    assert (store.now.number, texts(store.now)) == (3, texts(first))
+    store.reopen()
+    assert texts(store.now) == ["one", "two"]
+    assert texts(store.store.generation(2)) == ["changed"]
 
 
-def cut_chunks(folder: Path) -> None:
-    (folder / "chunks.jsonl").write_bytes((folder / "chunks.jsonl").read_bytes()[:-9])
+def test_so_many_generations_are_kept_and_no_more(tmp_path: Path) -> None:
+    store = Store(tmp_path / "index", kept=3)
+    for number in range(1, 8):
+        store.put(prepared("f", "a.md", f"text {number}"))
+    assert [made.number for made in store.store.history()] == [7, 6, 5]
+    assert texts(store.store.generation(5)) == ["text 5"]
+    with pytest.raises(NotFound):
+        store.store.generation(4)
+    while store.merge():
+        pass
+    assert sum(len(view.segment) for view in store.now.views["f"].values()) <= 3
+    assert texts(store.store.generation(5)) == ["text 5"]
 
 
-def change_text(folder: Path) -> None:
-    path = folder / "chunks.jsonl"
-    path.write_text(path.read_text().replace("text of", "lies of"))
+def test_merging_changes_nothing_that_is_found(store: Store) -> None:
+    for number in range(30):
+        store.put(prepared("f", f"{number}.md", f"text {number}", "same"), prepared("g", f"{number}.md", "other"))
+    before = texts(store.now)
+    assert len(store.now.views["f"]) == 30
+    while store.merge():
+        pass
+    assert len(store.now.views["f"]) < 8
+    assert (texts(store.now), store.now.number) == (before, 30)
+    store.reopen()
+    assert texts(store.now) == before
+    assert len(list(store.folder.glob("seg-*"))) == sum(len(views) for views in store.now.views.values())
 
 
-def empty_manifest(folder: Path) -> None:
-    (folder / "manifest.json").write_text("")
+def test_what_was_stored_before_a_merge_is_published_after_it(store: Store) -> None:
+    staged = [version for number in range(8) for version in store.store.stage([prepared("f", f"{number}.md", "x")])]
+    while numbers := store.store.crowded():
+        store.store.take_up(store.store.merged(numbers))
+    store.now = store.store.publish(store.now, staged, (), "files")
+    store.check()
+    assert texts(store.now) == ["x"] * 8
 
 
-def wrong_shape(folder: Path) -> None:
-    (folder / "manifest.json").write_text("[1, 2]")
+def test_contents_keep_their_vectors_and_files_are_known_again(store: Store) -> None:
+    first = prepared("f", "a.md", "one", "two")
+    store.put(first)
+    store.put(drop=(first.key,))
+    known = store.store.vectors([chunk.content for chunk in first.chunks] + ["unknown"])
+    assert set(known) == {chunk.content for chunk in first.chunks}
+    assert np.array_equal(known[first.chunks[1].content], first.vectors[1])
+    again = store.store.known(first.key, first.record.digest)
+    assert again is not None
+    assert again.chunks == 2
+    assert store.store.known(first.key, "other") is None
+    assert store.store.known(FileKey("f", "b.md"), first.record.digest) is None
 
 
-def count_wrong(folder: Path) -> None:
-    manifest = json.loads((folder / "manifest.json").read_text())
-    manifest["files"][0]["chunks"] += 1
-    (folder / "manifest.json").write_text(json.dumps(manifest))
+def test_a_passage_is_found_by_its_id(store: Store) -> None:
+    first = prepared("f", "a.md", "one", "two")
+    store.put(first)
+    store.put(drop=(first.key,))
+    passage = store.store.passage(first.chunks[1].id)
+    assert passage is not None
+    assert (passage.text, passage.file) == ("two", "a.md")
+    assert store.store.passage("nowhere") is None
 
 
-def remove_file(folder: Path) -> None:
-    (folder / "faiss.index").unlink()
+def test_what_no_generation_came_for_is_forgotten(store: Store) -> None:
+    store.put(prepared("f", "a.md", "one"))
+    store.store.stage([prepared("f", "b.md", "two")])
+    assert store.store.known(FileKey("f", "b.md"), "digest of two") is not None
+    store.store.forget_unborn()
+    assert store.store.known(FileKey("f", "b.md"), "digest of two") is None
+    while store.merge():
+        pass
+    store.check()
+
+
+# ── damage ───────────────────────────────────────────────────────────────────────────────────────
+
+
+def flip(path: Path) -> None:
+    data = bytearray(path.read_bytes())
+    data[len(data) // 2] ^= 0xFF
+    path.write_bytes(data)
 
 
 @pytest.mark.parametrize(
-    "damage",
-    [damage_vectors, cut_chunks, change_text, empty_manifest, wrong_shape, count_wrong, remove_file, shutil.rmtree],
+    "damage", [flip, Path.unlink, lambda path: path.write_bytes(b""), lambda path: path.write_bytes(b"short")]
 )
-def test_a_damaged_generation_gives_way_to_the_one_before(
-    store: IndexStore, tmp_path: Path, damage: Callable[[Path], None]
-) -> None:
-    store.write(generation(1))
-    store.write(generation(2))
-    damage(tmp_path / "index" / "gen-2")
-    assert texts(store.open(DIMENSION)) == ["text of 1"]
+def test_a_damaged_segment_is_forgotten_and_the_rest_serves(store: Store, damage: Callable[[Path], None]) -> None:
+    store.put(prepared("f", "a.md", "one"))
+    store.put(prepared("g", "b.md", "two"))
+    damage(store.folder / "seg-1")
+    store.reopen()
+    store.check()
+    assert texts(store.now) == ["two"]
+    store.put(prepared("f", "a.md", "one"))
+    assert texts(store.now) == ["one", "two"]
 
 
-def test_all_damaged_is_none(store: IndexStore, tmp_path: Path) -> None:
-    store.write(generation(1))
-    damage_vectors(tmp_path / "index" / "gen-1")
-    assert store.open(DIMENSION) is None
+def test_files_that_nothing_names_are_removed(store: Store) -> None:
+    store.put(prepared("f", "a.md", "one"))
+    (store.folder / "seg-9").write_bytes(b"left behind by a kill")
+    store.reopen()
+    assert [path.name for path in store.folder.glob("seg-*")] == ["seg-1"]
 
 
-@pytest.mark.parametrize("current", [None, "", "gen-9", "../elsewhere", "\udcff"])
-def test_a_lost_pointer_costs_nothing(store: IndexStore, tmp_path: Path, current: str | None) -> None:
-    store.write(generation(1))
-    store.write(generation(2))
-    pointer = tmp_path / "index" / "CURRENT"
-    if current is None:
-        pointer.unlink()
-    else:
-        pointer.write_bytes(current.encode("utf-8", "surrogateescape"))
-    assert texts(store.open(DIMENSION)) == ["text of 2"]
-
-
-def test_the_pointer_decides_over_the_number(store: IndexStore, tmp_path: Path) -> None:
-    store.write(generation(1))
-    store.write(generation(2))
-    (tmp_path / "index" / "CURRENT").write_text("gen-1")  # killed between the rename and the new pointer
-    assert texts(store.open(DIMENSION)) == ["text of 1"]
-
-
-def test_another_embedder_or_chunker_is_not_opened(store: IndexStore, tmp_path: Path) -> None:
-    store.write(generation(1))
-    for other in ({"embedder": "words-2"}, {"chunk_tokens": 80}):
-        assert IndexStore(tmp_path / "index", {**MADE_BY, **other}).open(DIMENSION) is None
-    assert store.open(DIMENSION + 1) is None
+def test_integrity_tells_what_is_wrong(store: Store) -> None:
+    store.put(prepared("f", "a.md", "one", "two"))
+    with store.store._database.transaction() as db:
+        db.conn.execute("DELETE FROM chunks WHERE place = 1")
+    with pytest.raises(ValueError, match="do not have the chunks"):
+        store.store.check_integrity()
 
 
 class Killed(BaseException):
     """Stands for the end of the process: nothing but clean-up code may catch it."""
 
 
-@pytest.mark.parametrize("step", ["_sync_file", "_sync_folder", "_digest"])
-@pytest.mark.parametrize("call", range(5))
+@pytest.mark.parametrize("at", ["write", "open", "publish", "take_up"])
+@pytest.mark.parametrize("call", range(4))
 def test_a_kill_at_any_point_leaves_a_whole_generation(
-    store: IndexStore, monkeypatch: pytest.MonkeyPatch, step: str, call: int
+    store: Store, monkeypatch: pytest.MonkeyPatch, at: str, call: int
 ) -> None:
-    store.write(generation(1))
-    real = getattr(storage, step)
+    for number in range(4):
+        store.put(prepared("f", f"{number}.md", f"text {number}"))
+    before = texts(store.now)
     calls = []
+    owner: type = Segment if at in ("write", "open") else IndexStore
+    real = getattr(owner, at)
 
-    def stop(path: Path) -> object:
-        calls.append(path)
-        if len(calls) > call:
+    def stop(*given: object, **more: object) -> object:
+        calls.append(at)
+        if len(calls) > call // 2:
+            if call % 2:
+                real(*given, **more)  # killed after it, or before
             raise Killed
-        return real(path)
+        return real(*given, **more)
 
-    monkeypatch.setattr(storage, step, stop)
-    try:
-        store.write(generation(2))
-        finished = True
-    except Killed:
-        finished = False
+    monkeypatch.setattr(owner, at, staticmethod(stop) if at == "open" else stop)
+    def change_all() -> None:
+        for number in range(24):
+            store.put(prepared("f", f"{number % 4}.md", f"new{number} {number % 4}"))
+            store.merge()
+
+    with pytest.raises(Killed):
+        change_all()
     monkeypatch.undo()
-    assert texts(store.open(DIMENSION)) in ([["text of 2"]] if finished else [["text of 1"], ["text of 2"]])
-    store.write(generation(3))
-    assert texts(store.open(DIMENSION)) == ["text of 3"]
+    store.reopen()
+    store.check()
+    assert sorted(text.split()[1] for text in texts(store.now)) == sorted(text.split()[1] for text in before)
 
 
-def test_files_reach_the_disk_before_their_names(
-    store: IndexStore, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """A rename that survives a power cut must not name a file whose bytes did not."""
-    events: list[str] = []
-    rename, replace = Path.rename, Path.replace
-    monkeypatch.setattr(storage, "_sync_file", lambda path: events.append(f"sync {path.name}"))
-    monkeypatch.setattr(storage, "_sync_folder", lambda path: events.append(f"sync {path.name[:8]}"))
-    monkeypatch.setattr(Path, "rename", lambda self, to: (events.append("rename"), rename(self, to))[1])
-    monkeypatch.setattr(Path, "replace", lambda self, to: (events.append("point"), replace(self, to))[1])
-    store.write(generation(1))
-    assert events == [
-        "sync faiss.index", "sync chunks.jsonl", "sync manifest.json", "sync building", "rename", "sync index",
-        "sync CURRENT.new", "point", "sync index",
-    ]  # fmt: skip
+# ── anything in any order ────────────────────────────────────────────────────────────────────────
 
 
-def test_what_a_kill_left_half_written_is_cleared(store: IndexStore, tmp_path: Path) -> None:
-    half, running = tmp_path / "index" / "building-old", tmp_path / "index" / "building-now"
-    for folder in (half, running):
-        folder.mkdir(parents=True)
-        (folder / "chunks.jsonl").write_text("[")
-    os.utime(half, (0, 0))
-    assert store.open(DIMENSION) is None
-    store.write(generation(1))
-    assert not half.exists()
-    assert running.exists()  # perhaps another process's
+class AnyOrder(RuleBasedStateMachine):
+    """A store against a dictionary."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.folder = tempfile.TemporaryDirectory()
+        self.store = Store(Path(self.folder.name) / "index", kept=4)
+        self.model: dict[FileKey, tuple[str, ...]] = {}
+        self.past: dict[int, dict[FileKey, tuple[str, ...]]] = {0: {}}
+        self.count = 0
+
+    files = st.sampled_from([("f", "a"), ("f", "b"), ("f", "c"), ("g", "a")])
+
+    @rule(files=st.lists(files, min_size=1, max_size=3, unique=True), rows=st.integers(0, 3), drop=st.none() | files)
+    def change(self, files: list[tuple[str, str]], rows: int, drop: tuple[str, str] | None) -> None:
+        self.count += 1
+        dropped = () if drop is None or drop in files else (FileKey(*drop),)
+        new = [f"{self.count} {row}" for row in range(rows)]
+        made = [prepared(*place, *new, digest=str(self.count)) for place in files]
+        self.store.put(*made, drop=dropped)
+        for one in made:
+            self.model[one.key] = tuple(chunk.text for chunk in one.chunks)
+        for key in dropped:
+            self.model.pop(key, None)
+        self.past[self.store.now.number] = dict(self.model)
+
+    @rule()
+    def merge(self) -> None:
+        self.store.merge()
+
+    @rule()
+    def reopen(self) -> None:
+        self.store.store.close()
+        self.store.reopen()
+
+    @precondition(lambda self: self.store.store.history())
+    @rule(pick=st.randoms(use_true_random=False))
+    def go_back(self, pick: random.Random) -> None:
+        number = pick.choice([made.number for made in self.store.store.history()])
+        target = self.store.store.generation(number)
+        born = [one for one in target.versions.values() if one.id not in self.store.now.versions]
+        dropped = self.store.now.files.keys() - target.files.keys()
+        self.store.now = self.store.store.publish(self.store.now, born, dropped, f"rollback:{number}")
+        self.model = dict(self.past[number])
+        self.past[self.store.now.number] = dict(self.model)
+
+    @invariant()
+    def holds_what_was_put(self) -> None:
+        self.store.check()
+        assert texts(self.store.now) == sorted(text for rows in self.model.values() for text in rows)
+        assert self.store.now.files.keys() == self.model.keys()
+
+    def teardown(self) -> None:
+        self.store.store.close()
+        self.folder.cleanup()
+
+
+AnyOrder.TestCase.settings = settings(max_examples=25, stateful_step_count=25, deadline=None)
+TestAnyOrder = AnyOrder.TestCase

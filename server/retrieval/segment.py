@@ -1,0 +1,222 @@
+"""Some chunks of one folder, searchable: vectors, postings and lengths as arrays in one file, mapped into memory.
+
+A segment is never changed once it is written. Rows stand in rising order of their file's version, those of one
+version side by side. Dense search is exact by FAISS up to `EXACT_ROWS`; beyond it an inverted file with 8-bit codes
+(Jégou et al., 2011) gives the candidates, whose cosines are then computed exactly. Knows nothing of folders on disk,
+of generations, or of what a chunk's text is.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import math
+import os
+import zlib
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+from functools import cached_property, lru_cache
+from pathlib import Path
+from typing import Any, Final
+
+import faiss
+import numpy as np
+from numpy.typing import NDArray
+
+Array = NDArray[np.generic]
+Rows = NDArray[np.int64]
+Mask = NDArray[np.bool_]
+Directory = dict[str, tuple[str, list[int], int]]
+"""Name of an array → its type, its shape, and where in the file it begins."""
+
+EXACT_ROWS: Final = 20_000
+PROBED: Final = 0.1          # share of the lists that a search looks through
+TRAINING: Final = 64         # vectors a list in training
+_ALIGN: Final = 64
+_MOST: Final = np.iinfo(np.uint16).max
+
+
+@dataclass(frozen=True)
+class Segment:
+    """`vectors` [rows, dimension]; `lengths` [rows] in terms; `versions` [rows], rising; `terms` [terms], sorted
+    hashes, with `starts` [terms + 1] into `rows` and `counts`; `coarse`, FAISS's index as bytes, empty while exact."""
+
+    vectors: NDArray[np.float32]
+    lengths: NDArray[np.int32]
+    versions: NDArray[np.int64]
+    terms: NDArray[np.uint64]
+    starts: NDArray[np.int64]
+    rows: NDArray[np.uint32]
+    counts: NDArray[np.uint16]
+    coarse: NDArray[np.uint8] = field(default_factory=lambda: np.zeros(0, np.uint8))
+
+    def __len__(self) -> int:
+        return len(self.versions)
+
+    @classmethod
+    def build(
+        cls, versions: Sequence[int], terms: Sequence[Mapping[str, int]], vectors: NDArray[np.float32]
+    ) -> Segment:
+        """`versions` and `terms` (term → how often) of each row."""
+        numbers: dict[str, int] = {}
+        of, rows, counts = [], [], []
+        for row, found in enumerate(terms):
+            for term, count in found.items():
+                of.append(numbers.setdefault(term, len(numbers)))
+                rows.append(row)
+                counts.append(min(count, _MOST))
+        hashes = np.array([term_hash(term) for term in numbers], np.uint64)[np.array(of, np.int64)]
+        return cls._put_together(
+            vectors,
+            np.array([sum(found.values()) for found in terms], np.int32),
+            np.array(versions, np.int64),
+            (hashes, np.array(rows, np.uint32), np.array(counts, np.uint16)),
+        )
+
+    @classmethod
+    def merged(cls, parts: Sequence[tuple[Segment, Mask]]) -> Segment:
+        """One segment with the rows of all that their masks keep."""
+        hashes, rows, counts, offset = [], [], [], 0
+        for part, keep in parts:
+            place = np.cumsum(keep) - 1 + offset
+            kept = keep[part.rows]
+            hashes.append(np.repeat(part.terms, np.diff(part.starts))[kept])
+            rows.append(place[part.rows[kept]].astype(np.uint32))
+            counts.append(part.counts[kept])
+            offset += int(keep.sum())
+        versions = np.concatenate([part.versions[keep] for part, keep in parts])
+        order = np.argsort(versions, kind="stable")
+        place = np.empty_like(order)
+        place[order] = np.arange(len(order))
+        return cls._put_together(
+            np.concatenate([part.vectors[keep] for part, keep in parts])[order],
+            np.concatenate([part.lengths[keep] for part, keep in parts])[order],
+            versions[order],
+            (np.concatenate(hashes), place[np.concatenate(rows)].astype(np.uint32), np.concatenate(counts)),
+        )
+
+    @classmethod
+    def _put_together(
+        cls,
+        vectors: NDArray[np.float32],
+        lengths: NDArray[np.int32],
+        versions: NDArray[np.int64],
+        postings: tuple[NDArray[np.uint64], NDArray[np.uint32], NDArray[np.uint16]],
+    ) -> Segment:
+        hashes, rows, counts = postings
+        order = np.lexsort((rows, hashes))
+        terms, firsts = np.unique(hashes[order], return_index=True)
+        starts = np.append(firsts, len(hashes)).astype(np.int64)
+        coarse = _coarse(vectors) if len(versions) > EXACT_ROWS else np.zeros(0, np.uint8)
+        return cls(vectors, lengths, versions, terms, starts, rows[order], counts[order], coarse)
+
+    # ── on disk ──────────────────────────────────────────────────────────────────────────────────
+
+    def write(self, path: Path) -> tuple[Directory, int]:
+        """Writes and syncs the file. Gives what `open` needs: where each array is, and the checksum."""
+        directory: Directory = {}
+        checksum = 0
+        with path.open("wb") as file:
+            for name in _ARRAYS:
+                array: Array = np.ascontiguousarray(getattr(self, name))
+                checksum = _put(file.write, b"\0" * (-file.tell() % _ALIGN), checksum)
+                directory[name] = (array.dtype.str, list(array.shape), file.tell())
+                checksum = _put(file.write, array.tobytes(), checksum)
+            file.flush()
+            os.fsync(file.fileno())
+        return directory, checksum
+
+    @classmethod
+    def open(cls, path: Path, directory: Directory, checksum: int) -> Segment:
+        """Raises OSError, ValueError where the file is not what was written."""
+        data = np.memmap(path, np.uint8, "r") if path.stat().st_size else np.zeros(0, np.uint8)
+        if zlib.crc32(data.data) != checksum:
+            raise ValueError(f"{path.name} does not have its checksum")
+        arrays = {}
+        for name in _ARRAYS:
+            dtype, shape, offset = directory[name]
+            kind = np.dtype(dtype)
+            arrays[name] = data[offset : offset + kind.itemsize * math.prod(shape)].view(kind).reshape(shape)
+        return cls(**arrays)
+
+    # ── looking ──────────────────────────────────────────────────────────────────────────────────
+
+    def span(self, version: int) -> tuple[int, int]:
+        """First row of a file's version and the row after its last; both the same where it has none."""
+        first, last = np.searchsorted(self.versions, [version, version + 1])
+        return int(first), int(last)
+
+    def mask(self, versions: Iterable[int]) -> Mask:
+        """[rows]: those of these versions."""
+        wanted = np.sort(np.fromiter(versions, np.int64))
+        if not len(wanted):
+            return np.zeros(len(self), np.bool_)
+        at = np.minimum(np.searchsorted(wanted, self.versions), len(wanted) - 1)
+        found: Mask = wanted[at] == self.versions
+        return found
+
+    def holding(self, term: str) -> tuple[NDArray[np.uint32], NDArray[np.uint16]]:
+        """The rows that hold the term, rising, and how often."""
+        wanted = term_hash(term)
+        at = int(np.searchsorted(self.terms, np.uint64(wanted)))
+        if at == len(self.terms) or int(self.terms[at]) != wanted:
+            return self.rows[:0], self.counts[:0]
+        span = slice(int(self.starts[at]), int(self.starts[at + 1]))
+        return self.rows[span], self.counts[span]
+
+    def nearest(self, vector: NDArray[np.float32], count: int, mask: Mask) -> Rows:
+        """At most `count` rows of the mask, those whose vectors are nearest to `vector` [dimension]."""
+        faiss.omp_set_num_threads(1)  # of this thread: a second team would take the processors from the model's
+        chosen = faiss.IDSelectorBitmap(np.packbits(mask, bitorder="little"))  # type: ignore[call-arg,arg-type]
+        params: Any = faiss.SearchParameters(sel=chosen)  # type: ignore[call-arg]
+        if len(self.coarse):
+            params = faiss.SearchParametersIVF(sel=chosen, nprobe=self._probed(mask))  # type: ignore[call-arg]
+        _, found = self._index.search(vector[None], min(count, len(self)), params=params)
+        rows: Rows = found[0][found[0] >= 0]
+        return rows
+
+    def cosines(self, vector: NDArray[np.float32], rows: Rows) -> NDArray[np.float32]:
+        found: NDArray[np.float32] = self.vectors[rows] @ vector
+        return found
+
+    def _probed(self, mask: Mask) -> int:
+        """Where few rows are wanted they may stand in any list."""
+        share = PROBED / max(float(mask.mean()), PROBED)
+        return max(1, math.ceil(share * int(self._index.nlist)))
+
+    @cached_property
+    def _index(self) -> Any:
+        if len(self.coarse):
+            return faiss.deserialize_index(np.asarray(self.coarse))
+        index = faiss.IndexFlatIP(self.vectors.shape[1])
+        index.add(np.ascontiguousarray(self.vectors))
+        return index
+
+
+_ARRAYS: Final = ("vectors", "lengths", "versions", "terms", "starts", "rows", "counts", "coarse")
+
+
+def _put(write: Callable[[bytes | memoryview], object], data: bytes | memoryview, checksum: int) -> int:
+    """Writes, and goes on with the checksum."""
+    write(data)
+    return zlib.crc32(data, checksum)
+
+
+def _coarse(vectors: NDArray[np.float32]) -> NDArray[np.uint8]:
+    faiss.omp_set_num_threads(1)
+    lists = math.isqrt(len(vectors))
+    dimension = vectors.shape[1]
+    quantizer = faiss.IndexFlatIP(dimension)
+    index = faiss.IndexIVFScalarQuantizer(
+        quantizer, dimension, lists, faiss.ScalarQuantizer.QT_8bit, faiss.METRIC_INNER_PRODUCT
+    )
+    sample = np.random.default_rng(0).choice(len(vectors), min(len(vectors), lists * TRAINING), replace=False)
+    index.train(np.ascontiguousarray(vectors[np.sort(sample)]))
+    index.add(np.ascontiguousarray(vectors))
+    written: NDArray[np.uint8] = faiss.serialize_index(index)
+    return written
+
+
+@lru_cache(maxsize=1 << 16)
+def term_hash(term: str) -> int:
+    """64 bits: two of a million terms meet once in 40 million indexes."""
+    return int.from_bytes(hashlib.blake2b(term.encode("utf-8", "surrogatepass"), digest_size=8).digest(), "little")
