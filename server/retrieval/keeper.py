@@ -103,6 +103,7 @@ class Keeper:
         self._held: Held | None = None        # the index that serves
         self._beside: Held | None = None      # the one that is to take its place
         self._generations: dict[str, Generation] = {}   # the newest of each, by the index's name
+        self._retired: Held | None = None     # one that has served, until nobody can be reading it
         self._cleared_at: float | None = None
         self._interrupted = threading.Event()
 
@@ -248,6 +249,8 @@ class Keeper:
                 self.board.trouble("")
         if self._cleared_at is not None and time.monotonic() > self._cleared_at:
             self._cleared_at = None
+            if self._retired is not None:
+                self._retired.store.close()
             self._home.clear()
 
     def _round(self, paths: set[Path] | None, changed: Changed) -> bool:
@@ -258,12 +261,13 @@ class Keeper:
         held = self._beside or self._require()
         if held.store.marked(_HELD) is not None:
             plan = self._plan(held, self._look(None))
-            self.board.pending = len(plan.news) + len(plan.told) + len(plan.dropped)
+            self.board.differ(len(plan.news) + len(plan.told) + len(plan.dropped))
             self.board.await_(time.monotonic(), (), None)
             return True
         began = time.monotonic()
         seen = self._look(paths if self._beside is None else None)
         plan = self._plan(held, seen)
+        self.board.seen(seen.found.keys(), began)
         self.board.miss(plan.dropped, began)
         self.board.await_(began, (file for file in plan.to_read if file.key in plan.news), seen.within)
         work = _Work(held, deque(plan.to_read), plan.dropped, files=len(plan.to_read), bytes=plan.bytes, began=began)
@@ -367,6 +371,7 @@ class Keeper:
                 old, self._held, self._beside = self._held, held, None
             if old is not None:
                 self._generations.pop(old.name, None)
+            self._retired = old
             self._cleared_at = time.monotonic() + GRACE_S
         log.info("the index that was made anew serves now")
 

@@ -300,6 +300,27 @@ def test_a_held_generation_stays_held_after_a_restart_and_loses_what_is_deleted(
     assert (found(again, "melon"), found(again, "fig"), found(again, "plum")) == (["melon"], [], [])
 
 
+def test_a_file_that_is_there_again_is_found_again(place: Place) -> None:
+    place.put("shop/a.md", "melon")
+    place.put("shop/b.md", "fig")
+    base = place.open()
+    base.sync()
+    base.roll_back(1)
+    base.delete("shop", "a.md")
+    base.follow()
+    place.put("shop/a.md", "melon")
+    base.sync()
+    assert found(base, "melon") == ["melon"]
+    away = (place.root / "shop" / "b.md").rename(place.root.parent / "away.md")
+    with pytest.MonkeyPatch.context() as patched:
+        patched.setattr(IndexStore, "publish", lambda *given: (_ for _ in ()).throw(OSError(28, "full")))
+        base.sync()
+    assert found(base, "fig") == []
+    away.rename(place.root / "shop" / "b.md")
+    base.sync()
+    assert found(base, "fig") == ["fig"]
+
+
 def test_a_rebuild_reads_everything_anew_beside_the_index_that_answers(place: Place) -> None:
     place.put("shop/a.md", "melon")
     base = place.open()
