@@ -114,7 +114,7 @@ def _units(text: str, block: Block, measure: Measure, budget: int) -> Iterator[_
         yield _Unit(block.start, block.end, size)
         return
     by_line = block.kind in (BlockKind.CODE, BlockKind.TABLE)
-    spans = _between_lines(text, block) if by_line else _sentences(text, block.start, block.end)
+    spans = _between_lines(text, block) if by_line else sentences(text, block.start, block.end)
     for start, end in spans:
         size = measure(text[start:end])
         header = block.header if start > block.start else ""
@@ -136,7 +136,7 @@ def _between_lines(text: str, block: Block) -> Iterator[tuple[int, int]]:
         yield start, block.end
 
 
-def _sentences(text: str, start: int, end: int) -> Iterator[tuple[int, int]]:
+def sentences(text: str, start: int, end: int) -> Iterator[tuple[int, int]]:
     """Spans of sentences, without the space between them."""
     for match in _SENTENCE_END.finditer(text, start, end):
         closing = match.start() + len(match[0].rstrip())
