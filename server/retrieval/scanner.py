@@ -62,6 +62,7 @@ def look(root: Path, paths: Iterable[Path]) -> tuple[dict[FileKey, Found], set[F
     is something else, or may have been: a folder that came or went changes more than its own name."""
     found: dict[FileKey, Found] = {}
     looked: set[FileKey] = set()
+    inside: dict[Path, dict[str, os.DirEntry[str]] | None] = {}   # of each folder, listed once
     for path in paths:
         try:
             parts = path.relative_to(root).parts
@@ -69,8 +70,13 @@ def look(root: Path, paths: Iterable[Path]) -> tuple[dict[FileKey, Found], set[F
             continue
         if any(is_ignored(part) for part in parts):
             continue
-        entry = _entry(path)
-        if len(parts) < 2 or (entry is None and not is_supported(path.name)):
+        if path.parent not in inside:
+            inside[path.parent] = _inside(path.parent)
+        entries = inside[path.parent]
+        if len(parts) < 2 or entries is None:
+            return None
+        entry = entries.get(path.name)
+        if entry is None and not is_supported(path.name):
             return None
         if entry is not None and entry.is_dir(follow_symlinks=False):
             return None
@@ -82,11 +88,13 @@ def look(root: Path, paths: Iterable[Path]) -> tuple[dict[FileKey, Found], set[F
     return found, looked
 
 
-def _entry(path: Path) -> os.DirEntry[str] | None:
-    """None where nothing is there."""
+def _inside(folder: Path) -> dict[str, os.DirEntry[str]] | None:
+    """What is in a folder, by name. None where it is gone, or a link leads to it."""
     try:
-        with os.scandir(path.parent) as entries:
-            return next((one for one in entries if one.name == path.name), None)
+        if os.path.realpath(folder) != str(folder):
+            return None
+        with os.scandir(folder) as entries:
+            return {one.name: one for one in entries}
     except OSError:
         return None
 

@@ -7,7 +7,7 @@ import pytest
 
 from server.retrieval import scanner
 from server.retrieval.files import FileKey, FileState
-from server.retrieval.scanner import Found, is_ignored, scan
+from server.retrieval.scanner import Found, is_ignored, look, scan
 
 
 def put(root: Path, name: str, data: bytes = b"text") -> Path:
@@ -116,3 +116,30 @@ def test_a_closed_folder_is_reported(tmp_path: Path) -> None:
 def test_a_root_that_is_not_there_is_an_error(tmp_path: Path) -> None:
     with pytest.raises(OSError, match="nowhere"):
         scan(tmp_path / "nowhere")
+
+
+# ── single files ─────────────────────────────────────────────────────────────────────────────────
+
+
+def test_single_files_are_looked_at_as_in_a_scan(tmp_path: Path) -> None:
+    root = tmp_path.resolve()
+    for name in ("f/a.md", "f/deep/b.md", "g/c.exe"):
+        (root / name).parent.mkdir(parents=True, exist_ok=True)
+        (root / name).write_text("text")
+    paths = [root / "f" / "a.md", root / "f" / "deep" / "b.md", root / "g" / "c.exe", root / "f" / "gone.md"]
+    looked = look(root, [*paths, root / "f" / ".a.md.swp", root.parent / "elsewhere.md"])
+    assert looked is not None
+    assert looked[0] == scan(root)[0]
+    assert {key.file for key in looked[1]} == {"a.md", "deep/b.md", "c.exe", "gone.md"}
+
+
+@pytest.mark.parametrize("name", ["f", "f/deep", "loose.md", "f/was-a-folder", "nowhere/a.md", "f/linked/b.md"])
+def test_what_may_change_more_than_one_file_needs_a_scan(tmp_path: Path, name: str) -> None:
+    root = (tmp_path / "knowledge").resolve()
+    (root / "f" / "deep").mkdir(parents=True)
+    (root / "loose.md").write_text("text")
+    outside = tmp_path / "outside"
+    outside.mkdir()
+    (outside / "b.md").write_text("secret")
+    (root / "f" / "linked").symlink_to(outside)
+    assert look(root, [root / name]) is None
