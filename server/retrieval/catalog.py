@@ -17,7 +17,7 @@ MIGRATIONS: Final = (
         checksum INTEGER NOT NULL
     );
     CREATE TABLE versions (
-        id INTEGER PRIMARY KEY, folder TEXT NOT NULL, file TEXT NOT NULL, state TEXT NOT NULL, reason TEXT NOT NULL,
+        id INTEGER PRIMARY KEY AUTOINCREMENT, folder TEXT NOT NULL, file TEXT NOT NULL, state TEXT NOT NULL, reason TEXT NOT NULL,
         bytes INTEGER NOT NULL, mtime_ns INTEGER NOT NULL, read_ns INTEGER NOT NULL, digest TEXT NOT NULL,
         chunks INTEGER NOT NULL, segment INTEGER REFERENCES segments (id)
     );

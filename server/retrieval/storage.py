@@ -171,8 +171,8 @@ class IndexStore:
         """Stores versions that no generation has yet: a segment for each folder. Durable when it returns."""
         versions: list[Version] = []
         with self._lock:
-            first = int(self._query("SELECT coalesce(max(id), 0) FROM versions")[0][0]) + 1
-            numbered = list(enumerate(files, first))
+            last = self._query("SELECT seq FROM sqlite_sequence WHERE name = 'versions'")  # no number comes twice
+            numbered = list(enumerate(files, last[0][0] + 1 if last else 1))
             made: dict[str, _Written] = {}
             for folder in sorted({file.key.folder for file in files}):
                 inside = [(at, file) for at, file in numbered if file.key.folder == folder and file.chunks]
