@@ -23,6 +23,7 @@ from server.retrieval.files import FileKey
 from server.retrieval.generation import Generation
 from server.retrieval.home import Held, IndexHome
 from server.retrieval.indexer import Indexer, Plan, Stopped, Taken
+from server.retrieval.reader import Reader
 from server.retrieval.scanner import look, scan
 from server.retrieval.status import FileStatus, KnowledgeStatus, Waiting
 from server.retrieval.work import LONG, Changed, Seen, Work
@@ -45,6 +46,7 @@ class Keeper:
         self._home = home
         self._embedder = embedder
         self._settings = settings
+        self._reader = Reader(settings.parse_seconds, settings.parse_mb)
         self._held: Held | None = None        # the index that serves
         self._beside: Held | None = None      # the one that is to take its place
         self._generations: dict[str, Generation] = {}   # the newest of each, by the index's name
@@ -66,6 +68,7 @@ class Keeper:
             if self._held is not None:
                 return
             self._interrupted.clear()
+            self._reader.open()
             self._root.mkdir(parents=True, exist_ok=True)
             serving, beside = self._home.open()
             for held in filter(None, (serving, beside)):
@@ -76,6 +79,7 @@ class Keeper:
                 log.info("the index is made anew for other settings; the last one answers until it is whole")
 
     def close(self) -> None:
+        self._reader.close()
         with self._publish_lock:
             for held in filter(None, (self._held, self._beside)):
                 held.store.close()
@@ -84,6 +88,7 @@ class Keeper:
     def interrupt(self) -> None:
         """A sync that is under way ends soon; what it has stored is found by the next."""
         self._interrupted.set()
+        self._reader.close()
 
     # ── looking ──────────────────────────────────────────────────────────────────────────────────
 
@@ -258,7 +263,7 @@ class Keeper:
         return self._indexer(held).plan(self._generations[held.name], seen.found, seen.within)
 
     def _indexer(self, held: Held) -> Indexer:
-        return Indexer(held.store, self._embedder, self._settings.chunk_tokens)
+        return Indexer(held.store, self._embedder, self._settings.chunk_tokens, self._reader)
 
     def _take(self, work: Work, changed: Changed) -> bool:
         """Reads it all, and stores it now and then; False when it was interrupted."""
