@@ -2,25 +2,29 @@
 
 from server.chat.citations import find_citations
 from server.chat.conversations import AnswerRecord, Conversation, ConversationStore, PromptRecord, StoredMessage
-from server.chat.events import TurnEvent
-from server.chat.gather import gather
+from server.chat.events import EvidenceFound, TurnEvent
+from server.chat.gather import gather, still_allowed
 from server.chat.runner import Parts, numbered
 from server.chat.service import NEWEST, ChatService, Keep
+from server.chat.traces import AnswerTrace, TraceStore, trace_of
 from server.chat.turn import Answer, Finished, Piece, Turn, TurnPipeline, WithoutAdapter
 
 __all__ = [
     "NEWEST",
     "Answer",
     "AnswerRecord",
+    "AnswerTrace",
     "ChatService",
     "Conversation",
     "ConversationStore",
+    "EvidenceFound",
     "Finished",
     "Keep",
     "Parts",
     "Piece",
     "PromptRecord",
     "StoredMessage",
+    "TraceStore",
     "Turn",
     "TurnEvent",
     "TurnPipeline",
@@ -28,4 +32,6 @@ __all__ = [
     "find_citations",
     "gather",
     "numbered",
+    "still_allowed",
+    "trace_of",
 ]

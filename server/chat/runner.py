@@ -41,15 +41,16 @@ from server.chat.events import (
     Routed,
     SectionSize,
 )
-from server.chat.gather import gather
+from server.chat.gather import gather, still_allowed
 from server.chat.streams import TurnStream
+from server.chat.traces import TraceStore, trace_of
 from server.chat.turn import Finished, Piece, Turn, TurnPipeline, WithoutAdapter
 from server.engine import Engine
 from server.errors import TailorError
 from server.memory import MemoryStore
 from server.model_router import ModelRouter
 from server.prompting import Domain, PromptLibrary
-from server.retrieval import KnowledgeBase
+from server.retrieval import SearchResult, SharedKnowledge
 from server.types import (
     Compaction,
     FinishReason,
@@ -74,9 +75,10 @@ class Parts:
     pipeline: TurnPipeline
     library: PromptLibrary
     router: ModelRouter
-    knowledge: KnowledgeBase
+    knowledge: SharedKnowledge
     memory: MemoryStore
     store: ConversationStore
+    traces: TraceStore
 
 
 @dataclass
@@ -84,6 +86,7 @@ class _Draft:
     """The answer as it grows."""
 
     record: AnswerRecord = field(default_factory=AnswerRecord)
+    found: SearchResult | None = None
     text: str = ""
     tokens: int = 0
     prompt_tokens: int = 0
@@ -146,6 +149,7 @@ class TurnRunner:
         branch = await asyncio.to_thread(self._parts.store.branch, self._user, self._question.parent_id)
         known = {held.id: held for held in await asyncio.to_thread(memory.list)}
         history = history_of(branch, known)
+        history = await asyncio.to_thread(still_allowed, history, self._parts.knowledge.of(self._user))
         # 2) which domain answers
         domain = await self._route()
         # 3) what is remembered and what is known about it
@@ -159,9 +163,9 @@ class TurnRunner:
             earlier=history[-1].question if history else "",
             shown={held.id for turn in history[compaction.turns_before :] for held in turn.context.memories},
         )
-        if gathered.found is not None:
-            folders, generation = gathered.found.folders, gathered.found.generation
-            self._draft.record = replace(self._draft.record, folders=folders, generation=generation)
+        if (found := gathered.found) is not None:
+            self._draft.found = found
+            self._draft.record = replace(self._draft.record, folders=found.folders, generation=found.generation)
         # 4) compose and generate
         turn = Turn(
             question=self._question.text,
@@ -249,6 +253,9 @@ class TurnRunner:
         self._stream.publish(PromptComposed, **{name: getattr(summary, name) for name in PromptSummary.__slots__})
         prompt = PromptRecord(bundle.sections, bundle.messages, len(bundle.token_ids), limit)
         await asyncio.to_thread(self._parts.store.save_prompt, self._user, self._answer.id, prompt)
+        if draft.found is not None:
+            trace = trace_of(draft.found, {passage.id for passage in context.passages})
+            await asyncio.to_thread(self._parts.traces.save, self._user, self._answer.id, trace)
         await self._store(Status.STREAMING)
 
     async def _show(self, piece: Piece) -> None:

@@ -39,7 +39,7 @@ async def running(folder: Path, engine: ScriptedEngine | None = None, **flags: A
     app = make_app(make_workspace(folder), engine, flags=flags)
     async with app.router.lifespan_context(app):
         services: Services = app.state.services
-        await asyncio.to_thread(services.knowledge.sync)
+        await asyncio.to_thread(services.knowledge.base.sync)
         yield services
 
 
