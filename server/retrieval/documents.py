@@ -7,6 +7,7 @@ nothing of tokens, embedders or folders.
 from __future__ import annotations
 
 import re
+from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from enum import StrEnum
 from typing import Final
@@ -15,10 +16,12 @@ from server.errors import KnowledgeError
 
 MAX_CHARS: Final = 64 * 1024 * 1024   # of text in one document
 MAX_BLOCKS: Final = 1_000_000
+MAX_BLOCK: Final = 50_000    # characters of one block: it is measured as a whole, which costs many times its size
 MAX_TITLE: Final = 200       # characters of one heading; each chunk carries its path, so a long one costs many times
 MAX_DEPTH: Final = 12        # headings in a path
 MAX_HEADER: Final = 1_000    # characters that each part of a split table repeats
 _BLANK_LINES = re.compile(r"\n\s*\n")
+_VISIBLE = re.compile(r"\S")
 
 
 class BlockKind(StrEnum):
@@ -86,22 +89,40 @@ class DocumentBuilder:
 
 
 def bounded(document: Document) -> Document:
-    """The same with headings and headers of a length that chunks can carry. Raises KnowledgeError for too much."""
+    """The same with blocks, headings and headers of a length that can be worked with. Raises KnowledgeError for too
+    much."""
     if len(document.text) > MAX_CHARS or len(document.blocks) > MAX_BLOCKS:
         raise KnowledgeError(
             f"holds {len(document.text):,} characters in {len(document.blocks):,} paragraphs or rows, the limits are "
             f"{MAX_CHARS:,} and {MAX_BLOCKS:,}: split the file"
         )
-    if not any(_is_long(block) for block in document.blocks):
+    if not any(map(_is_long, document.blocks)):
         return document
-    return replace(document, blocks=tuple(_shortened(block) if _is_long(block) else block for block in document.blocks))
+    blocks: list[Block] = []
+    for block in document.blocks:
+        blocks += _parts(document.text, _shortened(block)) if _is_long(block) else [block]
+    return replace(document, blocks=tuple(blocks))
 
 
 def _is_long(block: Block) -> bool:
     return (
-        len(block.heading) > MAX_DEPTH or len(block.header) > MAX_HEADER
+        block.end - block.start > MAX_BLOCK or len(block.heading) > MAX_DEPTH or len(block.header) > MAX_HEADER
         or any(len(title) > MAX_TITLE for title in block.heading)
     )  # fmt: skip
+
+
+def _parts(text: str, block: Block) -> Iterator[Block]:
+    """Cut between lines, else at a space, else anywhere."""
+    start = block.start
+    while block.end - start > MAX_BLOCK:
+        stop = start + MAX_BLOCK
+        cut = next((at for mark in "\n " if (at := text.rfind(mark, start + 1, stop)) > 0), stop)
+        if part := text[start:cut].rstrip():
+            yield replace(block, start=start, end=start + len(part))
+        found = _VISIBLE.search(text, cut, block.end)
+        start = found.start() if found else block.end
+    if start < block.end:
+        yield replace(block, start=start)
 
 
 def _shortened(block: Block) -> Block:

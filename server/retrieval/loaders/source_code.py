@@ -57,6 +57,8 @@ CODE_ENDINGS: Final = tuple(_BY_ENDING)
 _PATTERNS = {ending: tuple(map(re.compile, patterns)) for ending, patterns in _BY_ENDING.items()}
 _FLAT = (".toml", ".ini", ".cfg")  # a section holds the lines that follow, indented or not
 _ABOVE = ("#", "//", "/*", "*", "--", "@")   # what belongs to a definition right below
+_PREPROCESSED = (".c", ".h", ".cc", ".cpp", ".hpp", ".cs")   # a '#' at the margin says nothing of where a line stands
+_CLOSES = re.compile(r"\}[\])};,]*|end[;,]?")
 _GOES_ON = re.compile(r"[\[\](){},;]|end\b|\*/|where\b|else\b|rescue\b|ensure\b")  # at the definition's own indent
 _LONGEST = 400   # a longer line is data, not a definition
 
@@ -65,7 +67,7 @@ Path = tuple[str, ...]
 
 def load_code(data: bytes, ending: str) -> Document:
     text = decode(data)
-    lines = _Outline(_PATTERNS[ending], flat=ending in _FLAT, one_line=ending == ".sql").lines(text)
+    lines = _Outline(ending).lines(text)
     return Document(text, tuple(_blocks(lines)), numbered=True)
 
 
@@ -93,10 +95,11 @@ def _blocks(lines: list[_Line]) -> list[Block]:
 class _Outline:
     """Tells for each line that is not blank which definitions it stands in."""
 
-    def __init__(self, patterns: tuple[re.Pattern[str], ...], *, flat: bool, one_line: bool) -> None:
-        self._patterns = patterns
-        self._flat = flat
-        self._one_line = one_line
+    def __init__(self, ending: str) -> None:
+        self._patterns = _PATTERNS[ending]
+        self._flat = ending in _FLAT
+        self._statements = ending == ".sql"   # a definition may end on its line
+        self._preprocessed = ending in _PREPROCESSED
         self._around: list[tuple[int, str, bool]] = []   # indent, name, and whether definitions may stand inside
 
     def lines(self, text: str) -> list[_Line]:
@@ -105,41 +108,50 @@ class _Outline:
         offset, follows = 0, False
         for raw in text.split("\n"):
             line = raw.expandtabs(4).rstrip() if len(raw) <= _LONGEST else raw.rstrip()
+            above = above if line else 0
             if line:
-                indent = len(line) - len(line.lstrip())
-                self._leave(line, indent)
-                if self._enters(line, indent):
+                path, leads = self._place(line, lines[-1].path if lines else ())
+                if leads is None:
                     for one in lines[len(lines) - above :] if above else ():
-                        one.path = self._path
-                    above = 0
-                else:
-                    above = above + 1 if line.startswith(_ABOVE, indent) else 0
-                lines.append(_Line(offset, offset + len(raw.rstrip()), self._path, follows))
-            else:
-                above = 0
+                        one.path = path
+                above = above + 1 if leads else 0
+                lines.append(_Line(offset, offset + len(raw.rstrip()), path, follows))
             follows = bool(line)
             offset += len(raw) + 1
         return lines
+
+    def _place(self, line: str, before: Path) -> tuple[Path, bool | None]:
+        """Where a line stands, and whether it may belong to a definition below; None: it begins one. A closing brace
+        stands with the line `before` it."""
+        indent = len(line) - len(line.lstrip())
+        if self._preprocessed and line.startswith("#"):
+            return self._path, False
+        if _CLOSES.fullmatch(line, indent):
+            while self._around and indent <= self._around[-1][0]:
+                self._around.pop()
+            return before, False
+        while self._around and not self._flat and indent <= self._around[-1][0]:
+            if indent == self._around[-1][0] and _GOES_ON.match(line, indent):
+                break
+            self._around.pop()
+        if self._enters(line, indent):
+            return self._path, None
+        return self._path, line.startswith(_ABOVE, indent)
 
     @property
     def _path(self) -> Path:
         return tuple(name for _, name, _ in self._around)
 
-    def _leave(self, line: str, indent: int) -> None:
-        while self._around and not self._flat and indent <= self._around[-1][0]:
-            if indent == self._around[-1][0] and _GOES_ON.match(line, indent):
-                return
-            self._around.pop()
-
     def _enters(self, line: str, indent: int) -> bool:
-        if len(line) > _LONGEST or (line.endswith(";") and not self._one_line):
+        if len(line) > _LONGEST or (line.endswith(";") and not self._statements):
             return False
-        if self._flat:
-            self_contained = True
+        if self._around and not self._flat:
+            outside, _, holds = self._around[-1]
+            fits = holds and indent > outside
         else:
-            self_contained = self._around[-1][2] and indent > self._around[-1][0] if self._around else indent == 0
-        found = next((one for one in (pattern.match(line, indent) for pattern in self._patterns) if one), None)
-        if found is None or not self_contained:
+            fits = indent == 0
+        found = next(filter(None, (pattern.match(line, indent) for pattern in self._patterns)), None) if fits else None
+        if found is None:
             return False
         if self._flat:
             self._around.clear()
