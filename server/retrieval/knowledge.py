@@ -66,6 +66,10 @@ class KnowledgeBase:
 
     # ── life ─────────────────────────────────────────────────────────────────────────────────────
 
+    def open(self) -> None:
+        """Takes up the last generation and nothing more: for programs that look, or go back to an earlier one."""
+        self._keeper.open()
+
     async def start(self) -> None:
         """Opens the last generation, so that searches work at once; sync and watch go on behind."""
         await asyncio.to_thread(self._keeper.open)
