@@ -75,7 +75,7 @@ class EmbeddingSettings(Section):
 
 
 class RetrievalSettings(Section):
-    passages: int = Field(default=4, ge=1)  # most passages given to the model
+    passages: int = Field(default=5, ge=1)  # most passages given to the model
     chunk_tokens: int = Field(default=160, ge=32)  # in the embedder's tokens
     min_similarity: float = Field(default=0.4, ge=-1, le=1)  # evidence gate, dense
     min_coverage: float = Field(default=0.5, ge=0, le=1)  # evidence gate, lexical

@@ -37,13 +37,15 @@ _SPACE = re.compile(r"\s+")
 
 @dataclass(frozen=True, slots=True)
 class Piece:
-    """A chunk before it has a file: `text` is a slice of the document, after the header of a split table."""
+    """A chunk before it has a file: `text` is a slice of the document, after the header of a split table. `continues`:
+    it goes on where the piece before it ends, under the same heading."""
 
     text: str
     heading: tuple[str, ...]
     line_start: int | None
     line_end: int | None
     page: int | None
+    continues: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -63,7 +65,7 @@ def chunk(document: Document, measure: Measure, budget: int) -> list[Piece]:
     for group in _groups(document.blocks):
         first = group[0]
         units = [unit for block in group for unit in _units(document.text, block, measure, budget)]
-        for run in _packed(units, budget):
+        for number, run in enumerate(_packed(units, budget)):
             start, end = run[0].start, run[-1].end
             lines = first.lines
             if document.numbered:
@@ -76,6 +78,7 @@ def chunk(document: Document, measure: Measure, budget: int) -> list[Piece]:
                     line_start=lines[0] if lines else None,
                     line_end=lines[1] if lines else None,
                     page=first.page,
+                    continues=number > 0,
                 )
             )
     return pieces

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from enum import StrEnum
 
 from server.retrieval.chunker import Piece
@@ -41,7 +41,8 @@ class FileRecord:
 
 @dataclass(frozen=True, slots=True)
 class Chunk:
-    """`content` hashes what is embedded: the same content has the same vector wherever it stands."""
+    """`content` hashes what is embedded: the same content has the same vector wherever it stands. `continues` is said
+    when the chunk is cut, and known to its segment from then on."""
 
     id: str
     content: str
@@ -50,6 +51,7 @@ class Chunk:
     line_start: int | None = None
     line_end: int | None = None
     page: int | None = None
+    continues: bool = field(default=False, compare=False)
 
     @property
     def embedded_text(self) -> str:
@@ -95,6 +97,7 @@ def identified(key: FileKey, pieces: Sequence[Piece]) -> tuple[Chunk, ...]:
                 line_start=piece.line_start,
                 line_end=piece.line_end,
                 page=piece.page,
+                continues=piece.continues,
             )
         )
     return tuple(chunks)

@@ -37,12 +37,13 @@ _MOST: Final = np.iinfo(np.uint16).max
 
 @dataclass(frozen=True)
 class Segment:
-    """`vectors` [rows, dimension]; `lengths` [rows] in terms; `versions` [rows], rising; `terms` [terms], sorted
-    hashes, with `starts` [terms + 1] into `rows` and `counts`; `coarse`, FAISS's index as bytes, empty while exact."""
+    """`vectors` [rows, dimension]; `lengths` [rows] in terms; `versions` [rows], rising; `continues` [rows], where a row
+    goes on with the text of the row before; `terms` [terms], sorted hashes, with `starts` [terms + 1] into `rows` and `counts`; `coarse`, FAISS's index as bytes, empty while exact."""
 
     vectors: NDArray[np.float32]
     lengths: NDArray[np.int32]
     versions: NDArray[np.int64]
+    continues: Mask
     terms: NDArray[np.uint64]
     starts: NDArray[np.int64]
     rows: NDArray[np.uint32]
@@ -54,9 +55,13 @@ class Segment:
 
     @classmethod
     def build(
-        cls, versions: Sequence[int], terms: Sequence[Mapping[str, int]], vectors: NDArray[np.float32]
+        cls,
+        versions: Sequence[int],
+        terms: Sequence[Mapping[str, int]],
+        vectors: NDArray[np.float32],
+        continues: Sequence[bool] = (),
     ) -> Segment:
-        """`versions` and `terms` (term → how often) of each row."""
+        """`versions`, `terms` (term → how often) and `continues` of each row; without the last, no row does."""
         numbers: dict[str, int] = {}
         of, rows, counts = [], [], []
         for row, found in enumerate(terms):
@@ -69,6 +74,7 @@ class Segment:
             vectors,
             np.array([sum(found.values()) for found in terms], np.int32),
             np.array(versions, np.int64),
+            np.array(continues or [False] * len(versions), np.bool_),
             (hashes, np.array(rows, np.uint32), np.array(counts, np.uint16)),
         )
 
@@ -91,6 +97,7 @@ class Segment:
             np.concatenate([part.vectors[keep] for part, keep in parts])[order],
             np.concatenate([part.lengths[keep] for part, keep in parts])[order],
             versions[order],
+            np.concatenate([part.continues[keep] for part, keep in parts])[order],
             (np.concatenate(hashes), place[np.concatenate(rows)].astype(np.uint32), np.concatenate(counts)),
         )
 
@@ -100,6 +107,7 @@ class Segment:
         vectors: NDArray[np.float32],
         lengths: NDArray[np.int32],
         versions: NDArray[np.int64],
+        continues: Mask,
         postings: tuple[NDArray[np.uint64], NDArray[np.uint32], NDArray[np.uint16]],
     ) -> Segment:
         hashes, rows, counts = postings
@@ -107,7 +115,7 @@ class Segment:
         terms, firsts = np.unique(hashes[order], return_index=True)
         starts = np.append(firsts, len(hashes)).astype(np.int64)
         coarse = _coarse(vectors) if len(versions) > EXACT_ROWS else np.zeros(0, np.uint8)
-        return cls(vectors, lengths, versions, terms, starts, rows[order], counts[order], coarse)
+        return cls(vectors, lengths, versions, continues, terms, starts, rows[order], counts[order], coarse)
 
     # ── on disk ──────────────────────────────────────────────────────────────────────────────────
 
@@ -192,7 +200,7 @@ class Segment:
         return index
 
 
-_ARRAYS: Final = ("vectors", "lengths", "versions", "terms", "starts", "rows", "counts", "coarse")
+_ARRAYS: Final = ("vectors", "lengths", "versions", "continues", "terms", "starts", "rows", "counts", "coarse")
 
 
 def _put(write: Callable[[bytes | memoryview], object], data: bytes | memoryview, checksum: int) -> int:

@@ -353,12 +353,13 @@ class IndexStore:
 
 def _segment(files: Iterable[tuple[int, Prepared]]) -> Segment:
     versions: list[int] = []
-    terms, vectors = [], []
+    terms, vectors, continues = [], [], []
     for at, file in files:
         versions += [at] * len(file.chunks)
         terms += [counted(chunk.searched_text) for chunk in file.chunks]
         vectors.append(file.vectors)
-    return Segment.build(versions, terms, np.concatenate(vectors))
+        continues += [chunk.continues for chunk in file.chunks]
+    return Segment.build(versions, terms, np.concatenate(vectors), continues)
 
 
 def _name(db: sqlite3.Connection, written: _Written) -> None:

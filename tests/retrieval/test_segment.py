@@ -21,7 +21,8 @@ def vectors(count: int, dimension: int = 16, seed: int = 0) -> np.ndarray:
 def made(texts: list[str], *, first: int = 1, a_version: int = 1, seed: int = 0) -> Segment:
     """`a_version` rows of each version."""
     versions = [first + row // a_version for row in range(len(texts))]
-    return Segment.build(versions, [counted(text) for text in texts], vectors(len(texts), seed=seed))
+    continues = [row % 3 == 2 for row in range(len(texts))]
+    return Segment.build(versions, [counted(text) for text in texts], vectors(len(texts), seed=seed), continues)
 
 
 def holding(segment: Segment, term: str) -> dict[int, int]:
@@ -126,6 +127,7 @@ def test_merged_segments_hold_what_their_parts_held(one: list[str], other: list[
     for row, (part, old) in enumerate(expected):
         assert merged.versions[row] == part.versions[old]
         assert merged.lengths[row] == part.lengths[old]
+        assert merged.continues[row] == part.continues[old]
         assert np.array_equal(merged.vectors[row], part.vectors[old])
     texts = [(one, other)[at][row] for at in (0, 1) for row in np.flatnonzero(masks[at])]
     for term in ("a", "b", "ab", "abc", "c", "cc"):
