@@ -37,8 +37,9 @@ _MOST: Final = np.iinfo(np.uint16).max
 
 @dataclass(frozen=True)
 class Segment:
-    """`vectors` [rows, dimension]; `lengths` [rows] in terms; `versions` [rows], rising; `continues` [rows], where a row
-    goes on with the text of the row before; `terms` [terms], sorted hashes, with `starts` [terms + 1] into `rows` and `counts`; `coarse`, FAISS's index as bytes, empty while exact."""
+    """`vectors` [rows, dimension]; `lengths` [rows] in terms; `versions` [rows], rising; `continues` [rows], where one
+    goes on with the text of the row before; `terms` [terms], sorted hashes, with `starts` [terms + 1] into `rows` and
+    `counts`; `coarse`, FAISS's index as bytes, empty while exact."""
 
     vectors: NDArray[np.float32]
     lengths: NDArray[np.int32]
