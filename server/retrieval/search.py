@@ -28,7 +28,7 @@ from server.retrieval.generation import Generation, Version
 from server.retrieval.lexical import Matches
 from server.retrieval.results import Candidate, SearchTrace
 from server.retrieval.segment import Mask, Rows, Segment
-from server.retrieval.words import is_courtesy, is_follow_up, terms, units
+from server.retrieval.words import is_courtesy, is_follow_up, needs_subject, points_back, terms, units, without_denied
 from server.types import Embedder, Passage
 
 QUERY_CHARS: Final = 4000
@@ -37,8 +37,13 @@ CANDIDATES: Final = 200          # the best of each side that are scored by both
 TRACED: Final = 20               # candidates that a trace tells of
 LONG_QUESTION: Final = 5         # content words; of so many, the right passage often holds less than half
 MIN_LEXICAL: Final = 0.22        # … so they also pass by their lexical score
-EARLIER_WEIGHT: Final = 1.0      # of the score of the previous message and this one together
+BOTH_SHARE: Final = 0.5          # of the score of the previous message and this one together, …
+PRONOUN_SHARE: Final = 0.85      # … where a pronoun stands for the subject, …
+BARE_SHARE: Final = 1.0          # … and where it has no content word
+TOUCHED: Final = 0.6             # share of `min_similarity` that a passage of the previous message needs, …
+TOUCHED_OWN: Final = 0.75        # … and where this message could stand alone
 NEAR_BEST: Final = 0.5           # share of the best score under which a passage only distracts
+NEAR_BEST_SILENT: Final = 0.25   # … where only the message before could be searched for
 NEAR_COPY: Final = 0.9           # share of common words over which two passages say the same
 
 Floats = NDArray[np.float32]
@@ -81,7 +86,8 @@ class _Scores:
     cosine: Floats       # -1 where the dense side was not asked
     coverage: Floats
     weight: float        # of the cosine
-    content: int         # how many content words the question has
+    content: int         # how many content words the question has, …
+    subjects: int        # … and how many of them weigh fully
 
 
 class Searcher:
@@ -125,19 +131,29 @@ class Searcher:
         query, earlier = _bounded(query), _bounded(earlier)
         if not self._living or is_courtesy(query):
             return (), self._trace((), 0.0, ())
+        follows = bool(earlier.strip()) and is_follow_up(query)
+        if follows:
+            query, earlier = without_denied(query, earlier)
         alone = self._score(query)
         fused = alone.fused
         queries: tuple[str, ...] = (query,)
         gate = self._gate(alone)
-        if earlier.strip() and is_follow_up(query):
+        near_best = NEAR_BEST
+        if follows:
             queries = (query, f"{earlier} {query}")
             both = self._score(queries[1])
-            fused = ((alone.fused + EARLIER_WEIGHT * both.fused) / (1 + EARLIER_WEIGHT)).astype(np.float32)
-            gate = np.where((gate == 0) & (self._gate(both) > 0) & self._is_touched(alone), _EARLIER, gate)
+            share = PRONOUN_SHARE if needs_subject(query) or not alone.subjects else BOTH_SHARE
+            share = share if alone.content else BARE_SHARE
+            fused = ((1 - share) * alone.fused + share * both.fused).astype(np.float32)
+            by_earlier = (self._gate(both) > 0) & self._is_touched(alone, query)
+            if self._is_silent(alone, query):  # then nothing but the message before can tell
+                by_earlier = self._gate(self._score(earlier)) > 0
+                near_best = NEAR_BEST_SILENT
+            gate = np.where((gate == 0) & by_earlier, _EARLIER, gate)
         passed = bool(gate.any())
         if not passed and not traced:
             return (), self._trace(queries, alone.weight, ())
-        used, fates = self._chosen(fused, passed=passed)
+        used, fates = self._chosen(fused, near_best, passed=passed)
         candidates = self._candidates(alone, fused, gate, fates) if traced else ()
         return tuple(used), self._trace(queries, alone.weight, candidates)
 
@@ -162,12 +178,13 @@ class Searcher:
         fused: Floats = np.float32(weight) * np.clip(cosine, 0, 1) + np.float32(1 - weight) * lexical
         coverage = np.zeros(self._rows, np.float32)
         mass = 0.0
+        subjects = sum(word.weight >= 1 for word in words)
         for word in words:
             share = word.weight * sum(matches.idf(term) for term in word.terms) / len(word.terms)
             mass += share
             for term in set(word.terms):
                 coverage[matches.rows(term)] += np.float32(share * word.terms.count(term) / len(word.terms))
-        return _Scores(fused, lexical, cosine, coverage / np.float32(mass or 1), weight, len(words))
+        return _Scores(fused, lexical, cosine, coverage / np.float32(mass or 1), weight, len(words), subjects)
 
     def _cosine(self, query: str, lexical: Floats) -> Floats:
         """[rows]: true cosines for the nearest rows and for the best lexical ones, -1 for the rest."""
@@ -180,9 +197,9 @@ class Searcher:
             cosine[rows + part.offset] = part.segment.cosines(vector, rows)
         return cosine
 
-    def _gate(self, scores: _Scores) -> NDArray[np.int8]:
-        """[rows]: what lets each through, 0 for nothing."""
-        near = (scores.cosine > -1) & (scores.cosine >= self._settings.min_similarity)
+    def _gate(self, scores: _Scores, *, similar: float = 1.0) -> NDArray[np.int8]:
+        """[rows]: what lets each through, 0 for nothing. `similar`: share of `min_similarity` that is enough."""
+        near = (scores.cosine > -1) & (scores.cosine >= similar * self._settings.min_similarity)
         covered = (scores.coverage > 0) & (scores.coverage >= self._settings.min_coverage)
         if scores.content >= LONG_QUESTION:
             covered |= scores.lexical >= MIN_LEXICAL
@@ -191,15 +208,26 @@ class Searcher:
         gate[covered] = _WORDS
         return gate
 
-    def _is_touched(self, alone: _Scores) -> Mask:
-        """What passes by the previous message must have something of this one too, if it says anything."""
+    def _is_touched(self, alone: _Scores, query: str) -> Mask:
+        """What passes by the previous message must have something of this one too, if it says anything, and more of
+        it where it does not point back and could stand alone."""
         if not alone.content:
             return np.ones(self._rows, dtype=np.bool_)
-        return (alone.coverage > 0) | (alone.cosine >= 0.6 * self._settings.min_similarity)
+        if alone.content > 1 and not points_back(query):
+            return self._gate(alone, similar=TOUCHED_OWN) > 0
+        return (alone.coverage > 0) | (alone.cosine >= TOUCHED * self._settings.min_similarity)
+
+    def _is_silent(self, alone: _Scores, query: str) -> bool:
+        """The message has verbs alone, or points back with a word that no passage holds and no vector tells."""
+        if alone.weight or not alone.content:
+            return False
+        return alone.subjects == 0 or (alone.subjects == 1 and not alone.coverage.any() and points_back(query))
 
     # ── choosing ─────────────────────────────────────────────────────────────────────────────────
 
-    def _chosen(self, fused: Floats, *, passed: bool) -> tuple[list[Passage], dict[int, tuple[str, Passage]]]:
+    def _chosen(
+        self, fused: Floats, near_best: float, *, passed: bool
+    ) -> tuple[list[Passage], dict[int, tuple[str, Passage]]]:
         """The passages used, and what became of each row looked at, best first. Near copies of a better one go."""
         best = _highest(fused, CANDIDATES)
         ranked = sorted(best.tolist(), key=lambda row: (-round(float(fused[row]), 6), *self._place(row)))
@@ -217,7 +245,7 @@ class Searcher:
             vocabulary = frozenset(terms(chunk.text)) or frozenset([chunk.text])
             if not passed:
                 fate = "no evidence"
-            elif fused[row] < NEAR_BEST * fused[ranked[0]]:
+            elif fused[row] < near_best * fused[ranked[0]]:
                 fate = "far below the best"
             elif any(_overlap(vocabulary, other) >= NEAR_COPY for other in vocabularies):
                 fate = "near copy"
