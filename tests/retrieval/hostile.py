@@ -1,11 +1,13 @@
-"""Files that are made to fail, or to do harm, each built for real."""
+"""Files that are made to fail, or to do harm, each built for real; and a look at the processes that read them."""
 
 from __future__ import annotations
 
 import io
+import os
+import time
 import zipfile
 import zlib
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from pathlib import Path
 
 import docx
@@ -17,6 +19,7 @@ from reportlab.pdfgen.canvas import Canvas
 
 OFFICE = (".docx", ".xlsx", ".pptx")
 MAIN_PART = {".docx": "word/document.xml", ".xlsx": "xl/worksheets/sheet1.xml", ".pptx": "ppt/slides/slide1.xml"}
+GENEROUS_S = 60.0
 STALL = b"<a " * 200_000   # minutes of work for an HTML parser, as .html
 
 
@@ -133,3 +136,32 @@ def sparse(path: Path, megabytes: int) -> None:
     """A file of that size that takes no room on the disk."""
     with path.open("wb") as file:
         file.truncate(megabytes * 1024 * 1024)
+
+
+def children(parent: int) -> set[int]:
+    """Processes that `parent` has started and that still run."""
+    found = set()
+    for place in Path("/proc").iterdir():
+        try:
+            fields = (place / "stat").read_text().rsplit(")", 1)[1].split()
+        except (OSError, IndexError):
+            continue
+        if place.name.isdigit() and int(fields[1]) == parent and fields[0] != "Z":
+            found.add(int(place.name))
+    return found
+
+
+def is_busy(pid: int) -> bool:
+    """It has had two seconds of a processor since its start: the imports take less."""
+    try:
+        fields = Path(f"/proc/{pid}/stat").read_text().rsplit(")", 1)[1].split()
+    except OSError:
+        return False
+    return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK") > 2
+
+
+def wait_for(condition: Callable[[], bool]) -> None:
+    end = time.monotonic() + GENEROUS_S
+    while not condition():
+        assert time.monotonic() < end, "it did not happen"
+        time.sleep(0.01)

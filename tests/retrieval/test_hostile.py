@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import os
 import shutil
 import subprocess
@@ -20,6 +21,7 @@ from server.retrieval.loaders import load
 from tests.conftest import ROOT
 from tests.fakes import WordEmbedder
 from tests.retrieval import hostile
+from tests.retrieval.hostile import children, is_busy, wait_for
 
 NOBODY = 65534
 
@@ -142,6 +144,36 @@ def test_a_file_that_may_not_be_read_says_so() -> None:
     assert found == {
         "good.md": (FileState.INDEXED, ""), "closed.md": (FileState.FAILED, "cannot be read: Permission denied"),
     }  # fmt: skip
+
+
+def test_where_no_worker_starts_the_others_are_indexed_and_the_file_waits(
+    root: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (root / "shop" / "a.pdf").write_bytes(hostile.pdf("the fig is stale"))
+    base = KnowledgeBase(root, root.parent / "index", WordEmbedder(), RetrievalSettings(debounce_ms=0))
+    with monkeypatch.context() as patched:
+        patched.setattr(sys, "executable", "/nowhere/python")
+        base.sync()
+    assert [passage.file for passage in base.search("melon", ["shop"]).passages] == ["good.md"]
+    states = {file.file: file.state for folder in base.status().folders for file in folder.files}
+    assert states == {"good.md": FileState.INDEXED, "a.pdf": FileState.INDEXING}
+    base.sync()
+    assert [passage.file for passage in base.search("fig", ["shop"]).passages] == ["a.pdf"]
+    base._keeper.close()
+
+
+async def test_a_server_that_closes_does_not_wait_for_a_file(root: Path) -> None:
+    before = children(os.getpid())
+    (root / "shop" / "stall.html").write_bytes(hostile.STALL)
+    base = KnowledgeBase(root, root.parent / "index", WordEmbedder(), RetrievalSettings(parse_seconds=3600))
+    await base.start()
+    await asyncio.to_thread(wait_for, lambda: any(is_busy(pid) for pid in children(os.getpid()) - before))
+    await base.close()
+    assert children(os.getpid()) <= before
+    (root / "shop" / "stall.html").unlink()
+    base.sync()
+    assert [passage.file for passage in base.search("melon", ["shop"]).passages] == ["good.md"]
+    base._keeper.close()
 
 
 def test_a_password_that_is_empty_needs_no_asking() -> None:

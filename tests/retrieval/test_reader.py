@@ -8,7 +8,7 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -19,28 +19,7 @@ from server.retrieval.loaders import load
 from server.retrieval.reader import AT_ONCE_BYTES, Reader, ReaderClosed, WorkerMissing
 from tests.conftest import ROOT
 from tests.retrieval import hostile
-
-GENEROUS_S = 60.0
-
-
-def wait_for(condition: Callable[[], bool]) -> None:
-    end = time.monotonic() + GENEROUS_S
-    while not condition():
-        assert time.monotonic() < end, "it did not happen"
-        time.sleep(0.01)
-
-
-def children(parent: int) -> set[int]:
-    """Processes that `parent` has started and that still run."""
-    found = set()
-    for place in Path("/proc").iterdir():
-        try:
-            fields = (place / "stat").read_text().rsplit(")", 1)[1].split()
-        except (OSError, IndexError):
-            continue
-        if place.name.isdigit() and int(fields[1]) == parent and fields[0] != "Z":
-            found.add(int(place.name))
-    return found
+from tests.retrieval.hostile import GENEROUS_S, children, is_busy, wait_for
 
 
 def is_gone(pid: int) -> bool:
@@ -191,15 +170,6 @@ def test_a_file_on_which_the_worker_crashes_every_time_is_refused(reader: Reader
         killer.join()
     assert len(killed) == 2
     assert reader.read("a.py", b"x = 1").blocks
-
-
-def is_busy(pid: int) -> bool:
-    """It has had two seconds of a processor since its start: the imports take less."""
-    try:
-        fields = Path(f"/proc/{pid}/stat").read_text().rsplit(")", 1)[1].split()
-    except OSError:
-        return False
-    return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK") > 2
 
 
 def test_closing_ends_a_file_that_is_being_read(reader: Reader) -> None:
