@@ -123,7 +123,8 @@ class _Built:
         shared = SharedKnowledge(files, Access(settings.paths.knowledge, index / "access.json", accounts.name_of))
         pipeline = TurnPipeline(engine, settings.prompts)
         store = ConversationStore(self.database)
-        parts = Parts(engine, pipeline, library, router, shared, memory, store, TraceStore(self.database))
+        traces = TraceStore(self.database)
+        parts = Parts(engine, pipeline, library, router, shared, memory, store, embedder, traces)
         chat = ChatService(parts, keep_streams=settings.server.stream_keep_seconds)
         self.services = Services(
             settings=settings,

@@ -1,8 +1,8 @@
 """The turn pipeline, conversations and durable streams."""
 
-from server.chat.citations import find_citations
+from server.chat.citations import checked, find_citations, shown_text
 from server.chat.conversations import AnswerRecord, Conversation, ConversationStore, PromptRecord, StoredMessage
-from server.chat.events import EvidenceFound, TurnEvent
+from server.chat.events import EvidenceFound, SentenceCheck, TurnEvent, Verdict
 from server.chat.gather import gather, still_allowed
 from server.chat.runner import Parts, numbered
 from server.chat.service import NEWEST, ChatService, Keep
@@ -23,15 +23,19 @@ __all__ = [
     "Parts",
     "Piece",
     "PromptRecord",
+    "SentenceCheck",
     "StoredMessage",
     "TraceStore",
     "Turn",
     "TurnEvent",
     "TurnPipeline",
+    "Verdict",
     "WithoutAdapter",
+    "checked",
     "find_citations",
     "gather",
     "numbered",
+    "shown_text",
     "still_allowed",
     "trace_of",
 ]

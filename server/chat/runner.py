@@ -12,7 +12,7 @@ import time
 from contextlib import aclosing
 from dataclasses import dataclass, field, replace
 
-from server.chat.citations import find_citations
+from server.chat.citations import checked, find_citations
 from server.chat.conversations import (
     AnswerRecord,
     Conversation,
@@ -53,6 +53,7 @@ from server.prompting import Domain, PromptLibrary
 from server.retrieval import SearchResult, SharedKnowledge
 from server.types import (
     Compaction,
+    Embedder,
     FinishReason,
     Passage,
     PromptBundle,
@@ -78,6 +79,7 @@ class Parts:
     knowledge: SharedKnowledge
     memory: MemoryStore
     store: ConversationStore
+    embedder: Embedder
     traces: TraceStore
 
 
@@ -271,18 +273,24 @@ class TurnRunner:
 
     async def _end(self, status: Status, reason: FinishReason, usage: Usage) -> None:
         draft = self._draft
-        passages = draft.record.context.passages
-        citations, invalid = find_citations(draft.text, passages) if passages else ((), ())
-        draft.record = replace(
-            draft.record, citations=citations, invalid_citations=invalid, usage=usage, finish_reason=reason.value
-        )
+        draft.record = replace(draft.record, usage=usage, finish_reason=reason.value)
         await self._store(status)
-        if citations or invalid:
-            self._stream.publish(Cited, citations=citations, invalid=invalid)
+        if draft.record.context.searched and draft.text and status is not Status.INTERRUPTED:
+            await self._check(complete=reason is FinishReason.STOP)
+            await self._store(status)
         decode = usage.total_s - usage.ttft_s
         speed = (usage.completion_tokens - 1) / decode if decode > 0 and usage.completion_tokens > 1 else 0.0
         self.answered = True
         self._stream.publish(Done, finish_reason=reason.value, usage=usage, tokens_per_second=round(speed, 1))
+
+    async def _check(self, *, complete: bool) -> None:
+        """Says of each sentence what carries it."""
+        draft, context = self._draft, self._draft.record.context
+        checks = await checked(draft.text, context, self._parts.embedder, complete=complete)
+        citations, invalid = find_citations(draft.text, context.passages, checks)
+        draft.record = replace(draft.record, citations=citations, invalid_citations=invalid, checks=checks)
+        if citations or invalid or checks:
+            self._stream.publish(Cited, citations=citations, invalid=invalid, checks=checks)
 
     async def _fail(self, code: str, message: str) -> None:
         self._draft.record = replace(self._draft.record, error=ErrorNote(code, message))
