@@ -7,30 +7,37 @@ import { Icon } from "../icons.js";
 import { addFiles, deleteFile, dismissUpload, folderProblem, knowledge, loadKnowledge, uploads } from "../knowledge.js";
 import { changes, dialog, isAdmin, staged } from "../state.js";
 import { IconButton, ListState } from "./controls.js";
+import { History } from "./History.js";
+import { IndexState } from "./IndexState.js";
 
 const POLL_MS = 1500; // while the index works; changes are also announced
 const NEW = "\0new"; // no folder can be called so
 
 export function KnowledgePanel() {
-  const { state, folders, busy, error } = knowledge.value;
+  const { state, folders, busy, building, limited, error } = knowledge.value;
+  const working = busy || building;
   const change = changes.knowledge.value;
   useEffect(() => {
     const soon = setTimeout(loadKnowledge, change ? 120 : 0); // announcements come in bursts
     return () => clearTimeout(soon);
   }, [change]);
   useEffect(() => {
-    if (!busy) return undefined;
+    if (!working) return undefined;
     const timer = setInterval(loadKnowledge, POLL_MS);
     return () => clearInterval(timer);
-  }, [busy]);
+  }, [working]);
   return html`
+    <${IndexState} />
     ${isAdmin() ? html`<${Intake} folders=${folders} />` : html`<p class="notice">${t("knowledge.admin")}</p>`}
     <${Uploads} />
     <${ListState} state=${state} error=${error} onRetry=${loadKnowledge}
       empty=${state === "ready" && folders.length === 0 && t("knowledge.empty")} />
-    ${busy && html`<p class="phase" role="status"><span class="dots"
-      aria-hidden="true"></span>${t("knowledge.busy")}</p>`}
-    ${folders.map((folder) => html`<${Folder} key=${folder.name} folder=${folder} />`)}`;
+    ${isAdmin() && state === "ready" && folders.length > 0 && html`<div class="panel-tools"><button type="button"
+      class="button small" onClick=${() => (dialog.value = { kind: "trial" })}>
+      <${Icon} name="search" size=${16} />${t("trial.open")}</button></div>`}
+    ${folders.map((folder) => html`<${Folder} key=${folder.name} folder=${folder}
+      limit=${limited.find((limit) => limit.folder === folder.name)} />`)}
+    ${isAdmin() && state === "ready" && html`<${History} />`}`;
 }
 
 /** Where files come in: a folder, existing or new, and a drop zone. */
@@ -106,14 +113,22 @@ function Uploads() {
   </li>`)}</ul>`;
 }
 
-function Folder({ folder }) {
+function Folder({ folder, limit }) {
   const chunks = folder.files.reduce((sum, file) => sum + file.chunks, 0);
   return html`<section class="folder" aria-label=${folder.name || "knowledge/"}>
     <h3><${Icon} name="book"
       size=${16} />${folder.name || "knowledge/"}<span>${t("knowledge.count", { files: folder.files.length, chunks })}</span></h3>
+    ${limit && html`<p class=${cx("limit", limit.problem && "bad")}><${Icon} name="lock" size=${14} />
+      <span>${limit.problem || limitOf(limit)}</span></p>`}
     ${folder.files.length === 0 && html`<p class="empty">${t("knowledge.folder_without")}</p>`}
     <ul>${folder.files.map((file) => html`<${FileRow} key=${file.file} folder=${folder.name} file=${file} />`)}</ul>
   </section>`;
+}
+
+/** Whom a folder is limited to; only an admin is told the names. */
+function limitOf({ users }) {
+  if (!users) return t("index.limited");
+  return t("index.only", { users: users.join(", ") || t("index.nobody") });
 }
 
 function FileRow({ folder, file }) {

@@ -14,6 +14,7 @@ import { Numbers } from "./Numbers.js";
 import { Receipts } from "./Receipts.js";
 import { RouteLine } from "./RouteLine.js";
 import { openSource, Sources } from "./Sources.js";
+import { WhySources } from "./Trace.js";
 
 export function Question({ thread, cell }) {
   const message = cell.value;
@@ -50,6 +51,7 @@ export function Answer({ thread, cell }) {
     ${message.error && html`<${Failure} error=${message.error} onRetry=${() => regenerate(thread, message)} />`}
     <${Ending} message=${message} />
     <${Sources} message=${message} />
+    <${WhySources} message=${message} />
     <${Receipts} message=${message} />
     ${!streaming && html`<${Footer} thread=${thread} message=${message} />`}
   </article>`;

@@ -115,6 +115,64 @@ export const en = {
   "file.indexed": "Indexed", "file.indexing": "Indexing", "file.empty": "Empty", "file.failed": "Failed",
   "file.unsupported": "Not supported",
 
+  "index.progress": "{files} of {of} files", "index.left": ({ seconds }) => `about ${seconds} left`,
+  "index.seconds": ({ n }) => `${n} second${s(n)}`, "index.minutes": ({ n }) => `${n} minute${s(n)}`,
+  "index.building":
+    "A new index is being built beside the one that answers. It takes its place when it is whole.",
+  "index.held": "Answers come from an earlier state of the files: generation {n}.",
+  "index.pending": ({ n }) => `${n} file${s(n)} on disk differ${n === 1 ? "s" : ""} from it.`,
+  "index.follow": "Follow the files again", "index.followed": "The index follows the files again.",
+  "index.problem": "The index cannot be kept on disk", "index.retried": "It is tried again by itself.",
+  "index.only": "Only {users}", "index.nobody": "nobody", "index.limited": "Limited to some users",
+  "index.hidden": "The folder {folder} is hidden from everybody",
+  "history.title": "History", "history.empty": "Nothing has been indexed yet.",
+  "history.number": "Generation {n}", "history.now": "now",
+  "history.size": ({ files, chunks }) => `${files} file${s(files)}, ${chunks} passage${s(chunks)}`,
+  "history.added": "{n} new", "history.changed": "{n} changed", "history.removed": "{n} gone",
+  "history.back": "Back to what generation {n} held", "history.same": "Nothing changed that you can see",
+  "history.more": ({ n }) => `and ${n} more`, "history.go": "Go back to this one",
+  "history.go_long": "Go back to generation {n}", "history.go_title": "Go back to generation {n}?",
+  "history.go_text":
+    "Answers then use what the index held on {date}. The files on disk stay as they are, and changes to them wait " +
+    "until you let the index follow them again.",
+  "history.gone": "Answers now use what generation {n} held.", "history.rebuild": "Rebuild the index",
+  "history.rebuild_title": "Rebuild the index?",
+  "history.rebuild_text":
+    "Every file is read anew into a new index, while the old one goes on answering. Earlier generations are then gone.",
+  "history.rebuilding": "The index is being rebuilt.",
+
+  "trace.why": "Why these sources?", "trace.why_not": "Why no sources?", "trace.title": "Why these sources?",
+  "trace.compared":
+    ({ n, count, folders }) => `The question was compared with ${count} passage${s(n)} in ${folders}.`,
+  "trace.nowhere": "no folder",
+  "trace.weights":
+    "What a passage means counts for {dense}, the words it shares with the question for {words}.",
+  "trace.words_only":
+    "Only words counted: the model that compares meaning does not know the language of this question.",
+  "trace.gate":
+    "A passage is let through when its meaning is at least {similarity} alike, or when it holds at least {coverage} " +
+    "of what the question's words weigh; rare words weigh more.",
+  "trace.earlier": "As a follow-up it was also looked for together with the message before:",
+  "trace.courtesy": "Nothing was looked for: it is a greeting or thanks, or there is nothing in the folders.",
+  "trace.no_candidates": "No passage has anything in common with the question.",
+  "trace.generation": "Generation {n} of the index", "trace.rank": "Rank", "trace.source": "Source",
+  "trace.meaning": "Meaning", "trace.words": "Words", "trace.together": "Together",
+  "trace.let_through": "Let through by", "trace.became": "What became of it",
+  "trace.not_compared": "not compared", "trace.place": "rank {n}",
+  "gate.meaning": "its meaning", "gate.words": "its words", "gate.earlier": "the message before",
+  "gate.none": "nothing",
+  "fate.used": "Used", "fate.no_evidence": "Left out: not close enough",
+  "fate.far_below_the_best": "Left out: far below the best", "fate.near_copy": "Left out: a better one says the same",
+  "fate.beyond_the_limit": "Left out: enough better ones", "fate.no_room": "Left out: no room in the prompt",
+
+  "trial.open": "Try a search", "trial.title": "Try a search",
+  "trial.text": "Shows what a chat would be given for a question, and why. Nothing is stored.",
+  "trial.question": "Question", "trial.earlier": "Message before (for a follow-up)", "trial.folders": "Folders",
+  "trial.filters": "Filters", "trial.files": "Files", "trial.files_example": "for example: 2026/*.md",
+  "trial.kinds": "Kinds", "trial.kinds_example": "for example: pdf, md", "trial.since": "Changed since",
+  "trial.until": "Changed until", "trial.go": "Search", "trial.busy": "Searching…",
+  "trial.found": ({ n }) => `${n} passage${s(n)} for the model`, "trial.none": "Nothing was found.",
+
   "memory.saved": "Saved:", "memory.from": "from", "memory.undo": "Undo",
   "memory.undone": "Not remembered: {text}", "memory.edit": "Edit memory",
   "memory.edit_this": "Edit: {text}", "memory.forget_this": "Forget: {text}", "memory.forgotten": "Forgotten: {text}",
