@@ -35,7 +35,8 @@ class Passage:
     """A chunk of a file that retrieval found.
 
     `file` is the path inside `knowledge/<folder>/`, with forward slashes. Lines count from 1 and both
-    ends are inside; `page` counts from 1 and is set for paged formats, where lines are None.
+    ends are inside; `page` counts from 1 and is set for paged formats, where lines are None. `suspicion`
+    (0..1) says how much the text reads like an instruction to a model.
     """
 
     id: str
@@ -47,6 +48,7 @@ class Passage:
     line_end: int | None = None
     page: int | None = None
     score: float = 0.0
+    suspicion: float = 0.0
 
     @property
     def place(self) -> str:

@@ -8,6 +8,7 @@ from dataclasses import dataclass, field
 from enum import StrEnum
 
 from server.retrieval.chunker import Piece
+from server.retrieval.suspicion import SUSPICIOUS, suspicion
 from server.types import Passage
 
 
@@ -52,6 +53,7 @@ class Chunk:
     line_end: int | None = None
     page: int | None = None
     continues: bool = field(default=False, compare=False)
+    suspicion: float = 0.0
 
     @property
     def embedded_text(self) -> str:
@@ -73,6 +75,7 @@ class Chunk:
             line_end=self.line_end,
             page=self.page,
             score=score,
+            suspicion=self.suspicion,
         )
 
 
@@ -85,7 +88,8 @@ def identified(key: FileKey, pieces: Sequence[Piece]) -> tuple[Chunk, ...]:
     seen: dict[str, int] = {}
     chunks = []
     for piece in pieces:
-        content = _hash(embedded_text(piece.heading, piece.text))
+        whole = embedded_text(piece.heading, piece.text)
+        content = _hash(whole)
         ordinal = seen.get(content, 0)
         seen[content] = ordinal + 1
         chunks.append(
@@ -98,9 +102,19 @@ def identified(key: FileKey, pieces: Sequence[Piece]) -> tuple[Chunk, ...]:
                 line_end=piece.line_end,
                 page=piece.page,
                 continues=piece.continues,
+                suspicion=suspicion(whole),
             )
         )
     return tuple(chunks)
+
+
+def suspicious_places(key: FileKey, chunks: Sequence[Chunk]) -> tuple[str, ...]:
+    """Where the chunks stand that read like instructions to a model, in order."""
+    return tuple(
+        chunk.passage(key, 0.0).place or " > ".join(chunk.heading) or f"passage {number}"
+        for number, chunk in enumerate(chunks, 1)
+        if chunk.suspicion >= SUSPICIOUS
+    )
 
 
 def _hash(text: str) -> str:
