@@ -1,9 +1,9 @@
 """Finds passages in one generation: dense and lexical scores on absolute scales, then an evidence gate.
 
     cosine     of question and passage, by FAISS; counts only where the embedder knows the question's language
-    lexical    BM25 over the most that the question could score
-    score      w · cosine + (1 - w) · lexical, in 0..1
     coverage   share of the question's content words that the passage holds, weighed by idf
+    lexical    BM25 over the most that the question could score, and coverage at half its weight
+    score      w · cosine + (1 - w) · lexical, in 0..1, and a fifth of the better neighbour's under the same heading
 
 Scores on absolute scales need no ranks and no statistics of the candidates, so a side that is blind
 gives nothing instead of noise, and scores of two questions can be added. Knows nothing of files on
@@ -15,7 +15,7 @@ from __future__ import annotations
 import fnmatch
 from collections import Counter
 from collections.abc import Collection, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import PurePath
 from typing import Final
 
@@ -35,14 +35,16 @@ QUERY_CHARS: Final = 4000
 CONTENT_WEIGHT: Final = 2        # of a content word's terms, over what stands around it (Korean endings)
 CANDIDATES: Final = 200          # the best of each side that are scored by both
 TRACED: Final = 20               # candidates that a trace tells of
-LONG_QUESTION: Final = 5         # content words; of so many, the right passage often holds less than half
-MIN_LEXICAL: Final = 0.22        # … so they also pass by their lexical score
+COVERED: Final = 0.5             # weight of the coverage beside BM25 in the lexical score
+NEIGHBOUR: Final = 0.2           # … of the better one of the chunks before and after a chunk, beside its own
+LONG_QUESTION: Final = 4         # content words; of so many, the right passage often holds less than half, …
+MIN_SCORE: Final = 0.44          # … so their whole score counts: it must reach this share of `min_coverage`
 BOTH_SHARE: Final = 0.5          # of the score of the previous message and this one together, …
 PRONOUN_SHARE: Final = 0.85      # … where a pronoun stands for the subject, …
 BARE_SHARE: Final = 1.0          # … and where it has no content word
 TOUCHED: Final = 0.6             # share of `min_similarity` that a passage of the previous message needs, …
 TOUCHED_OWN: Final = 0.75        # … and where this message could stand alone
-NEAR_BEST: Final = 0.5           # share of the best score under which a passage only distracts
+NEAR_BEST: Final = 0.6           # share of the best score under which a passage only distracts
 NEAR_BEST_SILENT: Final = 0.25   # … where only the message before could be searched for
 NEAR_COPY: Final = 0.9           # share of common words over which two passages say the same
 
@@ -123,6 +125,8 @@ class Searcher:
                 offset += len(view.segment)
         self._rows = offset
         self._firsts = np.array([part.offset for part in self._parts], np.int64)
+        continues = [np.zeros(0, np.bool_), *(part.segment.continues for part in self._parts)]
+        self._joined: Mask = np.concatenate(continues)[1:]   # a row and the next
         self._living = sum(int(part.mask.sum()) for part in self._parts)
 
     def search(self, query: str, earlier: str = "", *, traced: bool = False) -> tuple[tuple[Passage, ...], SearchTrace]:
@@ -172,10 +176,6 @@ class Searcher:
             for term in word.terms:
                 asked[term] = asked.get(term, 0) + CONTENT_WEIGHT * word.weight
         matches = Matches([(part.segment, part.mask) for part in self._parts], asked)
-        lexical = matches.bm25(asked)
-        weight = self._settings.dense_weight if self._dense and self._embedder.knows(query) else 0.0
-        cosine = self._cosine(query, lexical) if weight else np.full(self._rows, -1.0, np.float32)
-        fused: Floats = np.float32(weight) * np.clip(cosine, 0, 1) + np.float32(1 - weight) * lexical
         coverage = np.zeros(self._rows, np.float32)
         mass = 0.0
         subjects = sum(word.weight >= 1 for word in words)
@@ -184,16 +184,42 @@ class Searcher:
             mass += share
             for term in set(word.terms):
                 coverage[matches.rows(term)] += np.float32(share * word.terms.count(term) / len(word.terms))
-        return _Scores(fused, lexical, cosine, coverage / np.float32(mass or 1), weight, len(words), subjects)
+        coverage /= np.float32(mass or 1)
+        lexical = ((matches.bm25(asked) + COVERED * coverage) / (1 + COVERED)).astype(np.float32)
+        weight = self._settings.dense_weight if self._dense and self._embedder.knows(query) else 0.0
+        cosine = self._cosine(query, lexical) if weight else np.full(self._rows, -1.0, np.float32)
+        own: Floats = np.float32(weight) * self._dense_score(cosine) + np.float32(1 - weight) * lexical
+        return _Scores(self._with_neighbours(own), lexical, cosine, coverage, weight, len(words), subjects)
+
+    def _dense_score(self, cosine: Floats) -> Floats:
+        """[rows] in 0..1: cosines on one scale for all embedders, on which `min_similarity` is .4."""
+        least = min(self._settings.min_similarity, 0.999)
+        zero = (least - 0.4) / 0.6
+        score: Floats = np.clip((cosine - np.float32(zero)) / np.float32(1 - zero), 0, 1)
+        return score
+
+    def _with_neighbours(self, own: Floats) -> Floats:
+        """[rows]: what stands beside a chunk tells what it is about. A chunk alone is its own neighbour."""
+        beside = np.zeros_like(own)
+        beside[1:][self._joined] = own[:-1][self._joined]
+        np.maximum(beside[:-1], own[1:], out=beside[:-1], where=self._joined)
+        alone = ~(np.append(False, self._joined) | np.append(self._joined, False))
+        beside[alone] = own[alone]
+        fused: Floats = ((own + NEIGHBOUR * beside) / (1 + NEIGHBOUR)).astype(np.float32)
+        fused[own <= 0] = 0
+        return fused
 
     def _cosine(self, query: str, lexical: Floats) -> Floats:
-        """[rows]: true cosines for the nearest rows and for the best lexical ones, -1 for the rest."""
+        """[rows]: true cosines for the nearest rows, for the best lexical ones and for their neighbours, -1 for the
+        rest."""
         vector = self._embedder.embed([query])[0]
         cosine = np.full(self._rows, -1.0, np.float32)
         best = _highest(lexical, CANDIDATES)
         for part in self._parts:
             inside = best[(best >= part.offset) & (best < part.offset + len(part.segment))] - part.offset
             rows = np.union1d(part.segment.nearest(vector, CANDIDATES, part.mask), inside)
+            rows = np.unique(np.concatenate([rows, rows[rows > 0] - 1, rows[rows + 1 < len(part.mask)] + 1]))
+            rows = rows[part.mask[rows]]
             cosine[rows + part.offset] = part.segment.cosines(vector, rows)
         return cosine
 
@@ -202,10 +228,11 @@ class Searcher:
         near = (scores.cosine > -1) & (scores.cosine >= similar * self._settings.min_similarity)
         covered = (scores.coverage > 0) & (scores.coverage >= self._settings.min_coverage)
         if scores.content >= LONG_QUESTION:
-            covered |= scores.lexical >= MIN_LEXICAL
+            enough = scores.fused >= MIN_SCORE * self._settings.min_coverage
+            near, covered = enough & near, enough
         gate = np.zeros(self._rows, np.int8)
-        gate[near] = _MEANING
         gate[covered] = _WORDS
+        gate[near & ~(scores.coverage >= self._settings.min_coverage)] = _MEANING
         return gate
 
     def _is_touched(self, alone: _Scores, query: str) -> Mask:
@@ -234,6 +261,7 @@ class Searcher:
         used: list[Passage] = []
         fates: dict[int, tuple[str, Passage]] = {}
         vocabularies: list[frozenset[str]] = []
+        shown: list[int] = []
         for row in ranked:
             if len(used) == self._settings.passages and len(fates) >= TRACED:
                 break
@@ -247,13 +275,18 @@ class Searcher:
                 fate = "no evidence"
             elif fused[row] < near_best * fused[ranked[0]]:
                 fate = "far below the best"
-            elif any(_overlap(vocabulary, other) >= NEAR_COPY for other in vocabularies):
+            elif (copied := _copied(vocabulary, vocabularies)) is not None:
                 fate = "near copy"
+                if self._place(row) < self._place(shown[copied]) and used[copied].file == passage.file:
+                    # of copies in one file the first is shown, in the place of the best
+                    fates[shown[copied]] = (fate, fates[shown[copied]][1])
+                    shown[copied], used[copied], fate = row, replace(passage, score=used[copied].score), "used"
             elif len(used) == self._settings.passages:
                 fate = "beyond the limit"
             else:
                 vocabularies.append(vocabulary)
                 used.append(passage)
+                shown.append(row)
             fates[row] = (fate, passage)
         return used, fates
 
@@ -311,6 +344,11 @@ def _highest(scores: Floats, count: int, *, least: float = 0.0) -> Rows:
 def _bounded(text: str) -> str:
     """A pasted book is not a question: its beginning and its end are searched for."""
     return text if len(text) <= QUERY_CHARS else f"{text[: QUERY_CHARS // 2]} {text[-QUERY_CHARS // 2 :]}"
+
+
+def _copied(vocabulary: frozenset[str], others: Sequence[frozenset[str]]) -> int | None:
+    """Which of the others says the same."""
+    return next((at for at, other in enumerate(others) if _overlap(vocabulary, other) >= NEAR_COPY), None)
 
 
 def _overlap(one: frozenset[str], other: frozenset[str]) -> float:
