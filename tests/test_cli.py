@@ -117,6 +117,11 @@ def test_a_taken_port_is_told_before_the_model_loads(tmp_path: Path, live: Live)
     assert not (tmp_path / "data").exists()
 
 
+def test_an_index_that_another_server_has_is_told_before_the_model_loads(tmp_path: Path) -> None:
+    with sole_use(tmp_path / "data" / "index"), pytest.raises(Conflict, match="another process uses the index"):
+        run("serve", "--workspace", str(tmp_path), "--port", "0")
+
+
 def test_main_prints_one_line_for_our_own_errors(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
