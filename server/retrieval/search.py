@@ -14,8 +14,9 @@ from __future__ import annotations
 
 import fnmatch
 from collections import Counter
-from collections.abc import Collection, Sequence
+from collections.abc import Collection, Iterator, Sequence
 from dataclasses import dataclass, replace
+from itertools import groupby
 from pathlib import PurePath
 from typing import Final
 
@@ -125,8 +126,6 @@ class Searcher:
                 offset += len(view.segment)
         self._rows = offset
         self._firsts = np.array([part.offset for part in self._parts], np.int64)
-        continues = [np.zeros(0, np.bool_), *(part.segment.continues for part in self._parts)]
-        self._joined: Mask = np.concatenate(continues)[1:]   # a row and the next
         self._living = sum(int(part.mask.sum()) for part in self._parts)
 
     def search(self, query: str, earlier: str = "", *, traced: bool = False) -> tuple[tuple[Passage, ...], SearchTrace]:
@@ -157,7 +156,7 @@ class Searcher:
         passed = bool(gate.any())
         if not passed and not traced:
             return (), self._trace(queries, alone.weight, ())
-        used, fates = self._chosen(fused, near_best, passed=passed)
+        used, fates = self._chosen(fused, near_best, passed=passed, traced=traced)
         candidates = self._candidates(alone, fused, gate, fates) if traced else ()
         return tuple(used), self._trace(queries, alone.weight, candidates)
 
@@ -183,7 +182,7 @@ class Searcher:
             share = word.weight * sum(matches.idf(term) for term in word.terms) / len(word.terms)
             mass += share
             for term in set(word.terms):
-                coverage[matches.rows(term)] += np.float32(share * word.terms.count(term) / len(word.terms))
+                matches.add(coverage, term, share * word.terms.count(term) / len(word.terms))
         coverage /= np.float32(mass or 1)
         lexical = ((matches.bm25(asked) + COVERED * coverage) / (1 + COVERED)).astype(np.float32)
         weight = self._settings.dense_weight if self._dense and self._embedder.knows(query) else 0.0
@@ -200,13 +199,12 @@ class Searcher:
 
     def _with_neighbours(self, own: Floats) -> Floats:
         """[rows]: what stands beside a chunk tells what it is about. A chunk alone is its own neighbour."""
-        beside = np.zeros_like(own)
-        beside[1:][self._joined] = own[:-1][self._joined]
-        np.maximum(beside[:-1], own[1:], out=beside[:-1], where=self._joined)
-        alone = ~(np.append(False, self._joined) | np.append(self._joined, False))
-        beside[alone] = own[alone]
-        fused: Floats = ((own + NEIGHBOUR * beside) / (1 + NEIGHBOUR)).astype(np.float32)
-        fused[own <= 0] = 0
+        fused = own / np.float32(1 + NEIGHBOUR)
+        for part in self._parts:
+            values = own[part.offset : part.offset + len(part.mask)]
+            beside = part.segment.beside(values) * np.float32(NEIGHBOUR / (1 + NEIGHBOUR))
+            beside *= values > 0
+            fused[part.offset : part.offset + len(part.mask)] += beside
         return fused
 
     def _cosine(self, query: str, lexical: Floats) -> Floats:
@@ -217,9 +215,13 @@ class Searcher:
         best = _highest(lexical, CANDIDATES)
         for part in self._parts:
             inside = best[(best >= part.offset) & (best < part.offset + len(part.segment))] - part.offset
-            rows = np.union1d(part.segment.nearest(vector, CANDIDATES, part.mask), inside)
-            rows = np.unique(np.concatenate([rows, rows[rows > 0] - 1, rows[rows + 1 < len(part.mask)] + 1]))
-            rows = rows[part.mask[rows]]
+            wanted = np.zeros(len(part.mask), np.bool_)
+            wanted[part.segment.nearest(vector, CANDIDATES, part.mask)] = True
+            wanted[inside] = True
+            beside = wanted.copy()
+            beside[1:] |= wanted[:-1]
+            beside[:-1] |= wanted[1:]
+            rows = np.flatnonzero(beside & part.mask)
             cosine[rows + part.offset] = part.segment.cosines(vector, rows)
         return cosine
 
@@ -253,17 +255,17 @@ class Searcher:
     # ── choosing ─────────────────────────────────────────────────────────────────────────────────
 
     def _chosen(
-        self, fused: Floats, near_best: float, *, passed: bool
+        self, fused: Floats, near_best: float, *, passed: bool, traced: bool
     ) -> tuple[list[Passage], dict[int, tuple[str, Passage]]]:
         """The passages used, and what became of each row looked at, best first. Near copies of a better one go."""
-        best = _highest(fused, CANDIDATES)
-        ranked = sorted(best.tolist(), key=lambda row: (-round(float(fused[row]), 6), *self._place(row)))
         used: list[Passage] = []
         fates: dict[int, tuple[str, Passage]] = {}
         vocabularies: list[frozenset[str]] = []
         shown: list[int] = []
-        for row in ranked:
-            if len(used) == self._settings.passages and len(fates) >= TRACED:
+        told = TRACED if traced else 0
+        least = near_best * float(fused.max())
+        for row in self._ranked(fused):
+            if len(fates) >= told and (not passed or len(used) == self._settings.passages or fused[row] < least):
                 break
             key, chunk = self._read(row)
             if chunk is None:
@@ -273,8 +275,10 @@ class Searcher:
             vocabulary = frozenset(terms(chunk.text)) or frozenset([chunk.text])
             if not passed:
                 fate = "no evidence"
-            elif fused[row] < near_best * fused[ranked[0]]:
+            elif fused[row] < least:
                 fate = "far below the best"
+            elif chunk.suspicion > self._settings.max_suspicion:
+                fate = "poses as an instruction"
             elif (copied := _copied(vocabulary, vocabularies)) is not None:
                 fate = "near copy"
                 if self._place(row) < self._place(shown[copied]) and used[copied].file == passage.file:
@@ -289,6 +293,14 @@ class Searcher:
                 shown.append(row)
             fates[row] = (fate, passage)
         return used, fates
+
+    def _ranked(self, fused: Floats) -> Iterator[int]:
+        """The best rows, best first; of equal ones the first by place."""
+        best = _highest(fused, CANDIDATES)
+        scores = np.round(fused[best], 6).tolist()
+        for _, group in groupby(zip(scores, best.tolist(), strict=True), key=lambda pair: pair[0]):
+            rows = [row for _, row in group]
+            yield from sorted(rows, key=self._place) if len(rows) > 1 else rows
 
     def _candidates(
         self, alone: _Scores, fused: Floats, gate: NDArray[np.int8], fates: dict[int, tuple[str, Passage]]

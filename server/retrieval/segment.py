@@ -144,7 +144,8 @@ class Segment:
         for name in _ARRAYS:
             dtype, shape, offset = directory[name]
             kind = np.dtype(dtype)
-            arrays[name] = data[offset : offset + kind.itemsize * math.prod(shape)].view(kind).reshape(shape)
+            part = data[offset : offset + kind.itemsize * math.prod(shape)]
+            arrays[name] = np.asarray(part).view(kind).reshape(shape)  # a plain array: slices of a map are slow
         return cls(**arrays)
 
     # ── looking ──────────────────────────────────────────────────────────────────────────────────
@@ -165,12 +166,29 @@ class Segment:
 
     def holding(self, term: str) -> tuple[NDArray[np.uint32], NDArray[np.uint16]]:
         """The rows that hold the term, rising, and how often."""
-        wanted = term_hash(term)
-        at = int(np.searchsorted(self.terms, np.uint64(wanted)))
-        if at == len(self.terms) or int(self.terms[at]) != wanted:
-            return self.rows[:0], self.counts[:0]
-        span = slice(int(self.starts[at]), int(self.starts[at + 1]))
-        return self.rows[span], self.counts[span]
+        return self.holding_each([term])[0]
+
+    def holding_each(self, terms: Sequence[str]) -> list[tuple[NDArray[np.uint32], NDArray[np.uint16]]]:
+        """`holding` of each."""
+        wanted = np.array([term_hash(term) for term in terms], np.uint64)
+        at = np.searchsorted(self.terms, wanted)
+        there = at < len(self.terms)
+        there[there] = self.terms[at[there]] == wanted[there]
+        starts = self.starts[at[there]].tolist()
+        ends = self.starts[at[there] + 1].tolist()
+        found = [(self.rows[:0], self.counts[:0])] * len(terms)
+        for place, start, end in zip(np.flatnonzero(there).tolist(), starts, ends, strict=True):
+            found[place] = self.rows[start:end], self.counts[start:end]
+        return found
+
+    def beside(self, values: NDArray[np.float32]) -> NDArray[np.float32]:
+        """[rows] of values that are never negative: the higher one of the rows that go on with the text before and
+        after a row. A row that stands alone has its own."""
+        before, alone = self._joined
+        found = values * alone
+        np.maximum(found[1:], values[:-1] * before, out=found[1:])
+        np.maximum(found[:-1], values[1:] * before, out=found[:-1])
+        return found
 
     def nearest(self, vector: NDArray[np.float32], count: int, mask: Mask) -> Rows:
         """At most `count` rows of the mask, those whose vectors are nearest to `vector` [dimension]."""
@@ -191,6 +209,13 @@ class Segment:
         """Where few rows are wanted they may stand in any list."""
         share = PROBED / max(float(mask.mean()), PROBED)
         return max(1, math.ceil(share * int(self._index.nlist)))
+
+    @cached_property
+    def _joined(self) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
+        """1 where the next row goes on with a row [rows - 1], and 1 where a row stands alone [rows]; else 0."""
+        joined = self.continues[1:]
+        alone = ~(np.append(False, joined) | np.append(joined, False))[: len(self)]
+        return joined.astype(np.float32), alone.astype(np.float32)
 
     @cached_property
     def _index(self) -> Any:

@@ -49,6 +49,14 @@ def test_a_versions_rows_stand_side_by_side() -> None:
     assert segment.mask([]).tolist() == [False] * 4
 
 
+def test_beside_a_row_stands_what_goes_on_with_it() -> None:
+    terms = [counted("a")] * 6
+    segment = Segment.build([1, 1, 1, 2, 2, 3], terms, vectors(6), [False, True, True, False, False, False])
+    values = np.array([1, 5, 2, 7, 8, 9], np.float32)
+    assert segment.beside(values).tolist() == [5, 2, 5, 7, 8, 9]
+    assert Segment.build([1], terms[:1], vectors(1)).beside(values[:1]).tolist() == [1]
+
+
 def test_what_was_written_is_opened(tmp_path: Path) -> None:
     segment = made(["fig pear", "환불은 사십오 일"])
     opened = Segment.open(tmp_path / "s", *segment.write(tmp_path / "s"))
