@@ -81,6 +81,8 @@ class RetrievalSettings(Section):
     min_coverage: float = Field(default=0.5, ge=0, le=1)  # evidence gate, lexical
     dense_weight: float = Field(default=0.4, ge=0, le=1)  # the rest is lexical
     debounce_ms: int = Field(default=200, ge=0)
+    max_suspicion: float = Field(default=1.0, ge=0, le=1)  # of a passage that is used; 1 leaves none out
+    reranker: str = ""  # a folder or hub id of a cross-encoder; empty: none
     generations: int = Field(default=20, ge=2)  # kept, so that one can go back
     parse_seconds: float = Field(default=60, gt=0)  # that reading one file may take
     parse_mb: int = Field(default=1024, ge=64)  # memory that reading one file may take

@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from enum import StrEnum
-from typing import Literal, NewType, Protocol
+from typing import Final, Literal, NewType, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
@@ -28,6 +28,9 @@ class Message:
 
 
 # ── knowledge ────────────────────────────────────────────────────────────────────────────────────
+
+
+SUSPICIOUS: Final = 0.5  # from this score on a passage is shown to whoever looks after the files, and marked
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,6 +52,10 @@ class Passage:
     page: int | None = None
     score: float = 0.0
     suspicion: float = 0.0
+
+    @property
+    def is_suspicious(self) -> bool:
+        return self.suspicion >= SUSPICIOUS
 
     @property
     def place(self) -> str:

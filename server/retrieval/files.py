@@ -8,8 +8,8 @@ from dataclasses import dataclass, field
 from enum import StrEnum
 
 from server.retrieval.chunker import Piece
-from server.retrieval.suspicion import SUSPICIOUS, suspicion
-from server.types import Passage
+from server.retrieval.suspicion import suspicion
+from server.types import SUSPICIOUS, Passage
 
 
 class FileState(StrEnum):

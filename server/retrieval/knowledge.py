@@ -25,6 +25,7 @@ from server.retrieval.chunker import VERSION
 from server.retrieval.files import FileKey
 from server.retrieval.home import IndexHome, MadeBy
 from server.retrieval.keeper import Keeper
+from server.retrieval.reranker import Reranker
 from server.retrieval.results import SearchResult
 from server.retrieval.scanner import is_ignored
 from server.retrieval.search import Searcher, Where
@@ -55,6 +56,7 @@ class KnowledgeBase:
         self._root = root.resolve()
         self._embedder = embedder
         self._settings = settings
+        self._reranker = Reranker(settings.reranker) if settings.reranker else None
         made_by: MadeBy = {"embedder": embedder.fingerprint, "chunker": VERSION, "chunk_tokens": settings.chunk_tokens}
         self._keeper = Keeper(self._root, IndexHome(index_dir, made_by, settings.generations), embedder, settings)
         self._stop = threading.Event()
@@ -106,8 +108,9 @@ class KnowledgeBase:
         follow-up ("and for children?") its subject. A file that was deleted here is missed at once."""
         generation, gone, dense = self._keeper.serving()
         searcher = Searcher(
-            generation, folders, self._embedder, self._settings, gone=gone, where=where, dense=dense
-        )
+            generation, folders, self._embedder, self._settings, gone=gone, where=where, dense=dense,
+            reranker=self._reranker,
+        )  # fmt: skip
         filled = tuple(folder for folder in folders if generation.holds(folder))
         passages, trace = searcher.search(query, earlier, traced=traced)
         return SearchResult(passages, generation.number, filled, trace)

@@ -14,9 +14,9 @@ from __future__ import annotations
 
 import fnmatch
 from collections import Counter
-from collections.abc import Collection, Iterator, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
-from itertools import groupby
+from itertools import chain, groupby, islice
 from pathlib import PurePath
 from typing import Final
 
@@ -27,6 +27,7 @@ from server.config import RetrievalSettings
 from server.retrieval.files import Chunk, FileKey
 from server.retrieval.generation import Generation, Version
 from server.retrieval.lexical import Matches
+from server.retrieval.reranker import Reranker
 from server.retrieval.results import Candidate, SearchTrace
 from server.retrieval.segment import Mask, Rows, Segment
 from server.retrieval.words import is_courtesy, is_follow_up, needs_subject, points_back, terms, units, without_denied
@@ -35,6 +36,7 @@ from server.types import Embedder, Passage
 QUERY_CHARS: Final = 4000
 CONTENT_WEIGHT: Final = 2        # of a content word's terms, over what stands around it (Korean endings)
 CANDIDATES: Final = 200          # the best of each side that are scored by both
+RERANKED: Final = 20             # the best that a cross-encoder puts into order, where one is set
 TRACED: Final = 20               # candidates that a trace tells of
 COVERED: Final = 0.5             # weight of the coverage beside BM25 in the lexical score
 NEIGHBOUR: Final = 0.2           # … of the better one of the chunks before and after a chunk, beside its own
@@ -109,11 +111,13 @@ class Searcher:
         gone: Collection[FileKey] = (),
         where: Where | None = None,
         dense: bool = True,
+        reranker: Reranker | None = None,
     ) -> None:
         self._generation = generation
         self._embedder = embedder
         self._settings = settings
         self._dense = dense
+        self._reranker = reranker
         hidden = {generation.files[key].id for key in gone if key in generation.files}
         if where is not None:
             hidden |= {version.id for version in generation.versions.values() if not where.admits(version)}
@@ -156,8 +160,10 @@ class Searcher:
         passed = bool(gate.any())
         if not passed and not traced:
             return (), self._trace(queries, alone.weight, ())
-        used, fates = self._chosen(fused, near_best, passed=passed, traced=traced)
-        candidates = self._candidates(alone, fused, gate, fates) if traced else ()
+        least = near_best * float(fused.max())
+        reranked = self._reranked(queries[-1], fused, least) if passed else {}
+        used, fates = self._chosen(fused, least, reranked, passed=passed, traced=traced)
+        candidates = self._candidates(alone, fused, gate, reranked, fates) if traced else ()
         return tuple(used), self._trace(queries, alone.weight, candidates)
 
     def _trace(self, queries: tuple[str, ...], weight: float, candidates: tuple[Candidate, ...]) -> SearchTrace:
@@ -254,8 +260,17 @@ class Searcher:
 
     # ── choosing ─────────────────────────────────────────────────────────────────────────────────
 
+    def _reranked(self, query: str, fused: Floats, least: float) -> dict[int, float]:
+        """By the cross-encoder, if there is one: its scores of the best rows that are not far below the best."""
+        if self._reranker is None:
+            return {}
+        rows = [row for row in islice(self._ranked(fused), RERANKED) if fused[row] >= least]
+        chunks = {row: chunk for row in rows if (chunk := self._read(row)[1]) is not None}
+        scores = self._reranker.scores(query, [chunk.embedded_text for chunk in chunks.values()])
+        return dict(zip(chunks, scores.tolist(), strict=True))
+
     def _chosen(
-        self, fused: Floats, near_best: float, *, passed: bool, traced: bool
+        self, fused: Floats, least: float, reranked: Mapping[int, float], *, passed: bool, traced: bool
     ) -> tuple[list[Passage], dict[int, tuple[str, Passage]]]:
         """The passages used, and what became of each row looked at, best first. Near copies of a better one go."""
         used: list[Passage] = []
@@ -263,8 +278,8 @@ class Searcher:
         vocabularies: list[frozenset[str]] = []
         shown: list[int] = []
         told = TRACED if traced else 0
-        least = near_best * float(fused.max())
-        for row in self._ranked(fused):
+        rest = (row for row in self._ranked(fused) if row not in reranked)
+        for row in chain(sorted(reranked, key=lambda row: -reranked[row]), rest):
             if len(fates) >= told and (not passed or len(used) == self._settings.passages or fused[row] < least):
                 break
             key, chunk = self._read(row)
@@ -303,8 +318,14 @@ class Searcher:
             yield from sorted(rows, key=self._place) if len(rows) > 1 else rows
 
     def _candidates(
-        self, alone: _Scores, fused: Floats, gate: NDArray[np.int8], fates: dict[int, tuple[str, Passage]]
+        self,
+        alone: _Scores,
+        fused: Floats,
+        gate: NDArray[np.int8],
+        reranked: Mapping[int, float],
+        fates: Mapping[int, tuple[str, Passage]],
     ) -> tuple[Candidate, ...]:
+        ranks = {row: rank for rank, row in enumerate(self._ranked(fused), 1)}
         dense = {row: rank for rank, row in enumerate(_highest(alone.cosine, CANDIDATES, least=-1.0).tolist(), 1)}
         lexical = {row: rank for rank, row in enumerate(_highest(alone.lexical, CANDIDATES).tolist(), 1)}
         return tuple(
@@ -315,13 +336,13 @@ class Searcher:
                 round(float(alone.lexical[row]), 4),
                 lexical.get(row),
                 round(float(fused[row]), 4),
-                rank,
+                ranks[row],
                 round(float(alone.coverage[row]), 4),
                 _GATES[int(gate[row])],
                 fate,
+                round(reranked[row], 4) if row in reranked else None,
             )
-            for rank, (row, (fate, passage)) in enumerate(fates.items(), 1)
-            if rank <= TRACED
+            for row, (fate, passage) in islice(fates.items(), TRACED)
         )
 
     def _place(self, row: int) -> tuple[str, str, int]:

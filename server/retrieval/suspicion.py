@@ -14,7 +14,6 @@ import unicodedata
 from dataclasses import dataclass
 from typing import Final
 
-SUSPICIOUS: Final = 0.5   # from this score on a passage is shown to whoever looks after the files, and marked
 READ_CHARS: Final = 20_000  # of a passage
 
 _SAME = r"(?:[^.!?\n]|\.(?=\w))"   # within one sentence
