@@ -1,6 +1,6 @@
 // Knowledge: folders and their files with the state of each; dropping, sending and deleting files.
 import { useEffect, useRef, useState } from "preact/hooks";
-import { bytes, date, percent } from "../format.js";
+import { bytes, date, number, percent } from "../format.js";
 import { html, cx } from "../html.js";
 import { t } from "../i18n.js";
 import { Icon } from "../icons.js";
@@ -11,6 +11,7 @@ import { History } from "./History.js";
 import { IndexState } from "./IndexState.js";
 
 const POLL_MS = 1500; // while the index works; changes are also announced
+const SHOWN = 40; // files of a folder at first
 const NEW = "\0new"; // no folder can be called so
 
 export function KnowledgePanel() {
@@ -114,6 +115,9 @@ function Uploads() {
 }
 
 function Folder({ folder, limit }) {
+  const [all, setAll] = useState(false);
+  const shown = all ? folder.files : firstOf(folder.files);
+  const more = folder.files.length - shown.length;
   const chunks = folder.files.reduce((sum, file) => sum + file.chunks, 0);
   return html`<section class="folder" aria-label=${folder.name || "knowledge/"}>
     <h3><${Icon} name="book"
@@ -121,9 +125,20 @@ function Folder({ folder, limit }) {
     ${limit && html`<p class=${cx("limit", limit.problem && "bad")}><${Icon} name="lock" size=${14} />
       <span>${limit.problem || limitOf(limit)}</span></p>`}
     ${folder.files.length === 0 && html`<p class="empty">${t("knowledge.folder_without")}</p>`}
-    <ul>${folder.files.map((file) => html`<${FileRow} key=${file.file} folder=${folder.name} file=${file} />`)}</ul>
+    <ul>${shown.map((file) => html`<${FileRow} key=${file.file} folder=${folder.name} file=${file} />`)}</ul>
+    ${more > 0 && html`<button type="button" class="link" onClick=${() => setAll(true)}>
+      ${t("history.more", { n: number(more) })}</button>`}
   </section>`;
 }
+
+/** Of a long list its first files, before them those that cannot be read. */
+function firstOf(files) {
+  if (files.length <= SHOWN) return files;
+  const bad = files.filter(isBad);
+  return [...bad, ...files.filter((file) => !isBad(file))].slice(0, SHOWN);
+}
+
+const isBad = (file) => file.state === "failed" || file.state === "unsupported";
 
 /** Whom a folder is limited to; only an admin is told the names. */
 function limitOf({ users }) {
@@ -132,7 +147,7 @@ function limitOf({ users }) {
 }
 
 function FileRow({ folder, file }) {
-  const bad = file.state === "failed" || file.state === "unsupported";
+  const bad = isBad(file);
   const remove = () => (dialog.value = {
     kind: "confirm", title: t("knowledge.delete_title"), text: t("knowledge.delete_text", { file: file.file }),
     action: t("action.delete"), danger: true, run: () => deleteFile(folder, file.file),
