@@ -53,6 +53,7 @@ class TracedCandidate:
     coverage: float
     gate: str
     fate: str
+    reranked: float | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -107,6 +108,7 @@ def _traced(candidate: Candidate) -> TracedCandidate:
         coverage=candidate.coverage,
         gate=candidate.gate,
         fate=candidate.fate,
+        reranked=candidate.reranked,
     )
 
 
