@@ -130,8 +130,12 @@ def _groups(text: str, marks: list[Written]) -> Iterator[tuple[int, int, bool]]:
             yield *begun, False
             begun = None
         rows = rows + 1 if kind == "row" else rows if kind == "rule" else 0
-        if kind in ("heading", "row"):
-            yield first, end, kind == "heading" or rows == 1
+        if kind == "row":  # without the bars at its ends
+            inside = [mark for mark in marks if at <= mark.start < end]
+            begin = min([at + len(line) - len(line.lstrip(" \t|")), *(mark.start for mark in inside)])
+            yield begin, max([at + len(line.rstrip(" \t|")), *(mark.end for mark in inside)]), rows == 1
+        elif kind == "heading":
+            yield first, end, True
         elif kind in ("words", "marks"):
             begun = (first, end)
     if begun is not None:

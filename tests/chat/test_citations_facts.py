@@ -33,7 +33,7 @@ from server.chat.sentences import sentences_of
         ("> Lamps are bright [1]", [("Lamps are bright [1]", (1,))]),
         ("Mr. Kim sells lamps, e.g. bright ones [1]. It is 3.5 m long.",
          [("Mr. Kim sells lamps, e.g. bright ones [1].", (1,)), ("It is 3.5 m long.", ())]),
-        ("| a | b |\n|---|---|\n| Norway | 14.90 EUR [1] |", [("| a | b |", ()), ("| Norway | 14.90 EUR [1] |", (1,))]),
+        ("| a | b |\n|---|---|\n| Norway | 14.90 EUR [1] |", [("a | b", ()), ("Norway | 14.90 EUR [1]", (1,))]),
         ("```\na [1]\n```\nLamps are bright [2].\n~~~\nopen [3]", [("Lamps are bright [2].", (2,))]),
         ("See [the page](https://example.org/[1]) on lamps [2].",
          [("See [the page](https://example.org/[1]) on lamps [2].", (1, 2))]),

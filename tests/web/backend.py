@@ -147,6 +147,7 @@ class Backend:
                                       "building": False, "problem": "", "limited": []}  # fmt: skip
         self.generations = [generation(3), generation(2), generation(1)]
         self.trace: dict[str, Any] = TRACE
+        self.around: dict[str, dict[str, Any]] = {}   # passage id → what stands around it
         self.bodies: list[dict[str, Any]] = []        # of knowledge's commands
         self.problems: list[dict[str, Any]] = []
         self.adapters = [
@@ -275,6 +276,9 @@ class Backend:
                 answer["id"], type="done", finish_reason=script.finish, usage=script.usage, tokens_per_second=15.2
             )
         for event in script.after:
+            if event["type"] == "citations":
+                answer |= {"citations": event["citations"], "invalid_citations": event["invalid"],
+                           "checks": event.get("checks", [])}  # fmt: skip
             if event["type"] == "memory_saved":
                 self.memories[:0] = event["memories"]
                 answer["memories_saved"] = event["memories"]
@@ -442,6 +446,13 @@ def _application(backend: Backend) -> FastAPI:  # noqa: PLR0915  (a route a line
     async def domains() -> dict[str, Any]:
         blank = {"knowledge": [], "adapter": None, "memory": False, "reasoning": False, "output": False, "examples": 0}
         return {"domains": [blank | d for d in DOMAINS], "problems": backend.problems, "default": "general"}
+
+    @app.get("/api/passages/{key}")
+    async def passage(key: str) -> Response:
+        if key not in backend.around:
+            error = {"code": "not_found", "message": f"no passage '{key}'"}
+            return JSONResponse({"error": error}, 404)
+        return JSONResponse(backend.around[key])
 
     @app.get("/api/knowledge")
     async def knowledge(files: bool = True) -> dict[str, Any]:

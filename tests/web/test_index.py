@@ -204,13 +204,15 @@ def why(page: Page, backend: Backend, evidence: dict[str, object], button: str) 
 
 
 def test_an_answer_says_why_it_had_its_sources_in_plain_words(page: Page, backend: Backend) -> None:
+    backend.trace = TRACE | {"candidates": [TRACE["candidates"][0] | {"reranked": 3.14}, *TRACE["candidates"][1:]]}
     box = why(page, backend, EVIDENCE, "Why these sources?")
     expect(box).to_contain_text("The question was compared with 1,234 passages in support.")
     expect(box).to_contain_text("counts for 40%, the words it shares with the question for 60%")
     rows = box.locator("tbody tr")
     expect(rows.nth(0)).to_contain_text("support › refunds.md › Returns › Opened goods, lines 3-9")
     expect(rows.nth(0)).to_contain_text("0.62rank 2")
-    expect(rows.nth(0)).to_contain_text("its wordsUsed")
+    expect(rows.nth(0)).to_contain_text("0.67read closely: 3.14its wordsUsed")
+    expect(rows.nth(1)).not_to_contain_text("read closely")
     for at, text in ((1, "its meaning"), (2, "a better one says the same"), (2, "not compared"),
                      (3, "no room in the prompt"), (4, "nothingLeft out: far below the best"),
                      (5, "the message beforeLeft out: enough better ones")):  # fmt: skip

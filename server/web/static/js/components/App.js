@@ -10,7 +10,7 @@ import { MemoriesDialog } from "./MemoryPanel.js";
 import { PanelView } from "./Panel.js";
 import { PromptDialog } from "./PromptView.js";
 import { SettingsDialog } from "./Settings.js";
-import { SourceDialog } from "./Sources.js";
+import { SourceDialog } from "./SourceDialog.js";
 import { ThreadView } from "./Thread.js";
 import { Toasts } from "./Toast.js";
 import { TraceDialog } from "./Trace.js";

@@ -7,7 +7,7 @@ import { t } from "../i18n.js";
 import { dialog } from "../state.js";
 import { ListState } from "./controls.js";
 import { Dialog } from "./Dialog.js";
-import { labelOf } from "./Sources.js";
+import { labelOf } from "../sources.js";
 
 /** Under an answer whose domain has knowledge. */
 export function WhySources({ message }) {
@@ -65,15 +65,16 @@ function Candidate({ one }) {
     <td class="what"><b>${one.folder} › ${labelOf({ passage })}</b><span dir="auto">${one.text}</span></td>
     <${Score} label=${t("trace.meaning")} value=${one.dense} rank=${one.dense_rank} />
     <${Score} label=${t("trace.words")} value=${one.lexical} rank=${one.lexical_rank} />
-    <${Score} label=${t("trace.together")} value=${one.fused} />
+    <${Score} label=${t("trace.together")} value=${one.fused}
+      note=${one.reranked != null && t("trace.reranked", { n: decimal(one.reranked, 2) })} />
     <td data-label=${t("trace.let_through")}>${t(`gate.${one.gate || "none"}`)}</td>
     <td class="fate" data-label=${t("trace.became")}>${t(`fate.${one.fate.replaceAll(" ", "_")}`)}</td>
   </tr>`;
 }
 
-function Score({ label, value, rank }) {
+function Score({ label, value, rank, note }) {
   if (value == null) return html`<td class="score" data-label=${label}><span>${t("trace.not_compared")}</span></td>`;
   return html`<td class="score" data-label=${label}><meter min="0" max="1" value=${Math.min(1, Math.max(0, value))}
     aria-hidden="true"></meter><span>${decimal(value, 2)}${rank != null && html`<small>${t("trace.place", {
-    n: number(rank) })}</small>`}</span></td>`;
+    n: number(rank) })}</small>`}${note && html`<small>${note}</small>`}</span></td>`;
 }

@@ -5,7 +5,7 @@ import { html } from "../html.js";
 import { t } from "../i18n.js";
 import { knowledge } from "../knowledge.js";
 import { Dialog } from "./Dialog.js";
-import { labelOf } from "./Sources.js";
+import { labelOf } from "../sources.js";
 import { Trace } from "./Trace.js";
 
 const EMPTY = { question: "", earlier: "", files: "", kinds: "", since: "", until: "" };
