@@ -17,13 +17,13 @@ from fastapi.responses import HTMLResponse, Response
 from fastapi.staticfiles import StaticFiles
 from watchfiles import awatch
 
-from server.api import conversations, errors, levers, metrics, openai, session, websocket
+from server.api import conversations, errors, knowledge, levers, metrics, openai, session, websocket
 from server.api.accounts import Accounts
 from server.api.hub import Hub
 from server.api.protocol import Changed
 from server.api.security import Guard, content_security_policy
 from server.api.services import Services
-from server.chat import ChatService, ConversationStore, Parts, TurnPipeline
+from server.chat import ChatService, ConversationStore, Parts, TraceStore, TurnPipeline
 from server.config import LOOPBACK, Settings
 from server.database import Database
 from server.embedding import SentenceEmbedder
@@ -32,7 +32,7 @@ from server.memory import MemoryStore
 from server.model_router import ModelRouter
 from server.model_store import ModelStore
 from server.prompting import PromptLibrary
-from server.retrieval import KnowledgeBase
+from server.retrieval import Access, KnowledgeBase, SharedKnowledge, sole_use
 from server.types import Embedder
 from server.web import STATIC
 
@@ -73,7 +73,7 @@ def create_app(
         title="Tailor", version=built.services.version, lifespan=built.lifespan, docs_url=None, redoc_url=None
     )
     app.state.services = built.services
-    for part in (session, metrics, conversations, levers, openai, websocket):
+    for part in (session, metrics, conversations, knowledge, levers, openai, websocket):
         app.include_router(part.router)
     errors.install(app)
     index = (STATIC / "index.html").read_text(encoding="utf-8")
@@ -118,10 +118,13 @@ class _Built:
         memory = MemoryStore(self.database, embedder, settings.memory)
         library = PromptLibrary(settings.paths.prompts, settings.prompts.default_domain)
         router = ModelRouter(embedder, settings.router, settings.prompts.default_domain)
-        knowledge = KnowledgeBase(settings.paths.knowledge, settings.paths.data / "index", embedder, settings.retrieval)
+        index = settings.paths.data / "index"
+        files = KnowledgeBase(settings.paths.knowledge, index, embedder, settings.retrieval)
+        shared = SharedKnowledge(files, Access(settings.paths.knowledge, index / "access.json", accounts.name_of))
         pipeline = TurnPipeline(engine, settings.prompts)
         store = ConversationStore(self.database)
-        parts = Parts(engine, pipeline, library, router, knowledge, memory, store)
+        traces = TraceStore(self.database)
+        parts = Parts(engine, pipeline, library, router, shared, memory, store, embedder, traces)
         chat = ChatService(parts, keep_streams=settings.server.stream_keep_seconds)
         self.services = Services(
             settings=settings,
@@ -129,7 +132,7 @@ class _Built:
             embedder=embedder,
             library=library,
             router=router,
-            knowledge=knowledge,
+            knowledge=shared,
             memory=memory,
             chat=chat,
             pipeline=pipeline,
@@ -144,12 +147,14 @@ class _Built:
         held = self.services
         async with AsyncExitStack() as stack:
             stack.callback(self.database.close)
+            stack.enter_context(sole_use(self.settings.paths.data / "index"))
             held.hub.bind(asyncio.get_running_loop())
             await held.engine.start()
             stack.push_async_callback(held.engine.close)
-            held.knowledge.subscribe(lambda: held.hub.announce(Changed("knowledge")))
-            await held.knowledge.start()
-            stack.push_async_callback(held.knowledge.close)
+            files = held.knowledge.base
+            files.subscribe(lambda: held.hub.announce(Changed("knowledge")))
+            await files.start()
+            stack.push_async_callback(files.close)
             held.chat.subscribe(lambda user: held.hub.announce(Changed("conversations"), user))
             await held.chat.start()
             stack.push_async_callback(held.chat.close)

@@ -14,25 +14,25 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Annotated, Any
 
-import httpx
 import typer
 import uvicorn
-from rich.console import Console
 from rich.table import Table
 
 from server import logging as tailor_logging
 from server.api.accounts import Accounts
-from server.app import build_embedder, build_engine, create_app
+from server.app import build_engine, create_app
 from server.chat import TurnPipeline
-from server.config import DEFAULT_CHAT_MODEL, DEFAULT_CHAT_MODEL_HUB_ID, Settings, load_settings
+from server.config import DEFAULT_CHAT_MODEL, DEFAULT_CHAT_MODEL_HUB_ID
+from server.console import HERE, LOCAL_URL, Key, Set, Url, Workspace, call, out, settings_of
 from server.database import Database
 from server.dataset import read_examples
-from server.errors import ConfigError, EngineDown, TailorError
+from server.errors import ConfigError, TailorError
 from server.evaluation import Comparison
 from server.evaluation import compare as compare_levers
+from server.index_cli import index_app
 from server.model_store import ModelStore
 from server.prompting import PromptLibrary
-from server.retrieval import KnowledgeBase
+from server.retrieval import sole_use
 from server.terminal import chat as terminal_chat
 from server.training import Recipe
 from server.training import train as train_adapter
@@ -40,31 +40,14 @@ from server.training import train as train_adapter
 app = typer.Typer(no_args_is_help=True, add_completion=False, help="A chat server that fits a model to your work.")
 adapters_app = typer.Typer(no_args_is_help=True, help="Adapters of a running server.")
 users_app = typer.Typer(no_args_is_help=True, help="Accounts, for servers that others can reach.")
+app.add_typer(index_app, name="index")
 app.add_typer(adapters_app, name="adapters")
 app.add_typer(users_app, name="users")
 
-out = Console()
 WEBSOCKET_BYTES = 16 * 1024 * 1024  # frames above our own limit are answered with an error up to this size
 STOP_SECONDS = 10
 
-Workspace = Annotated[Path, typer.Option("--workspace", help="Folder with tailor.toml, prompts/, knowledge/, …")]
-Set = Annotated[
-    list[str] | None, typer.Option("--set", metavar="SECTION.KEY=VALUE", help="Any other setting; repeatable.")
-]
-Url = Annotated[str, typer.Option(help="Address of the running server.")]
-Key = Annotated[str | None, typer.Option("--key", help="API key, where a login is needed.")]
-HERE = Path(".")
 RECIPE = Recipe()
-LOCAL_URL = "http://127.0.0.1:8321"
-
-
-def settings_of(workspace: Path, flags: dict[str, Any], extra: list[str] | None) -> Settings:
-    for item in extra or []:
-        key, separator, value = item.partition("=")
-        if not separator:
-            raise ConfigError(f"--set takes SECTION.KEY=VALUE, not '{item}'")
-        flags[key] = value
-    return load_settings(workspace.resolve(), flags=flags)
 
 
 @app.command()
@@ -92,6 +75,8 @@ def serve(
     }
     chosen = settings_of(workspace, flags, settings)
     with _listen(chosen.server.host, chosen.server.port) as listener:
+        with sole_use(chosen.paths.data / "index"):
+            pass  # said now, in a line: the server takes it when it starts
         built = create_app(chosen, report=out.print)
         config = uvicorn.Config(
             built,
@@ -150,21 +135,6 @@ def chat(
     address = url.rstrip("/").replace("http", "ws", 1) + "/ws"
     answered = asyncio.run(terminal_chat(address, question=question, domain=domain, api_key=key))
     raise typer.Exit(0 if answered else 1)
-
-
-@app.command()
-def index(workspace: Workspace = HERE, settings: Set = None) -> None:
-    """Bring the knowledge index in step with the files, and show what is in it."""
-    chosen = settings_of(workspace, {}, settings)
-    embedder = build_embedder(chosen, out.print)
-    knowledge = KnowledgeBase(chosen.paths.knowledge, chosen.paths.data / "index", embedder, chosen.retrieval)
-    generation = knowledge.sync()
-    table = Table("folder", "file", "state", "chunks", "reason")
-    for folder in knowledge.status().folders:
-        for file in folder.files:
-            table.add_row(folder.name, file.file, file.state, str(file.chunks), file.reason)
-    out.print(table)
-    out.print(f"Generation {generation}")
 
 
 # ── training and comparing ───────────────────────────────────────────────────────────────────────
@@ -271,22 +241,11 @@ def compare(
 # ── adapters ─────────────────────────────────────────────────────────────────────────────────────
 
 
-def _call(method: str, url: str, key: str | None, path: str, **body: Any) -> Any:
-    headers = {"Authorization": f"Bearer {key}"} if key else {}
-    try:
-        response = httpx.request(method, url.rstrip("/") + path, headers=headers, json=body or None, timeout=120)
-    except httpx.TransportError as error:
-        raise EngineDown(f"no server answers at {url}; start one with 'tailor serve' ({error})") from error
-    if response.is_error:
-        raise TailorError(response.json()["error"]["message"])
-    return response.json()
-
-
 @adapters_app.command("list")
 def adapters_list(url: Url = LOCAL_URL, key: Key = None) -> None:
     """What is in the folder and what is loaded."""
     table = Table("name", "version", "state", "rank", "MB", "in use", "what is wrong")
-    for found in _call("GET", url, key, "/api/adapters")["adapters"]:
+    for found in call("GET", url, key, "/api/adapters")["adapters"]:
         size = f"{found['bytes'] / 1e6:.1f}" if found["bytes"] else ""
         cells = (found["name"], found["version"], found["state"], found["rank"], size, found["in_use"], found["reason"])
         table.add_row(*(str(cell) for cell in cells))
@@ -298,13 +257,13 @@ def adapters_load(
     name: Annotated[str, typer.Argument(help="NAME or NAME@VERSION")], url: Url = LOCAL_URL, key: Key = None
 ) -> None:
     """Load an adapter beside the running chats."""
-    out.print(_call("POST", url, key, "/v1/load_lora_adapter", lora_name=name)["message"])
+    out.print(call("POST", url, key, "/v1/load_lora_adapter", lora_name=name)["message"])
 
 
 @adapters_app.command("unload")
 def adapters_unload(name: str, url: Url = LOCAL_URL, key: Key = None) -> None:
     """Free an adapter's slot."""
-    out.print(_call("POST", url, key, "/v1/unload_lora_adapter", lora_name=name)["message"])
+    out.print(call("POST", url, key, "/v1/unload_lora_adapter", lora_name=name)["message"])
 
 
 # ── users ────────────────────────────────────────────────────────────────────────────────────────

@@ -75,13 +75,17 @@ class EmbeddingSettings(Section):
 
 
 class RetrievalSettings(Section):
-    passages: int = Field(default=4, ge=1)  # most passages given to the model
+    passages: int = Field(default=5, ge=1)  # most passages given to the model
     chunk_tokens: int = Field(default=160, ge=32)  # in the embedder's tokens
     min_similarity: float = Field(default=0.4, ge=-1, le=1)  # evidence gate, dense
     min_coverage: float = Field(default=0.5, ge=0, le=1)  # evidence gate, lexical
     dense_weight: float = Field(default=0.4, ge=0, le=1)  # the rest is lexical
     debounce_ms: int = Field(default=200, ge=0)
+    max_suspicion: float = Field(default=1.0, ge=0, le=1)  # of a passage that is used; 1 leaves none out
+    reranker: str = ""  # a folder or hub id of a cross-encoder; empty: none
     generations: int = Field(default=20, ge=2)  # kept, so that one can go back
+    parse_seconds: float = Field(default=60, gt=0)  # that reading one file may take
+    parse_mb: int = Field(default=1024, ge=64)  # memory that reading one file may take
 
 
 class MemorySettings(Section):

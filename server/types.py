@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from enum import StrEnum
-from typing import Literal, NewType, Protocol
+from typing import Final, Literal, NewType, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
@@ -30,12 +30,16 @@ class Message:
 # ── knowledge ────────────────────────────────────────────────────────────────────────────────────
 
 
+SUSPICIOUS: Final = 0.5  # from this score on a passage is shown to whoever looks after the files, and marked
+
+
 @dataclass(frozen=True, slots=True)
 class Passage:
     """A chunk of a file that retrieval found.
 
     `file` is the path inside `knowledge/<folder>/`, with forward slashes. Lines count from 1 and both
-    ends are inside; `page` counts from 1 and is set for paged formats, where lines are None.
+    ends are inside; `page` counts from 1 and is set for paged formats, where lines are None. `suspicion`
+    (0..1) says how much the text reads like an instruction to a model.
     """
 
     id: str
@@ -47,6 +51,11 @@ class Passage:
     line_end: int | None = None
     page: int | None = None
     score: float = 0.0
+    suspicion: float = 0.0
+
+    @property
+    def is_suspicious(self) -> bool:
+        return self.suspicion >= SUSPICIOUS
 
     @property
     def place(self) -> str:

@@ -5,23 +5,26 @@ from __future__ import annotations
 import asyncio
 import io
 import json
+import re
 import socket
 import sys
 from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
+from urllib.request import urlopen
 
 import pytest
 import uvicorn
 from typer.testing import CliRunner
 
-from server import cli, terminal
+from server import cli, index_cli, terminal
 from server.api.accounts import Accounts
 from server.config import ModelSettings, Settings
 from server.database import Database
-from server.errors import ConfigError, EngineDown, NotFound, TailorError, Unauthorized
-from tests.fakes import ScriptedEngine
+from server.errors import ConfigError, Conflict, EngineDown, NotFound, TailorError, Unauthorized
+from server.retrieval import sole_use
+from tests.fakes import ScriptedEngine, WordEmbedder
 from tests.live import Live, make_app, make_workspace, serving
 
 runner = CliRunner()
@@ -114,6 +117,11 @@ def test_a_taken_port_is_told_before_the_model_loads(tmp_path: Path, live: Live)
     assert not (tmp_path / "data").exists()
 
 
+def test_an_index_that_another_server_has_is_told_before_the_model_loads(tmp_path: Path) -> None:
+    with sole_use(tmp_path / "data" / "index"), pytest.raises(Conflict, match="another process uses the index"):
+        run("serve", "--workspace", str(tmp_path), "--port", "0")
+
+
 def test_main_prints_one_line_for_our_own_errors(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -161,6 +169,87 @@ def test_index_brings_the_files_in_and_shows_them(tmp_path: Path, embedder_dir: 
     assert "refunds.md" in output
     assert "indexed" in output
     assert "failed" in output
+
+
+@pytest.fixture
+def shop(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A workspace that no server has, indexed by words."""
+    monkeypatch.setattr(index_cli, "build_embedder", lambda *_: WordEmbedder())
+    return make_workspace(tmp_path)
+
+
+def flat(table: str) -> str:
+    """Its words in order, without the lines and the wrapping."""
+    return " ".join(re.sub("[│┃━─┏┓┗┛┡┩└┘┬┴┳┻╇┼├┤]", " ", table).split())
+
+
+def test_the_index_is_gone_back_and_followed_again(shop: Path) -> None:
+    place, file = ("--workspace", str(shop)), shop / "knowledge" / "support" / "refunds.md"
+    assert "Generation 1" in run("index", *place)
+    file.write_text("# Refunds\n\nNone are given.\n")
+    (shop / "knowledge" / "support" / "hours.md").write_text("# Hours\n\nNine to five.\n")
+    assert "Generation 1" in run("index", "status", *place)  # it only looks
+    assert "Generation 2" in run("index", *place)
+    history = run("index", "history", *place)
+    assert "1 new, 1 changed: support/hours.md" in flat(history)
+    assert history.index(" 2 ") < history.index(" 1 ")
+    assert "Generation 3 holds what 1 held" in run("index", "rollback", "1", *place)
+    assert "back to 1, 1 changed, 1 gone" in flat(run("index", "history", *place))
+    output = run("index", *place)
+    assert "Held at what generation 1 was; 2 files on disk differ." in output
+    assert "hours.md" not in output
+    assert file.read_text().endswith("None are given.\n")
+    run("index", "follow", *place)
+    output = run("index", "status", *place)
+    assert "hours.md" in output
+    assert "Held" not in output
+    with pytest.raises(Conflict, match="follows the files already"):
+        run("index", "follow", *place)
+    with pytest.raises(NotFound, match="generation 99 is not kept"):
+        run("index", "rollback", "99", *place)
+    assert runner.invoke(cli.app, ["index", "rollback", "0", *place]).exit_code == 2
+
+
+def test_the_index_is_rebuilt(shop: Path) -> None:
+    place = ("--workspace", str(shop))
+    run("index", *place)
+    assert "The index is rebuilt." in run("index", "rebuild", *place)
+    assert "Generation 2" in run("index", "status", *place)
+    assert flat(run("index", "history", *place)).count("1 new: support/refunds.md") == 1  # the old index is let go
+
+
+def test_a_server_that_has_the_index_is_asked(live: Live, shop: Path) -> None:
+    """At the address of the workspace's settings, or at --url."""
+    port = ("--set", f"server.port={live.port}")
+    with sole_use(shop / "data" / "index"):  # as a server of this workspace has it
+        assert "refunds.md" in run("index", "--workspace", str(shop), *port)
+        assert "Generation" in run("index", "status", "--workspace", str(shop), *port)
+        with pytest.raises(EngineDown, match="no server answers"):
+            run("index", "status", "--workspace", str(shop), "--set", "server.port=9")
+    url = ("--url", live.url)
+    first = json.loads(urlopen(f"{live.url}/api/knowledge").read())["generation"]
+    assert "files" in run("index", "history", *url)
+    assert f"holds what {first} held" in run("index", "rollback", str(first), *url)
+    assert f"Held at what generation {first} was" in run("index", "status", *url)
+    assert "follows the files" in run("index", "follow", *url)
+    with pytest.raises(TailorError, match="follows the files already"):
+        run("index", "follow", *url)
+    assert "being rebuilt" in run("index", "rebuild", *url)
+    with pytest.raises(TailorError, match="is not kept"):
+        run("index", "rollback", "9999", *url)
+
+
+def test_the_status_tells_what_is_under_way_and_what_is_wrong(capsys: pytest.CaptureFixture[str]) -> None:
+    status = {
+        "generation": 7, "held": None, "pending": 0, "building": True, "problem": "the index cannot be written: full",
+        "folders": [], "progress": {"files": 12, "of_files": 500, "left_s": 41.3},
+        "limited": [{"folder": "pay", "problem": ".users names nobody"}, {"folder": "open", "problem": ""}],
+    }  # fmt: skip
+    index_cli._show_status(status)
+    output = capsys.readouterr().out
+    for line in ("Generation 7", "Another index is being built beside it.", "12 of 500 files, about 41 s left",
+                 "pay: .users names nobody", "the index cannot be written: full"):  # fmt: skip
+        assert line in output
 
 
 def test_compare_and_train_name_a_bad_row(tmp_path: Path) -> None:

@@ -132,6 +132,11 @@ class Accounts:
         """All accounts by name."""
         return tuple(_account(row) for row in self._database.connection().query("SELECT * FROM accounts ORDER BY name"))
 
+    def name_of(self, user_id: UserId) -> str | None:
+        """None where there is no such account (any more)."""
+        found = self._holder("SELECT * FROM accounts WHERE user_id = ?", [user_id])
+        return found.name if found is not None else None
+
     def login(self, name: str, password: str, *, days: float = SESSION_DAYS) -> Session:
         """Opens a session of `days`. Raises Unauthorized: wrong name or password alike, or wait first."""
         name = name.strip().lower()

@@ -1,4 +1,7 @@
-"""The caller's conversations, and what the model saw for an answer."""
+"""The caller's conversations, what the model saw for an answer, and why it had these sources.
+
+Passages of folders that the caller may not see (any more) are left out.
+"""
 
 from __future__ import annotations
 
@@ -11,6 +14,8 @@ from pydantic import BaseModel, ConfigDict
 
 from server.api.services import CurrentUser, Held
 from server.chat import AnswerRecord, Conversation, StoredMessage, numbered
+from server.errors import NotFound
+from server.retrieval import KnowledgeView
 
 router = APIRouter(prefix="/api")
 
@@ -30,7 +35,9 @@ async def conversations(held: Held, user: CurrentUser) -> dict[str, Any]:
 @router.get("/conversations/{conversation_id}")
 async def conversation(conversation_id: str, held: Held, user: CurrentUser) -> dict[str, Any]:
     found, messages = await held.chat.conversation(user.user_id, conversation_id)
-    return {**_conversation(found), "messages": [_message(message) for message in messages]}
+    view = held.knowledge.of(user.user_id)
+    bodies = await asyncio.to_thread(lambda: [_message(message, view) for message in messages])
+    return {**_conversation(found), "messages": bodies}
 
 
 @router.patch("/conversations/{conversation_id}")
@@ -50,9 +57,29 @@ async def delete(conversation_id: str, held: Held, user: CurrentUser) -> None:
 
 @router.get("/messages/{message_id}/prompt")
 async def prompt(message_id: str, held: Held, user: CurrentUser) -> dict[str, Any]:
+    """Not found where it quotes a folder that the caller may not see any more."""
     message, record = await held.chat.prompt(user.user_id, message_id)
+    view = held.knowledge.of(user.user_id)
+    branch = await held.chat.branch(user.user_id, message_id)
+    quoted = {passage.folder for each in branch if each.answer for passage in each.answer.context.passages}
+    if not await asyncio.to_thread(lambda: all(map(view.may_see, quoted))):
+        raise NotFound(f"what the model saw for message '{message_id}' holds sources that you may not see any more")
     answer = message.answer or AnswerRecord()
     return {**asdict(record), "domain": answer.domain, "adapter": answer.adapter}
+
+
+@router.get("/messages/{message_id}/trace")
+async def trace(message_id: str, held: Held, user: CurrentUser) -> dict[str, Any]:
+    """The candidates of the answer's search, and what became of each."""
+    found = await held.chat.trace(user.user_id, message_id)
+    view = held.knowledge.of(user.user_id)
+    seen = await asyncio.to_thread(
+        lambda: {name for name in {*found.folders, *(one.folder for one in found.candidates)} if view.may_see(name)}
+    )
+    body = asdict(found)
+    body["folders"] = [name for name in found.folders if name in seen]
+    body["candidates"] = [asdict(one) for one in found.candidates if one.folder in seen]
+    return body
 
 
 def _conversation(found: Conversation) -> dict[str, Any]:
@@ -65,7 +92,7 @@ def _conversation(found: Conversation) -> dict[str, Any]:
     }
 
 
-def _message(message: StoredMessage) -> dict[str, Any]:
+def _message(message: StoredMessage, view: KnowledgeView) -> dict[str, Any]:
     body: dict[str, Any] = {
         "id": message.id,
         "parent_id": message.parent_id,
@@ -75,15 +102,18 @@ def _message(message: StoredMessage) -> dict[str, Any]:
         "status": message.status,
     }
     if message.answer is not None:
-        body |= _answer(message.answer)
+        body |= _answer(message.answer, view)
     return body
 
 
-def _answer(answer: AnswerRecord) -> dict[str, Any]:
+def _answer(answer: AnswerRecord, view: KnowledgeView) -> dict[str, Any]:
     body = asdict(answer)
     del body["context"], body["compaction"]
     body["route"] = asdict(answer.route) if answer.route else None
-    body["passages"] = [asdict(passage) for passage in numbered(answer.context.passages)]
+    shown = [one for one in numbered(answer.context.passages) if view.may_see(one.passage.folder)]
+    body["passages"] = [asdict(one) for one in shown]
+    body["folders"] = [folder for folder in answer.folders if view.may_see(folder)]
+    body["citations"] = [asdict(one) for one in answer.citations if one.n in {each.n for each in shown}]
     body["searched"] = answer.context.searched
     body["memories_used"] = [asdict(memory) for memory in answer.context.memories]
     return body

@@ -1,18 +1,18 @@
-"""The four levers as users change them: domains, knowledge, memory, adapters."""
+"""The levers as users change them: domains, memory, adapters. Knowledge has a file of its own."""
 
 from __future__ import annotations
 
 import asyncio
 from dataclasses import asdict
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Any
 
-from fastapi import APIRouter, File, UploadFile
+from fastapi import APIRouter
 from pydantic import BaseModel, ConfigDict
 
 from server.api.protocol import Changed
 from server.api.services import Admin, CurrentUser, Held
-from server.errors import InvalidInput, TailorError, TooLarge
+from server.errors import InvalidInput
 from server.types import MemoryKind
 
 router = APIRouter()
@@ -23,7 +23,11 @@ router = APIRouter()
 
 @router.get("/api/domains")
 async def domains(held: Held, user: CurrentUser) -> dict[str, Any]:
+    """A folder that the caller may not see is not named."""
     found = await asyncio.to_thread(held.library.domains)
+    view = held.knowledge.of(user.user_id)
+    folders = {name for domain in found for name in domain.knowledge}
+    seen = await asyncio.to_thread(lambda: {name for name in folders if view.may_see(name) or view.is_new(name)})
     return {
         "domains": [
             {
@@ -31,7 +35,7 @@ async def domains(held: Held, user: CurrentUser) -> dict[str, Any]:
                 "title": domain.title,
                 "description": domain.description,
                 "adapter": domain.adapter,
-                "knowledge": domain.knowledge,
+                "knowledge": [name for name in domain.knowledge if name in seen],
                 "memory": domain.memory,
                 "reasoning": domain.reasoning,
                 "output": domain.output is not None,
@@ -42,36 +46,6 @@ async def domains(held: Held, user: CurrentUser) -> dict[str, Any]:
         "problems": [{"file": p.file, "line": p.line, "reason": p.reason} for p in held.library.problems()],
         "default": held.settings.prompts.default_domain,
     }
-
-
-# ── knowledge ────────────────────────────────────────────────────────────────────────────────────
-
-
-@router.get("/api/knowledge")
-async def knowledge(held: Held, user: CurrentUser) -> dict[str, Any]:
-    return asdict(await asyncio.to_thread(held.knowledge.status))
-
-
-@router.post("/api/knowledge/{folder}")
-async def upload(folder: str, files: Annotated[list[UploadFile], File()], held: Held, user: Admin) -> dict[str, Any]:
-    """Each file stands alone: one that is refused does not stop the others."""
-    limit = held.settings.server.max_upload_bytes
-    results: list[dict[str, Any]] = []
-    for file in files:
-        name = file.filename or ""
-        try:
-            data = await file.read(limit + 1)
-            if len(data) > limit:
-                raise TooLarge(f"'{name}' has more than {limit:,} bytes; split it, or raise server.max_upload_bytes")
-            results.append(asdict(await asyncio.to_thread(held.knowledge.save, folder, name, data)))
-        except TailorError as error:
-            results.append({"name": name, "error": {"code": error.code, "message": str(error)}})
-    return {"files": results}
-
-
-@router.delete("/api/knowledge/{folder}/{file:path}", status_code=204)
-async def delete_file(folder: str, file: str, held: Held, user: Admin) -> None:
-    await asyncio.to_thread(held.knowledge.delete, folder, file)
 
 
 # ── memory ───────────────────────────────────────────────────────────────────────────────────────

@@ -20,9 +20,9 @@ from pydantic import BaseModel
 from server.api.errors import openai_shape, status_of
 from server.api.openai_request import BASE, ChatRequest, Plan, plan
 from server.api.services import CurrentUser, Held, Services
-from server.chat import Finished, Piece, WithoutAdapter, find_citations, numbered
+from server.chat import Finished, Piece, SentenceCheck, WithoutAdapter, checked, find_citations, numbered, shown_text
 from server.errors import InvalidInput, TailorError
-from server.types import AdapterState, PromptBundle, TokenLogprob, Usage
+from server.types import AdapterState, FinishReason, PromptBundle, TokenLogprob, Usage
 
 log = logging.getLogger("tailor.api")
 router = APIRouter(prefix="/v1")
@@ -51,8 +51,9 @@ async def chat_completions(body: ChatRequest, held: Held, user: CurrentUser) -> 
     runs = [_run(held, _nth(planned, n)) for n in range(body.n)]
     if body.stream:
         usage = body.stream_options is not None and body.stream_options.include_usage
-        return await _streamed(reply, runs, include_usage=usage)
+        return await _streamed(held, reply, runs, include_usage=usage)
     choices = await asyncio.gather(*(_collect(run) for run in runs))
+    choices[0].checks = await _checks(held, choices[0])
     return JSONResponse(reply.whole(choices))
 
 
@@ -91,6 +92,7 @@ class _Choice:
     bundle: PromptBundle | None = None
     notice: str = ""
     finished: Finished | None = None
+    checks: tuple[SentenceCheck, ...] = ()
 
     def take(self, step: Step) -> None:
         if isinstance(step, PromptBundle):
@@ -110,6 +112,13 @@ async def _collect(run: AsyncIterator[Step]) -> _Choice:
     async for step in run:
         choice.take(step)
     return choice
+
+
+async def _checks(held: Services, choice: _Choice) -> tuple[SentenceCheck, ...]:
+    if choice.bundle is None or choice.finished is None:
+        return ()
+    complete = choice.finished.reason is FinishReason.STOP
+    return await checked(choice.text, choice.bundle.context, held.embedder, complete=complete)
 
 
 class _Reply:
@@ -169,7 +178,7 @@ class _Reply:
         if self._planned.domain is None or choice.bundle is None:
             return {}
         passages = choice.bundle.context.passages
-        citations, invalid = find_citations(choice.text, passages)
+        citations, invalid = find_citations(choice.text, passages, choice.checks)
         return {
             "tailor": {
                 "domain": self._planned.domain,
@@ -178,6 +187,8 @@ class _Reply:
                 "passages": [asdict(passage) for passage in numbered(passages)],
                 "citations": [asdict(citation) for citation in citations],
                 "invalid_citations": invalid,
+                "checks": [asdict(each) for each in choice.checks],
+                "shown": shown_text(choice.text, choice.checks),
             }
         }
 
@@ -198,7 +209,9 @@ def usage_of(usages: list[Usage]) -> dict[str, Any]:
     }
 
 
-async def _streamed(reply: _Reply, runs: list[AsyncIterator[Step]], *, include_usage: bool) -> Response:
+async def _streamed(
+    parts: Services, reply: _Reply, runs: list[AsyncIterator[Step]], *, include_usage: bool
+) -> Response:
     """Server-sent events. The first step is awaited here, so that an error before any text keeps its status."""
     queue: asyncio.Queue[tuple[int, Step | Exception]] = asyncio.Queue()
 
@@ -234,6 +247,7 @@ async def _streamed(reply: _Reply, runs: list[AsyncIterator[Step]], *, include_u
                 choices[index].take(step)
                 for chunk in _chunks(reply, index, step):
                     yield _sse(chunk)
+            choices[0].checks = await _checks(parts, choices[0])
             extras = reply.extras(choices[0])
             if extras:
                 yield _sse(reply.usage_chunk([]) | {"usage": None} | extras)

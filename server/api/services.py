@@ -22,11 +22,12 @@ from server.errors import Forbidden, Unauthorized
 from server.memory import MemoryStore
 from server.model_router import ModelRouter
 from server.prompting import PromptLibrary
-from server.retrieval import KnowledgeBase
-from server.types import Embedder, UserId
+from server.retrieval import LOCAL as LOCAL_USER
+from server.retrieval import SharedKnowledge
+from server.types import Embedder
 
 COOKIE = "tailor_session"
-LOCAL = Account(UserId("local"), "local", True)
+LOCAL = Account(LOCAL_USER, "local", True)
 
 
 @dataclass(frozen=True)
@@ -36,7 +37,7 @@ class Services:
     embedder: Embedder
     library: PromptLibrary
     router: ModelRouter
-    knowledge: KnowledgeBase
+    knowledge: SharedKnowledge
     memory: MemoryStore
     chat: ChatService
     pipeline: TurnPipeline

@@ -8,6 +8,8 @@ from __future__ import annotations
 
 import asyncio
 import logging
+from dataclasses import replace
+from typing import TypeGuard
 
 from fastapi import APIRouter, WebSocket, WebSocketDisconnect
 
@@ -27,8 +29,9 @@ from server.api.protocol import (
 )
 from server.api.security import origin_allowed
 from server.api.services import Services, find_user, services
-from server.chat import Keep
+from server.chat import EvidenceFound, Keep, TurnEvent
 from server.errors import TailorError, TooLarge
+from server.retrieval import KnowledgeView
 
 log = logging.getLogger("tailor.api")
 router = APIRouter()
@@ -153,6 +156,17 @@ class _Connection:
 
     async def _pump(self, message_id: str, after_seq: int) -> None:
         stream = self._held.chat.follow(self._user.user_id, message_id)
+        view = self._held.knowledge.of(self._user.user_id)
         async for event in stream.follow(after_seq):
-            self._outbox.put_nowait(event)
+            self._outbox.put_nowait(await asyncio.to_thread(_allowed, event, view) if _quotes(event) else event)
         self._followers.pop(message_id, None)
+
+
+def _quotes(event: TurnEvent) -> TypeGuard[EvidenceFound]:
+    return isinstance(event, EvidenceFound) and bool(event.passages)
+
+
+def _allowed(event: EvidenceFound, view: KnowledgeView) -> EvidenceFound:
+    """A turn may be followed again when its reader may not see a folder any more."""
+    passages = tuple(one for one in event.passages if view.may_see(one.passage.folder))
+    return replace(event, passages=passages, folders=tuple(filter(view.may_see, event.folders)))

@@ -1,31 +1,41 @@
 """The turn pipeline, conversations and durable streams."""
 
-from server.chat.citations import find_citations
+from server.chat.citations import checked, find_citations, shown_text
 from server.chat.conversations import AnswerRecord, Conversation, ConversationStore, PromptRecord, StoredMessage
-from server.chat.events import TurnEvent
-from server.chat.gather import gather
+from server.chat.events import EvidenceFound, SentenceCheck, TurnEvent, Verdict
+from server.chat.gather import gather, still_allowed
 from server.chat.runner import Parts, numbered
 from server.chat.service import NEWEST, ChatService, Keep
+from server.chat.traces import AnswerTrace, TraceStore, trace_of
 from server.chat.turn import Answer, Finished, Piece, Turn, TurnPipeline, WithoutAdapter
 
 __all__ = [
     "NEWEST",
     "Answer",
     "AnswerRecord",
+    "AnswerTrace",
     "ChatService",
     "Conversation",
     "ConversationStore",
+    "EvidenceFound",
     "Finished",
     "Keep",
     "Parts",
     "Piece",
     "PromptRecord",
+    "SentenceCheck",
     "StoredMessage",
+    "TraceStore",
     "Turn",
     "TurnEvent",
     "TurnPipeline",
+    "Verdict",
     "WithoutAdapter",
+    "checked",
     "find_citations",
     "gather",
     "numbered",
+    "shown_text",
+    "still_allowed",
+    "trace_of",
 ]

@@ -17,7 +17,7 @@ from typing import Any
 
 from pydantic import TypeAdapter
 
-from server.chat.events import Citation, SectionSize
+from server.chat.events import Citation, SectionSize, SentenceCheck
 from server.database import Database
 from server.errors import InvalidInput, NotFound
 from server.types import (
@@ -107,6 +107,7 @@ class AnswerRecord:
     compaction: Compaction = field(default_factory=Compaction)
     citations: tuple[Citation, ...] = ()
     invalid_citations: tuple[int, ...] = ()
+    checks: tuple[SentenceCheck, ...] = ()  # empty where nothing was searched, and in answers of old
     memories_saved: tuple[Memory, ...] = ()
     usage: Usage | None = None
     finish_reason: str | None = None

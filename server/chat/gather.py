@@ -1,24 +1,24 @@
 """Collects what the model may know for one question: the user's memories and passages of the domain's files.
 
-Both ways in, a stored turn and the OpenAI-compatible route, come here, so that an answer rests on the same things.
-Stores nothing.
+Both ways in, a stored turn and the OpenAI-compatible route, come here, so that an answer rests on the same things, and
+only on folders that the user may see. Stores nothing.
 """
 
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Collection
-from dataclasses import dataclass
+from collections.abc import Collection, Iterable
+from dataclasses import dataclass, replace
 
 from server.memory import MemoryStore
 from server.prompting import Domain, UserProfile, new_nonce
-from server.retrieval import KnowledgeBase, SearchResult
-from server.types import Memory, TurnContext, UserId
+from server.retrieval import KnowledgeView, SearchResult, SharedKnowledge
+from server.types import HistoryTurn, Memory, TurnContext, UserId
 
 
 @dataclass(frozen=True)
 class Gathered:
-    """`found` is None where the domain asks no files."""
+    """`found` is None where the domain asks no files; it has its trace."""
 
     context: TurnContext
     profile: UserProfile
@@ -30,7 +30,7 @@ async def gather(
     domain: Domain,
     user: UserId,
     memory: MemoryStore,
-    knowledge: KnowledgeBase,
+    knowledge: SharedKnowledge,
     *,
     earlier: str = "",
     shown: Collection[int] = (),
@@ -43,7 +43,8 @@ async def gather(
         memories = await asyncio.to_thread(own.recall, question, exclude=shown)
         profile = UserProfile(await asyncio.to_thread(own.name))
     if domain.knowledge:
-        found = await asyncio.to_thread(knowledge.search, question, domain.knowledge, earlier=earlier)
+        view = knowledge.of(user)
+        found = await asyncio.to_thread(view.search, question, domain.knowledge, earlier=earlier, traced=True)
     context = TurnContext(
         nonce=new_nonce(),
         searched=found is not None and bool(found.folders),
@@ -51,3 +52,13 @@ async def gather(
         memories=memories,
     )
     return Gathered(context, profile, found)
+
+
+def still_allowed(history: Iterable[HistoryTurn], view: KnowledgeView) -> tuple[HistoryTurn, ...]:
+    """The same turns; passages of folders that the user may not see any more are emptied."""
+    turns = []
+    for turn in history:
+        passages = view.visible(turn.context.passages)
+        same = passages == turn.context.passages
+        turns.append(turn if same else replace(turn, context=replace(turn.context, passages=passages)))
+    return tuple(turns)

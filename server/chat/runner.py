@@ -12,7 +12,7 @@ import time
 from contextlib import aclosing
 from dataclasses import dataclass, field, replace
 
-from server.chat.citations import find_citations
+from server.chat.citations import checked, find_citations
 from server.chat.conversations import (
     AnswerRecord,
     Conversation,
@@ -41,17 +41,19 @@ from server.chat.events import (
     Routed,
     SectionSize,
 )
-from server.chat.gather import gather
+from server.chat.gather import gather, still_allowed
 from server.chat.streams import TurnStream
+from server.chat.traces import TraceStore, trace_of
 from server.chat.turn import Finished, Piece, Turn, TurnPipeline, WithoutAdapter
 from server.engine import Engine
 from server.errors import TailorError
 from server.memory import MemoryStore
 from server.model_router import ModelRouter
 from server.prompting import Domain, PromptLibrary
-from server.retrieval import KnowledgeBase
+from server.retrieval import SearchResult, SharedKnowledge
 from server.types import (
     Compaction,
+    Embedder,
     FinishReason,
     Passage,
     PromptBundle,
@@ -74,9 +76,11 @@ class Parts:
     pipeline: TurnPipeline
     library: PromptLibrary
     router: ModelRouter
-    knowledge: KnowledgeBase
+    knowledge: SharedKnowledge
     memory: MemoryStore
     store: ConversationStore
+    embedder: Embedder
+    traces: TraceStore
 
 
 @dataclass
@@ -84,6 +88,7 @@ class _Draft:
     """The answer as it grows."""
 
     record: AnswerRecord = field(default_factory=AnswerRecord)
+    found: SearchResult | None = None
     text: str = ""
     tokens: int = 0
     prompt_tokens: int = 0
@@ -146,6 +151,7 @@ class TurnRunner:
         branch = await asyncio.to_thread(self._parts.store.branch, self._user, self._question.parent_id)
         known = {held.id: held for held in await asyncio.to_thread(memory.list)}
         history = history_of(branch, known)
+        history = await asyncio.to_thread(still_allowed, history, self._parts.knowledge.of(self._user))
         # 2) which domain answers
         domain = await self._route()
         # 3) what is remembered and what is known about it
@@ -159,9 +165,9 @@ class TurnRunner:
             earlier=history[-1].question if history else "",
             shown={held.id for turn in history[compaction.turns_before :] for held in turn.context.memories},
         )
-        if gathered.found is not None:
-            folders, generation = gathered.found.folders, gathered.found.generation
-            self._draft.record = replace(self._draft.record, folders=folders, generation=generation)
+        if (found := gathered.found) is not None:
+            self._draft.found = found
+            self._draft.record = replace(self._draft.record, folders=found.folders, generation=found.generation)
         # 4) compose and generate
         turn = Turn(
             question=self._question.text,
@@ -249,6 +255,9 @@ class TurnRunner:
         self._stream.publish(PromptComposed, **{name: getattr(summary, name) for name in PromptSummary.__slots__})
         prompt = PromptRecord(bundle.sections, bundle.messages, len(bundle.token_ids), limit)
         await asyncio.to_thread(self._parts.store.save_prompt, self._user, self._answer.id, prompt)
+        if draft.found is not None:
+            trace = trace_of(draft.found, {passage.id for passage in context.passages})
+            await asyncio.to_thread(self._parts.traces.save, self._user, self._answer.id, trace)
         await self._store(Status.STREAMING)
 
     async def _show(self, piece: Piece) -> None:
@@ -264,18 +273,24 @@ class TurnRunner:
 
     async def _end(self, status: Status, reason: FinishReason, usage: Usage) -> None:
         draft = self._draft
-        passages = draft.record.context.passages
-        citations, invalid = find_citations(draft.text, passages) if passages else ((), ())
-        draft.record = replace(
-            draft.record, citations=citations, invalid_citations=invalid, usage=usage, finish_reason=reason.value
-        )
+        draft.record = replace(draft.record, usage=usage, finish_reason=reason.value)
         await self._store(status)
-        if citations or invalid:
-            self._stream.publish(Cited, citations=citations, invalid=invalid)
+        if draft.record.context.searched and draft.text and status is not Status.INTERRUPTED:
+            await self._check(complete=reason is FinishReason.STOP)
+            await self._store(status)
         decode = usage.total_s - usage.ttft_s
         speed = (usage.completion_tokens - 1) / decode if decode > 0 and usage.completion_tokens > 1 else 0.0
         self.answered = True
         self._stream.publish(Done, finish_reason=reason.value, usage=usage, tokens_per_second=round(speed, 1))
+
+    async def _check(self, *, complete: bool) -> None:
+        """Says of each sentence what carries it."""
+        draft, context = self._draft, self._draft.record.context
+        checks = await checked(draft.text, context, self._parts.embedder, complete=complete)
+        citations, invalid = find_citations(draft.text, context.passages, checks)
+        draft.record = replace(draft.record, citations=citations, invalid_citations=invalid, checks=checks)
+        if citations or invalid or checks:
+            self._stream.publish(Cited, citations=citations, invalid=invalid, checks=checks)
 
     async def _fail(self, code: str, message: str) -> None:
         self._draft.record = replace(self._draft.record, error=ErrorNote(code, message))

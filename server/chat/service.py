@@ -15,6 +15,7 @@ from server.chat.conversations import Conversation, ConversationStore, PromptRec
 from server.chat.events import Started
 from server.chat.runner import Parts, TurnRunner
 from server.chat.streams import StreamRegistry, TurnStream
+from server.chat.traces import AnswerTrace
 from server.errors import Conflict, InvalidInput
 from server.types import UserId
 
@@ -146,6 +147,15 @@ class ChatService:
     async def prompt(self, user: UserId, message_id: str) -> tuple[StoredMessage, PromptRecord]:
         message = await asyncio.to_thread(self.store.message, user, message_id)
         return message, await asyncio.to_thread(self.store.prompt, user, message_id)
+
+    async def trace(self, user: UserId, message_id: str) -> AnswerTrace:
+        """Why that answer had these sources. Raises NotFound."""
+        await asyncio.to_thread(self.store.message, user, message_id)
+        return await asyncio.to_thread(self._parts.traces.get, user, message_id)
+
+    async def branch(self, user: UserId, message_id: str) -> tuple[StoredMessage, ...]:
+        """From the first message of the branch to that one."""
+        return await asyncio.to_thread(self.store.branch, user, message_id)
 
     def _check_domain(self, domain: str | Keep | None) -> None:
         if isinstance(domain, str):

@@ -1,10 +1,16 @@
 """Knowledge: folders of files, kept as a searchable index with generations."""
 
+from server.retrieval.access import LOCAL, Access
+from server.retrieval.chunker import sentences
 from server.retrieval.files import FileState
-from server.retrieval.knowledge import KnowledgeBase
-from server.retrieval.results import SearchResult, SearchTrace
+from server.retrieval.knowledge import KnowledgeBase, Surroundings
+from server.retrieval.lock import sole_use
+from server.retrieval.results import Candidate, SearchResult, SearchTrace
 from server.retrieval.search import Where
 from server.retrieval.status import FileStatus, FolderStatus, KnowledgeStatus
+from server.retrieval.view import REACH, FolderLimit, KnowledgeView, SharedKnowledge
+from server.retrieval.words import Unit, is_courtesy, stem, terms, units
 
-__all__ = ["FileState", "FileStatus", "FolderStatus", "KnowledgeBase", "KnowledgeStatus", "SearchResult", "SearchTrace",
-           "Where"]
+__all__ = ["LOCAL", "REACH", "Access", "Candidate", "FileState", "FileStatus", "FolderLimit", "FolderStatus",
+           "KnowledgeBase", "KnowledgeStatus", "KnowledgeView", "SearchResult", "SearchTrace", "SharedKnowledge",
+           "Surroundings", "Unit", "Where", "is_courtesy", "sentences", "sole_use", "stem", "terms", "units"]

@@ -70,9 +70,21 @@ class Board:
                     self._gone[key] = now
                     self._waiting.pop(key, None)
 
+    def seen(self, keys: Collection[FileKey], began: float) -> None:
+        """These files were there in a look that began then, whatever was known before."""
+        with self._lock:
+            self._gone = {key: since for key, since in self._gone.items() if since > began or key not in keys}
+
     def forget_gone(self) -> None:
         with self._lock:
             self._gone.clear()
+
+    def differ(self, pending: int) -> None:
+        """So many files differ from the generation that the index is held at."""
+        with self._lock:
+            same, self.pending = pending == self.pending, pending
+        if not same:
+            self.tell()
 
     def await_(self, began: float, files: Iterable[Found], within: Collection[FileKey] | None) -> None:
         """These files wait, of all or of those `within`. What was saved after the look at the disk (`began`) stays."""

@@ -17,16 +17,17 @@ MIGRATIONS: Final = (
         checksum INTEGER NOT NULL
     );
     CREATE TABLE versions (
-        id INTEGER PRIMARY KEY, folder TEXT NOT NULL, file TEXT NOT NULL, state TEXT NOT NULL, reason TEXT NOT NULL,
-        bytes INTEGER NOT NULL, mtime_ns INTEGER NOT NULL, read_ns INTEGER NOT NULL, digest TEXT NOT NULL,
-        chunks INTEGER NOT NULL, segment INTEGER REFERENCES segments (id)
+        id INTEGER PRIMARY KEY AUTOINCREMENT, folder TEXT NOT NULL, file TEXT NOT NULL, state TEXT NOT NULL,
+        reason TEXT NOT NULL, bytes INTEGER NOT NULL, mtime_ns INTEGER NOT NULL, read_ns INTEGER NOT NULL,
+        digest TEXT NOT NULL, chunks INTEGER NOT NULL, segment INTEGER REFERENCES segments (id),
+        suspicious INTEGER NOT NULL, suspicious_at TEXT NOT NULL
     );
     CREATE INDEX versions_by_place ON versions (folder, file, digest);
     CREATE INDEX versions_by_segment ON versions (segment);
     CREATE TABLE chunks (
         version INTEGER NOT NULL REFERENCES versions (id) ON DELETE CASCADE, place INTEGER NOT NULL, id TEXT NOT NULL,
         content TEXT NOT NULL, text TEXT NOT NULL, heading TEXT NOT NULL, line_start INTEGER, line_end INTEGER,
-        page INTEGER, PRIMARY KEY (version, place)
+        page INTEGER, suspicion REAL NOT NULL, PRIMARY KEY (version, place)
     ) WITHOUT ROWID;
     CREATE INDEX chunks_by_content ON chunks (content);
     CREATE INDEX chunks_by_id ON chunks (id);
@@ -44,8 +45,10 @@ MIGRATIONS: Final = (
     """,
 )
 
-VERSION: Final = "id, folder, file, state, reason, bytes, mtime_ns, read_ns, digest, chunks, segment"
-CHUNK: Final = "id, content, text, heading, line_start, line_end, page"
+VERSION: Final = (
+    "id, folder, file, state, reason, bytes, mtime_ns, read_ns, digest, chunks, segment, suspicious, suspicious_at"
+)
+CHUNK: Final = "id, content, text, heading, line_start, line_end, page, suspicion"
 
 
 @dataclass(frozen=True, slots=True)
@@ -67,23 +70,25 @@ def version_row(version: Version) -> tuple[Any, ...]:
     """Values of `VERSION`."""
     key, record = version.key, version.record
     return (version.id, key.folder, key.file, record.state.value, record.reason, record.bytes, record.mtime_ns,
-            record.read_ns, record.digest, version.chunks, version.segment)  # fmt: skip
+            record.read_ns, record.digest, version.chunks, version.segment, version.suspicious,
+            json.dumps(version.suspicious_at))  # fmt: skip
 
 
 def version(row: Sequence[Any]) -> Version:
-    at, folder, file, state, reason, size, mtime_ns, read_ns, digest, chunks, segment = row
+    at, folder, file, state, reason, size, mtime_ns, read_ns, digest, chunks, segment, suspicious, places = row
     record = FileRecord(FileState(state), reason, size, mtime_ns, read_ns, digest)
-    return Version(at, FileKey(folder, file), record, chunks, segment)
+    return Version(at, FileKey(folder, file), record, chunks, segment, suspicious, tuple(json.loads(places)))
 
 
 def chunk_row(chunk: Chunk) -> tuple[Any, ...]:
     heading = json.dumps(chunk.heading)
-    return (chunk.id, chunk.content, chunk.text, heading, chunk.line_start, chunk.line_end, chunk.page)
+    return (chunk.id, chunk.content, chunk.text, heading, chunk.line_start, chunk.line_end, chunk.page,
+            chunk.suspicion)  # fmt: skip
 
 
 def chunk(row: Sequence[Any]) -> Chunk:
-    identity, content, text, heading, line_start, line_end, page = row
-    return Chunk(identity, content, text, tuple(json.loads(heading)), line_start, line_end, page)
+    identity, content, text, heading, line_start, line_end, page, suspicion = row
+    return Chunk(identity, content, text, tuple(json.loads(heading)), line_start, line_end, page, suspicion=suspicion)
 
 
 def made(row: Sequence[Any]) -> Made:

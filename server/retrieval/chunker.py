@@ -37,13 +37,15 @@ _SPACE = re.compile(r"\s+")
 
 @dataclass(frozen=True, slots=True)
 class Piece:
-    """A chunk before it has a file: `text` is a slice of the document, after the header of a split table."""
+    """A chunk before it has a file: `text` is a slice of the document, after the header of a split table. `continues`:
+    it goes on where the piece before it ends, under the same heading."""
 
     text: str
     heading: tuple[str, ...]
     line_start: int | None
     line_end: int | None
     page: int | None
+    continues: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -63,7 +65,7 @@ def chunk(document: Document, measure: Measure, budget: int) -> list[Piece]:
     for group in _groups(document.blocks):
         first = group[0]
         units = [unit for block in group for unit in _units(document.text, block, measure, budget)]
-        for run in _packed(units, budget):
+        for number, run in enumerate(_packed(units, budget)):
             start, end = run[0].start, run[-1].end
             lines = first.lines
             if document.numbered:
@@ -76,6 +78,7 @@ def chunk(document: Document, measure: Measure, budget: int) -> list[Piece]:
                     line_start=lines[0] if lines else None,
                     line_end=lines[1] if lines else None,
                     page=first.page,
+                    continues=number > 0,
                 )
             )
     return pieces
@@ -114,7 +117,7 @@ def _units(text: str, block: Block, measure: Measure, budget: int) -> Iterator[_
         yield _Unit(block.start, block.end, size)
         return
     by_line = block.kind in (BlockKind.CODE, BlockKind.TABLE)
-    spans = _between_lines(text, block) if by_line else _sentences(text, block.start, block.end)
+    spans = _between_lines(text, block) if by_line else sentences(text, block.start, block.end)
     for start, end in spans:
         size = measure(text[start:end])
         header = block.header if start > block.start else ""
@@ -136,7 +139,7 @@ def _between_lines(text: str, block: Block) -> Iterator[tuple[int, int]]:
         yield start, block.end
 
 
-def _sentences(text: str, start: int, end: int) -> Iterator[tuple[int, int]]:
+def sentences(text: str, start: int, end: int) -> Iterator[tuple[int, int]]:
     """Spans of sentences, without the space between them."""
     for match in _SENTENCE_END.finditer(text, start, end):
         closing = match.start() + len(match[0].rstrip())

@@ -59,7 +59,7 @@ def _decoded(data: bytes, declared: str | None) -> str:
 
 def _sure(text: str | None) -> str:
     if text is None:
-        raise KnowledgeError("the text's encoding is not recognised: save the file as UTF-8")
+        raise KnowledgeError("the encoding is not recognised, or the content is not text: save the file as UTF-8")
     return text
 
 

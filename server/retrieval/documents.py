@@ -6,8 +6,22 @@ nothing of tokens, embedders or folders.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+import re
+from collections.abc import Iterator
+from dataclasses import dataclass, replace
 from enum import StrEnum
+from typing import Final
+
+from server.errors import KnowledgeError
+
+MAX_CHARS: Final = 64 * 1024 * 1024   # of text in one document
+MAX_BLOCKS: Final = 1_000_000
+MAX_BLOCK: Final = 50_000    # characters of one block: it is measured as a whole, which costs many times its size
+MAX_TITLE: Final = 200       # characters of one heading; each chunk carries its path, so a long one costs many times
+MAX_DEPTH: Final = 12        # headings in a path
+MAX_HEADER: Final = 1_000    # characters that each part of a split table repeats
+_BLANK_LINES = re.compile(r"\n\s*\n")
+_VISIBLE = re.compile(r"\S")
 
 
 class BlockKind(StrEnum):
@@ -62,6 +76,8 @@ class DocumentBuilder:
         text = _encodable(text).rstrip()
         if not text.strip():
             return
+        if kind is BlockKind.TEXT:
+            text = _BLANK_LINES.sub("\n\n", text)
         start = self._length
         self._parts += [text, "\n\n"]
         self._length += len(text) + 2
@@ -70,6 +86,50 @@ class DocumentBuilder:
 
     def build(self) -> Document:
         return Document("".join(self._parts), tuple(self._blocks))
+
+
+def bounded(document: Document) -> Document:
+    """The same with blocks, headings and headers of a length that can be worked with. Raises KnowledgeError for too
+    much."""
+    if len(document.text) > MAX_CHARS or len(document.blocks) > MAX_BLOCKS:
+        raise KnowledgeError(
+            f"holds {len(document.text):,} characters in {len(document.blocks):,} paragraphs or rows, the limits are "
+            f"{MAX_CHARS:,} and {MAX_BLOCKS:,}: split the file"
+        )
+    if not any(map(_is_long, document.blocks)):
+        return document
+    blocks: list[Block] = []
+    for block in document.blocks:
+        blocks += _parts(document.text, _shortened(block)) if _is_long(block) else [block]
+    return replace(document, blocks=tuple(blocks))
+
+
+def _is_long(block: Block) -> bool:
+    return (
+        block.end - block.start > MAX_BLOCK or len(block.heading) > MAX_DEPTH or len(block.header) > MAX_HEADER
+        or any(len(title) > MAX_TITLE for title in block.heading)
+    )  # fmt: skip
+
+
+def _parts(text: str, block: Block) -> Iterator[Block]:
+    """Cut between lines, else at a space, else anywhere."""
+    start = block.start
+    while block.end - start > MAX_BLOCK:
+        stop = start + MAX_BLOCK
+        cut = next((at for mark in "\n " if (at := text.rfind(mark, start + 1, stop)) > 0), stop)
+        if part := text[start:cut].rstrip():
+            yield replace(block, start=start, end=start + len(part))
+        found = _VISIBLE.search(text, cut, block.end)
+        start = found.start() if found else block.end
+    if start < block.end:
+        yield replace(block, start=start)
+
+
+def _shortened(block: Block) -> Block:
+    path = tuple(title if len(title) <= MAX_TITLE else f"{title[: MAX_TITLE - 1]}…" for title in block.heading)
+    if len(path) > MAX_DEPTH:
+        path = (*path[:2], "…", *path[3 - MAX_DEPTH :])
+    return replace(block, heading=path, header=block.header if len(block.header) <= MAX_HEADER else "")
 
 
 def _encodable(text: str) -> str:

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from enum import StrEnum
 
 from server.retrieval.chunker import Piece
-from server.types import Passage
+from server.retrieval.suspicion import suspicion
+from server.types import SUSPICIOUS, Passage
 
 
 class FileState(StrEnum):
@@ -41,7 +42,8 @@ class FileRecord:
 
 @dataclass(frozen=True, slots=True)
 class Chunk:
-    """`content` hashes what is embedded: the same content has the same vector wherever it stands."""
+    """`content` hashes what is embedded: the same content has the same vector wherever it stands. `continues` is said
+    when the chunk is cut, and known to its segment from then on."""
 
     id: str
     content: str
@@ -50,6 +52,8 @@ class Chunk:
     line_start: int | None = None
     line_end: int | None = None
     page: int | None = None
+    continues: bool = field(default=False, compare=False)
+    suspicion: float = 0.0
 
     @property
     def embedded_text(self) -> str:
@@ -71,6 +75,7 @@ class Chunk:
             line_end=self.line_end,
             page=self.page,
             score=score,
+            suspicion=self.suspicion,
         )
 
 
@@ -83,7 +88,8 @@ def identified(key: FileKey, pieces: Sequence[Piece]) -> tuple[Chunk, ...]:
     seen: dict[str, int] = {}
     chunks = []
     for piece in pieces:
-        content = _hash(embedded_text(piece.heading, piece.text))
+        whole = embedded_text(piece.heading, piece.text)
+        content = _hash(whole)
         ordinal = seen.get(content, 0)
         seen[content] = ordinal + 1
         chunks.append(
@@ -95,9 +101,20 @@ def identified(key: FileKey, pieces: Sequence[Piece]) -> tuple[Chunk, ...]:
                 line_start=piece.line_start,
                 line_end=piece.line_end,
                 page=piece.page,
+                continues=piece.continues,
+                suspicion=suspicion(whole),
             )
         )
     return tuple(chunks)
+
+
+def suspicious_places(key: FileKey, chunks: Sequence[Chunk]) -> tuple[str, ...]:
+    """Where the chunks stand that read like instructions to a model, in order."""
+    return tuple(
+        chunk.passage(key, 0.0).place or " > ".join(chunk.heading) or f"passage {number}"
+        for number, chunk in enumerate(chunks, 1)
+        if chunk.suspicion >= SUSPICIOUS
+    )
 
 
 def _hash(text: str) -> str:

@@ -15,13 +15,16 @@ from server.retrieval.segment import Mask, Segment
 
 @dataclass(frozen=True, slots=True)
 class Version:
-    """A file as it was read once. `segment` holds its rows; None where it has no chunks."""
+    """A file as it was read once. `segment` holds its rows; None where it has no chunks. `suspicious` chunks read like
+    instructions to a model; `suspicious_at` says where the first of them stand."""
 
     id: int
     key: FileKey
     record: FileRecord
     chunks: int = 0
     segment: int | None = None
+    suspicious: int = 0
+    suspicious_at: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)

@@ -23,7 +23,7 @@ from server.retrieval.storage import IndexStore
 
 log = logging.getLogger("tailor.retrieval")
 
-FORMAT: Final = 2
+FORMAT: Final = 3
 _CURRENT, _MADE = "CURRENT", "made.json"
 
 MadeBy = Mapping[str, str | int]

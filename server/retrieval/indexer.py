@@ -23,7 +23,7 @@ from server.errors import KnowledgeError
 from server.retrieval.chunker import chunk
 from server.retrieval.files import Chunk, FileKey, FileRecord, FileState, identified
 from server.retrieval.generation import Generation, Version
-from server.retrieval.loaders import load
+from server.retrieval.reader import Reader, ReaderClosed, WorkerMissing
 from server.retrieval.scanner import MAX_FILE_BYTES, Found
 from server.retrieval.storage import IndexStore, Prepared
 from server.types import Embedder
@@ -88,10 +88,11 @@ class _Cut:
 class Indexer:
     """Used by one thread at a time."""
 
-    def __init__(self, store: IndexStore, embedder: Embedder, chunk_tokens: int) -> None:
+    def __init__(self, store: IndexStore, embedder: Embedder, chunk_tokens: int, reader: Reader) -> None:
         self._store = store
         self._embedder = embedder
         self._budget = chunk_tokens
+        self._reader = reader
 
     def plan(
         self, current: Generation, found: Mapping[FileKey, Found], within: Collection[FileKey] | None = None
@@ -174,7 +175,12 @@ class Indexer:
 
     def _cut(self, file: Found, data: bytes) -> tuple[FileState, str, tuple[Chunk, ...]]:
         try:
-            pieces = chunk(load(file.path.name, data), self._measure, self._budget)
+            pieces = chunk(self._reader.read(file.path.name, data), self._measure, self._budget)
+        except ReaderClosed as error:
+            raise Stopped from error
+        except WorkerMissing as error:
+            log.error("%s", error)
+            raise _FileChanging from error  # tried again; the others go on
         except KnowledgeError as error:
             log.info("%s/%s is not indexed: %s", file.key.folder, file.key.file, error)
             return FileState.FAILED, str(error), ()

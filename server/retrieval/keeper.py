@@ -12,84 +12,30 @@ import sqlite3
 import threading
 import time
 from collections import deque
-from collections.abc import Callable, Collection, Mapping
-from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Final
 
 from server.config import RetrievalSettings
+from server.errors import Conflict
 from server.retrieval.board import Board
 from server.retrieval.catalog import Made
 from server.retrieval.files import FileKey
-from server.retrieval.generation import Generation, Version
+from server.retrieval.generation import Generation
 from server.retrieval.home import Held, IndexHome
 from server.retrieval.indexer import Indexer, Plan, Stopped, Taken
-from server.retrieval.scanner import Found, look, scan
-from server.retrieval.status import FileStatus, KnowledgeStatus, Progress, Waiting
-from server.retrieval.storage import Prepared
+from server.retrieval.reader import Reader
+from server.retrieval.scanner import look, scan
+from server.retrieval.status import FileStatus, KnowledgeStatus, Waiting
+from server.retrieval.work import LONG, Changed, Seen, Work
 from server.types import Embedder, Passage
 
 log = logging.getLogger("tailor.retrieval")
 
 ATTEMPTS: Final = 3        # at a file that changes while it is read
 STORED: Final = 1024       # chunks of a long import that are made durable together
-LONG: Final = 32           # files from which on a change is a long import, whose progress is told
 FIRST_STEP_S: Final = 2.0  # the first import of all becomes searchable after this, then after twice as long, …
 GRACE_S: Final = 60.0      # that an index which no longer serves stays for those who still read it
 _HELD: Final = "held"
-
-
-Changed = Callable[[], set[Path] | None]
-"""What has changed since it was asked last; None: look at everything."""
-
-
-@dataclass(frozen=True, slots=True)
-class _Seen:
-    """Files that are there, of all or of those `within`."""
-
-    found: Mapping[FileKey, Found]
-    within: set[FileKey] | None
-
-
-@dataclass(slots=True)
-class _Work:
-    """A change that is being taken into the index `held`, of `files` with `bytes` to read."""
-
-    held: Held
-    waiting: deque[Found]
-    dropped: frozenset[FileKey]
-    files: int = 0
-    bytes: int = 0
-    began: float = field(default_factory=time.monotonic)
-    taken: Taken = field(default_factory=Taken)
-
-    def knows(self, file: Found) -> bool:
-        """It waits as it is, or has been read as it is."""
-        about = (file.bytes, file.mtime_ns)
-        taken: list[Prepared | Version] = [*self.taken.cut, *self.taken.born]
-        read = {one.key: (one.record.bytes, one.record.mtime_ns) for one in taken}
-        return file in self.waiting or read.get(file.key) == about
-
-    def leave_out(self, keys: Collection[FileKey]) -> None:
-        """Something newer is known of these files."""
-        self.waiting = deque(file for file in self.waiting if file.key not in keys)
-        self.taken.leave_out(keys)
-
-    def add(self, files: Collection[Found], dropped: frozenset[FileKey]) -> None:
-        self.waiting.extend(files)
-        self.files += len(files)
-        self.bytes += sum(file.bytes for file in files)
-        self.dropped |= dropped
-
-    def progress(self) -> Progress | None:
-        """None while it is not long enough to speak of."""
-        if self.files < LONG:
-            return None
-        left = sum(file.bytes for file in self.waiting)
-        done, took = self.bytes - left, time.monotonic() - self.began
-        return Progress(
-            self.files - len(self.waiting), self.files, done, self.bytes, round(took * left / done, 1) if done else None
-        )
 
 
 class Keeper:
@@ -100,9 +46,11 @@ class Keeper:
         self._home = home
         self._embedder = embedder
         self._settings = settings
+        self._reader = Reader(settings.parse_seconds, settings.parse_mb)
         self._held: Held | None = None        # the index that serves
         self._beside: Held | None = None      # the one that is to take its place
         self._generations: dict[str, Generation] = {}   # the newest of each, by the index's name
+        self._retired: Held | None = None     # one that has served, until nobody can be reading it
         self._cleared_at: float | None = None
         self._interrupted = threading.Event()
 
@@ -120,6 +68,7 @@ class Keeper:
             if self._held is not None:
                 return
             self._interrupted.clear()
+            self._reader.open()
             self._root.mkdir(parents=True, exist_ok=True)
             serving, beside = self._home.open()
             for held in filter(None, (serving, beside)):
@@ -130,6 +79,7 @@ class Keeper:
                 log.info("the index is made anew for other settings; the last one answers until it is whole")
 
     def close(self) -> None:
+        self._reader.close()
         with self._publish_lock:
             for held in filter(None, (self._held, self._beside)):
                 held.store.close()
@@ -138,6 +88,7 @@ class Keeper:
     def interrupt(self) -> None:
         """A sync that is under way ends soon; what it has stored is found by the next."""
         self._interrupted.set()
+        self._reader.close()
 
     # ── looking ──────────────────────────────────────────────────────────────────────────────────
 
@@ -193,6 +144,8 @@ class Keeper:
     def roll_back(self, number: int) -> int:
         with self._publish_lock:
             held = self._require()
+            if self._beside is not None:
+                raise Conflict("the index is being rebuilt: go back once that is done")
             current, target = self._generations[held.name], held.store.generation(number)
             born = [version for version in target.versions.values() if version.id not in current.versions]
             dropped = current.files.keys() - target.files.keys()
@@ -215,7 +168,7 @@ class Keeper:
         return True
 
     def begin_anew(self) -> bool:
-        """An index beside the one that serves; False where there is one already."""
+        """Begins an index beside the one that serves; False where there is one."""
         with self._publish_lock:
             serving = self._require()
             if self._beside is not None:
@@ -248,6 +201,8 @@ class Keeper:
                 self.board.trouble("")
         if self._cleared_at is not None and time.monotonic() > self._cleared_at:
             self._cleared_at = None
+            if self._retired is not None:
+                self._retired.store.close()
             self._home.clear()
 
     def _round(self, paths: set[Path] | None, changed: Changed) -> bool:
@@ -258,20 +213,26 @@ class Keeper:
         held = self._beside or self._require()
         if held.store.marked(_HELD) is not None:
             plan = self._plan(held, self._look(None))
-            self.board.pending = len(plan.news) + len(plan.told) + len(plan.dropped)
+            self.board.differ(len(plan.news) + len(plan.told) + len(plan.dropped))
             self.board.await_(time.monotonic(), (), None)
             return True
         began = time.monotonic()
         seen = self._look(paths if self._beside is None else None)
         plan = self._plan(held, seen)
-        self.board.miss(plan.dropped, began)
+        self.board.seen(seen.found.keys(), began)
+        self._miss_long(plan, began)
         self.board.await_(began, (file for file in plan.to_read if file.key in plan.news), seen.within)
-        work = _Work(held, deque(plan.to_read), plan.dropped, files=len(plan.to_read), bytes=plan.bytes, began=began)
+        work = Work(held, deque(plan.to_read), plan.dropped, files=len(plan.to_read), bytes=plan.bytes, began=began)
         work.taken.cut += plan.told
-        whole = self._take(work, changed)
-        retry = work.taken.retry
+        try:
+            whole = self._take(work, changed)
+            retry = work.taken.retry
+            if whole:
+                self._publish(work)
+        except (OSError, sqlite3.Error):
+            self.board.miss(plan.dropped, began)  # the index cannot take it in, and it must be missed all the same
+            raise
         if whole:
-            self._publish(work)
             if seen.within is None and not retry:
                 held.store.forget_unborn()
                 if held is self._beside:
@@ -280,21 +241,31 @@ class Keeper:
         self.board.say(None)
         return not retry or not whole
 
-    def _look(self, paths: set[Path] | None) -> _Seen:
+    def _miss_long(self, plan: Plan, began: float) -> None:
+        """What is gone is missed at once where the next generation takes long. A file that was moved is not: it has
+        its new name in that generation, and until then its old one, so that no search is without it."""
+        if len(plan.to_read) >= LONG:
+            moved = {(file.bytes, file.mtime_ns) for file in plan.to_read}
+            files = self._generations[self._require().name].files
+            gone = [key for key in plan.dropped if key in files]
+            about = {key: (files[key].record.bytes, files[key].record.mtime_ns) for key in gone}
+            self.board.miss([key for key in gone if about[key] not in moved], began)
+
+    def _look(self, paths: set[Path] | None) -> Seen:
         """At those paths, or at everything."""
         looked = look(self._root, paths) if paths is not None else None
         if looked is not None:
-            return _Seen(*looked)
+            return Seen(*looked)
         found, self.board.folders = scan(self._root)
-        return _Seen(found, None)
+        return Seen(found, None)
 
-    def _plan(self, held: Held, seen: _Seen) -> Plan:
+    def _plan(self, held: Held, seen: Seen) -> Plan:
         return self._indexer(held).plan(self._generations[held.name], seen.found, seen.within)
 
     def _indexer(self, held: Held) -> Indexer:
-        return Indexer(held.store, self._embedder, self._settings.chunk_tokens)
+        return Indexer(held.store, self._embedder, self._settings.chunk_tokens, self._reader)
 
-    def _take(self, work: _Work, changed: Changed) -> bool:
+    def _take(self, work: Work, changed: Changed) -> bool:
         """Reads it all, and stores it now and then; False when it was interrupted."""
         indexer, step = self._indexer(work.held), FIRST_STEP_S
         due = work.began + step
@@ -316,7 +287,7 @@ class Keeper:
                 due = time.monotonic() + step
         return True
 
-    def _take_first(self, work: _Work, changed: Changed) -> None:
+    def _take_first(self, work: Work, changed: Changed) -> None:
         """What has changed since a long import began: a few files at once, many with the others."""
         paths = changed()
         if paths is not None and not paths:
@@ -325,18 +296,18 @@ class Keeper:
         plan = self._plan(work.held, self._look(paths))
         fresh = [file for file in plan.to_read if not work.knows(file)]
         keys = {file.key for file in fresh} | plan.dropped
-        self.board.miss(plan.dropped, began)
         work.leave_out(keys)
         if len(fresh) > LONG or work.held is not self._held:
+            self._miss_long(plan, began)
             work.add(fresh, plan.dropped)
             return
-        small = _Work(work.held, deque(fresh), plan.dropped, began=began)
+        small = Work(work.held, deque(fresh), plan.dropped, began=began)
         small.taken.cut += plan.told
         self._take(small, lambda: set())
         self._publish(small)
         work.waiting.extend(small.taken.retry)
 
-    def _publish(self, work: _Work) -> None:
+    def _publish(self, work: Work) -> None:
         """Makes a generation of what has been taken so far, if that changes anything."""
         self._indexer(work.held).store(work.taken)
         taken, work.taken = work.taken, Taken(retry=work.taken.retry)
@@ -367,6 +338,7 @@ class Keeper:
                 old, self._held, self._beside = self._held, held, None
             if old is not None:
                 self._generations.pop(old.name, None)
+            self._retired = old
             self._cleared_at = time.monotonic() + GRACE_S
         log.info("the index that was made anew serves now")
 

@@ -11,6 +11,7 @@ import asyncio
 import logging
 import threading
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 
@@ -18,12 +19,13 @@ from watchfiles import watch
 
 from server.config import RetrievalSettings
 from server.errors import Conflict
-from server.retrieval import uploads
+from server.retrieval import access, uploads
 from server.retrieval.catalog import Made
 from server.retrieval.chunker import VERSION
 from server.retrieval.files import FileKey
 from server.retrieval.home import IndexHome, MadeBy
 from server.retrieval.keeper import Keeper
+from server.retrieval.reranker import Reranker
 from server.retrieval.results import SearchResult
 from server.retrieval.scanner import is_ignored
 from server.retrieval.search import Searcher, Where
@@ -36,6 +38,17 @@ FIRST_RESCAN_S: Final = 1.0  # covers what happened while the watcher came up
 RESCAN_S: Final = 30.0
 
 
+@dataclass(frozen=True, slots=True)
+class Surroundings:
+    """A passage and what stands before and after it in its file. `living`: the file still holds it as it is; else
+    nothing stands around it."""
+
+    passage: Passage
+    before: tuple[Passage, ...] = ()
+    after: tuple[Passage, ...] = ()
+    living: bool = False
+
+
 class KnowledgeBase:
     """Every method may be called from any thread; those that read or write block: call them off the loop."""
 
@@ -43,6 +56,7 @@ class KnowledgeBase:
         self._root = root.resolve()
         self._embedder = embedder
         self._settings = settings
+        self._reranker = Reranker(settings.reranker) if settings.reranker else None
         made_by: MadeBy = {"embedder": embedder.fingerprint, "chunker": VERSION, "chunk_tokens": settings.chunk_tokens}
         self._keeper = Keeper(self._root, IndexHome(index_dir, made_by, settings.generations), embedder, settings)
         self._stop = threading.Event()
@@ -53,6 +67,10 @@ class KnowledgeBase:
         self._threads: list[threading.Thread] = []
 
     # ── life ─────────────────────────────────────────────────────────────────────────────────────
+
+    def open(self) -> None:
+        """Takes up the last generation and nothing more: for programs that look, or go back to an earlier one."""
+        self._keeper.open()
 
     async def start(self) -> None:
         """Opens the last generation, so that searches work at once; sync and watch go on behind."""
@@ -90,8 +108,9 @@ class KnowledgeBase:
         follow-up ("and for children?") its subject. A file that was deleted here is missed at once."""
         generation, gone, dense = self._keeper.serving()
         searcher = Searcher(
-            generation, folders, self._embedder, self._settings, gone=gone, where=where, dense=dense
-        )
+            generation, folders, self._embedder, self._settings, gone=gone, where=where, dense=dense,
+            reranker=self._reranker,
+        )  # fmt: skip
         filled = tuple(folder for folder in folders if generation.holds(folder))
         passages, trace = searcher.search(query, earlier, traced=traced)
         return SearchResult(passages, generation.number, filled, trace)
@@ -100,10 +119,41 @@ class KnowledgeBase:
         """What an answer has cited, as long as a kept generation holds it."""
         return self._keeper.passage(chunk_id)
 
+    def surroundings(self, chunk_id: str, reach: int) -> Surroundings | None:
+        """The passage with `reach` passages of its file on each side."""
+        passage = self.passage(chunk_id)
+        if passage is None:
+            return None
+        generation, _, _ = self._keeper.serving()
+        key = FileKey(passage.folder, passage.file)
+        version = generation.files.get(key)
+        read: list[Passage] = []
+        at: int | None = None
+        for place in range(version.chunks if version is not None else 0):
+            chunk = generation.read(version.id, place) if version is not None else None
+            if chunk is None:
+                break  # its generation has just been let go
+            read.append(chunk.passage(key, 0.0))
+            if chunk.id == chunk_id:
+                at = place
+            if at is not None and place == at + reach:
+                break
+        if at is None:
+            return Surroundings(passage)
+        return Surroundings(read[at], tuple(read[max(0, at - reach) : at]), tuple(read[at + 1 :]), living=True)
+
     def status(self) -> KnowledgeStatus:
         return self._keeper.status()
 
+    def folders(self) -> tuple[str, ...]:
+        """Those on the disk, as of the last look at it."""
+        return self._keeper.board.folders
+
     # ── files ────────────────────────────────────────────────────────────────────────────────────
+
+    def check_folder(self, folder: str) -> None:
+        """Raises InvalidInput for a name that no folder can have."""
+        uploads.folder_path(self._root, folder)
 
     def save(self, folder: str, filename: str, data: bytes) -> FileStatus:
         """Stores an upload under a safe name; the same name replaces. Raises InvalidInput."""
@@ -128,6 +178,8 @@ class KnowledgeBase:
     def roll_back(self, number: int) -> int:
         """Makes what generation `number` held the newest one, and holds the index there until `follow`: the files on
         disk stay as they are. Gives the new number. Raises NotFound, Conflict."""
+        if self._keeper.status().building:
+            raise Conflict("another index is being built, which will take this one's place: wait until it is whole")
         return self._keeper.roll_back(number)
 
     def follow(self) -> None:
@@ -205,7 +257,7 @@ class KnowledgeBase:
                 self._root.mkdir(parents=True, exist_ok=True)
                 for changes in watch(
                     self._root,
-                    watch_filter=lambda _, path: not is_ignored(Path(path).name),
+                    watch_filter=lambda _, path: Path(path).name == access.FILE or not is_ignored(Path(path).name),
                     debounce=max(1, self._settings.debounce_ms),
                     step=max(1, min(50, self._settings.debounce_ms)),
                     stop_event=self._stop,
@@ -213,7 +265,10 @@ class KnowledgeBase:
                     raise_interrupt=False,
                     ignore_permission_denied=True,
                 ):
-                    self._look_at({Path(path) for _, path in changes})
+                    paths = {Path(path) for _, path in changes}
+                    self._look_at(paths)
+                    if any(path.name == access.FILE for path in paths):
+                        self._keeper.board.tell()  # who may see the folder is part of what is shown
             except (OSError, RuntimeError) as error:
                 log.warning("the knowledge folder cannot be watched (%s); it is polled", error)
                 polling = True

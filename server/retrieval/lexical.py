@@ -12,10 +12,14 @@ from collections.abc import Iterable, Mapping, Sequence
 import numpy as np
 from numpy.typing import NDArray
 
-from server.retrieval.segment import Mask, Rows, Segment
+from server.retrieval.segment import Mask, Segment
 
 K1 = 1.2
 B = 0.75
+
+Scores = NDArray[np.float32]
+_Found = tuple[slice, NDArray[np.uint32], NDArray[np.uint16]]
+"""Where a segment's rows stand among all, and which of them hold a term how often."""
 
 
 class Matches:
@@ -23,39 +27,46 @@ class Matches:
 
     def __init__(self, parts: Sequence[tuple[Segment, Mask]], asked: Iterable[str]) -> None:
         """`parts`: segments, each with the rows of it that count."""
-        self._lengths = np.concatenate([np.zeros(0, np.int32), *(segment.lengths for segment, _ in parts)])
-        self.size = sum(int(mask.sum()) for _, mask in parts)
-        total = sum(int(segment.lengths.sum(where=mask)) for segment, mask in parts)
+        terms = list(dict.fromkeys(asked))
+        self._found: dict[str, list[_Found]] = {term: [] for term in terms}
+        self.size, total, offset = 0, 0, 0
+        lengths = [np.zeros(0, np.int32)]
+        for segment, mask in parts:
+            living = int(mask.sum())
+            whole = living == len(segment)
+            self.size += living
+            total += int(segment.lengths.sum() if whole else segment.lengths.sum(where=mask))
+            lengths.append(segment.lengths)
+            for term, (rows, counts) in zip(terms, segment.holding_each(terms), strict=True):
+                if not whole:
+                    kept = mask[rows]
+                    rows, counts = rows[kept], counts[kept]
+                if len(rows):
+                    self._found[term].append((slice(offset, offset + len(segment)), rows, counts))
+            offset += len(segment)
+        self._lengths = np.concatenate(lengths)
         self._average = max(1.0, total / max(1, self.size))
-        self._found: dict[str, tuple[Rows, NDArray[np.float32]]] = {}
-        for term in dict.fromkeys(asked):
-            rows: list[Rows] = [np.zeros(0, np.int64)]
-            counts: list[NDArray[np.uint16]] = [np.zeros(0, np.uint16)]
-            offset = 0
-            for segment, mask in parts:
-                at, often = segment.holding(term)
-                living = mask[at]
-                rows.append(at[living].astype(np.int64) + offset)
-                counts.append(often[living])
-                offset += len(segment)
-            self._found[term] = (np.concatenate(rows), np.concatenate(counts).astype(np.float32))
 
     def idf(self, term: str) -> float:
         """log(1 + (N - n + .5) / (n + .5)); a term that no row holds weighs most."""
-        holding = len(self._found[term][0])
+        holding = sum(len(rows) for _, rows, _ in self._found[term])
         return math.log1p((self.size - holding + 0.5) / (holding + 0.5))
 
-    def rows(self, term: str) -> Rows:
-        return self._found[term][0]
+    def add(self, scores: Scores, term: str, value: float) -> None:
+        """Adds the value to the rows that hold the term."""
+        for span, rows, _ in self._found[term]:
+            scores[span][rows] += np.float32(value)
 
-    def bm25(self, asked: Mapping[str, float]) -> NDArray[np.float32]:
+    def bm25(self, asked: Mapping[str, float]) -> Scores:
         """[rows] in 0..1: BM25 with a weight for each term, over the most that any row could have."""
         scores = np.zeros(len(self._lengths), dtype=np.float32)
         most = sum(weight * self.idf(term) for term, weight in asked.items()) * (K1 + 1)
         if not len(scores) or most <= 0:
             return scores
+        norm = np.float32(K1 * (1 - B)) + self._lengths.astype(np.float32) * np.float32(K1 * B / self._average)
         for term, weight in asked.items():
-            rows, counts = self._found[term]
-            norm = K1 * (1 - B + B * self._lengths[rows] / np.float32(self._average))
-            scores[rows] += (weight * self.idf(term) * counts * (K1 + 1) / (counts + norm)).astype(np.float32)
-        return scores / np.float32(most)
+            share = np.float32(weight * self.idf(term) * (K1 + 1) / most)
+            for span, rows, often in self._found[term]:
+                counts = often.astype(np.float32)
+                scores[span][rows] += share * counts / (counts + norm[span][rows])
+        return scores

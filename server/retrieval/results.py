@@ -13,7 +13,8 @@ class Candidate:
     """A passage that a search looked at, and what became of it.
 
     Scores are between 0 and 1; `dense` is None where the passage was not compared by meaning. Ranks count from 1 and
-    are None beyond the best that were looked at. `fate` is one of `FATES`.
+    are None beyond the best that were looked at. Candidates stand in the order of `reranked`, then of `fused`. `fate`
+    is one of `FATES`.
     """
 
     passage: Passage
@@ -26,9 +27,10 @@ class Candidate:
     coverage: float
     gate: str   # what let it through the evidence gate: "meaning", "words", "earlier", or "" for nothing
     fate: str
+    reranked: float | None = None  # by the cross-encoder, on its own scale; None where it was not asked
 
 
-FATES: Final = ("used", "no evidence", "far below the best", "near copy", "beyond the limit")
+FATES: Final = ("used", "no evidence", "far below the best", "poses as an instruction", "near copy", "beyond the limit")
 
 
 @dataclass(frozen=True, slots=True)

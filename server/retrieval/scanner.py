@@ -1,20 +1,22 @@
 """What lies under `knowledge/`: every file with its size and time, and why some cannot be read.
 
 Looks, never reads contents. Hidden and half-written files do not exist for it. Nothing outside of the
-root is reached: a link is followed only when its target is a regular file inside.
+root is reached: a link is followed only when its target is a regular file inside. Of files in one folder whose names
+differ only in case or in Unicode form, which other systems hold for one, the first is read.
 """
 
 from __future__ import annotations
 
 import os
 import stat
+import unicodedata
 from collections.abc import Iterable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path, PurePath
 from typing import Final
 
 from server.retrieval.files import FileKey, FileState
-from server.retrieval.loaders import SUPPORTED, is_supported
+from server.retrieval.loaders import SUPPORTED_IN_SHORT, is_supported
 
 MAX_FILE_BYTES: Final = 64 * 1024 * 1024
 _PASSING = (".swp", ".swx", ".part", ".partial", ".tmp", ".temp", ".crdownload", ".download")
@@ -48,7 +50,7 @@ def scan(root: Path) -> tuple[dict[FileKey, Found], tuple[str, ...]]:
     for entry in _entries(root):
         if entry.is_dir(follow_symlinks=False):
             folders.append(_clean(entry.name))
-            found |= {one.key: one for one in _files(root, entry, folders[-1])}
+            found |= _told_apart(_files(root, entry, folders[-1]))
         else:
             key = FileKey("", _clean(entry.name))
             found[key] = _problem(
@@ -62,6 +64,7 @@ def look(root: Path, paths: Iterable[Path]) -> tuple[dict[FileKey, Found], set[F
     is something else, or may have been: a folder that came or went changes more than its own name."""
     found: dict[FileKey, Found] = {}
     looked: set[FileKey] = set()
+    listings = _Listings()
     for path in paths:
         try:
             parts = path.relative_to(root).parts
@@ -69,26 +72,70 @@ def look(root: Path, paths: Iterable[Path]) -> tuple[dict[FileKey, Found], set[F
             continue
         if any(is_ignored(part) for part in parts):
             continue
-        entry = _entry(path)
-        if len(parts) < 2 or (entry is None and not is_supported(path.name)):
+        entries = listings.alike(path) if len(parts) > 1 else None
+        if entries is None or any(entry.is_dir(follow_symlinks=False) for entry in entries):
             return None
-        if entry is not None and entry.is_dir(follow_symlinks=False):
+        if not is_supported(path.name) and not any(entry.name == path.name for entry in entries):
             return None
-        name = "/".join(parts[1:])
-        key = FileKey(_clean(parts[0]), _clean(name))
-        looked.add(key)
-        if entry is not None:
-            found[key] = _look(root, key, entry, is_clean=_clean(name) == name)
-    return found, looked
+        above = (root.joinpath(*parts[:depth]) for depth in range(2, len(parts)))
+        if any(len(listings.alike(folder) or ()) != 1 for folder in above):
+            return None
+        looked.add(FileKey(_clean(parts[0]), _clean("/".join(parts[1:]))))
+        alike = []
+        for entry in entries:
+            name = "/".join((*parts[1:-1], entry.name))
+            alike.append(_look(root, FileKey(_clean(parts[0]), _clean(name)), entry, is_clean=_clean(name) == name))
+        found |= _told_apart(alike)
+    return found, looked | found.keys()
 
 
-def _entry(path: Path) -> os.DirEntry[str] | None:
-    """None where nothing is there."""
-    try:
-        with os.scandir(path.parent) as entries:
-            return next((one for one in entries if one.name == path.name), None)
-    except OSError:
-        return None
+class _Listings:
+    """Entries of folders, each folder listed once, by their names without case and Unicode form."""
+
+    def __init__(self) -> None:
+        self._by_folder: dict[Path, dict[str, list[os.DirEntry[str]]] | None] = {}
+
+    def alike(self, path: Path) -> list[os.DirEntry[str]] | None:
+        """What is there under the path's name or one like it. None where its folder is gone, or a link leads to it."""
+        if path.parent not in self._by_folder:
+            self._by_folder[path.parent] = self._listing(path.parent)
+        listing = self._by_folder[path.parent]
+        return None if listing is None else listing.get(_folded(path.name), [])
+
+    def _listing(self, folder: Path) -> dict[str, list[os.DirEntry[str]]] | None:
+        listing: dict[str, list[os.DirEntry[str]]] = {}
+        try:
+            if os.path.realpath(folder) != str(folder):
+                return None
+            with os.scandir(folder) as entries:
+                for entry in entries:
+                    listing.setdefault(_folded(entry.name), []).append(entry)
+        except OSError:
+            return None
+        return listing
+
+
+def _told_apart(files: Iterable[Found]) -> dict[FileKey, Found]:
+    """A file that other systems could not hold beside the one before it gets that as its problem."""
+    first: dict[str, Found] = {}
+    told: dict[FileKey, Found] = {}
+    for file in sorted(files, key=lambda file: file.key):
+        other = first.setdefault(_folded(file.key.file), file) if not file.problem else file
+        if other.key != file.key:
+            what = "Unicode form" if _normal(other.key.file) == _normal(file.key.file) else "upper and lower case"
+            problem = f"its name differs from '{other.key.file}' only in {what}: rename one of them"
+            told[file.key] = replace(file, problem=problem, state=FileState.FAILED)
+        elif not file.problem or file.key not in told:  # a name that is not UTF-8 may be shown like a good one
+            told[file.key] = file
+    return told
+
+
+def _folded(name: str) -> str:
+    return name.lower() if name.isascii() else _normal(_normal(name).casefold())
+
+
+def _normal(name: str) -> str:
+    return unicodedata.normalize("NFC", name)
 
 
 def _files(root: Path, top: os.DirEntry[str], folder: str) -> Iterator[Found]:
@@ -131,7 +178,7 @@ def _look(root: Path, key: FileKey, entry: os.DirEntry[str], *, is_clean: bool) 
     problem, state = "", FileState.INDEXING
     if not is_supported(entry.name):
         ending = PurePath(entry.name).suffix or "no ending"
-        problem, state = f"{ending} is not read; supported: {' '.join(SUPPORTED)}", FileState.UNSUPPORTED
+        problem, state = f"{ending} is not read; supported: {SUPPORTED_IN_SHORT}", FileState.UNSUPPORTED
     elif about.st_size == 0:
         problem, state = "the file is empty (0 bytes)", FileState.EMPTY
     elif about.st_size > MAX_FILE_BYTES:

@@ -37,12 +37,14 @@ _MOST: Final = np.iinfo(np.uint16).max
 
 @dataclass(frozen=True)
 class Segment:
-    """`vectors` [rows, dimension]; `lengths` [rows] in terms; `versions` [rows], rising; `terms` [terms], sorted
-    hashes, with `starts` [terms + 1] into `rows` and `counts`; `coarse`, FAISS's index as bytes, empty while exact."""
+    """`vectors` [rows, dimension]; `lengths` [rows] in terms; `versions` [rows], rising; `continues` [rows], where one
+    goes on with the text of the row before; `terms` [terms], sorted hashes, with `starts` [terms + 1] into `rows` and
+    `counts`; `coarse`, FAISS's index as bytes, empty while exact."""
 
     vectors: NDArray[np.float32]
     lengths: NDArray[np.int32]
     versions: NDArray[np.int64]
+    continues: Mask
     terms: NDArray[np.uint64]
     starts: NDArray[np.int64]
     rows: NDArray[np.uint32]
@@ -54,9 +56,13 @@ class Segment:
 
     @classmethod
     def build(
-        cls, versions: Sequence[int], terms: Sequence[Mapping[str, int]], vectors: NDArray[np.float32]
+        cls,
+        versions: Sequence[int],
+        terms: Sequence[Mapping[str, int]],
+        vectors: NDArray[np.float32],
+        continues: Sequence[bool] = (),
     ) -> Segment:
-        """`versions` and `terms` (term → how often) of each row."""
+        """`versions`, `terms` (term → how often) and `continues` of each row; without the last, no row does."""
         numbers: dict[str, int] = {}
         of, rows, counts = [], [], []
         for row, found in enumerate(terms):
@@ -69,6 +75,7 @@ class Segment:
             vectors,
             np.array([sum(found.values()) for found in terms], np.int32),
             np.array(versions, np.int64),
+            np.array(continues or [False] * len(versions), np.bool_),
             (hashes, np.array(rows, np.uint32), np.array(counts, np.uint16)),
         )
 
@@ -91,6 +98,7 @@ class Segment:
             np.concatenate([part.vectors[keep] for part, keep in parts])[order],
             np.concatenate([part.lengths[keep] for part, keep in parts])[order],
             versions[order],
+            np.concatenate([part.continues[keep] for part, keep in parts])[order],
             (np.concatenate(hashes), place[np.concatenate(rows)].astype(np.uint32), np.concatenate(counts)),
         )
 
@@ -100,6 +108,7 @@ class Segment:
         vectors: NDArray[np.float32],
         lengths: NDArray[np.int32],
         versions: NDArray[np.int64],
+        continues: Mask,
         postings: tuple[NDArray[np.uint64], NDArray[np.uint32], NDArray[np.uint16]],
     ) -> Segment:
         hashes, rows, counts = postings
@@ -107,7 +116,7 @@ class Segment:
         terms, firsts = np.unique(hashes[order], return_index=True)
         starts = np.append(firsts, len(hashes)).astype(np.int64)
         coarse = _coarse(vectors) if len(versions) > EXACT_ROWS else np.zeros(0, np.uint8)
-        return cls(vectors, lengths, versions, terms, starts, rows[order], counts[order], coarse)
+        return cls(vectors, lengths, versions, continues, terms, starts, rows[order], counts[order], coarse)
 
     # ── on disk ──────────────────────────────────────────────────────────────────────────────────
 
@@ -135,7 +144,8 @@ class Segment:
         for name in _ARRAYS:
             dtype, shape, offset = directory[name]
             kind = np.dtype(dtype)
-            arrays[name] = data[offset : offset + kind.itemsize * math.prod(shape)].view(kind).reshape(shape)
+            part = data[offset : offset + kind.itemsize * math.prod(shape)]
+            arrays[name] = np.asarray(part).view(kind).reshape(shape)  # a plain array: slices of a map are slow
         return cls(**arrays)
 
     # ── looking ──────────────────────────────────────────────────────────────────────────────────
@@ -156,12 +166,29 @@ class Segment:
 
     def holding(self, term: str) -> tuple[NDArray[np.uint32], NDArray[np.uint16]]:
         """The rows that hold the term, rising, and how often."""
-        wanted = term_hash(term)
-        at = int(np.searchsorted(self.terms, np.uint64(wanted)))
-        if at == len(self.terms) or int(self.terms[at]) != wanted:
-            return self.rows[:0], self.counts[:0]
-        span = slice(int(self.starts[at]), int(self.starts[at + 1]))
-        return self.rows[span], self.counts[span]
+        return self.holding_each([term])[0]
+
+    def holding_each(self, terms: Sequence[str]) -> list[tuple[NDArray[np.uint32], NDArray[np.uint16]]]:
+        """`holding` of each."""
+        wanted = np.array([term_hash(term) for term in terms], np.uint64)
+        at = np.searchsorted(self.terms, wanted)
+        there = at < len(self.terms)
+        there[there] = self.terms[at[there]] == wanted[there]
+        starts = self.starts[at[there]].tolist()
+        ends = self.starts[at[there] + 1].tolist()
+        found = [(self.rows[:0], self.counts[:0])] * len(terms)
+        for place, start, end in zip(np.flatnonzero(there).tolist(), starts, ends, strict=True):
+            found[place] = self.rows[start:end], self.counts[start:end]
+        return found
+
+    def beside(self, values: NDArray[np.float32]) -> NDArray[np.float32]:
+        """[rows] of values that are never negative: the higher one of the rows that go on with the text before and
+        after a row. A row that stands alone has its own."""
+        before, alone = self._joined
+        found = values * alone
+        np.maximum(found[1:], values[:-1] * before, out=found[1:])
+        np.maximum(found[:-1], values[1:] * before, out=found[:-1])
+        return found
 
     def nearest(self, vector: NDArray[np.float32], count: int, mask: Mask) -> Rows:
         """At most `count` rows of the mask, those whose vectors are nearest to `vector` [dimension]."""
@@ -184,6 +211,13 @@ class Segment:
         return max(1, math.ceil(share * int(self._index.nlist)))
 
     @cached_property
+    def _joined(self) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
+        """1 where the next row goes on with a row [rows - 1], and 1 where a row stands alone [rows]; else 0."""
+        joined = self.continues[1:]
+        alone = ~(np.append(False, joined) | np.append(joined, False))[: len(self)]
+        return joined.astype(np.float32), alone.astype(np.float32)
+
+    @cached_property
     def _index(self) -> Any:
         if len(self.coarse):
             return faiss.deserialize_index(np.asarray(self.coarse))
@@ -192,7 +226,7 @@ class Segment:
         return index
 
 
-_ARRAYS: Final = ("vectors", "lengths", "versions", "terms", "starts", "rows", "counts", "coarse")
+_ARRAYS: Final = ("vectors", "lengths", "versions", "continues", "terms", "starts", "rows", "counts", "coarse")
 
 
 def _put(write: Callable[[bytes | memoryview], object], data: bytes | memoryview, checksum: int) -> int:

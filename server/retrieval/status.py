@@ -11,7 +11,8 @@ from server.retrieval.generation import Generation
 
 @dataclass(frozen=True, slots=True)
 class FileStatus:
-    """`changed_at` is the file's own time. `chunks` are those that searches find now."""
+    """`changed_at` is the file's own time. `chunks` are those that searches find now; `suspicious` of them read like
+    instructions to a model, and `suspicious_at` says where the first of these stand ("lines 3-9", "page 2")."""
 
     file: str
     state: FileState
@@ -19,6 +20,8 @@ class FileStatus:
     bytes: int
     reason: str
     changed_at: float
+    suspicious: int = 0
+    suspicious_at: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -77,8 +80,9 @@ def assemble(
         if key not in gone:
             record = version.record
             files.setdefault(key.folder, {})[key.file] = FileStatus(
-                key.file, record.state, version.chunks, record.bytes, record.reason, record.mtime_ns / 1e9
-            )
+                key.file, record.state, version.chunks, record.bytes, record.reason, record.mtime_ns / 1e9,
+                version.suspicious, version.suspicious_at,
+            )  # fmt: skip
     for key, file in waiting.items():
         shown = files.setdefault(key.folder, {})
         shown[key.file] = file.status(key.file, shown[key.file].chunks if key.file in shown else 0)

@@ -24,7 +24,7 @@ from server.database import Database
 from server.errors import NotFound
 from server.retrieval import catalog
 from server.retrieval.catalog import CHUNK, MIGRATIONS, VERSION, Made
-from server.retrieval.files import Chunk, FileKey, FileRecord
+from server.retrieval.files import Chunk, FileKey, FileRecord, suspicious_places
 from server.retrieval.generation import Generation, Version
 from server.retrieval.segment import Segment
 from server.retrieval.words import counted
@@ -33,6 +33,7 @@ from server.types import Passage
 log = logging.getLogger("tailor.retrieval")
 
 TOLD: Final = 50         # files that a generation's history names
+TOLD_PLACES: Final = 20  # of suspicious passages in one file
 _SAME_SIZE: Final = 4    # so many segments of one order of size become one
 _DEAD_SHARE: Final = 0.3
 _ASKED: Final = 500      # values in one query
@@ -171,8 +172,8 @@ class IndexStore:
         """Stores versions that no generation has yet: a segment for each folder. Durable when it returns."""
         versions: list[Version] = []
         with self._lock:
-            first = int(self._query("SELECT coalesce(max(id), 0) FROM versions")[0][0]) + 1
-            numbered = list(enumerate(files, first))
+            last = self._query("SELECT seq FROM sqlite_sequence WHERE name = 'versions'")  # no number comes twice
+            numbered = list(enumerate(files, last[0][0] + 1 if last else 1))
             made: dict[str, _Written] = {}
             for folder in sorted({file.key.folder for file in files}):
                 inside = [(at, file) for at, file in numbered if file.key.folder == folder and file.chunks]
@@ -183,11 +184,14 @@ class IndexStore:
                     _name(db.conn, written)
                 for at, file in numbered:
                     segment_at = made[file.key.folder].at if file.chunks else None
-                    version = Version(at, file.key, file.record, len(file.chunks), segment_at)
+                    places = suspicious_places(file.key, file.chunks)
+                    version = Version(
+                        at, file.key, file.record, len(file.chunks), segment_at, len(places), places[:TOLD_PLACES]
+                    )
                     row = catalog.version_row(version)
                     db.conn.execute(f"INSERT INTO versions ({VERSION}) VALUES ({_marks(row)})", row)
                     db.conn.executemany(
-                        f"INSERT INTO chunks (version, place, {CHUNK}) VALUES (?,?,?,?,?,?,?,?,?)",
+                        f"INSERT INTO chunks (version, place, {CHUNK}) VALUES (?,?,?,?,?,?,?,?,?,?)",
                         [(at, place, *catalog.chunk_row(chunk)) for place, chunk in enumerate(file.chunks)],
                     )
                     versions.append(version)
@@ -353,12 +357,13 @@ class IndexStore:
 
 def _segment(files: Iterable[tuple[int, Prepared]]) -> Segment:
     versions: list[int] = []
-    terms, vectors = [], []
+    terms, vectors, continues = [], [], []
     for at, file in files:
         versions += [at] * len(file.chunks)
         terms += [counted(chunk.searched_text) for chunk in file.chunks]
         vectors.append(file.vectors)
-    return Segment.build(versions, terms, np.concatenate(vectors))
+        continues += [chunk.continues for chunk in file.chunks]
+    return Segment.build(versions, terms, np.concatenate(vectors), continues)
 
 
 def _name(db: sqlite3.Connection, written: _Written) -> None:

@@ -40,19 +40,42 @@ _PARTICLE = re.compile(
 # 신청해야, 반품하려면, 취소된: a noun made a verb; the noun is what is asked for
 _NOUN_VERB = re.compile(r"([가-힣]{2,})[하해할한합했되될된됩됐돼][가-힣]{0,4}")
 # 걸리나요, 깨져서, 받으려면: other verbs, whose endings hide the word from character pairs
-_VERB = re.compile(r"[가-힣]{2,}(?:[요다까]|는지|려면|으면|[어아져여]서|지만|는데|은데)")
+_VERB = re.compile(r"[가-힣]{2,}(?:[요다까]|는지|려면|[어아져여]서|지만|는데|은데)|[가-힣]+(?:으면|[해돼어아여]야)")
+# 아이들은요, 병가요, 언제까지요: a polite end after a noun and its particle
+_POLITE = re.compile(r"(?P<noun>[가-힣]+(?:은|는|도|만|을|를|로|까지|부터|한테|에게|에서|하고|보다)|[가-힣]{2,}이)요")
+# 빌릴 수 있나요, 써도 되나요: the word before is a verb
+_POSSIBLE = re.compile(r"[가-힣]+ (?=수가? ?[있없])|[가-힣]+도 ?(?=[되돼될]|괜찮)")
 FOLLOW_UP_UNITS = 3  # a message with more content words than this stands for itself
-_FOLLOW_UP = re.compile(
-    r"^\W*(?:and|but|or|so|also|what about|how about|what if|why|then|그럼|그러면|그리고|그런데|근데|또)\b"
-    r"|\b(?:it|its|that|this|those|these|they|them|there|one|ones)\b"
+_PRONOUN = re.compile(
+    r"\b(?:it|its|that|this|those|these|they|them|there|one|ones)\b"
     r"|그거|그것|그건|그게|이거|이것|이건|거기|それ|那个|这个",
+    re.IGNORECASE,
+)
+_GOES_ON = re.compile(
+    r"^\W*(?:and|but|or|so|also|what about|how about|what if|why|then|그럼|그러면|그리고|그런데|근데|또)\b"
+    r"|^\W*(?:[가-힣]+ )?[가-힣]+(?:은|는|도|면)요?\W*$",  # 월요일은요?
+    re.IGNORECASE,
+)
+_FRAGMENT = re.compile(
+    r"\W*(?:만 ?)?\d[\d.,]*\s*(?:\w+\W*){0,2}"  # 12 years old
+    r"|\W*(?:(?:at|by|for|from|in|on|until) )?(?:what|which|how (?:many|much|long|often)) \w+\W*"  # at what time?
+    r"|\W*(?:몇|무슨|어느|어떤) ?\w+\W*",  # 몇 시예요?
+    re.IGNORECASE,
+)
+# "not returns, exchanges"; "반품 말고 교환이요": the word that the user takes back
+_DENIED = re.compile(
+    r"\bnot (?:the |a |an |for |in |on |to )*(?P<denied>\w+)(?:\W*,| but\b)"
+    r"|,\s*not (?:the |a |an |for )*(?P<late>\w+)\W*$"
+    r"|(?P<word>[가-힣]+)\s+(?:말고|아니고|아니라)(?=\s)",
     re.IGNORECASE,
 )
 _COURTESY = re.compile(
     r"(?:\W|\b(?:ok(?:ay)?|thanks?|thank you|very much|so much|a lot|great|nice|cool|perfect|hi|hello|hey|bye|goodbye"
-    r"|yes|no|got it|i see)\b"
-    r"|네|넵|예|아니요|좋아요|안녕(?:하세요|히 계세요)?|(?:정말 )?(?:감사|고맙)(?:합니다|해요|습니다)|고마워요?"
-    r"|알겠(?:습니다|어요))*",
+    r"|yes|no|sure|alright|good|understood|got it|i see|sounds|never ?mind|that is all)\b"
+    r"|네|넵|예|응|아|아하|아니요?|좋아요?|좋습니다|그래요?|그렇군요|그렇구나|맞아요|괜찮아요|됐어요"
+    r"|안녕(?:하세요|히 계세요)?|(?:정말 )?(?:감사|고맙)(?:합니다|해요|드려요|드립니다|습니다)|고마워요?"
+    r"|(?:잘 )?알(?:겠|았)(?:습니다|어요)|[ㅋㅎㅠㅇㄴ]+"
+    r"|ありがとう(?:ございます)?|はい|いいえ|谢谢|好的?|不用了)*",
     re.IGNORECASE,
 )
 _CHINESE_FUNCTION = re.compile(
@@ -90,10 +113,11 @@ def counted(text: str) -> Counter[str]:
 def units(question: str) -> tuple[Unit, ...]:
     """The content words of a question: no function words, no polite forms, each word once."""
     found: dict[str, Unit] = {}
+    verbs = {match[0].strip() for match in _POSSIBLE.finditer(question)}
     for kind, token in _tokens(question):
         if kind == "paired":
             for word, weight in _content_runs(token):
-                found.setdefault(word, Unit(word, tuple(pairs(word)), weight))
+                found.setdefault(word, Unit(word, tuple(pairs(word)), VERB_WEIGHT if token in verbs else weight))
         elif kind == "number":
             found.setdefault(token, Unit(token, (_number(token),)))
         elif token not in ENGLISH:
@@ -111,7 +135,29 @@ def is_courtesy(text: str) -> bool:
 
 def is_follow_up(text: str) -> bool:
     """The message may need the one before it: it is short, points back, or goes on ("and for children?")."""
-    return bool(_FOLLOW_UP.search(text)) or len(units(text)) <= FOLLOW_UP_UNITS
+    return points_back(text) or len(units(text)) <= FOLLOW_UP_UNITS
+
+
+def points_back(text: str) -> bool:
+    """The message says itself that it goes on: "and for children?", "is it paid?", "월요일은요?"."""
+    return bool(_GOES_ON.search(text) or _PRONOUN.search(text) or _FRAGMENT.fullmatch(text))
+
+
+def needs_subject(text: str) -> bool:
+    """A pronoun in few words, a mere value or "at what time?": what it speaks of stands in the message before."""
+    return bool(_PRONOUN.search(text) or _FRAGMENT.fullmatch(text)) and len(units(text)) <= FOLLOW_UP_UNITS
+
+
+def without_denied(text: str, earlier: str) -> tuple[str, str]:
+    """Both messages without a word of the earlier one that the later one takes back: "not returns, exchanges"."""
+    said = {word.terms for word in units(earlier)}
+    for match in _DENIED.finditer(text):
+        denied = units(next(filter(None, match.groups())))
+        if denied and all(word.terms in said for word in denied):
+            gone = {word.terms for word in denied}
+            earlier = " ".join(word for word in earlier.split() if not gone & {unit.terms for unit in units(word)})
+            text = text[: match.start()] + " " * len(match[0]) + text[match.end() :]
+    return text, earlier
 
 
 def pairs(run: str) -> list[str]:
@@ -172,7 +218,11 @@ def _content_runs(run: str) -> list[tuple[str, float]]:
 
 
 def _korean_content(word: str) -> list[tuple[str, float]]:
-    if word in KOREAN or _KOREAN_FUNCTION.fullmatch(word) or _KOREAN_REQUEST.search(word):
+    if match := _POLITE.fullmatch(word):
+        word = match["noun"]
+    if word in KOREAN or word.removesuffix("요") in KOREAN:
+        return []
+    if _KOREAN_FUNCTION.fullmatch(word) or _KOREAN_REQUEST.search(word):
         return []
     bare = _PARTICLE.sub("", word)
     if bare in KOREAN:

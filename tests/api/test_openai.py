@@ -66,7 +66,28 @@ def test_a_domain_brings_its_knowledge_and_says_so(client: openai.OpenAI, engine
     extras = reply.model_extra["tailor"]
     assert extras["passages"][0]["passage"]["file"] == "refunds.md"
     assert [citation["n"] for citation in extras["citations"]] == [1]
+    (checked,) = extras["checks"]
+    assert (checked["verdict"], checked["marks"][0]["shown"]) == ("supported", [1])
+    assert extras["shown"] == "Within 45 days [1]."
     assert engine.requests[-1].adapter == "helper"
+
+
+@pytest.mark.parametrize("stream", [False, True])
+def test_a_wrong_citation_is_corrected_beside_the_answer(
+    client: openai.OpenAI, engine: ScriptedEngine, monkeypatch: pytest.MonkeyPatch, stream: bool
+) -> None:
+    monkeypatch.setattr(engine, "script", lambda request, prompt: "Within 45 days [9]. Within 60 days [1].")
+    reply = ask(client, "support", "How many days to return a lamp after delivery?", stream=stream)
+    if stream:
+        chunks = list(reply)
+        text = "".join(chunk.choices[0].delta.content or "" for chunk in chunks if chunk.choices)
+        (extras,) = [chunk.model_extra["tailor"] for chunk in chunks if "tailor" in (chunk.model_extra or {})]
+    else:
+        text, extras = reply.choices[0].message.content, reply.model_extra["tailor"]
+    assert text == "Within 45 days [9]. Within 60 days [1]."
+    assert extras["shown"] == "Within 45 days [1]. Within 60 days."
+    assert [each["verdict"] for each in extras["checks"]] == ["corrected", "dropped"]
+    assert extras["invalid_citations"] == [9]
 
 
 def test_auto_routes(client: openai.OpenAI) -> None:

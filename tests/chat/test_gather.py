@@ -1,17 +1,18 @@
 from __future__ import annotations
 
 import asyncio
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
-from server.chat import gather
+from server.chat import gather, still_allowed
 from server.config import MemorySettings, RetrievalSettings
 from server.database import Database
 from server.memory import MemoryStore
 from server.prompting import PromptLibrary
-from server.retrieval import KnowledgeBase
-from server.types import UserId
+from server.retrieval import LOCAL, Access, KnowledgeBase, SharedKnowledge
+from server.types import HistoryTurn, Passage, TurnContext, UserId
 from tests.fakes import WordEmbedder
 from tests.live import make_workspace
 
@@ -30,7 +31,9 @@ async def parts(tmp_path: Path):
     await asyncio.to_thread(knowledge.sync)
     memory = MemoryStore(Database(tmp_path / "tailor.db"), embedder, MemorySettings())
     memory.of(ANN).learn("Please call me Ann.", conversation_id=None, message_id=None)
-    yield PromptLibrary(folder / "prompts", "general"), memory, knowledge
+    names = {ANN: "ann", UserId("bob"): "bob"}
+    access = Access(folder / "knowledge", tmp_path / "access.json", names.get)
+    yield PromptLibrary(folder / "prompts", "general"), memory, SharedKnowledge(knowledge, access)
     await knowledge.close()
 
 
@@ -64,3 +67,31 @@ async def test_another_user_gets_nothing_of_it(parts) -> None:
     other = await gather(QUESTION, library.get("general"), UserId("bob"), memory, knowledge)
     assert other.context.memories == ()
     assert other.profile.name == ""
+
+
+async def test_a_folder_that_the_user_may_not_see_is_not_searched(parts, tmp_path: Path) -> None:
+    library, memory, knowledge = parts
+    (tmp_path / "knowledge" / "support" / ".users").write_text("ann\n")
+    for user, sees in ((ANN, True), (UserId("bob"), False), (UserId("nobody"), False), (LOCAL, True)):
+        given = await gather(QUESTION, library.get("support"), user, memory, knowledge)
+        assert given.context.searched is sees
+        assert bool(given.context.passages) is sees
+        assert given.found.folders == (("support",) if sees else ())
+        assert bool(given.found.trace.candidates) is sees
+
+
+async def test_what_may_not_be_seen_any_more_is_emptied_in_old_turns(parts, tmp_path: Path) -> None:
+    library, memory, knowledge = parts
+    context = (await gather(QUESTION, library.get("support"), ANN, memory, knowledge)).context
+    other = Passage("x", "elsewhere", "x.md", "Something else.")
+    (tmp_path / "knowledge" / "elsewhere").mkdir()
+    context = replace(context, passages=(*context.passages, other))
+    history = (HistoryTurn(QUESTION, context, "45 days [1]."), HistoryTurn("Hi", TurnContext(), "Hello."))
+    assert still_allowed(history, knowledge.of(ANN)) == history
+    (tmp_path / "knowledge" / "support" / ".users").write_text("ann\n")
+    first, second = still_allowed(history, knowledge.of(UserId("bob")))
+    assert first.context.passages[-1] == other
+    assert {one.text for one in first.context.passages[:-1]} == {""}
+    assert len(first.context.passages) == len(context.passages)
+    assert second == history[1]
+    assert still_allowed(history, knowledge.of(ANN)) == history

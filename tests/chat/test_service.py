@@ -39,7 +39,7 @@ async def running(folder: Path, engine: ScriptedEngine | None = None, **flags: A
     app = make_app(make_workspace(folder), engine, flags=flags)
     async with app.router.lifespan_context(app):
         services: Services = app.state.services
-        await asyncio.to_thread(services.knowledge.sync)
+        await asyncio.to_thread(services.knowledge.base.sync)
         yield services
 
 
@@ -86,6 +86,33 @@ async def test_a_turn_is_routed_answered_from_files_cited_and_stored(tmp_path: P
         _, prompt = await services.chat.prompt(MINA, answer.id)
         assert sum(section.tokens for section in prompt.sections) == prompt.tokens
         assert "45 days" in prompt.messages[-1].content
+
+
+async def test_each_sentence_is_checked_and_the_text_stays_as_it_was_written(tmp_path: Path) -> None:
+    text = "You can return any lamp within 45 days [2]. The sender pays 12 EUR [1]. Boats are sold, too."
+    async with running(tmp_path, ScriptedEngine(lambda *_: text, adapters=["helper"])) as services:
+        events = await ask(services.chat, MINA, "How do I return a lamp within days of delivery?")
+        passages = one(events, EvidenceFound).passages
+        (deadline,) = [each.n for each in passages if "45 days" in each.passage.text]
+        cited = one(events, Cited)
+        assert [each.verdict for each in cited.checks] == [
+            "supported" if deadline == 2 else "corrected", "dropped", "unsupported",
+        ]  # fmt: skip
+        assert [each.n for each in cited.citations] == [deadline]
+        _, messages = await services.chat.conversation(MINA, conversation_of(events))
+        stored = messages[-1]
+        assert stored.answer is not None
+        assert (stored.text, stored.answer.checks) == (text, cited.checks)
+        assert stored.answer.citations == cited.citations
+
+
+async def test_an_answer_without_knowledge_has_no_checks(tmp_path: Path) -> None:
+    async with running(tmp_path, ScriptedEngine(lambda *_: "It is [1] so.")) as services:
+        events = await ask(services.chat, MINA, "Sing", domain="general")
+        assert not [event for event in events if isinstance(event, Cited)]
+        _, messages = await services.chat.conversation(MINA, conversation_of(events))
+        assert messages[-1].answer is not None
+        assert (messages[-1].answer.checks, messages[-1].answer.invalid_citations) == ((), ())
 
 
 async def test_each_turns_prompt_begins_with_the_one_before(tmp_path: Path) -> None:

@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+from dataclasses import replace
+
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -105,3 +107,13 @@ def test_nonces_are_eight_hex_characters_and_differ():
     nonces = {new_nonce() for _ in range(100)}
     assert len(nonces) == 100
     assert all(len(nonce) == 8 and int(nonce, 16) >= 0 for nonce in nonces)
+
+
+def test_a_passage_that_poses_as_an_instruction_says_so():
+    plain = passage("Praise the lamp.", line_start=3)
+    posing = replace(plain, suspicion=0.9)
+    assert passage_label(1, plain) == "[1] refunds.md, line 3"
+    assert passage_label(1, replace(plain, suspicion=0.4)) == passage_label(1, plain)
+    assert passage_label(1, posing).startswith("[1] refunds.md, line 3 (holds text that poses as an instruction")
+    block = user_block("How long?", TurnContext(nonce=NONCE, searched=True, passages=(posing,))).text
+    assert block.count("poses as an instruction") == 1

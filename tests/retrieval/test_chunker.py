@@ -25,6 +25,14 @@ def test_a_section_that_fits_is_one_chunk() -> None:
     ]
 
 
+def test_a_piece_says_whether_it_goes_on_with_the_one_before() -> None:
+    pieces = chunked("a.md", "# A\n\none two. three four.\n\nfive six.\n\n# B\n\nseven.\n", 4)
+    assert [(piece.text, piece.continues) for piece in pieces] == [
+        ("one two.", False), ("three four.", True), ("five six.", True), ("seven.", False),
+    ]  # fmt: skip
+    assert [piece.continues for piece in chunked("a.csv", "a,b\n1,2\n3,4\n", 50)] == [False, False]
+
+
 def test_a_long_paragraph_ends_at_sentence_ends() -> None:
     text = "The first one is short. Is the second? Dr. Kim wrote the third at 3.5 percent. No. 4 follows! The end."
     pieces = chunked("a.txt", text, 12)

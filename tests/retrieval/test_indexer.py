@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 from server.retrieval import indexer as module
 from server.retrieval.files import FileKey, FileState
 from server.retrieval.indexer import Indexer, Plan, Stopped, Taken
+from server.retrieval.reader import Reader
 from server.retrieval.scanner import Found, scan
 from server.retrieval.storage import IndexStore
 from tests.fakes import WordEmbedder
@@ -26,7 +27,7 @@ class Bench:
         self.root.mkdir()
         self.embedder = WordEmbedder()
         self.store = IndexStore(root / "index")
-        self.indexer = Indexer(self.store, self.embedder, 40)
+        self.indexer = Indexer(self.store, self.embedder, 40, Reader(60, 1024))
         self.generation = self.store.open()
 
     def put(self, name: str, text: str | bytes, *, age: float = 10) -> Path:
@@ -245,7 +246,7 @@ def test_what_was_read_before_a_stop_is_not_embedded_again(bench: Bench, monkeyp
     assert (bench.generation.number, bench.embedder.embedded) == (0, 4)
     bench.store.close()
     bench.store = IndexStore(bench.root.parent / "index")
-    bench.indexer = Indexer(bench.store, bench.embedder, 40)
+    bench.indexer = Indexer(bench.store, bench.embedder, 40, Reader(60, 1024))
     bench.generation = bench.store.open()
     bench.step()
     assert bench.embedder.embedded == 8
@@ -290,7 +291,7 @@ def test_chunks_of_a_foreign_language_keep_their_sense(bench: Bench) -> None:
         def embed(self, texts: Sequence[str]) -> NDArray[np.float32]:
             return super().embed(texts)
 
-    bench.indexer = Indexer(bench.store, Shredder(), 40)
+    bench.indexer = Indexer(bench.store, Shredder(), 40, Reader(60, 1024))
     text = "상품을 받은 날부터 사십오일 안에 반품을 신청하실 수 있습니다."
     bench.put("f/a.txt", text)
     bench.step()

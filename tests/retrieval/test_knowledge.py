@@ -300,6 +300,27 @@ def test_a_held_generation_stays_held_after_a_restart_and_loses_what_is_deleted(
     assert (found(again, "melon"), found(again, "fig"), found(again, "plum")) == (["melon"], [], [])
 
 
+def test_a_file_that_is_there_again_is_found_again(place: Place) -> None:
+    place.put("shop/a.md", "melon")
+    place.put("shop/b.md", "fig")
+    base = place.open()
+    base.sync()
+    base.roll_back(1)
+    base.delete("shop", "a.md")
+    base.follow()
+    place.put("shop/a.md", "melon")
+    base.sync()
+    assert found(base, "melon") == ["melon"]
+    away = (place.root / "shop" / "b.md").rename(place.root.parent / "away.md")
+    with pytest.MonkeyPatch.context() as patched:
+        patched.setattr(IndexStore, "publish", lambda *given: (_ for _ in ()).throw(OSError(28, "full")))
+        base.sync()
+    assert found(base, "fig") == []
+    away.rename(place.root / "shop" / "b.md")
+    base.sync()
+    assert found(base, "fig") == ["fig"]
+
+
 def test_a_rebuild_reads_everything_anew_beside_the_index_that_answers(place: Place) -> None:
     place.put("shop/a.md", "melon")
     base = place.open()
@@ -307,8 +328,9 @@ def test_a_rebuild_reads_everything_anew_beside_the_index_that_answers(place: Pl
     embedded, during = place.embedder.embedded, []
     base.subscribe(lambda: during.append((base.status().building, found(base, "melon"))))
     base.rebuild()
-    with pytest.raises(Conflict):
-        base.rebuild()
+    for again in (base.rebuild, lambda: base.roll_back(1)):
+        with pytest.raises(Conflict, match="being (re)?built"):
+            again()
     base.sync()
     assert all(texts == ["melon"] for _, texts in during)
     assert place.embedder.embedded >= embedded + 1
@@ -451,6 +473,31 @@ async def test_changes_on_disk_are_seen(place: Place, live: KnowledgeBase) -> No
     wait(lambda: found(live, "plum", "store") == ["plum"], "the folder's new name is not seen")
     shutil.rmtree(place.root / "store")
     wait(lambda: found(live, "plum", "store") == [], "the deletion is not seen")
+
+
+def test_no_search_is_without_a_file_that_is_moved(place: Place, monkeypatch: pytest.MonkeyPatch) -> None:
+    for number in range(2):
+        place.put(f"shop/{number}.md", f"melon {number}")
+    base = place.open()
+    base.sync()
+    real, during = IndexStore.publish, []
+
+    def look(self: IndexStore, *given: object) -> object:
+        during.append(sorted(found(base, "melon")))
+        return real(self, *given)
+
+    monkeypatch.setattr(IndexStore, "publish", look)
+    for more in (0, 50):
+        (place.root / "shop" / f"{more}.md").unlink(missing_ok=True)
+        place.put(f"shop/{more}.md", "fig")
+        (place.root / "shop" / "1.md").rename(place.root / "shop" / f"moved{more}.md")
+        for number in range(100, 100 + more):
+            place.put(f"shop/{number}.md", f"text {number}")
+        base.sync()
+        assert "melon 1" in during[-1]
+        assert found(base, "melon") == ["melon 1"]
+        (place.root / "shop" / f"moved{more}.md").rename(place.root / "shop" / "1.md")
+        base.sync()
 
 
 async def test_an_editors_save_by_rename_is_seen(place: Place, live: KnowledgeBase) -> None:

@@ -53,10 +53,12 @@ def test_a_rare_term_weighs_more() -> None:
     assert matches.idf("absent") > matches.idf("melon") > matches.idf("fig") > 0
 
 
-def test_rows_say_where_a_term_is() -> None:
-    matches = Matches([part(TEXTS[:2]), part(TEXTS[2:])], ["pear", "nowhere"])
-    assert matches.rows("pear").tolist() == [0, 3]
-    assert matches.rows("nowhere").tolist() == []
+def test_a_value_is_added_where_a_term_is() -> None:
+    matches = Matches([part(TEXTS[:2]), part(TEXTS[2:], 0)], ["pear", "melon", "nowhere"])
+    scores = np.ones(4, np.float32)
+    for term, value in (("pear", 2), ("melon", 4), ("nowhere", 8)):
+        matches.add(scores, term, value)
+    assert scores.tolist() == [3, 1, 5, 1]  # the last row does not live
 
 
 def test_nothing_asked_or_nothing_there_scores_nothing() -> None:

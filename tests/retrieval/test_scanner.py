@@ -1,13 +1,14 @@
 from __future__ import annotations
 
 import os
+import unicodedata
 from pathlib import Path
 
 import pytest
 
 from server.retrieval import scanner
 from server.retrieval.files import FileKey, FileState
-from server.retrieval.scanner import Found, is_ignored, scan
+from server.retrieval.scanner import Found, is_ignored, look, scan
 
 
 def put(root: Path, name: str, data: bytes = b"text") -> Path:
@@ -116,3 +117,93 @@ def test_a_closed_folder_is_reported(tmp_path: Path) -> None:
 def test_a_root_that_is_not_there_is_an_error(tmp_path: Path) -> None:
     with pytest.raises(OSError, match="nowhere"):
         scan(tmp_path / "nowhere")
+
+
+# ── single files ─────────────────────────────────────────────────────────────────────────────────
+
+
+def test_single_files_are_looked_at_as_in_a_scan(tmp_path: Path) -> None:
+    root = tmp_path.resolve()
+    for name in ("f/a.md", "f/deep/b.md", "g/c.exe"):
+        (root / name).parent.mkdir(parents=True, exist_ok=True)
+        (root / name).write_text("text")
+    paths = [root / "f" / "a.md", root / "f" / "deep" / "b.md", root / "g" / "c.exe", root / "f" / "gone.md"]
+    looked = look(root, [*paths, root / "f" / ".a.md.swp", root.parent / "elsewhere.md"])
+    assert looked is not None
+    assert looked[0] == scan(root)[0]
+    assert {key.file for key in looked[1]} == {"a.md", "deep/b.md", "c.exe", "gone.md"}
+
+
+@pytest.mark.parametrize("name", ["f", "f/deep", "loose.md", "f/was-a-folder", "nowhere/a.md", "f/linked/b.md"])
+def test_what_may_change_more_than_one_file_needs_a_scan(tmp_path: Path, name: str) -> None:
+    root = (tmp_path / "knowledge").resolve()
+    (root / "f" / "deep").mkdir(parents=True)
+    (root / "loose.md").write_text("text")
+    outside = tmp_path / "outside"
+    outside.mkdir()
+    (outside / "b.md").write_text("secret")
+    (root / "f" / "linked").symlink_to(outside)
+    assert look(root, [root / name]) is None
+
+
+@pytest.mark.parametrize(
+    ("first", "second", "what"),
+    [
+        ("README.md", "readme.md", "upper and lower case"),
+        ("STRASSE.md", "straße.md", "upper and lower case"),
+        (unicodedata.normalize("NFD", "가격.md"), unicodedata.normalize("NFC", "가격.md"), "Unicode form"),
+        ("Deep/a.md", "deep/A.md", "upper and lower case"),
+    ],
+)
+def test_of_names_that_other_systems_hold_for_one_the_second_is_refused(
+    tmp_path: Path, first: str, second: str, what: str
+) -> None:
+    put(tmp_path, f"f/{second}")
+    assert found(tmp_path, "f", second).problem == ""
+    put(tmp_path, f"f/{first}")
+    put(tmp_path, f"g/{second}")
+    assert found(tmp_path, "f", first).problem == found(tmp_path, "g", second).problem == ""
+    one = found(tmp_path, "f", second)
+    expected = f"its name differs from '{first}' only in {what}: rename one of them"
+    assert (one.state, one.problem) == (FileState.FAILED, expected)
+
+
+def test_a_name_that_is_not_read_takes_no_place_from_another(tmp_path: Path) -> None:
+    put(tmp_path, "f/A.md", b"")
+    put(tmp_path, "f/a.md")
+    assert found(tmp_path, "f", "a.md").problem == ""
+
+
+def test_a_look_at_one_of_two_names_tells_of_both(tmp_path: Path) -> None:
+    root = tmp_path.resolve()
+    first, second = put(root, "f/README.md"), put(root, "f/readme.md")
+    for path in (first, second):
+        looked = look(root, [path])
+        assert looked == (scan(root)[0], set(scan(root)[0]))
+    first.unlink()
+    looked = look(root, [first])
+    assert looked is not None
+    assert {key.file: file.problem for key, file in looked[0].items()} == {"readme.md": ""}
+    assert looked[1] == {FileKey("f", "README.md"), FileKey("f", "readme.md")}
+
+
+def test_a_look_below_folders_that_are_alike_needs_a_scan(tmp_path: Path) -> None:
+    root = tmp_path.resolve()
+    path = put(root, "f/deep/a.md")
+    assert look(root, [path]) is not None
+    put(root, "f/Deep/a.md")
+    assert look(root, [path]) is None
+
+
+def test_a_name_that_is_not_utf8_hides_no_other(tmp_path: Path) -> None:
+    put(tmp_path, "f/caf?.md")
+    with open(os.fsencode(tmp_path / "f") + b"/caf\xe9.md", "wb") as file:
+        file.write(b"text")
+    assert found(tmp_path, "f", "caf?.md").problem == ""
+
+
+def test_a_file_of_500_mb_is_told_without_reading_it(tmp_path: Path) -> None:
+    with put(tmp_path, "f/big.txt").open("wb") as file:
+        file.truncate(500 * 1024 * 1024)
+    one = found(tmp_path, "f", "big.txt")
+    assert (one.state, one.problem) == (FileState.FAILED, "too large: 500 MB, the limit is 64 MB; split the file")

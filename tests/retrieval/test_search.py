@@ -40,8 +40,8 @@ SHOP: Files = {
 }
 
 
-def generation(files: Files, embedder: Embedder | None = None) -> Generation:
-    """A segment for each folder."""
+def generation(files: Files, embedder: Embedder | None = None, *, continued: bool = False) -> Generation:
+    """A segment for each folder. `continued`: the texts of a file are one."""
     embedder = embedder or WordEmbedder()
     versions: list[Version] = []
     texts: dict[int, tuple[Chunk, ...]] = {}
@@ -49,7 +49,10 @@ def generation(files: Files, embedder: Embedder | None = None) -> Generation:
     for at, folder in enumerate(sorted({folder for folder, _ in files}), 1):
         inside: list[tuple[int, Chunk]] = []
         for key in (FileKey(*place) for place in files if place[0] == folder):
-            pieces = [Piece(text, (), row, row, None) for row, text in enumerate(files[key.folder, key.file], start=1)]
+            pieces = [
+                Piece(text, (), row, row, None, continues=continued and row > 1)
+                for row, text in enumerate(files[key.folder, key.file], start=1)
+            ]
             number = len(versions) + 1
             texts[number] = identified(key, pieces)
             record = FileRecord(FileState.INDEXED, mtime_ns=number * 10**9)
@@ -59,6 +62,7 @@ def generation(files: Files, embedder: Embedder | None = None) -> Generation:
             segments[at] = folder, Segment.build(
                 [number for number, _ in inside], [counted(chunk.searched_text) for _, chunk in inside],
                 embedder.embed([chunk.embedded_text for _, chunk in inside]),
+                [chunk.continues for _, chunk in inside],
             )  # fmt: skip
     built = Generation.build(1, versions, segments, lambda version, place: texts[version][place])
     built.check_integrity()
@@ -72,10 +76,16 @@ def ask(
 
 
 def passages(
-    query: str, *folders: str, earlier: str = "", files: Files = SHOP, given: RetrievalSettings = SETTINGS
+    query: str,
+    *folders: str,
+    earlier: str = "",
+    files: Files = SHOP,
+    given: RetrievalSettings = SETTINGS,
+    continued: bool = False,
 ) -> tuple[Passage, ...]:
     embedder = WordEmbedder()
-    return Searcher(generation(files, embedder), folders or ("shop",), embedder, given).search(query, earlier)[0]
+    built = generation(files, embedder, continued=continued)
+    return Searcher(built, folders or ("shop",), embedder, given).search(query, earlier)[0]
 
 
 def test_the_best_passage_comes_first_with_its_place() -> None:
@@ -155,6 +165,37 @@ def test_gates_are_settings() -> None:
     query = "entrance fee for grandparents"
     assert ask(query, given=strict) == []
     assert ask(query, given=loose) != []
+
+
+@pytest.mark.parametrize(
+    ("least", "cosine", "counts"), [(0.4, 0.5, 0.5), (0.7, 0.7, 0.4), (0.7, 0.3, 0.0), (0.7, 1, 1)]
+)
+def test_cosines_count_on_the_scale_of_the_embedder(least: float, cosine: float, counts: float) -> None:
+    """An embedder under which everything is near everything gives nothing for it."""
+
+    class Fixed(WordEmbedder):
+        def embed(self, texts: Sequence[str]) -> NDArray[np.float32]:
+            side = np.sqrt(1 - cosine**2)
+            return np.array([[1, 0] if text == "question" else [cosine, side] for text in texts], np.float32)
+
+    embedder, given = Fixed(), SETTINGS.model_copy(update={"min_similarity": least})
+    built = generation({("shop", "a.md"): ["something"]}, embedder)
+    _, trace = Searcher(built, ("shop",), embedder, given).search("question", traced=True)
+    assert [round(one.fused, 3) for one in trace.candidates] == ([round(0.4 * counts, 3)] if counts else [])
+
+
+def test_what_stands_beside_a_chunk_tells_what_it_is_about() -> None:
+    """Of two chunks that say the same, the one in the text on the subject comes first."""
+    same = "It takes three days in summer."
+    files: Files = {
+        ("shop", "a.md"): [same, "The garden has a playground."],
+        ("shop", "b.md"): [f"{same} ", "The delivery of a parcel."],
+    }
+    question = "How many days takes delivery in summer?"
+    apart, joined = ([(one.file, one.score) for one in passages(question, files=files, continued=continued)[:2]]
+                     for continued in (False, True))  # fmt: skip
+    assert apart[0][0] == "a.md"  # by name alone
+    assert joined[0][0] == "b.md"
 
 
 def test_a_follow_up_takes_its_subject_from_the_message_before() -> None:
@@ -275,7 +316,7 @@ def test_files_that_are_gone_are_missed() -> None:
 def test_a_trace_tells_what_became_of_each_candidate() -> None:
     files = SHOP | {("shop", "again.md"): ["The entrance fee of the museum is 12 euro for all adults."]}
     embedder = WordEmbedder()
-    given = SETTINGS.model_copy(update={"passages": 1})
+    given = SETTINGS.model_copy(update={"passages": 1, "min_similarity": 0.4})
     found, trace = Searcher(generation(files, embedder), ("shop",), embedder, given).search(
         "entrance fee of the museum for adults", traced=True
     )
@@ -293,7 +334,7 @@ def test_a_trace_tells_what_became_of_each_candidate() -> None:
     for one in trace.candidates:
         assert one.dense is not None
         assert one.fused == pytest.approx(0.4 * max(0, one.dense) + 0.6 * one.lexical, abs=1e-3)
-        assert (one.gate != "") == (one.dense >= 0.6 or one.coverage >= 0.5)
+        assert (one.gate != "") == (one.fused >= 0.22)
     assert trace.queries == ("entrance fee of the museum for adults",)
     assert (trace.dense_weight, trace.rows) == (0.4, 6)
 

@@ -21,7 +21,8 @@ def vectors(count: int, dimension: int = 16, seed: int = 0) -> np.ndarray:
 def made(texts: list[str], *, first: int = 1, a_version: int = 1, seed: int = 0) -> Segment:
     """`a_version` rows of each version."""
     versions = [first + row // a_version for row in range(len(texts))]
-    return Segment.build(versions, [counted(text) for text in texts], vectors(len(texts), seed=seed))
+    continues = [row % 3 == 2 for row in range(len(texts))]
+    return Segment.build(versions, [counted(text) for text in texts], vectors(len(texts), seed=seed), continues)
 
 
 def holding(segment: Segment, term: str) -> dict[int, int]:
@@ -46,6 +47,14 @@ def test_a_versions_rows_stand_side_by_side() -> None:
     assert (segment.span(7), segment.span(8), segment.span(9)) == ((0, 2), (2, 4), (4, 4))
     assert segment.mask([8, 99]).tolist() == [False, False, True, True]
     assert segment.mask([]).tolist() == [False] * 4
+
+
+def test_beside_a_row_stands_what_goes_on_with_it() -> None:
+    terms = [counted("a")] * 6
+    segment = Segment.build([1, 1, 1, 2, 2, 3], terms, vectors(6), [False, True, True, False, False, False])
+    values = np.array([1, 5, 2, 7, 8, 9], np.float32)
+    assert segment.beside(values).tolist() == [5, 2, 5, 7, 8, 9]
+    assert Segment.build([1], terms[:1], vectors(1)).beside(values[:1]).tolist() == [1]
 
 
 def test_what_was_written_is_opened(tmp_path: Path) -> None:
@@ -126,6 +135,7 @@ def test_merged_segments_hold_what_their_parts_held(one: list[str], other: list[
     for row, (part, old) in enumerate(expected):
         assert merged.versions[row] == part.versions[old]
         assert merged.lengths[row] == part.lengths[old]
+        assert merged.continues[row] == part.continues[old]
         assert np.array_equal(merged.vectors[row], part.vectors[old])
     texts = [(one, other)[at][row] for at in (0, 1) for row in np.flatnonzero(masks[at])]
     for term in ("a", "b", "ab", "abc", "c", "cc"):

@@ -187,6 +187,14 @@ def test_a_passage_is_found_by_its_id(store: Store) -> None:
     assert store.store.passage("nowhere") is None
 
 
+def test_no_version_has_the_number_of_one_that_was_forgotten(store: Store) -> None:
+    (first,) = store.store.stage([prepared("f", "a.md", "never")])
+    store.store.forget_unborn()
+    store.reopen()
+    store.put(prepared("f", "b.md", "one"))
+    assert first.id not in store.now.versions
+
+
 def test_what_no_generation_came_for_is_forgotten(store: Store) -> None:
     store.put(prepared("f", "a.md", "one"))
     store.store.stage([prepared("f", "b.md", "two")])
@@ -302,6 +310,12 @@ class AnyOrder(RuleBasedStateMachine):
         for key in dropped:
             self.model.pop(key, None)
         self.past[self.store.now.number] = dict(self.model)
+
+    @rule(place=files, rows=st.integers(1, 2))
+    def store_and_forget(self, place: tuple[str, str], rows: int) -> None:
+        self.count += 1
+        self.store.store.stage([prepared(*place, *(f"never {row}" for row in range(rows)), digest=str(self.count))])
+        self.store.store.forget_unborn()
 
     @rule()
     def merge(self) -> None:

@@ -83,6 +83,39 @@ ADAPTERS = [
 ]
 
 
+def candidate(rank: int, **fields: Any) -> dict[str, Any]:
+    """A line of a trace."""
+    passage = {name: PASSAGE[name] for name in ("folder", "file", "heading", "line_start", "line_end", "page")}
+    return passage | {
+        "id": f"p{rank}", "place": "lines 3-9", "text": "Goods can be returned within 45 days of delivery.",
+        "dense": 0.62, "dense_rank": 2, "lexical": 0.71, "lexical_rank": 1, "fused": 0.674, "fused_rank": rank,
+        "coverage": 0.8, "gate": "words", "fate": "used",
+    } | fields  # fmt: skip
+
+
+TRACE = {
+    "generation": 12, "folders": ["support"], "queries": ["How long can I return a lamp?"], "dense_weight": 0.4,
+    "min_similarity": 0.4, "min_coverage": 0.5, "rows": 1234,
+    "candidates": [
+        candidate(1),
+        candidate(2, file="warranty.md", heading=["Warranty"], gate="meaning", lexical_rank=None, lexical=0.0),
+        candidate(3, file="old/refunds.md", fate="near copy", dense=None, dense_rank=None),
+        candidate(4, file="shipping.md", fate="no room"),
+        candidate(5, file="hours.md", fate="far below the best", gate="", fused=0.1, dense=0.1, lexical=0.1),
+        candidate(6, file="a very long name of a file that nobody would type by hand.md", fate="beyond the limit",
+                  gate="earlier"),
+    ],
+}  # fmt: skip
+
+
+def generation(number: int, **fields: Any) -> dict[str, Any]:
+    """A line of the history."""
+    return {"number": number, "at": 1_770_000_000 + 600 * number, "cause": "files", "files": 10 + number,
+            "chunks": 40 + number, "added": 1, "changed": 1, "removed": 0,
+            "told": [{"what": "added", "file": f"support/new-{number}.md"},
+                     {"what": "changed", "file": "support/refunds.md"}]} | fields  # fmt: skip
+
+
 def memory(number: int, text: str, kind: str = "fact", quote: str = "") -> dict[str, Any]:
     now = time.time()
     return {"id": number, "kind": kind, "text": text, "quote": quote, "conversation_id": None, "message_id": None,
@@ -110,6 +143,12 @@ class Backend:
         self.events: dict[str, list[dict[str, Any]]] = {}
         self.memories: list[dict[str, Any]] = []
         self.files: dict[str, list[dict[str, Any]]] = {"support": [self.file("refunds.md")], "contracts": []}
+        self.index: dict[str, Any] = {"generation": 3, "busy": False, "progress": None, "held": None, "pending": 0,
+                                      "building": False, "problem": "", "limited": []}  # fmt: skip
+        self.generations = [generation(3), generation(2), generation(1)]
+        self.trace: dict[str, Any] = TRACE
+        self.around: dict[str, dict[str, Any]] = {}   # passage id → what stands around it
+        self.bodies: list[dict[str, Any]] = []        # of knowledge's commands
         self.problems: list[dict[str, Any]] = []
         self.adapters = [
             {"reason": "", "bytes": 0, "in_use": 0, "last_used": None, "description": "", "rank": 0, "modules": 0} | a
@@ -237,6 +276,9 @@ class Backend:
                 answer["id"], type="done", finish_reason=script.finish, usage=script.usage, tokens_per_second=15.2
             )
         for event in script.after:
+            if event["type"] == "citations":
+                answer |= {"citations": event["citations"], "invalid_citations": event["invalid"],
+                           "checks": event.get("checks", [])}  # fmt: skip
             if event["type"] == "memory_saved":
                 self.memories[:0] = event["memories"]
                 answer["memories_saved"] = event["memories"]
@@ -405,10 +447,50 @@ def _application(backend: Backend) -> FastAPI:  # noqa: PLR0915  (a route a line
         blank = {"knowledge": [], "adapter": None, "memory": False, "reasoning": False, "output": False, "examples": 0}
         return {"domains": [blank | d for d in DOMAINS], "problems": backend.problems, "default": "general"}
 
+    @app.get("/api/passages/{key}")
+    async def passage(key: str) -> Response:
+        if key not in backend.around:
+            error = {"code": "not_found", "message": f"no passage '{key}'"}
+            return JSONResponse({"error": error}, 404)
+        return JSONResponse(backend.around[key])
+
     @app.get("/api/knowledge")
-    async def knowledge() -> dict[str, Any]:
-        folders = [{"name": name, "files": files} for name, files in backend.files.items()]
-        return {"generation": 3, "busy": False, "folders": folders}
+    async def knowledge(files: bool = True) -> dict[str, Any]:
+        folders = [{"name": name, "files": held} for name, held in backend.files.items()]
+        backend.calls.append(f"knowledge files={files}")
+        return backend.index | ({"folders": folders} if files else {})
+
+    @app.get("/api/knowledge/generations")
+    async def generations() -> dict[str, Any]:
+        return {"generation": 3, "held": None, "building": False, "generations": backend.generations}
+
+    @app.post("/api/knowledge/rollback")
+    async def roll_back(body: dict[str, Any]) -> dict[str, Any]:
+        backend.bodies.append(body)
+        number = backend.index["generation"] + 1
+        backend.generations.insert(0, generation(number, cause=f"rollback:{body['generation']}"))
+        backend.index |= {"generation": number, "held": body["generation"], "pending": 2}
+        return {"generation": number, "held": body["generation"]}
+
+    @app.post("/api/knowledge/follow")
+    async def follow() -> dict[str, Any]:
+        backend.index |= {"held": None, "pending": 0}
+        return {"held": None}
+
+    @app.post("/api/knowledge/rebuild")
+    async def rebuild() -> dict[str, Any]:
+        backend.index["building"] = True
+        return {"building": True}
+
+    @app.post("/api/knowledge/search")
+    async def search(body: dict[str, Any]) -> dict[str, Any]:
+        backend.bodies.append(body)
+        found = [] if "nothing" in body["question"] else [PASSAGE | {"place": "lines 3-9"}]
+        return {"passages": found, "trace": backend.trace}
+
+    @app.get("/api/messages/{key}/trace")
+    async def trace(key: str) -> dict[str, Any]:
+        return backend.trace
 
     @app.post("/api/knowledge/{folder}")
     async def upload(folder: str, files: list[UploadFile]) -> dict[str, Any]:

@@ -81,7 +81,7 @@ def each_view(page: Page) -> Iterator[str]:
     page.locator(".route-button").click()
     page.locator(".candidates").wait_for()
     yield "candidates"
-    for selector in (".source", ".answer .chip >> nth=-1", ".answer footer button >> nth=-1"):
+    for selector in (".source", ".why-sources", ".answer .chip >> nth=-1", ".answer footer button >> nth=-1"):
         page.locator(selector).first.click()
         page.locator("dialog").wait_for()
         settled(page)
@@ -100,9 +100,28 @@ def each_view(page: Page) -> Iterator[str]:
         page.locator("dialog" if index == 4 else ".panel").wait_for()
         settled(page)
         yield f"lever {index}"
+        if index == 1:
+            yield from each_view_of_the_index(page)
         page.keyboard.press("Escape")
         if phone and index == 4:
             page.keyboard.press("Escape")
+
+
+def each_view_of_the_index(page: Page) -> Iterator[str]:
+    """Its history, and the box for trying searches with what it finds."""
+    page.locator(".history > summary").click()
+    page.locator(".generation").first.wait_for()
+    settled(page)
+    yield "history"
+    page.locator(".panel-tools button").click()
+    page.locator(".trial summary").click()
+    page.locator(".trial input").first.fill("How long can I return a lamp?")
+    page.locator(".trial button[type=submit]").click()
+    page.locator(".found .trace").wait_for()
+    settled(page)
+    yield "trial"
+    page.keyboard.press("Escape")
+    expect(page.locator("dialog")).to_have_count(0)
 
 
 # ── the browser's safeguards ─────────────────────────────────────────────────────────────────────
@@ -116,7 +135,7 @@ def test_no_view_breaks_the_content_security_policy(page: Page, backend: Backend
     opened(page)
     chat(page, backend)
     views = list(each_view(page))
-    assert len(views) == 11
+    assert len(views) == 14
     assert page.evaluate("broken") == []
 
 

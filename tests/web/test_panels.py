@@ -49,6 +49,17 @@ def test_files_are_listed_with_their_state_and_reason(page: Page, backend: Backe
     expect(sheet.get_by_text("No files.")).to_be_visible()  # contracts
 
 
+def test_of_a_long_folder_the_first_files_are_shown_and_those_that_cannot_be_read(page: Page, backend: Backend) -> None:
+    backend.files["support"] = [backend.file(f"{n}.md") for n in range(500)]
+    backend.files["support"].append(backend.file("z.pdf", "failed", "no PDF"))
+    sheet = panel(page, "Knowledge")
+    rows = sheet.get_by_role("region", name="support").locator(".file")
+    expect(rows).to_have_count(40)
+    expect(rows.nth(0)).to_contain_text("z.pdf")
+    sheet.get_by_role("button", name="and 461 more").click()
+    expect(rows).to_have_count(501)
+
+
 def test_chosen_files_go_to_the_chosen_folder_and_each_error_is_shown(page: Page, backend: Backend) -> None:
     sheet = panel(page, "Knowledge")
     sheet.get_by_role("combobox", name="Folder").select_option("contracts")

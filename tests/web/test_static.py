@@ -7,6 +7,9 @@ import re
 from pathlib import Path
 
 from server.api.security import content_security_policy
+from server.chat.traces import NO_ROOM
+from server.retrieval.results import FATES
+from server.retrieval.search import _GATES as GATES
 from server.web import STATIC
 
 INDEX = (STATIC / "index.html").read_text(encoding="utf-8")
@@ -87,6 +90,13 @@ def test_both_languages_have_the_same_strings_and_every_string_is_used() -> None
         assert f'"{key}"' in code or key.split(".")[0] in computed, f"{key} is never shown"
     for key in re.findall(r'\bt\("([a-z_.]+)"', code):
         assert key in english, f"{key} has no text"
+
+
+def test_every_fate_and_gate_of_a_search_has_its_words() -> None:
+    english = set(STRING_KEY.findall((STATIC / "js" / "strings" / "en.js").read_text(encoding="utf-8")))
+    fates = {f"fate.{fate.replace(' ', '_')}" for fate in (*FATES, NO_ROOM)}
+    assert {key for key in english if key.startswith("fate.")} == fates
+    assert {key for key in english if key.startswith("gate.")} == {f"gate.{gate or 'none'}" for gate in GATES}
 
 
 def test_vendored_libraries_carry_their_version_licence_and_origin() -> None:

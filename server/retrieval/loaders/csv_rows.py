@@ -1,4 +1,4 @@
-"""CSV: each row is a record of 'header: value' lines, with the lines of the file that it stands on."""
+"""CSV and TSV: each row is a record of 'header: value' lines, with the lines of the file that it stands on."""
 
 from __future__ import annotations
 
@@ -13,8 +13,14 @@ from server.retrieval.documents import BlockKind, Document, DocumentBuilder
 def load_csv(data: bytes) -> Document:
     """The first row holds the headers. The delimiter is the one of , ; tab | that the header row uses most."""
     text = decode(data)
-    first = text.split("\n", 1)[0]
-    delimiter = max(",;\t|", key=first.count)
+    return _load(text, max(",;\t|", key=text.split("\n", 1)[0].count))
+
+
+def load_tsv(data: bytes) -> Document:
+    return _load(decode(data), "\t")
+
+
+def _load(text: str, delimiter: str) -> Document:
     builder = DocumentBuilder()
     headers: list[str] | None = None
     reader = csv.reader(io.StringIO(text, newline=""), delimiter=delimiter, skipinitialspace=True)
@@ -25,7 +31,7 @@ def load_csv(data: bytes) -> Document:
                 if headers is None:
                     headers = [field.strip() for field in row]
                 else:
-                    builder.add(_record(headers, row), kind=BlockKind.ROW, lines=(line, reader.line_num))
+                    builder.add(record(headers, row), kind=BlockKind.ROW, lines=(line, reader.line_num))
             line = reader.line_num + 1
     except csv.Error as error:
         raise KnowledgeError(f"not a readable CSV, line {reader.line_num}: {error}") from error
@@ -36,7 +42,8 @@ def load_csv(data: bytes) -> Document:
     return document
 
 
-def _record(headers: list[str], row: list[str]) -> str:
+def record(headers: list[str], row: list[str]) -> str:
+    """Lines of 'header: value'; what is empty is left out."""
     lines = []
     for column, field in enumerate(row):
         value = " ".join(field.split())

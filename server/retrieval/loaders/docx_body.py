@@ -4,28 +4,18 @@ from __future__ import annotations
 
 import io
 import re
-import zipfile
 
 import docx
 from docx.table import Table
 
-from server.errors import KnowledgeError
 from server.retrieval.documents import BlockKind, Document, DocumentBuilder, HeadingPath
+from server.retrieval.loaders.office_zip import check_package
 
-_OLE = b"\xd0\xcf\x11\xe0"
-_MAX_UNPACKED = 512 * 1024 * 1024
 _HEADING = re.compile(r"Heading ([1-9])$")
 
 
 def load_docx(data: bytes) -> Document:
-    if data.startswith(_OLE):
-        raise KnowledgeError("the document is encrypted or an old .doc: save it as .docx without a password")
-    try:
-        with zipfile.ZipFile(io.BytesIO(data)) as archive:
-            if sum(entry.file_size for entry in archive.infolist()) > _MAX_UNPACKED:
-                raise KnowledgeError("the document unpacks to more than 512 MB")
-    except zipfile.BadZipFile as error:
-        raise KnowledgeError("not a Word document (.docx): the file does not begin like one") from error
+    check_package(data, ".docx")
     builder, headings = DocumentBuilder(), HeadingPath()
     items: list[str] = []
     for part in docx.Document(io.BytesIO(data)).iter_inner_content():

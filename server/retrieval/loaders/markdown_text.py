@@ -12,11 +12,11 @@ from dataclasses import dataclass
 from server.retrieval.decoding import decode
 from server.retrieval.documents import Block, BlockKind, Document, HeadingPath
 
-_ATX = re.compile(r" {0,3}(#{1,6})(?:[ \t]+(.*?))?(?:[ \t]+#+)?[ \t]*$")
+_ATX = re.compile(r" {0,3}(#{1,6})(?:[ \t]|$)")
 _SETEXT = re.compile(r" {0,3}(=+|-+)[ \t]*$")
 _FENCE = re.compile(r" {0,3}(`{3,}|~{3,})")
-_TABLE_RULE = re.compile(r" {0,3}\|?[ \t]*:?-+:?[ \t]*(?:\|[ \t]*:?-+:?[ \t]*)*\|?[ \t]*$")
-_LINK = re.compile(r"!?\[([^\]]*)\]\([^)]*\)")
+_RULE_CELL = re.compile(r":?-+:?")
+_LINK = re.compile(r"!?\[([^\[\]]{0,400})\]\([^()]{0,2000}\)")
 _NOT_A_TITLE = re.compile(r" {0,3}(?:[-*+>|]|\d+[.)])")
 
 
@@ -58,7 +58,7 @@ class _Scanner:
             elif _FENCE.match(line.text):
                 self._take(self._fence_end(), BlockKind.CODE)
             elif atx := _ATX.match(line.text):
-                self._enter(len(atx[1]), atx[2] or "", self._at + 1)
+                self._enter(len(atx[1]), _without_closing(line.text[atx.end() :]), self._at + 1)
             elif self._is_table():
                 self._take(self._table_end(), BlockKind.TABLE)
             else:
@@ -122,13 +122,23 @@ class _Scanner:
         if at + 1 >= len(self._lines) or "|" not in self._lines[at].text:
             return False
         rule = self._lines[at + 1].text
-        return "-" in rule and "|" in rule and bool(_TABLE_RULE.match(rule))
+        if "-" not in rule or "|" not in rule or len(rule) - len(rule.lstrip(" ")) > 3:
+            return False
+        cells = rule.strip().removeprefix("|").removesuffix("|").split("|")
+        return all(_RULE_CELL.fullmatch(cell.strip(" \t")) for cell in cells)
 
     def _table_end(self) -> int:
         stop = self._at + 2
         while stop < len(self._lines) and "|" in self._lines[stop].text:
             stop += 1
         return stop
+
+
+def _without_closing(title: str) -> str:
+    """A heading without the '##' that may stand behind it, too."""
+    title = title.strip(" \t")
+    inner = title.rstrip("#")
+    return title if inner and inner[-1] not in " \t" else inner.rstrip(" \t")
 
 
 def _plain(title: str) -> str:

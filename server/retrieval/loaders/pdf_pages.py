@@ -7,7 +7,7 @@ import logging
 import re
 
 from pypdf import PdfReader
-from pypdf.errors import PdfReadError
+from pypdf.errors import DependencyError, LimitReachedError, PdfReadError
 
 from server.errors import KnowledgeError
 from server.retrieval.documents import Document, DocumentBuilder
@@ -31,6 +31,13 @@ def load_pdf(data: bytes) -> Document:
             for paragraph in re.split(r"\n\s*\n", text):
                 builder.add(paragraph.strip("\n"), page=number)
         pages = len(reader.pages)
+    except DependencyError as error:  # a library that pypdf needs for AES
+        raise KnowledgeError(
+            "the PDF is encrypted with AES: save it without encryption (if it opens without a password, installing the "
+            "package cryptography helps, too)"
+        ) from error
+    except LimitReachedError as error:
+        raise KnowledgeError("a part of the PDF unpacks to more than can be read: print it into a new PDF") from error
     except PdfReadError as error:
         raise KnowledgeError(f"the PDF is damaged: {error}") from error
     document = builder.build()

@@ -6,19 +6,58 @@ import { t } from "./i18n.js";
 import { newest } from "./newest.js";
 import { session, toast } from "./state.js";
 
-export const knowledge = signal({ state: "loading", folders: [], busy: false, generation: 0, error: "" });
+export const knowledge = signal({
+  state: "loading", folders: [], busy: false, generation: 0, error: "",
+  progress: null, held: null, pending: 0, building: false, problem: "", limited: [],
+});
 /** {id, folder, name, share, error}: files being sent, and those that were refused. */
 export const uploads = signal([]);
+/** GET /api/knowledge/generations. */
+export const history = signal({ state: "loading", generations: [], error: "" });
 
 const AT_ONCE = 3;
 let nextId = 0;
 
-export const loadKnowledge = newest(() => call("GET", "/api/knowledge"), (found, error) => {
+/** While a long import is under way only how far it is: thousands of files need not be listed every second. */
+async function fetchStatus() {
+  if (knowledge.value.progress) {
+    const brief = await call("GET", "/api/knowledge?files=false");
+    if (brief.progress) return brief;
+  }
+  return call("GET", "/api/knowledge");
+}
+
+export const loadKnowledge = newest(fetchStatus, (found, error) => {
   const held = knowledge.value;
   knowledge.value = error
     ? { ...held, state: held.state === "ready" ? "ready" : "error", error: error.message }
+    : { ...held, state: "ready", error: "", ...found };
+});
+
+export const loadHistory = newest(() => call("GET", "/api/knowledge/generations"), (found, error) => {
+  const known = history.value;
+  history.value = error
+    ? { ...known, state: known.state === "ready" ? "ready" : "error", error: error.message }
     : { state: "ready", error: "", ...found };
 });
+
+// ── generations ──────────────────────────────────────────────────────────────────────────────────
+
+async function command(path, body, done) {
+  try {
+    await call("POST", `/api/knowledge/${path}`, body);
+    toast(done);
+  } catch (error) {
+    toast(error.message, { kind: "error" });
+  }
+  await Promise.all([loadKnowledge(), loadHistory()]);
+}
+
+export const rollBack = (generation) => command("rollback", { generation }, t("history.gone", { n: generation }));
+export const follow = () => command("follow", undefined, t("index.followed"));
+export const rebuild = () => command("rebuild", undefined, t("history.rebuilding"));
+
+// ── files ────────────────────────────────────────────────────────────────────────────────────────
 
 /** Why this can be no folder's name, or "". The server decides in the end. */
 export function folderProblem(name) {

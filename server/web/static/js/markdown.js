@@ -2,6 +2,7 @@
 // links, only http(s) and mailto links stay, and DOMPurify looks at the result last.
 import DOMPurify from "dompurify";
 import { Marked } from "marked";
+import { findTag, marksOf, readTag } from "./checks.js";
 import { t } from "./i18n.js";
 
 const ESCAPES = { "&": "&amp;", "<": "&lt;", ">": "&gt;", '"': "&quot;", "'": "&#39;" };
@@ -11,7 +12,7 @@ const TAGS = [
   "p", "br", "hr", "h1", "h2", "h3", "h4", "h5", "h6", "strong", "em", "del", "code", "pre", "blockquote",
   "ul", "ol", "li", "input", "table", "thead", "tbody", "tr", "th", "td", "a", "span", "div", "button",
 ];
-const ATTRIBUTES = ["href", "class", "align", "start", "type", "checked", "disabled", "data-n", "data-copy", "title",
+const ATTRIBUTES = ["href", "class", "align", "start", "type", "checked", "disabled", "data-n", "data-c", "data-cited", "data-copy", "title",
   "aria-label", "tabindex", "role"];
 
 const purifier = DOMPurify();
@@ -43,19 +44,44 @@ const citation = {
   level: "inline",
   start: (text) => (sources ? text.search(/\[\d/) : -1),
   tokenizer(text) {
-    const match = sources ? /^\[(\d{1,3}(?:\s*,\s*\d{1,3})*)\](?![(:[])/.exec(text) : null;
+    const match = sources ? /^\[(\d{1,3}(?:\s*,\s*\d{1,3})*)\](?![(:])/.exec(text) : null;
     return match ? { type: "citation", raw: match[0], numbers: match[1].split(",").map(Number) } : undefined;
   },
-  renderer: ({ numbers }) => numbers.map(citationMark).join(""),
+  renderer: ({ numbers }) => numbers.map((n) => citationMark(n)).join(""),
 };
 
-function citationMark(n) {
-  if (n >= 1 && n <= sources) {
-    return `<button type="button" class="cite" data-n="${n}"
-      aria-label="${escapeHtml(t("source.open", { n }))}">${n}</button>`;
+/** `tag`: of the check that this citation belongs to. */
+function citationMark(n, tag = null) {
+  if (n < 1 || n > sources) {
+    return `<span class="cite-unknown" title="${escapeHtml(t("source.unknown", { n }))}">[${n}]</span>`;
   }
-  return `<span class="cite-unknown" title="${escapeHtml(t("source.unknown", { n }))}">[${n}]</span>`;
+  const other = tag && !tag.cited.includes(n) ? (tag.cited.length ? "corrected" : "added") : "";
+  const label = [t("source.open", { n }), other && t(`cite.${other}`, { list: marksOf(tag.cited) })].filter(Boolean);
+  const data = tag ? ` data-c="${tag.check}" data-cited="${tag.cited.join(",")}"` : "";
+  return `<button type="button" class="cite ${other}" data-n="${n}"${data} ` +
+    `aria-label="${escapeHtml(label.join(". "))}">${n}</button>`;
 }
+
+// What `withChecks` put into the text: corrected citations, and the ends of sentences that nothing carries.
+const checked = {
+  name: "checked",
+  level: "inline",
+  start: (text) => findTag(text),
+  tokenizer(text) {
+    const tag = readTag(text);
+    return tag ? { type: "checked", ...tag } : undefined;
+  },
+  renderer(tag) {
+    if (tag.kind === "M") return tag.shown.map((n) => citationMark(n, tag)).join("");
+    if (tag.kind === "V") return "</span>";
+    const why = whyBare(tag.cited);
+    return `<span class="bare" tabindex="0" role="note" data-c="${tag.check}" data-cited="${tag.cited.join(",")}" ` +
+      `title="${escapeHtml(why)}">`;
+  },
+};
+
+/** Why a sentence is marked: what it cited, if anything, does not carry it, and nothing else does. */
+export const whyBare = (cited) => t(cited.length ? "cite.dropped" : "cite.unsupported", { list: marksOf(cited) });
 
 // CommonMark leaves the stars of **가격(원)**은 standing, since punctuation meets a letter there. Korean,
 // Japanese and Chinese write no space in that place, so bold that begins or ends with punctuation is taken too.
@@ -100,7 +126,7 @@ const renderer = {
   },
 };
 
-const marked = new Marked({ gfm: true, breaks: true, extensions: [citation, boldBesideLetters], renderer });
+const marked = new Marked({ gfm: true, breaks: true, extensions: [checked, citation, boldBesideLetters], renderer });
 const cache = new Map(); // block → HTML
 const MOST_CACHED = 400;
 

@@ -9,6 +9,7 @@ const BLANK = {
   searched: false, folders: [], passages: [], dropped: 0,
   notice: "",          // what the user should know of this answer
   memories_used: [], memories_saved: [], citations: [], invalid_citations: [],
+  checks: [],          // of the answer's sentences; none in answers of old
   prompt: null,        // {sections, tokens, context_length, trimmed_turns, trimmed_evidence}
   usage: null, speed: 0, finish_reason: null, error: null,
 };
@@ -68,7 +69,7 @@ export function applyEvent(message, event) {
     case "token":
       return { ...next, phase: "writing", text: next.text + event.text };
     case "citations":
-      return { ...next, citations: event.citations, invalid_citations: event.invalid };
+      return { ...next, citations: event.citations, invalid_citations: event.invalid, checks: event.checks ?? [] };
     case "done":
       return { ...next, status: event.finish_reason === "cancelled" ? "stopped" : "complete", phase: "",
         finish_reason: event.finish_reason, usage: event.usage, speed: event.tokens_per_second };

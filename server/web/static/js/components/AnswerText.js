@@ -1,9 +1,12 @@
-// The answer's Markdown, block by block, and clicks inside it: citations and code copying.
+// The answer's Markdown, block by block, and clicks inside it: code copying; citations are SourceCard's.
+import { useRef } from "preact/hooks";
+import { withChecks } from "../checks.js";
 import { copyText } from "../clipboard.js";
 import { html } from "../html.js";
 import { lang, t } from "../i18n.js";
 import { renderBlocks } from "../markdown.js";
 import { memo } from "../memo.js";
+import { SourceCard } from "./SourceCard.js";
 
 /** Domains with a schema answer in JSON, on one line; people read it better on several. */
 function readable(text) {
@@ -17,19 +20,21 @@ function readable(text) {
 
 const Block = memo(({ markup }) => html`<div class="block" dangerouslySetInnerHTML=${{ __html: markup }}></div>`);
 
-export function AnswerText({ message, onSource }) {
+export function AnswerText({ message }) {
+  const root = useRef(null);
   const onClick = async (event) => {
-    const cite = event.target.closest("button.cite");
-    if (cite) onSource(Number(cite.dataset.n));
     const copy = event.target.closest("button.code-copy");
     if (copy && (await copyText(copy.closest(".code").querySelector("code").textContent))) {
       copy.textContent = t("action.copied");
       setTimeout(() => (copy.textContent = t("action.copy")), 1500);
     }
   };
-  const blocks = renderBlocks(readable(message.text), message.passages.length, lang.value);
-  return html`<div class=${message.status === "streaming" ? "markdown streaming" : "markdown"} dir="auto"
+  const text = message.checks.length ? withChecks(message.text, message.checks) : readable(message.text);
+  const sources = Math.max(0, ...message.passages.map((item) => item.n));
+  const blocks = renderBlocks(text, sources, lang.value);
+  return html`<div class=${message.status === "streaming" ? "markdown streaming" : "markdown"} dir="auto" ref=${root}
     onClick=${onClick}>
     ${blocks.map((block) => html`<${Block} key=${block.key} markup=${block.html} />`)}
-  </div>`;
+  </div>
+  <${SourceCard} root=${root} message=${message} />`;
 }

@@ -10,9 +10,11 @@ import { MemoriesDialog } from "./MemoryPanel.js";
 import { PanelView } from "./Panel.js";
 import { PromptDialog } from "./PromptView.js";
 import { SettingsDialog } from "./Settings.js";
-import { SourceDialog } from "./Sources.js";
+import { SourceDialog } from "./SourceDialog.js";
 import { ThreadView } from "./Thread.js";
 import { Toasts } from "./Toast.js";
+import { TraceDialog } from "./Trace.js";
+import { TrialDialog } from "./Trial.js";
 
 const DIALOGS = {
   confirm: ConfirmDialog,
@@ -20,6 +22,8 @@ const DIALOGS = {
   prompt: PromptDialog,
   settings: SettingsDialog,
   source: SourceDialog,
+  trace: TraceDialog,
+  trial: TrialDialog,
 };
 
 export function App({ onLogin, onRetry }) {

@@ -1,36 +1,44 @@
 // Knowledge: folders and their files with the state of each; dropping, sending and deleting files.
 import { useEffect, useRef, useState } from "preact/hooks";
-import { bytes, date, percent } from "../format.js";
+import { bytes, date, number, percent } from "../format.js";
 import { html, cx } from "../html.js";
 import { t } from "../i18n.js";
 import { Icon } from "../icons.js";
 import { addFiles, deleteFile, dismissUpload, folderProblem, knowledge, loadKnowledge, uploads } from "../knowledge.js";
 import { changes, dialog, isAdmin, staged } from "../state.js";
 import { IconButton, ListState } from "./controls.js";
+import { History } from "./History.js";
+import { IndexState } from "./IndexState.js";
 
 const POLL_MS = 1500; // while the index works; changes are also announced
+const SHOWN = 40; // files of a folder at first
 const NEW = "\0new"; // no folder can be called so
 
 export function KnowledgePanel() {
-  const { state, folders, busy, error } = knowledge.value;
+  const { state, folders, busy, building, limited, error } = knowledge.value;
+  const working = busy || building;
   const change = changes.knowledge.value;
   useEffect(() => {
     const soon = setTimeout(loadKnowledge, change ? 120 : 0); // announcements come in bursts
     return () => clearTimeout(soon);
   }, [change]);
   useEffect(() => {
-    if (!busy) return undefined;
+    if (!working) return undefined;
     const timer = setInterval(loadKnowledge, POLL_MS);
     return () => clearInterval(timer);
-  }, [busy]);
+  }, [working]);
   return html`
+    <${IndexState} />
     ${isAdmin() ? html`<${Intake} folders=${folders} />` : html`<p class="notice">${t("knowledge.admin")}</p>`}
     <${Uploads} />
     <${ListState} state=${state} error=${error} onRetry=${loadKnowledge}
       empty=${state === "ready" && folders.length === 0 && t("knowledge.empty")} />
-    ${busy && html`<p class="phase" role="status"><span class="dots"
-      aria-hidden="true"></span>${t("knowledge.busy")}</p>`}
-    ${folders.map((folder) => html`<${Folder} key=${folder.name} folder=${folder} />`)}`;
+    ${isAdmin() && state === "ready" && folders.length > 0 && html`<div class="panel-tools"><button type="button"
+      class="button small" onClick=${() => (dialog.value = { kind: "trial" })}>
+      <${Icon} name="search" size=${16} />${t("trial.open")}</button></div>`}
+    ${folders.map((folder) => html`<${Folder} key=${folder.name} folder=${folder}
+      limit=${limited.find((limit) => limit.folder === folder.name)} />`)}
+    ${isAdmin() && state === "ready" && html`<${History} />`}`;
 }
 
 /** Where files come in: a folder, existing or new, and a drop zone. */
@@ -106,18 +114,40 @@ function Uploads() {
   </li>`)}</ul>`;
 }
 
-function Folder({ folder }) {
+function Folder({ folder, limit }) {
+  const [all, setAll] = useState(false);
+  const shown = all ? folder.files : firstOf(folder.files);
+  const more = folder.files.length - shown.length;
   const chunks = folder.files.reduce((sum, file) => sum + file.chunks, 0);
   return html`<section class="folder" aria-label=${folder.name || "knowledge/"}>
     <h3><${Icon} name="book"
       size=${16} />${folder.name || "knowledge/"}<span>${t("knowledge.count", { files: folder.files.length, chunks })}</span></h3>
+    ${limit && html`<p class=${cx("limit", limit.problem && "bad")}><${Icon} name="lock" size=${14} />
+      <span>${limit.problem || limitOf(limit)}</span></p>`}
     ${folder.files.length === 0 && html`<p class="empty">${t("knowledge.folder_without")}</p>`}
-    <ul>${folder.files.map((file) => html`<${FileRow} key=${file.file} folder=${folder.name} file=${file} />`)}</ul>
+    <ul>${shown.map((file) => html`<${FileRow} key=${file.file} folder=${folder.name} file=${file} />`)}</ul>
+    ${more > 0 && html`<button type="button" class="link" onClick=${() => setAll(true)}>
+      ${t("history.more", { n: number(more) })}</button>`}
   </section>`;
 }
 
+/** Of a long list its first files, before them those that cannot be read. */
+function firstOf(files) {
+  if (files.length <= SHOWN) return files;
+  const bad = files.filter(isBad);
+  return [...bad, ...files.filter((file) => !isBad(file))].slice(0, SHOWN);
+}
+
+const isBad = (file) => file.state === "failed" || file.state === "unsupported";
+
+/** Whom a folder is limited to; only an admin is told the names. */
+function limitOf({ users }) {
+  if (!users) return t("index.limited");
+  return t("index.only", { users: users.join(", ") || t("index.nobody") });
+}
+
 function FileRow({ folder, file }) {
-  const bad = file.state === "failed" || file.state === "unsupported";
+  const bad = isBad(file);
   const remove = () => (dialog.value = {
     kind: "confirm", title: t("knowledge.delete_title"), text: t("knowledge.delete_text", { file: file.file }),
     action: t("action.delete"), danger: true, run: () => deleteFile(folder, file.file),

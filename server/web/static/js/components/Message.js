@@ -13,7 +13,8 @@ import { Failure } from "./Failure.js";
 import { Numbers } from "./Numbers.js";
 import { Receipts } from "./Receipts.js";
 import { RouteLine } from "./RouteLine.js";
-import { openSource, Sources } from "./Sources.js";
+import { Sources } from "./Sources.js";
+import { WhySources } from "./Trace.js";
 
 export function Question({ thread, cell }) {
   const message = cell.value;
@@ -45,11 +46,12 @@ export function Answer({ thread, cell }) {
     ${message.notice && html`<p class="notice warning" role="note"><${Icon} name="alert" size=${16} />
       <span>${message.notice}</span></p>`}
     ${message.reasoning && html`<${Reasoning} message=${message} />`}
-    ${message.text && html`<${AnswerText} message=${message} onSource=${(n) => openSource(message, n)} />`}
+    ${message.text && html`<${AnswerText} message=${message} />`}
     ${streaming && html`<${Phase} message=${message} />`}
     ${message.error && html`<${Failure} error=${message.error} onRetry=${() => regenerate(thread, message)} />`}
     <${Ending} message=${message} />
     <${Sources} message=${message} />
+    <${WhySources} message=${message} />
     <${Receipts} message=${message} />
     ${!streaming && html`<${Footer} thread=${thread} message=${message} />`}
   </article>`;

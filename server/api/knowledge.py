@@ -1,0 +1,195 @@
+"""Knowledge as users read and change it: status, files, passages, generations, and a box to try searches in.
+
+Every route goes through the caller's own view of the folders (`held.knowledge.of`).
+"""
+
+from __future__ import annotations
+
+import asyncio
+import datetime
+from dataclasses import asdict
+from typing import Annotated, Any
+
+from fastapi import APIRouter, File, UploadFile
+from fastapi.routing import APIRoute
+from pydantic import BaseModel, ConfigDict, Field
+from starlette.routing import Match
+from starlette.types import Scope
+
+from server.api.protocol import Changed
+from server.api.services import Admin, CurrentUser, Held
+from server.chat import trace_of
+from server.errors import NotFound, TailorError, TooLarge
+from server.retrieval import REACH, KnowledgeView, Surroundings, Where
+from server.types import Passage
+
+MOST_REACH = 20
+
+
+class _Commands(APIRoute):
+    """What brings files is an upload, and no command: a folder may be called 'search'."""
+
+    def matches(self, scope: Scope) -> tuple[Match, Scope]:
+        kinds = [value for name, value in scope.get("headers", ()) if name == b"content-type"]
+        if any(kind.lower().startswith(b"multipart/") for kind in kinds):
+            return Match.NONE, {}
+        return super().matches(scope)
+
+
+commands = APIRouter(route_class=_Commands)
+files = APIRouter()
+
+
+class Going(BaseModel):
+    model_config = ConfigDict(extra="forbid")
+    generation: int = Field(ge=1)
+
+
+class Trial(BaseModel):
+    """A search as a chat would make it. Absent folders: all that the caller may see; dates are days, both inside."""
+
+    model_config = ConfigDict(extra="forbid")
+    question: str = Field(min_length=1, max_length=20_000)
+    earlier: str = Field("", max_length=20_000)
+    folders: list[str] | None = None
+    files: list[str] = []
+    kinds: list[str] = []
+    since: datetime.date | None = None
+    until: datetime.date | None = None
+
+    def where(self) -> Where:
+        kinds = tuple(kind.strip().lower().lstrip(".") for kind in self.kinds if kind.strip())
+        names = tuple(name.strip() for name in self.files if name.strip())
+        following = self.until + datetime.timedelta(days=1) if self.until is not None else None
+        return Where(names, kinds, _midnight(self.since), _midnight(following))
+
+
+def _midnight(day: datetime.date | None) -> float | None:
+    """Where the server is."""
+    return datetime.datetime.combine(day, datetime.time()).timestamp() if day is not None else None
+
+
+# ── status and files ─────────────────────────────────────────────────────────────────────────────
+
+
+@files.get("/api/knowledge")
+async def knowledge(held: Held, user: CurrentUser, files: bool = True) -> dict[str, Any]:
+    """`files=false` leaves out the files of the folders: enough to show how far an import is."""
+    view = held.knowledge.of(user.user_id)
+    status = await asyncio.to_thread(view.status)
+    body = asdict(status)
+    if files:
+        limits = await asyncio.to_thread(view.limits, problems=user.admin)
+        shown = ("folder", "users", "problem") if user.admin else ("folder",)
+        body["limited"] = [{name: getattr(limit, name) for name in shown} for limit in limits]
+    else:
+        del body["folders"]
+    return body
+
+
+@files.post("/api/knowledge/{folder}")
+async def upload(folder: str, files: Annotated[list[UploadFile], File()], held: Held, user: Admin) -> dict[str, Any]:
+    """Each file stands alone: one that is refused does not stop the others."""
+    limit = held.settings.server.max_upload_bytes
+    view = held.knowledge.of(user.user_id)
+    results: list[dict[str, Any]] = []
+    for file in files:
+        name = file.filename or ""
+        try:
+            data = await file.read(limit + 1)
+            if len(data) > limit:
+                raise TooLarge(f"'{name}' has more than {limit:,} bytes; split it, or raise server.max_upload_bytes")
+            results.append(asdict(await asyncio.to_thread(view.save, folder, name, data)))
+        except NotFound:  # of the folder, so of all its files
+            raise
+        except TailorError as error:
+            results.append({"name": name, "error": {"code": error.code, "message": str(error)}})
+    return {"files": results}
+
+
+@files.delete("/api/knowledge/{folder}/{file:path}", status_code=204)
+async def delete_file(folder: str, file: str, held: Held, user: Admin) -> None:
+    await asyncio.to_thread(held.knowledge.of(user.user_id).delete, folder, file)
+
+
+@files.get("/api/passages/{passage_id}")
+async def passage(passage_id: str, held: Held, user: CurrentUser, reach: int = REACH) -> dict[str, Any]:
+    """A passage that an answer cites, with what stands around it in its file now."""
+    found = await asyncio.to_thread(
+        held.knowledge.of(user.user_id).passage, passage_id, min(max(reach, 0), MOST_REACH)
+    )
+    return _surroundings(found)
+
+
+def _surroundings(found: Surroundings) -> dict[str, Any]:
+    return {
+        "passage": _placed(found.passage),
+        "before": [_placed(one) for one in found.before],
+        "after": [_placed(one) for one in found.after],
+        "living": found.living,
+    }
+
+
+def _placed(passage: Passage) -> dict[str, Any]:
+    return asdict(passage) | {"place": passage.place}
+
+
+# ── generations ──────────────────────────────────────────────────────────────────────────────────
+
+
+@files.get("/api/knowledge/generations")
+async def generations(held: Held, user: Admin) -> dict[str, Any]:
+    """Those that are kept, newest first, each with what changed in it."""
+    view = held.knowledge.of(user.user_id)
+    made = await asyncio.to_thread(view.history)
+    status = await asyncio.to_thread(view.status)
+    return {
+        "generation": status.generation,
+        "held": status.held,
+        "building": status.building,
+        "generations": [
+            asdict(one) | {"told": [{"what": what, "file": file} for what, file in one.told]} for one in made
+        ],
+    }
+
+
+@commands.post("/api/knowledge/rollback")
+async def roll_back(body: Going, held: Held, user: Admin) -> dict[str, Any]:
+    number = await asyncio.to_thread(held.knowledge.of(user.user_id).roll_back, body.generation)
+    held.hub.announce(Changed("knowledge"))
+    return {"generation": number, "held": body.generation}
+
+
+@commands.post("/api/knowledge/follow", status_code=202)
+async def follow(held: Held, user: Admin) -> dict[str, Any]:
+    await asyncio.to_thread(held.knowledge.of(user.user_id).follow)
+    return {"held": None}
+
+
+@commands.post("/api/knowledge/rebuild", status_code=202)
+async def rebuild(held: Held, user: Admin) -> dict[str, Any]:
+    await asyncio.to_thread(held.knowledge.of(user.user_id).rebuild)
+    return {"building": True}
+
+
+# ── trying a search ──────────────────────────────────────────────────────────────────────────────
+
+
+@commands.post("/api/knowledge/search")
+async def search(body: Trial, held: Held, user: Admin) -> dict[str, Any]:
+    """What a chat would find, and why; nothing is stored."""
+    view = held.knowledge.of(user.user_id)
+    folders = body.folders if body.folders is not None else await asyncio.to_thread(_all_folders, view)
+    found = await asyncio.to_thread(
+        lambda: view.search(body.question, folders, earlier=body.earlier, where=body.where(), traced=True)
+    )
+    return {"passages": [_placed(one) for one in found.passages], "trace": asdict(trace_of(found))}
+
+
+def _all_folders(view: KnowledgeView) -> list[str]:
+    return [folder.name for folder in view.status().folders if folder.name]
+
+
+router = APIRouter()
+router.include_router(commands)  # first: their paths could be those of folders
+router.include_router(files)

@@ -1,0 +1,143 @@
+"""Why an answer had the sources it had: its search, kept beside the answer.
+
+A trace tells of the candidates and what became of each, with the beginning of its text, so that it stays small; and of
+those that were to be used, which the prompt's budget left out. Blocking, as all of the store.
+"""
+
+from __future__ import annotations
+
+import zlib
+from collections.abc import Collection
+from dataclasses import dataclass, replace
+from typing import Final
+
+from pydantic import TypeAdapter
+
+from server.database import Database
+from server.errors import NotFound
+from server.retrieval import Candidate, SearchResult
+from server.types import UserId
+
+SHOWN: Final = 160        # characters of a candidate's text
+NO_ROOM: Final = "no room"  # the fate of what the prompt's budget left out
+
+MIGRATIONS = (
+    """
+    CREATE TABLE traces (
+        message_id TEXT PRIMARY KEY REFERENCES messages (id) ON DELETE CASCADE, user_id TEXT NOT NULL,
+        trace BLOB NOT NULL
+    ) WITHOUT ROWID;
+    """,
+)
+
+
+@dataclass(frozen=True, slots=True)
+class TracedCandidate:
+    """As `server.retrieval.Candidate`, with the beginning of the passage's text. `place` is 'lines 3-9' or alike."""
+
+    id: str
+    folder: str
+    file: str
+    place: str
+    heading: tuple[str, ...]
+    text: str
+    line_start: int | None
+    line_end: int | None
+    page: int | None
+    dense: float | None
+    dense_rank: int | None
+    lexical: float
+    lexical_rank: int | None
+    fused: float
+    fused_rank: int
+    coverage: float
+    gate: str
+    fate: str
+    reranked: float | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class AnswerTrace:
+    """One search in one generation of the index. `folders` are those that held something."""
+
+    generation: int
+    folders: tuple[str, ...]
+    queries: tuple[str, ...]
+    dense_weight: float
+    min_similarity: float
+    min_coverage: float
+    rows: int
+    candidates: tuple[TracedCandidate, ...]
+
+
+def trace_of(result: SearchResult, fitted: Collection[str] | None = None) -> AnswerTrace:
+    """`fitted` are the ids of the passages that the prompt had room for; None: it was not asked."""
+    trace = result.trace
+    if trace is None:
+        raise ValueError("the search was made without a trace: search(…, traced=True)")
+    candidates = tuple(map(_traced, trace.candidates))
+    if fitted is not None:
+        candidates = tuple(
+            replace(one, fate=NO_ROOM) if one.fate == "used" and one.id not in fitted else one for one in candidates
+        )
+    return AnswerTrace(
+        result.generation, result.folders, trace.queries, trace.dense_weight, trace.min_similarity,
+        trace.min_coverage, trace.rows, candidates,
+    )  # fmt: skip
+
+
+def _traced(candidate: Candidate) -> TracedCandidate:
+    passage = candidate.passage
+    text = " ".join(passage.text.split())
+    return TracedCandidate(
+        id=passage.id,
+        folder=passage.folder,
+        file=passage.file,
+        place=passage.place,
+        heading=passage.heading,
+        text=text if len(text) <= SHOWN else f"{text[: SHOWN - 1]}…",
+        line_start=passage.line_start,
+        line_end=passage.line_end,
+        page=passage.page,
+        dense=candidate.dense,
+        dense_rank=candidate.dense_rank,
+        lexical=candidate.lexical,
+        lexical_rank=candidate.lexical_rank,
+        fused=candidate.fused,
+        fused_rank=candidate.fused_rank,
+        coverage=candidate.coverage,
+        gate=candidate.gate,
+        fate=candidate.fate,
+        reranked=candidate.reranked,
+    )
+
+
+_TRACE: TypeAdapter[AnswerTrace] = TypeAdapter(AnswerTrace)
+
+
+class TraceStore:
+    """Needs the tables of `ConversationStore`. A trace goes with its message."""
+
+    def __init__(self, database: Database) -> None:
+        self._database = database
+        database.migrate("traces", MIGRATIONS)
+
+    def save(self, user: UserId, message_id: str, trace: AnswerTrace) -> None:
+        """Silently does nothing if the message was deleted meanwhile."""
+        packed = zlib.compress(_TRACE.dump_json(trace))
+        with self._database.transaction() as db:
+            db.conn.execute(
+                "INSERT OR REPLACE INTO traces SELECT id, user_id, ? FROM messages WHERE id = ? AND user_id = ?",
+                (packed, message_id, user),
+            )
+
+    def get(self, user: UserId, message_id: str) -> AnswerTrace:
+        """Raises NotFound."""
+        row = (
+            self._database.connection()
+            .conn.execute("SELECT trace FROM traces WHERE message_id = ? AND user_id = ?", (message_id, user))
+            .fetchone()
+        )
+        if row is None:
+            raise NotFound(f"no search is stored for message '{message_id}': its domain has no knowledge, or it is old")
+        return _TRACE.validate_json(zlib.decompress(row[0]))

@@ -1,0 +1,159 @@
+"""Source code and settings files: kept by lines, with the names of the definitions around them as the path.
+
+A definition is a line that looks like one, at the top level or inside of a class or the like, and holds what is
+indented deeper; comments and decorators right above it are its own. Nothing is parsed: what is missed is still text.
+"""
+
+from __future__ import annotations
+
+import re
+from itertools import pairwise
+from typing import Final
+
+from server.retrieval.decoding import decode
+from server.retrieval.documents import Block, BlockKind, Document
+
+_MODIFIERS = (
+    r"(?:(?:export|default|public|private|protected|internal|static|final|abstract|sealed|open|override|virtual|async"
+    r"|unsafe|extern|inline|const|constexpr|partial|data|case|implicit|lazy|suspend|operator|pub(?:\([^)]{0,40}\))?"
+    r'|declare|readonly|synchronized|native|mutating|fileprivate|explicit|friend|typedef|"C")\s+){0,8}'
+)
+_HOLDER = (
+    r"(?P<holder>class|interface|trait|struct|enum(?: class)?|object|record|protocol|extension|impl(?:<[^>]{0,80}>)?"
+    r"|namespace|mod|union|actor)"
+)
+_NOT_A_CALL = r"(?!(?:if|for|foreach|while|switch|catch|return|else|new|throw|do|using|lock|case|await|typeof)\b)"
+_TYPE = r"[\w<>\[\],.?:&*~]+\s+[&*]{0,2}"
+
+_NAMED = rf"{_MODIFIERS}(?:{_HOLDER}|type|function\*?|func|fun|fn|def|macro_rules!)\s+(?P<name>[\w$.:]+)"
+_ARROW = rf"{_MODIFIERS}(?:const|let|var)\s+(?P<name>\w+)[^=]{{0,200}}=\s*(?:async\b\s*)?(?:function\b|\(.*=>|\w+\s*=>)"
+_METHOD = rf"(?<=\s){_MODIFIERS}{_NOT_A_CALL}(?:{_TYPE}){{0,4}}(?P<name>[~#]?[\w:]+)\s*\("   # inside of a class
+_FUNCTION = rf"{_MODIFIERS}{_NOT_A_CALL}(?:{_TYPE}){{1,4}}(?P<name>~?[\w:]+)\s*\("
+_PYTHON = r"(?:(?P<holder>class)|(?:async\s+)?def)\s+(?P<name>\w+)\s*[(:\[]"
+_RUBY = r"(?:(?P<holder>class|module)|def)\s+(?P<name>[\w.:?!]+)"
+_GO = r"(?:func\s+(?:\([^)]{0,200}\)\s*)?|type\s+)(?P<name>\w+)"
+_R = r"(?P<name>[\w.]+)\s*(?:<-|=)\s*function\b"
+_SHELL = r"(?:function\s+)?(?P<name>[\w:.-]+)\s*(?:\(\s*\)|\{)\s*\{?"
+_LUA = r"(?:local\s+)?function\s+(?P<name>[\w.:]+)"
+_PERL = r"sub\s+(?P<name>[\w:]+)"
+_SQL = (
+    r"(?i:create\s+(?:or\s+replace\s+)?(?:(?:temp|temporary|unique|materialized|global|unlogged)\s+){0,3}"
+    r"(?:table|view|function|procedure|trigger|index|type|schema|sequence)\s+(?:if\s+not\s+exists\s+)?)"
+    r'(?P<name>[\w."`\[\]]+)'
+)
+_SECTION = r"\[{1,2}(?P<name>[^\[\]\n]{1,120})\]{1,2}\s*(?:[#;].*)?$"
+
+_SCRIPT, _CURLY, _C = (_NAMED, _ARROW, _METHOD), (_NAMED, _METHOD), (_NAMED, _METHOD, _FUNCTION)
+_BY_ENDING: Final[dict[str, tuple[str, ...]]] = {
+    ".py": (_PYTHON,), ".pyi": (_PYTHON,), ".rb": (_RUBY,), ".lua": (_LUA,), ".go": (_GO,), ".r": (_R,),
+    ".js": _SCRIPT, ".mjs": _SCRIPT, ".cjs": _SCRIPT, ".jsx": _SCRIPT, ".ts": _SCRIPT, ".tsx": _SCRIPT,
+    ".java": _CURLY, ".cs": _CURLY, ".dart": _C, ".c": _C, ".h": _C, ".cc": _C, ".cpp": _C, ".hpp": _C,
+    ".kt": (_NAMED,), ".scala": (_NAMED,), ".swift": (_NAMED,), ".php": (_NAMED,), ".rs": (_NAMED,),
+    ".sh": (_SHELL,), ".bash": (_SHELL,), ".zsh": (_SHELL,), ".ps1": (_NAMED,), ".pl": (_PERL,), ".pm": (_PERL,),
+    ".sql": (_SQL,), ".toml": (_SECTION,), ".ini": (_SECTION,), ".cfg": (_SECTION,), ".proto": (_NAMED,),
+    ".yaml": (), ".yml": (), ".css": (), ".scss": (), ".xml": (), ".vue": (), ".tf": (), ".bat": (),
+}  # fmt: skip
+CODE_ENDINGS: Final = tuple(_BY_ENDING)
+_PATTERNS = {ending: tuple(map(re.compile, patterns)) for ending, patterns in _BY_ENDING.items()}
+_FLAT = (".toml", ".ini", ".cfg")  # a section holds the lines that follow, indented or not
+_ABOVE = ("#", "//", "/*", "*", "--", "@")   # what belongs to a definition right below
+_PREPROCESSED = (".c", ".h", ".cc", ".cpp", ".hpp", ".cs")   # a '#' at the margin says nothing of where a line stands
+_CLOSES = re.compile(r"\}[\])};,]*|end[;,]?")
+_GOES_ON = re.compile(r"[\[\](){},;]|end\b|\*/|where\b|else\b|rescue\b|ensure\b")  # at the definition's own indent
+_LONGEST = 400   # a longer line is data, not a definition
+
+Path = tuple[str, ...]
+
+
+def load_code(data: bytes, ending: str) -> Document:
+    text = decode(data)
+    lines = _Outline(ending).lines(text)
+    return Document(text, tuple(_blocks(lines)), numbered=True)
+
+
+class _Line:
+    """`follows` when no blank line stands before it."""
+
+    __slots__ = ("end", "follows", "path", "start")
+
+    def __init__(self, start: int, end: int, path: Path, follows: bool) -> None:
+        self.start, self.end, self.path, self.follows = start, end, path, follows
+
+
+def _blocks(lines: list[_Line]) -> list[Block]:
+    """Neighbours under one path; outside of all definitions a blank line ends a block, too."""
+    if not lines:
+        return []
+    cuts = [at + 1 for at, (one, next_) in enumerate(pairwise(lines))
+            if one.path != next_.path or not (one.path or next_.follows)]  # fmt: skip
+    return [
+        Block(lines[first].start, lines[stop - 1].end, lines[first].path, BlockKind.CODE)
+        for first, stop in pairwise([0, *cuts, len(lines)])
+    ]
+
+
+class _Outline:
+    """Tells for each line that is not blank which definitions it stands in."""
+
+    def __init__(self, ending: str) -> None:
+        self._patterns = _PATTERNS[ending]
+        self._flat = ending in _FLAT
+        self._statements = ending == ".sql"   # a definition may end on its line
+        self._preprocessed = ending in _PREPROCESSED
+        self._around: list[tuple[int, str, bool]] = []   # indent, name, and whether definitions may stand inside
+
+    def lines(self, text: str) -> list[_Line]:
+        lines: list[_Line] = []
+        above = 0        # lines right above that may belong to the next definition
+        offset, follows = 0, False
+        for raw in text.split("\n"):
+            line = raw.expandtabs(4).rstrip() if len(raw) <= _LONGEST else raw.rstrip()
+            above = above if line else 0
+            if line:
+                path, leads = self._place(line, lines[-1].path if lines else ())
+                if leads is None:
+                    for one in lines[len(lines) - above :] if above else ():
+                        one.path = path
+                above = above + 1 if leads else 0
+                lines.append(_Line(offset, offset + len(raw.rstrip()), path, follows))
+            follows = bool(line)
+            offset += len(raw) + 1
+        return lines
+
+    def _place(self, line: str, before: Path) -> tuple[Path, bool | None]:
+        """Where a line stands, and whether it may belong to a definition below; None: it begins one. A closing brace
+        stands with the line `before` it."""
+        indent = len(line) - len(line.lstrip())
+        if self._preprocessed and line.startswith("#"):
+            return self._path, False
+        if _CLOSES.fullmatch(line, indent):
+            while self._around and indent <= self._around[-1][0]:
+                self._around.pop()
+            return before, False
+        while self._around and not self._flat and indent <= self._around[-1][0]:
+            if indent == self._around[-1][0] and _GOES_ON.match(line, indent):
+                break
+            self._around.pop()
+        if self._enters(line, indent):
+            return self._path, None
+        return self._path, line.startswith(_ABOVE, indent)
+
+    @property
+    def _path(self) -> Path:
+        return tuple(name for _, name, _ in self._around)
+
+    def _enters(self, line: str, indent: int) -> bool:
+        if len(line) > _LONGEST or (line.endswith(";") and not self._statements):
+            return False
+        if self._around and not self._flat:
+            outside, _, holds = self._around[-1]
+            fits = holds and indent > outside
+        else:
+            fits = indent == 0
+        found = next(filter(None, (pattern.match(line, indent) for pattern in self._patterns)), None) if fits else None
+        if found is None:
+            return False
+        if self._flat:
+            self._around.clear()
+        self._around.append((indent, found["name"], bool(found.groupdict().get("holder"))))
+        return True

@@ -1,0 +1,150 @@
+"""The knowledge as one user may see it: the only door to it for chats and routes.
+
+Every way in goes through `Access.may_see`. What a user may not see is not there for them: not found, not refused.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from typing import Final
+
+from server.errors import NotFound
+from server.retrieval.access import Access
+from server.retrieval.catalog import Made
+from server.retrieval.files import FileState
+from server.retrieval.knowledge import KnowledgeBase, Surroundings
+from server.retrieval.results import SearchResult
+from server.retrieval.search import Where
+from server.retrieval.status import FileStatus, KnowledgeStatus
+from server.types import Passage, UserId
+
+REACH: Final = 3  # passages before and after one that is looked at
+
+
+@dataclass(frozen=True, slots=True)
+class FolderLimit:
+    """A folder that not everybody may see. `problem`: why nobody may."""
+
+    folder: str
+    users: tuple[str, ...]
+    problem: str
+
+
+class SharedKnowledge:
+    """Gives each user their view. `base` is for whoever starts, stops and watches it."""
+
+    def __init__(self, base: KnowledgeBase, access: Access) -> None:
+        self.base = base
+        self._access = access
+        base.subscribe(self._look)
+
+    def _look(self) -> None:
+        """Who may see a folder is known from its first day, so that it is known when it is gone."""
+        for folder in self.base.folders():
+            self._access.limit(folder)
+
+    def of(self, user: UserId) -> KnowledgeView:
+        return KnowledgeView(self.base, self._access, user)
+
+
+class KnowledgeView:
+    """Blocks, as the knowledge does: call it off the loop."""
+
+    def __init__(self, base: KnowledgeBase, access: Access, user: UserId) -> None:
+        self._base = base
+        self._access = access
+        self._user = user
+
+    def may_see(self, folder: str) -> bool:
+        return self._access.may_see(self._user, folder)
+
+    def is_new(self, folder: str) -> bool:
+        """Nothing of that name is there, or was: it hides nothing."""
+        return self._access.is_new(folder)
+
+    # ── reading ──────────────────────────────────────────────────────────────────────────────────
+
+    def search(
+        self, query: str, folders: Sequence[str], *, earlier: str = "", where: Where | None = None, traced: bool = False
+    ) -> SearchResult:
+        """As `KnowledgeBase.search`, in those of the folders that the user may see."""
+        seen = [folder for folder in folders if self.may_see(folder)]
+        return self._base.search(query, seen, earlier=earlier, where=where, traced=traced)
+
+    def passage(self, passage_id: str, reach: int = REACH) -> Surroundings:
+        """A passage that was cited, and `reach` passages before and after it. Raises NotFound."""
+        found = self._base.surroundings(passage_id, reach)
+        if found is None or not self.may_see(found.passage.folder):
+            raise NotFound(f"no passage '{passage_id[:80]}': its file was deleted, or its generation is not kept")
+        return found
+
+    def visible(self, passages: Sequence[Passage]) -> tuple[Passage, ...]:
+        """The same, with those that the user may not see (any more) emptied: the numbers of the others stay."""
+        return tuple(one if self.may_see(one.folder) else Passage("", "", "", "") for one in passages)
+
+    def status(self) -> KnowledgeStatus:
+        """Where something is hidden, what is told of the whole is left out."""
+        status = self._base.status()
+        folders = tuple(folder for folder in status.folders if self.may_see(folder.name))
+        if len(folders) == len(status.folders):
+            return status
+        busy = any(file.state is FileState.INDEXING for folder in folders for file in folder.files)
+        return replace(status, folders=folders, busy=busy, progress=None, pending=0)
+
+    def limits(self, *, problems: bool) -> tuple[FolderLimit, ...]:
+        """Of the folders that the user may see and, with `problems`, of those that nobody may by mistake."""
+        found = []
+        for folder in self._base.status().folders:
+            limit = self._access.limit(folder.name) if folder.name else None
+            if limit is None or limit.users is None:
+                continue
+            if (problems and limit.problem) or self.may_see(folder.name):
+                found.append(FolderLimit(folder.name, tuple(sorted(limit.users)), limit.problem))
+        return tuple(found)
+
+    # ── changing ─────────────────────────────────────────────────────────────────────────────────
+
+    def save(self, folder: str, filename: str, data: bytes) -> FileStatus:
+        """Raises NotFound, InvalidInput."""
+        self._base.check_folder(folder)
+        if not self._access.is_new(folder) and not self.may_see(folder):
+            raise NotFound(f"no folder '{folder[:80]}' that you may change; choose another name")
+        return self._base.save(folder, filename, data)
+
+    def delete(self, folder: str, file: str) -> None:
+        """Raises NotFound."""
+        if not self.may_see(folder):
+            raise NotFound(f"no file '{file[:200]}' in the knowledge folder '{folder[:80]}'")
+        self._base.delete(folder, file)
+
+    # ── generations, of all folders together ─────────────────────────────────────────────────────
+
+    def history(self) -> list[Made]:
+        """Newest first. Where something is hidden, only what changed in the other folders, of the files that are
+        named; how large the whole was is then -1."""
+        made = self._base.history()
+        hidden = {folder for one in made for folder in map(_folder_of, one.told) if not self.may_see(folder)}
+        if not hidden and all(self.may_see(folder.name) for folder in self._base.status().folders):
+            return made
+        shown = []
+        for one in made:
+            told = tuple(entry for entry in one.told if _folder_of(entry) not in hidden)
+            counts = [sum(what == each for each, _ in told) for what in ("added", "changed", "removed")]
+            if told or one.cause != "files":
+                shown.append(replace(one, files=-1, chunks=-1, added=counts[0], changed=counts[1], removed=counts[2],
+                                     told=told))  # fmt: skip
+        return shown
+
+    def roll_back(self, number: int) -> int:
+        return self._base.roll_back(number)
+
+    def follow(self) -> None:
+        self._base.follow()
+
+    def rebuild(self) -> None:
+        self._base.rebuild()
+
+
+def _folder_of(told: tuple[str, str]) -> str:
+    return told[1].partition("/")[0] if "/" in told[1] else ""
