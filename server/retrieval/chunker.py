@@ -16,7 +16,7 @@ from itertools import groupby
 
 from server.retrieval.documents import Block, BlockKind, Document
 
-VERSION = 1  # raise it when the same file may give other chunks
+VERSION = 2  # raise it when the same file may give other chunks
 
 Measure = Callable[[str], int]
 

@@ -37,12 +37,10 @@ class Matches:
             self.size += living
             total += int(segment.lengths.sum() if whole else segment.lengths.sum(where=mask))
             lengths.append(segment.lengths)
+            span = slice(offset, offset + len(segment))
             for term, (rows, counts) in zip(terms, segment.holding_each(terms), strict=True):
-                if not whole:
-                    kept = mask[rows]
-                    rows, counts = rows[kept], counts[kept]
-                if len(rows):
-                    self._found[term].append((slice(offset, offset + len(segment)), rows, counts))
+                kept = slice(None) if whole else mask[rows]
+                self._found[term].append((span, rows[kept], counts[kept]))
             offset += len(segment)
         self._lengths = np.concatenate(lengths)
         self._average = max(1.0, total / max(1, self.size))

@@ -329,7 +329,7 @@ def test_a_rebuild_reads_everything_anew_beside_the_index_that_answers(place: Pl
     base.subscribe(lambda: during.append((base.status().building, found(base, "melon"))))
     base.rebuild()
     for again in (base.rebuild, lambda: base.roll_back(1)):
-        with pytest.raises(Conflict, match="being (re)?built"):
+        with pytest.raises(Conflict, match=r"being (re)?built"):
             again()
     base.sync()
     assert all(texts == ["melon"] for _, texts in during)
