@@ -142,8 +142,6 @@ class AdapterBook:
             result = check_adapter(folder.path, self._target)
         except AdapterInvalid as error:
             result = error
-        if folder.changed():  # what was read is not what was seen; the next look sees it
-            return AdapterInvalid(f"the adapter '{folder.name}' is being replaced: try again")
         with self._lock:
             self._checked[folder.key] = result
         return result

@@ -31,10 +31,6 @@ class AdapterFolder:
     def key(self) -> tuple[str, str, tuple[tuple[str, int, int, int], ...]]:
         return (self.name, self.version, self.signature)
 
-    def changed(self) -> bool:
-        """Whether its files are others now than when it was seen."""
-        return _signature(self.path) != self.signature
-
 
 class AdapterCatalogue:
     """Reads folder entries and file times at each call; keeps nothing. Safe from any thread."""

@@ -43,10 +43,7 @@ class AdapterLoader:
 
     def _read(self, folder: AdapterFolder) -> Pairs | AdapterError:
         try:
-            pairs = self._finish(read_adapter(folder.path, self._target)[1])
-            if folder.changed():  # the slot is known by the files that were seen
-                raise AdapterInvalid(f"the adapter {folder.name} was replaced while it was read: try again")
-            return pairs
+            return self._finish(read_adapter(folder.path, self._target)[1])
         except AdapterInvalid as error:
             return error
         except Exception as error:  # a worker's outermost edge: a row must never wait for ever

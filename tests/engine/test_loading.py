@@ -8,9 +8,6 @@ import time
 from pathlib import Path
 from typing import Any
 
-import pytest
-
-from server.engine import adapters as book
 from server.engine import loading, lora
 from server.engine.lora_layers import LoraGroup
 from server.errors import AdapterInvalid
@@ -38,46 +35,6 @@ async def test_a_file_that_is_cut_off_after_its_check(tiny, adapters, engines, e
     assert {info.name: info.state for info in engine.adapters()}["b"] is AdapterState.LOADED
     monkeypatch.undo()
     weights.write_bytes(whole)
-    await exact(engine, prompt(1, 20), "a")
-
-
-async def test_an_adapter_that_is_replaced_while_it_is_read_is_never_taken_for_what_it_was(
-    tiny, adapters, engines, exact, monkeypatch
-) -> None:
-    engine = await engines(tiny("llama"), adapters)
-    settings = adapters / "a" / "1" / "adapter_config.json"
-
-    def replaced(folder: Path, target: Any):
-        result = lora.read_adapter(folder, target)
-        if folder.parent.name == "a":
-            settings.write_text(settings.read_text() + " ")
-        return result
-
-    monkeypatch.setattr(loading, "read_adapter", replaced)
-    with pytest.raises(AdapterInvalid, match="replaced while it was read: try again"):
-        await ask(engine, prompt(1, 20), adapter="a")
-    monkeypatch.undo()
-    await exact(engine, prompt(1, 20), "a")
-
-
-async def test_an_adapter_that_is_replaced_while_it_is_checked_is_checked_again(
-    tiny, adapters, engines, exact, monkeypatch
-) -> None:
-    settings = adapters / "a" / "1" / "adapter_config.json"
-    check = book.check_adapter
-
-    def replaced(folder: Path, target: Any):
-        facts = check(folder, target)
-        if folder.parent.name == "a":
-            settings.write_text(settings.read_text() + " ")
-        return facts
-
-    engine = await engines(tiny("llama"), adapters)
-    settings.write_text(settings.read_text() + " ")
-    monkeypatch.setattr(book, "check_adapter", replaced)
-    with pytest.raises(AdapterInvalid, match="is being replaced: try again"):
-        await ask(engine, prompt(1, 20), adapter="a")
-    monkeypatch.undo()
     await exact(engine, prompt(1, 20), "a")
 
 
