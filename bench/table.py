@@ -5,16 +5,15 @@ from __future__ import annotations
 from collections.abc import Sequence
 from pathlib import Path
 
-from bench.context import Device
 from bench.figure import Bound, Measure, Outcome, State
 
 MOST_CHARS = 300  # of one cell
 HEAD = ("figure", "what", "bound", "measured", "spread", "ours", "against", "result")
 
 
-def marks(device: Device) -> tuple[str, str]:
-    """The lines between which a device's results stand."""
-    return f"<!-- results on {device}: begin -->", f"<!-- results on {device}: end -->"
+def marks(name: str) -> tuple[str, str]:
+    """The lines between which results stand: those of a device, or of knowledge."""
+    return f"<!-- results on {name}: begin -->", f"<!-- results on {name}: end -->"
 
 
 def number(value: float | None, unit: str = "") -> str:
@@ -91,9 +90,9 @@ def good(outcomes: Sequence[Outcome]) -> bool:
     return not any(outcome.state in {State.MISSED, State.FAILED} for outcome in outcomes)
 
 
-def write(document: Path, device: Device, text: str) -> None:
-    """Puts `text` between the device's marks and leaves the rest. Raises ValueError without both marks."""
-    begin, end = marks(device)
+def write(document: Path, name: str, text: str) -> None:
+    """Puts `text` between the marks of that name and leaves the rest. Raises ValueError without both marks."""
+    begin, end = marks(name)
     before = document.read_text(encoding="utf-8")
     head, found_begin, rest = before.partition(begin)
     _, found_end, tail = rest.partition(end)

@@ -96,12 +96,19 @@ class MemoryKind(StrEnum):
     IDENTITY = "identity"  # who the user is: name, role, home
     PREFERENCE = "preference"  # how the user wants things, the form of address included
     INSTRUCTION = "instruction"  # a standing order: "always answer in metric units"
+    PROJECT = "project"  # what the user works on or plans
+    RELATION = "relation"  # who somebody is to the user: "my sister Mina"
+    EVENT = "event"  # something with a day, which is over after it
     FACT = "fact"  # anything else the user asked to be remembered
 
 
 @dataclass(frozen=True, slots=True)
 class Memory:
-    """One fact about one user, with the words it was taken from."""
+    """One fact about one user, with the words it was taken from.
+
+    Two times are kept: when it holds in the world (`valid_from`, `valid_to`) and when it was written
+    (`created_at`, `updated_at`). All times are seconds since 1970, UTC; None is not known, or open.
+    """
 
     id: int
     kind: MemoryKind
@@ -111,6 +118,13 @@ class Memory:
     message_id: str | None
     created_at: float
     updated_at: float
+    subject: str = ""  # who it is about, as named; '' is the user
+    valid_from: float | None = None
+    valid_to: float | None = None  # past: it was so, or the event is over
+    confidence: float = 1.0
+    last_used: float | None = None
+    replaced_by: int | None = None  # the memory that answers the same question now
+    why: str = ""  # in a recall: what let it in ("profile", "words", "meaning", "asked")
 
 
 # ── routing ──────────────────────────────────────────────────────────────────────────────────────

@@ -21,8 +21,8 @@ from server.chat.claims import Claim, Evidence, claim_of, evidence_of
 from server.chat.events import Citation, Mark, SentenceCheck, Support, Verdict
 from server.chat.sentences import Sentence, sentences_of, written_marks
 from server.chat.support import carrying, contradicts, coverage, weights
-from server.retrieval import is_courtesy, terms
 from server.types import Embedder, Passage, TurnContext
+from server.words import is_courtesy, terms
 
 log = logging.getLogger("tailor.chat")
 

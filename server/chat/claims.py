@@ -11,8 +11,8 @@ from typing import Final
 
 from server.chat.clauses import Clause, clauses_of
 from server.chat.quantities import Quantity, Read, read
-from server.retrieval import Unit, stem, terms, units
 from server.types import Passage
+from server.words import Unit, stem, terms, units
 
 NEAR: Final = 0.75         # of a word that shares its beginning with one of the passage (deliver, delivery)
 LEAST_SHARE: Final = 0.5   # of a Korean word's pairs that a passage must hold to hold the word at all

@@ -10,7 +10,8 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 
 from server.chat.quantities import Quantity, read
-from server.retrieval import sentences, terms
+from server.retrieval import sentences
+from server.words import terms
 
 _BREAK = re.compile(
     r"[;；:]\s|,\s+(?=\D)|[、，]|\s(?=(?:but|while|whereas)\s)"

@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Iterator, Sequence
 
-from server.retrieval import stem, terms
+from server.words import stem, terms
 
 _TOKEN = re.compile(r"[^\W\d_]+(?:['’]t\b)?|[.,;:!?()]")
 _NOT = re.compile(r"not|no|never|neither|nor|cannot|without|\w+n['’]t", re.IGNORECASE)

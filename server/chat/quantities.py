@@ -13,7 +13,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass, replace
 from typing import Final
 
-from server.retrieval import terms
+from server.words import terms
 
 _UNITS: Final[dict[str, tuple[str, float, str]]] = {  # dimension and size of one, and its names
     "second": ("time", 1 / 60, "seconds?|secs?|초|秒"),

@@ -12,7 +12,8 @@ import re
 from collections.abc import Iterator
 from dataclasses import dataclass
 
-from server.retrieval import sentences, units
+from server.retrieval import sentences
+from server.words import units
 
 MARK = re.compile(r"\[(\d{1,3}(?:\s*,\s*\d{1,3})*)\](?![(:])")
 LEAST_WORDS = 2  # content words that make a part of a sentence a claim of its own

@@ -16,7 +16,7 @@ from server.chat.claims import Claim, Evidence, held, held_by, importance
 from server.chat.clauses import Clause
 from server.chat.negation import says_otherwise
 from server.chat.quantities import Quantity
-from server.retrieval import Unit
+from server.words import Unit
 
 LEAST_FIT: Final = 0.25       # share of the words that must stand around a number
 CLEARLY_BETTER: Final = 0.05  # share of the words by which another clause must fit better to contradict a number

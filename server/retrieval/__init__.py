@@ -9,8 +9,24 @@ from server.retrieval.results import Candidate, SearchResult, SearchTrace
 from server.retrieval.search import Where
 from server.retrieval.status import FileStatus, FolderStatus, KnowledgeStatus
 from server.retrieval.view import REACH, FolderLimit, KnowledgeView, SharedKnowledge
-from server.retrieval.words import Unit, is_courtesy, stem, terms, units
 
-__all__ = ["LOCAL", "REACH", "Access", "Candidate", "FileState", "FileStatus", "FolderLimit", "FolderStatus",
-           "KnowledgeBase", "KnowledgeStatus", "KnowledgeView", "SearchResult", "SearchTrace", "SharedKnowledge",
-           "Surroundings", "Unit", "Where", "is_courtesy", "sentences", "sole_use", "stem", "terms", "units"]
+__all__ = [
+    "LOCAL",
+    "REACH",
+    "Access",
+    "Candidate",
+    "FileState",
+    "FileStatus",
+    "FolderLimit",
+    "FolderStatus",
+    "KnowledgeBase",
+    "KnowledgeStatus",
+    "KnowledgeView",
+    "SearchResult",
+    "SearchTrace",
+    "SharedKnowledge",
+    "Surroundings",
+    "Where",
+    "sentences",
+    "sole_use",
+]

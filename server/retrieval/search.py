@@ -30,8 +30,8 @@ from server.retrieval.lexical import Matches
 from server.retrieval.reranker import Reranker
 from server.retrieval.results import Candidate, SearchTrace
 from server.retrieval.segment import Mask, Rows, Segment
-from server.retrieval.words import is_courtesy, is_follow_up, needs_subject, points_back, terms, units, without_denied
 from server.types import Embedder, Passage
+from server.words import is_courtesy, is_follow_up, needs_subject, points_back, terms, units, without_denied
 
 QUERY_CHARS: Final = 4000
 CONTENT_WEIGHT: Final = 2        # of a content word's terms, over what stands around it (Korean endings)

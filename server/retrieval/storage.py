@@ -27,8 +27,8 @@ from server.retrieval.catalog import CHUNK, MIGRATIONS, VERSION, Made
 from server.retrieval.files import Chunk, FileKey, FileRecord, suspicious_places
 from server.retrieval.generation import Generation, Version
 from server.retrieval.segment import Segment
-from server.retrieval.words import counted
 from server.types import Passage
+from server.words import counted
 
 log = logging.getLogger("tailor.retrieval")
 

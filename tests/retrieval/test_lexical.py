@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 
 from server.retrieval.lexical import K1, B, Matches
 from server.retrieval.segment import Mask, Segment
-from server.retrieval.words import counted
+from server.words import counted
 
 TEXTS = ["fig pear", "fig fig plum", "melon", "pear salad, much pear"]
 

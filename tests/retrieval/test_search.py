@@ -14,8 +14,8 @@ from server.retrieval.files import Chunk, FileKey, FileRecord, FileState, identi
 from server.retrieval.generation import Generation, Version
 from server.retrieval.search import Searcher, Where
 from server.retrieval.segment import Segment
-from server.retrieval.words import counted
 from server.types import Embedder, Passage
+from server.words import counted
 from tests.fakes import WordEmbedder
 
 # the fake embedder counts function words as words, so its cosines are higher than a real one's

@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 
 from server.retrieval import segment as module
 from server.retrieval.segment import Segment
-from server.retrieval.words import counted
+from server.words import counted
 
 
 def vectors(count: int, dimension: int = 16, seed: int = 0) -> np.ndarray:

@@ -14,7 +14,7 @@ import pytest
 from server.config import RetrievalSettings
 from server.embedding import SentenceEmbedder
 from server.retrieval import KnowledgeBase
-from server.retrieval.words import is_courtesy, is_follow_up, needs_subject, points_back, without_denied
+from server.words import is_courtesy, is_follow_up, needs_subject, points_back, without_denied
 
 HERE = Path(__file__).parent
 FOLDERS = ("museum", "shop", "handbook")

@@ -4,7 +4,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from server.retrieval.words import is_courtesy, is_follow_up, stem, terms, units
+from server.words import is_courtesy, is_follow_up, stem, terms, units
 
 
 @pytest.mark.parametrize(
