@@ -44,7 +44,8 @@ bench-knowledge: $(VENV)/.installed-bench $(LANG)/.installed
 
 $(LANG)/.installed:
 	$(PYTHON) -m venv $(LANG)
-	$(LANG)/bin/pip install --disable-pip-version-check -q langchain-community==0.4.2 langchain-text-splitters==1.1.3 faiss-cpu numpy
+	$(LANG)/bin/pip install --disable-pip-version-check -q langchain-community==0.4.2 langchain-text-splitters==1.1.3 faiss-cpu numpy \
+	  bm25s==0.3.16 tantivy==0.27.0
 	@touch $@
 
 $(VENV)/bin/pip:

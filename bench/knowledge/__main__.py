@@ -22,7 +22,7 @@ from transformers.utils.logging import disable_progress_bar
 from bench import engine, machine, table
 from bench.context import ROOT, WORK, Bench
 from bench.figure import Figure
-from bench.knowledge import kills, peers, quality, scale, swaps
+from bench.knowledge import chunkers, kills, lexical, peers, quality, scale, swaps
 from bench.knowledge.run import FULL, QUICK, Run
 
 DOCUMENT = ROOT / "docs" / "benchmarks.md"
@@ -56,7 +56,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 
 def figures(run: Run) -> list[Figure]:
-    return [figure for part in (quality, peers, scale, swaps, kills) for figure in part.figures(run)]
+    return [figure for part in (quality, chunkers, peers, lexical, scale, swaps, kills) for figure in part.figures(run)]
 
 
 def chosen(run: Run, options: argparse.Namespace) -> list[Figure]:

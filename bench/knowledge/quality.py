@@ -79,11 +79,11 @@ def _ranked(base: KnowledgeBase, questions: Sequence[Asked]) -> Mapping[str, Rea
     hits = dict.fromkeys(names, 0)
     for question in questions:
         result = base.search(question.text, ["korquad"], traced=True)
-        ranking = list(dict.fromkeys(passage.file for passage in _ranking(result)))
+        ranked = list(dict.fromkeys(passage.file for passage in ranking(result)))
         given = [passage.file for passage in result.passages]
         for name, right in zip(
             names,
-            (ranking[:1] == [question.file], question.file in ranking[:FIRST], given[:1] == [question.file],
+            (ranked[:1] == [question.file], question.file in ranked[:FIRST], given[:1] == [question.file],
              question.file in given[:FIRST], bool(given)),
             strict=True,
         ):  # fmt: skip
@@ -97,7 +97,7 @@ def _covered(base: KnowledgeBase, texts: Mapping[str, str], questions: Sequence[
     for question in questions:
         result = base.search(question.text, ["chunking"], traced=True)
         given.append(overlap(question, result.passages[:FIRST], texts))
-        ranked.append(overlap(question, _ranking(result)[:FIRST], texts))
+        ranked.append(overlap(question, ranking(result)[:FIRST], texts))
         counts.append(len(result.passages))
     note = f"{len(questions)} questions"
     return {
@@ -110,7 +110,8 @@ def _covered(base: KnowledgeBase, texts: Mapping[str, str], questions: Sequence[
     }
 
 
-def _ranking(result: SearchResult) -> list[Passage]:
+def ranking(result: SearchResult) -> list[Passage]:
+    """What would have been given without the gate and the cut."""
     if result.trace is None:
         raise ValueError("the search was not traced")
     return [candidate.passage for candidate in result.trace.candidates]

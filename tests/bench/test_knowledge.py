@@ -98,7 +98,8 @@ def test_a_quick_run_measures_every_figure(
     rows = [line.split(" | ") for line in printed.splitlines() if line.startswith("| `")]
     shown = {(row[0].strip("| `"), row[1].split(":")[0]) for row in rows}
     assert {name for name, _ in shown} == {
-        "korquad", "chunking", "langchain", "search", "saved", "change", "start", "swaps", "kills",
+        "korquad", "chunking", "chunkers", "langchain", "lexical",
+        "search", "saved", "change", "start", "swaps", "kills",
     }  # fmt: skip
     assert not any("failed:" in row[-1] for row in rows), printed
     for row in rows:  # what does not depend on speed holds at any size
