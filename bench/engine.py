@@ -21,7 +21,7 @@ from transformers.utils.logging import disable_progress_bar
 
 from bench import machine, table
 from bench.context import FULL, FULL_CUDA, QUICK, ROOT, WORK, Bench
-from bench.figure import Figure, Outcome, measure
+from bench.figure import Figure, Outcome, measure, named
 from bench.figures import FIGURES
 
 DOCUMENT = ROOT / "docs" / "benchmarks.md"
@@ -72,14 +72,12 @@ async def run(figures: Sequence[Figure], bench: Bench, rounds: int) -> list[Outc
 
 def chosen(options: argparse.Namespace) -> list[Figure]:
     """The figures of the device, or those of them that are named. Raises ValueError."""
-    there = {figure.name: figure for figure in FIGURES if figure.device == options.device}
-    names = options.only.split(",") if options.only else list(there)
-    unknown = [name for name in names if name not in there]
-    if unknown:
-        raise ValueError(f"no figure {', '.join(unknown)} on {options.device}; there are {', '.join(there)}")
+    found = named(
+        [figure for figure in FIGURES if figure.device == options.device], options.only, f" on {options.device}"
+    )
     if options.write and (options.only or options.quick or options.model):
         raise ValueError("--write takes the whole table: leave out --only, --quick and --model")
-    return [there[name] for name in names]
+    return found
 
 
 def positive(text: str) -> int:

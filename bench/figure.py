@@ -135,6 +135,16 @@ def _median(values: Sequence[float | None]) -> float | None:
     return statistics.median(known) if known else None
 
 
+def named(figures: Sequence[Figure], names: str, where: str = "") -> list[Figure]:
+    """Those of the comma-separated names, in their order; all for an empty text. Raises ValueError."""
+    there = {figure.name: figure for figure in figures}
+    wanted = names.split(",") if names else list(there)
+    unknown = [name for name in wanted if name not in there]
+    if unknown:
+        raise ValueError(f"no figure {', '.join(unknown)}{where}; there are {', '.join(there)}")
+    return [there[name] for name in wanted]
+
+
 def ratio(ours: float, against: float, note: str = "") -> Reading:
     """How many times more ours is."""
     return Reading(ours / against, ours, against, note)

@@ -21,7 +21,7 @@ from transformers.utils.logging import disable_progress_bar
 
 from bench import engine, machine, table
 from bench.context import ROOT, WORK, Bench
-from bench.figure import Figure
+from bench.figure import Figure, named
 from bench.knowledge import chunkers, kills, lexical, peers, quality, scale, swaps
 from bench.knowledge.run import FULL, QUICK, Run
 
@@ -61,14 +61,10 @@ def figures(run: Run) -> list[Figure]:
 
 def chosen(run: Run, options: argparse.Namespace) -> list[Figure]:
     """All figures, or those that are named. Raises ValueError."""
-    there = {figure.name: figure for figure in figures(run)}
-    names = options.only.split(",") if options.only else list(there)
-    unknown = [name for name in names if name not in there]
-    if unknown:
-        raise ValueError(f"no figure {', '.join(unknown)}; there are {', '.join(there)}")
+    found = named(figures(run), options.only)
     if options.write and (options.only or options.quick or options.embedder):
         raise ValueError("--write takes the whole table: leave out --only, --quick and --embedder")
-    return [there[name] for name in names]
+    return found
 
 
 def _report(text: str) -> None:

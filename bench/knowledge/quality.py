@@ -16,10 +16,11 @@ from bench.figure import Bound, Figure, Measure, Reading, Round
 from bench.knowledge import sets
 from bench.knowledge.run import Run
 from bench.knowledge.sets import Asked, Spanned
-from server.retrieval import KnowledgeBase, SearchResult
+from server.retrieval import KnowledgeBase, SearchResult, Where
 from server.types import Passage
 
 FIRST = 5
+ABSENT = 1000  # questions asked where nothing answers
 
 
 def figures(run: Run) -> list[Figure]:
@@ -35,7 +36,15 @@ def figures(run: Run) -> list[Figure]:
         base = await asyncio.to_thread(run.base, "chunking", texts)
         yield lambda number: asyncio.to_thread(_covered, base, texts, asked)
 
-    return [Figure("korquad", _KORQUAD, korquad, rounds=1), Figure("chunking", _CHUNKING, chunking, rounds=1)]
+    @asynccontextmanager
+    async def gate(_: object) -> AsyncIterator[Round]:
+        yield lambda number: asyncio.to_thread(_shut, run)
+
+    return [
+        Figure("korquad", _KORQUAD, korquad, rounds=1),
+        Figure("chunking", _CHUNKING, chunking, rounds=1),
+        Figure("gate", _GATE, gate, rounds=1),
+    ]
 
 
 _KORQUAD = (
@@ -52,6 +61,12 @@ _CHUNKING = (
     Measure("iou-ranked", "chunking set, the same: IoU", "%"),
     Measure("passages", "chunking set, passages an answer", ""),
     Measure("found", "chunking set, something found", "%"),
+)
+
+
+_GATE = (
+    Measure("korean", "the answer is not there: nothing found, KorQuAD without the half that answers", "%"),
+    Measure("english", "the same, chunking set without the corpus that answers", "%"),
 )
 
 
@@ -107,6 +122,29 @@ def _covered(base: KnowledgeBase, texts: Mapping[str, str], questions: Sequence[
         "iou-ranked": Reading(100 * statistics.mean(one.iou for one in ranked), note=note),
         "passages": Reading(statistics.mean(counts), note=note),
         "found": Reading(100 * sum(count > 0 for count in counts) / len(counts), note=note),
+    }
+
+
+def _shut(run: Run) -> Mapping[str, Reading]:
+    """How often nothing is found where nothing answers. A half of KorQuAD is every other article."""
+    files, asked = korquad_part(run)
+    halves = []
+    for half in (0, 1):
+        names = {one.file for one in asked if one.article % 2 == half}
+        halves.append(run.base(f"half-{half}", {name: text for name, text in files.items() if name in names}))
+    korean = []
+    for one in sets.sample(asked, ABSENT):
+        other = 1 - one.article % 2
+        korean.append(not halves[other].search(one.text, [f"half-{other}"]).passages)
+    texts, spanned = chunking_part(run)
+    base = run.base("chunking", texts)
+    english = []
+    for question in spanned:
+        others = Where(files=tuple(name for name in texts if name != question.file))
+        english.append(not base.search(question.text, ["chunking"], where=others).passages)
+    return {
+        name: Reading(100 * statistics.mean(shut), note=f"{len(shut)} questions")
+        for name, shut in (("korean", korean), ("english", english))
     }
 
 

@@ -29,10 +29,11 @@ _NUMBER: Final = re.compile(r"\d+")
 
 @dataclass(frozen=True)
 class Asked:
-    """A question, and the file that answers it."""
+    """A question, the file that answers it, and which article that is from."""
 
     text: str
     file: str
+    article: int = 0
 
 
 @dataclass(frozen=True)
@@ -52,11 +53,11 @@ def korquad(data: Path | None) -> tuple[dict[str, str], list[Asked]]:
     """A file for each passage, and the questions."""
     files: dict[str, str] = {}
     questions: list[Asked] = []
-    for article in json.loads(_text(data, KORQUAD))["data"]:
+    for number, article in enumerate(json.loads(_text(data, KORQUAD))["data"]):
         for paragraph in article["paragraphs"]:
             name = f"{len(files):04}.txt"
             files[name] = paragraph["context"]
-            questions += [Asked(asked["question"], name) for asked in paragraph["qas"]]
+            questions += [Asked(asked["question"], name, number) for asked in paragraph["qas"]]
     return files, questions
 
 

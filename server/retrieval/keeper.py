@@ -205,6 +205,10 @@ class Keeper:
                 self._retired.store.close()
             self._home.clear()
 
+    def make_ready(self) -> None:
+        """For the next file of the kinds that are here already."""
+        self._reader.expect(key.file for key in self.serving()[0].files)
+
     def _round(self, paths: set[Path] | None, changed: Changed) -> bool:
         """False: some files were changing, and need another look."""
         if not self._root.is_dir():

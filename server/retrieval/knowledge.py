@@ -234,6 +234,8 @@ class KnowledgeBase:
                 following, paths = RESCAN_S, None
             try:
                 self._keeper.sync(paths, self._changed)
+                if paths is None:
+                    self._keeper.make_ready()
             except Exception:  # the thread's outermost edge: the next change tries again
                 log.exception("the index could not be brought in step with the disk")
             self._merging.set()

@@ -14,6 +14,7 @@ import subprocess
 import sys
 import threading
 import weakref
+from collections.abc import Iterable
 from contextlib import suppress
 from pathlib import Path
 from typing import IO, Final
@@ -76,7 +77,7 @@ class Reader:
         self._lock = threading.Lock()
 
     def open(self) -> None:
-        """Lets it read again after `close`; the worker is started when the first file needs it."""
+        """Lets it read again after `close`; the worker is started when a file needs it, or is expected to."""
         with self._lock:
             self._closed = False
 
@@ -112,6 +113,13 @@ class Reader:
                 self._warm()
             return _document(answer)
         raise KnowledgeError(f"reading it crashed {TRIES} times ({how}): the file is damaged or hostile")
+
+    def expect(self, names: Iterable[str]) -> None:
+        """Begins the worker if files of such names need it, so that the next one does not wait for its start."""
+        if all(ending(name) in AT_ONCE for name in names):
+            return
+        with suppress(ReaderClosed, WorkerMissing):  # whoever reads the next file is told
+            self._warm()
 
     def _warm(self) -> _Worker:
         """The worker, begun if there is none: it comes up while the caller goes on."""

@@ -54,7 +54,9 @@ def data(tmp_path: Path) -> Path:
         {"context": f"{SENTENCES[number]} {filler[:300]}", "qas": [{"question": question}]}
         for question, number in QUESTIONS
     ]
-    (folder / "korquad" / "KorQuAD_v1.0_dev.json").write_text(json.dumps({"data": [{"paragraphs": paragraphs}]}))
+    (folder / "korquad" / "KorQuAD_v1.0_dev.json").write_text(
+        json.dumps({"data": [{"paragraphs": paragraphs[:2]}, {"paragraphs": paragraphs[2:]}]})
+    )
     return folder
 
 
@@ -98,7 +100,7 @@ def test_a_quick_run_measures_every_figure(
     rows = [line.split(" | ") for line in printed.splitlines() if line.startswith("| `")]
     shown = {(row[0].strip("| `"), row[1].split(":")[0]) for row in rows}
     assert {name for name, _ in shown} == {
-        "korquad", "chunking", "chunkers", "langchain", "lexical",
+        "korquad", "chunking", "gate", "chunkers", "langchain", "lexical",
         "search", "saved", "change", "start", "swaps", "kills",
     }  # fmt: skip
     assert not any("failed:" in row[-1] for row in rows), printed
@@ -115,6 +117,7 @@ def test_a_quick_run_measures_every_figure(
 def test_the_sets_are_read(data: Path) -> None:
     files, asked = sets.korquad(data)
     assert sorted(files) == ["0000.txt", "0001.txt", "0002.txt", "0003.txt"]
+    assert [one.article for one in asked] == [0, 0, 1, 1]
     assert [(one.text, one.file) for one in asked] == [(text, f"{at:04}.txt") for text, at in QUESTIONS]
     texts, spanned = sets.chunking(data)
     for one, (_, number) in zip(spanned, QUESTIONS, strict=True):

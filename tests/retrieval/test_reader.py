@@ -71,6 +71,18 @@ def test_small_notes_need_no_process(reader: Reader) -> None:
     assert reader._worker is None
 
 
+def test_the_process_is_up_before_the_file_where_such_files_are_expected(reader: Reader) -> None:
+    reader.expect(["a.md", "b/c.txt"])
+    assert reader._worker is None
+    reader.expect(["a.md", "b/c.pdf"])
+    worker = worker_of(reader)
+    assert reader.read("a.py", b"x = 1") == load("a.py", b"x = 1")
+    assert worker_of(reader) == worker
+    reader.close()
+    reader.expect(["c.pdf"])
+    assert reader._worker is None
+
+
 def test_the_reason_of_a_bad_file_comes_through_and_the_worker_stays(reader: Reader) -> None:
     reader.read("a.py", b"x = 1")
     worker = worker_of(reader)
