@@ -19,12 +19,21 @@ IDENTITY_SLOTS = (NAME, HOME, AGE)  # the others are preferences
 
 @dataclass(frozen=True, slots=True)
 class Finding:
-    """One statement worth keeping: `text` for the prompt, and where its words stand in the message."""
+    """One statement worth keeping: `text` for the prompt, and where its words stand in the message.
+
+    Times are seconds since 1970, UTC: it holds from `valid_from` until `valid_to`, and None is not known or open.
+    A `valid_to` in the past is what was so before. `reason` says why a finding is held back ("secret", "order").
+    """
 
     kind: MemoryKind
     text: str
     start: int
     end: int
+    subject: str = ""  # who it is about, as named; '' is the user
+    valid_from: float | None = None
+    valid_to: float | None = None
+    confidence: float = 1.0
+    reason: str = ""
 
 
 @dataclass(frozen=True, slots=True)
