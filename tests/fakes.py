@@ -14,12 +14,12 @@ from collections.abc import AsyncGenerator, Callable, Sequence
 import numpy as np
 from numpy.typing import NDArray
 
+from server.engine import EngineStats
 from server.errors import AdapterForeign, AdapterNotFound, EngineDown
 from server.types import (
     AdapterInfo,
     AdapterState,
     EngineHealth,
-    EngineStats,
     FinishReason,
     GenerationDone,
     GenerationEvent,
