@@ -1,101 +1,219 @@
-"""One user's past turns in RAM: which turns hold a word how often, and their vectors. Grows a turn at a time.
+"""One user's past turns in RAM: which turns hold a word how often, their vectors and their times.
 
-    lexical    BM25 over stems, and over character pairs where words do not stand apart
-    dense      cosine of question and turn
-    own        sum of both as z-scores, for they have no common scale
-    score      a turn's own and a share of those of the turns beside it: what is told is often asked for before it
+    own      BM25 over stems (character pairs where words do not stand apart) and cosine, summed as z-scores: they
+             have no common scale. Words alone where the embedder does not know the question's language.
+    beside   shares of the own scores of the turns before and after in the same chat, less with each step:
+             what is told is often asked for, or named, a turn or two away
+    chat     BM25 of the whole chat, as a z-score
+    speaker  who is asked about said it
+    date     it was said, or tells of something, at the time that the question names
 
-Robertson & Zaragoza (2009) for BM25, with the idf that never goes below zero. One thread at a time may
-call it. Knows nothing of users, storage or embedders.
+The weights were chosen on five conversations of LoCoMo and held on the other five (docs/log.md). BM25: Robertson &
+Zaragoza (2009), with the idf that never goes below zero. One thread at a time may call. Knows nothing of users,
+storage or embedders.
 """
 
 from __future__ import annotations
 
 import math
 from array import array
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from typing import Final
 
 import numpy as np
 from numpy.typing import NDArray
 
-from server.words import counted
+from server.words import counted, terms
 
 K1: Final = 1.2
-B: Final = 0.75
-BEFORE: Final = 0.5  # share of the score of the turn before
+TURN_B: Final = 0.4      # how much a long turn's words count less …
+CHAT_B: Final = 0.75     # … and a long chat's
+REACH: Final = 5         # turns before and after that count
+BEFORE: Final = 0.4      # share of the turn before, …
+AFTER: Final = 0.2       # … of the turn after, …
+FURTHER: Final = 0.6     # … and of each further one, of the share one step nearer
+CHAT: Final = 0.5
+SPEAKER: Final = 1.5
+SAID_THEN: Final = 8.0   # said at the named time; …
+TOLD_OF: Final = 4.0     # … naming that time itself
+LATER_DAYS: Final = 7    # what happened is told within days, so they count too, falling to nothing
 
+DAY: Final = 86_400.0
 Floats = NDArray[np.float32]
+Span = tuple[float, float]
+
+
+@dataclass(frozen=True, slots=True)
+class Turn:
+    """As it is indexed. `vector` None: the embedder does not know its language. `named`: the time it tells of."""
+
+    id: int
+    chat: str
+    role: str
+    speaker: str
+    text: str
+    at: float
+    named: Span | None
+    vector: Floats | None
+
+
+@dataclass(frozen=True, slots=True)
+class Asked:
+    """A question: its terms, its vector if the embedder knows the language, the time it names, and whose words (roles)
+    it asks for."""
+
+    terms: Mapping[str, int]
+    vector: Floats | None
+    span: Span | None = None
+    roles: frozenset[str] = frozenset()
 
 
 class EpisodeIndex:
-    """Rows are numbered from 0 in the order they were added."""
+    """Rows are numbered from 0 in the order they came, which within a chat is the order of its turns."""
 
     def __init__(self, dimension: int) -> None:
+        self._ids = array("q")
+        self._row_of: dict[int, int] = {}
         self._postings: dict[str, tuple[array[int], array[int]]] = {}  # term → rows, how often
         self._lengths = array("i")
+        self._chats: dict[str, int] = {}
+        self._chat = array("i")
+        self._last: dict[int, int] = {}  # chat → its last row
         self._before = array("i")  # the row before in the same chat, or -1
-        self._last: dict[str, int] = {}  # chat → its last row
+        self._after = array("i")
+        self._speakers: dict[tuple[str, str], int] = {}  # role and name
+        self._speaker = array("i")
+        self._times = array("d")
+        self._named_from = array("d")
+        self._named_to = array("d")
         self._vectors = np.zeros((0, dimension), dtype=np.float32)
 
     def __len__(self) -> int:
-        return len(self._lengths)
+        return len(self._ids)
 
-    def add(self, conversation: str, text: str, vector: Floats | None) -> None:
-        """`vector` None: the embedder does not know the language."""
-        row = len(self)
+    def put(self, turn: Turn) -> None:
+        """Adds the turn, or gives one that is there its new vector."""
+        row = self._row_of.get(turn.id, len(self))
+        if row == len(self):
+            self._append(turn)
         if row == len(self._vectors):
             grown = np.zeros((max(64, row * 2), self._vectors.shape[1]), dtype=np.float32)
             grown[:row] = self._vectors
             self._vectors = grown
-        if vector is not None:
-            self._vectors[row] = vector
-        often = counted(text)
+        self._vectors[row] = 0 if turn.vector is None else turn.vector
+
+    def _append(self, turn: Turn) -> None:
+        row = self._row_of[turn.id] = len(self)
+        often = counted(f"{turn.speaker} {turn.text}")
         for term, count in often.items():
             rows, counts = self._postings.setdefault(term, (array("i"), array("i")))
             rows.append(row)
             counts.append(count)
+        chat = self._chats.setdefault(turn.chat, len(self._chats))
+        before = self._last.get(chat, -1)
+        if before >= 0:
+            self._after[before] = row
+        self._last[chat] = row
+        self._ids.append(turn.id)
         self._lengths.append(often.total())
-        self._before.append(self._last.get(conversation, -1))
-        self._last[conversation] = row
+        self._chat.append(chat)
+        self._before.append(before)
+        self._after.append(-1)
+        self._speaker.append(self._speakers.setdefault((turn.role, turn.speaker), len(self._speakers)))
+        self._times.append(turn.at)
+        start, end = turn.named or (math.inf, -math.inf)
+        self._named_from.append(start)
+        self._named_to.append(end)
 
-    def set_vector(self, row: int, vector: Floats) -> None:
-        self._vectors[row] = vector
+    def best(
+        self, asked: Asked, limit: int, *, similar: float, chat: str | None = None
+    ) -> list[tuple[int, float]]:
+        """Ids with their scores, best first. A turn must hold a word, reach the cosine `similar`, or be of the time."""
+        if not len(self):
+            return []
+        lexical = self._lexical(asked.terms)
+        bears = lexical > 0
+        own = _z(lexical)
+        if asked.vector is not None:
+            cosine = self._vectors[: len(self)] @ asked.vector
+            bears |= cosine >= similar
+            own += _z(cosine)
+        scores = self._with_neighbours(own) + CHAT * self._of_chats(asked.terms) + SPEAKER * self._by(asked)
+        if asked.span is not None:
+            of_then = self._of_then(asked.span)
+            bears |= of_then > 0
+            scores += of_then
+        if chat is not None:
+            bears &= _ints(self._chat) == self._chats.get(chat, -1)
+        rows = np.flatnonzero(bears)
+        rows = rows[np.lexsort((-rows, -scores[rows]))][:limit]  # of equals the latest first
+        return [(self._ids[row], float(scores[row])) for row in rows]
 
-    def scores(self, asked: Mapping[str, float], question: Floats | None) -> Floats:
-        """[rows]. `question` None: the embedder does not know its language, and words alone count."""
-        own = _z(self.lexical(asked))
-        if question is not None:
-            own += _z(self.dense(question))
-        before = np.array(self._before, dtype=np.int32)
-        return np.asarray(own + np.where(before >= 0, own[before], 0) * np.float32(BEFORE), dtype=np.float32)
+    def _found(self, asked: Mapping[str, int]) -> Sequence[tuple[int, NDArray[np.int32], Floats]]:
+        """For each asked term that there is: its weight, the rows that hold it, and how often."""
+        return [
+            (weight, _ints(self._postings[term][0]), _ints(self._postings[term][1]).astype(np.float32))
+            for term, weight in asked.items()
+            if term in self._postings
+        ]
 
-    def dense(self, question: Floats) -> Floats:
-        """[rows] cosines; 0 for a turn without a vector."""
-        return np.asarray(self._vectors[: len(self)] @ question, dtype=np.float32)
+    def _lexical(self, asked: Mapping[str, int]) -> Floats:
+        return _bm25(self._found(asked), _ints(self._lengths).astype(np.float32), TURN_B)
 
-    def lexical(self, asked: Mapping[str, float]) -> Floats:
-        """[rows] BM25 of the asked terms with their weights."""
-        scores = np.zeros(len(self), dtype=np.float32)
-        lengths = np.array(self._lengths, dtype=np.float32)
-        norm = K1 * (1 - B) + K1 * B * lengths / max(1.0, float(lengths.mean()) if len(self) else 1.0)
-        for term, weight in asked.items():
-            if term in self._postings:
-                rows = np.array(self._postings[term][0], dtype=np.int32)
-                counts = np.array(self._postings[term][1], dtype=np.float32)
-                idf = math.log1p((len(self) - len(rows) + 0.5) / (len(rows) + 0.5))
-                scores[rows] += np.float32(weight * idf * (K1 + 1)) * counts / (counts + norm[rows])
+    def _of_chats(self, asked: Mapping[str, int]) -> Floats:
+        """[rows] z-score of the row's chat."""
+        chat, number = _ints(self._chat), len(self._chats)
+        lengths = np.bincount(chat, weights=_ints(self._lengths), minlength=number).astype(np.float32)
+        found = []
+        for weight, rows, counts in self._found(asked):
+            often = np.bincount(chat[rows], weights=counts, minlength=number)
+            holding = np.flatnonzero(often).astype(np.int32)
+            found.append((weight, holding, often[holding].astype(np.float32)))
+        scores: Floats = _z(_bm25(found, lengths, CHAT_B))[chat]
         return scores
 
-    def holding(self, asked: Iterable[str]) -> NDArray[np.bool_]:
-        """[rows]: those that hold one of the terms."""
-        found = np.zeros(len(self), dtype=np.bool_)
-        for term in asked:
-            if term in self._postings:
-                found[np.array(self._postings[term][0], dtype=np.int32)] = True
-        return found
+    def _with_neighbours(self, own: Floats) -> Floats:
+        scores = own.copy()
+        for beside, share in ((_ints(self._before), BEFORE), (_ints(self._after), AFTER)):
+            reached = own
+            for step in range(REACH):
+                reached = np.append(reached, np.float32(0))[beside]  # -1 is the zero at the end
+                scores += np.float32(share * FURTHER**step) * reached
+        return scores
+
+    def _by(self, asked: Asked) -> Floats:
+        """[rows] 1 where the speaker is one whom the question names or whose role it asks for."""
+        wanted = [
+            role in asked.roles or any(term in asked.terms for term in terms(name)) for role, name in self._speakers
+        ]
+        return np.array(wanted, dtype=np.float32)[_ints(self._speaker)]
+
+    def _of_then(self, span: Span) -> Floats:
+        """[rows] how much a turn is of the time."""
+        start, end = span
+        times = np.array(self._times)
+        late = np.maximum(times - end, 0) / (DAY * (LATER_DAYS + 1))
+        said = np.where(times >= start, np.maximum(1 - late, 0), 0)
+        told = (np.array(self._named_from) < end) & (np.array(self._named_to) > start)
+        return (SAID_THEN * said + TOLD_OF * told).astype(np.float32)
+
+
+def _bm25(found: Sequence[tuple[int, NDArray[np.int32], Floats]], lengths: Floats, b: float) -> Floats:
+    scores = np.zeros(len(lengths), dtype=np.float32)
+    norm = np.float32(K1 * (1 - b)) + lengths * np.float32(K1 * b / max(1.0, float(lengths.mean())))
+    for weight, rows, counts in found:
+        idf = math.log1p((len(lengths) - len(rows) + 0.5) / (len(rows) + 0.5))
+        scores[rows] += np.float32(weight * idf * (K1 + 1)) * counts / (counts + norm[rows])
+    return scores
 
 
 def _z(values: Floats) -> Floats:
-    spread = float(values.std()) if len(values) else 0.0
-    return np.asarray((values - values.mean()) / spread if spread > 0 else np.zeros_like(values), dtype=np.float32)
+    """Zero where all are equal."""
+    spread = float(values.std())
+    z: Floats = (values - values.mean()) / np.float32(spread) if spread > 0 else np.zeros_like(values)
+    return z
+
+
+def _ints(values: array[int]) -> NDArray[np.int32]:
+    return np.array(values, dtype=np.int32)
