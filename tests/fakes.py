@@ -10,11 +10,11 @@ import asyncio
 import hashlib
 import re
 from collections.abc import AsyncGenerator, Callable, Sequence
+from typing import TYPE_CHECKING
 
 import numpy as np
 from numpy.typing import NDArray
 
-from server.engine import EngineStats
 from server.errors import AdapterForeign, AdapterNotFound, EngineDown
 from server.types import (
     AdapterInfo,
@@ -29,6 +29,9 @@ from server.types import (
     TokenDelta,
     Usage,
 )
+
+if TYPE_CHECKING:
+    from server.engine import EngineStats
 
 
 class WordEmbedder:
@@ -160,6 +163,8 @@ class ScriptedEngine:
         return EngineHealth(not self.down, self.running, 0, self.down)
 
     def stats(self) -> EngineStats:
+        from server.engine import EngineStats  # it brings torch, which most tests do without
+
         return EngineStats(
             running=self.running,
             max_batch=16,
