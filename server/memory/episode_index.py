@@ -146,9 +146,7 @@ class EpisodeIndex:
             scores += of_then
         if chat is not None:
             bears &= _ints(self._chat) == self._chats.get(chat, -1)
-        rows = np.flatnonzero(bears)
-        rows = rows[np.lexsort((-rows, -scores[rows]))][:limit]  # of equals the latest first
-        return [(self._ids[row], float(scores[row])) for row in rows]
+        return [(self._ids[row], float(scores[row])) for row in _highest(scores, np.flatnonzero(bears), limit)]
 
     def _found(self, asked: Mapping[str, int]) -> Sequence[tuple[int, NDArray[np.int32], Floats]]:
         """For each asked term that there is: its weight, the rows that hold it, and how often."""
@@ -213,6 +211,14 @@ def _z(values: Floats) -> Floats:
     spread = float(values.std())
     z: Floats = (values - values.mean()) / np.float32(spread) if spread > 0 else np.zeros_like(values)
     return z
+
+
+def _highest(scores: Floats, rows: NDArray[np.intp], limit: int) -> NDArray[np.intp]:
+    """At most `limit` of the rows, best first, of equals the latest first."""
+    if len(rows) > limit:
+        least = np.partition(scores[rows], -limit)[-limit]
+        rows = rows[scores[rows] >= least]
+    return rows[np.lexsort((-rows, -scores[rows]))][:limit]
 
 
 def _ints(values: array[int]) -> NDArray[np.int32]:

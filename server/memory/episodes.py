@@ -216,7 +216,10 @@ class Episodes:
 
     def _episodes(self, user: UserId, found: Sequence[tuple[int, float]], asked: Asked) -> tuple[Episode, ...]:
         marks = ", ".join("?" * len(found))
-        query = f"SELECT * FROM episodes WHERE user_id = ? AND id IN ({marks})"
+        query = (  # the plus: by number, not through all rows of the user
+            "SELECT id, conversation_id, message_id, role, speaker, text, at FROM episodes "
+            f"WHERE +user_id = ? AND id IN ({marks})"
+        )
         rows = {row["id"]: row for row in self._database.connection().query(query, [user, *(one for one, _ in found)])}
         return tuple(
             Episode(
