@@ -147,6 +147,16 @@ def ahead(text: str, at: float | None) -> Dated | None:
     return found if found and found.end > said else None
 
 
+def without(text: str, at: float | None) -> tuple[Dated | None, str]:
+    """The day that `text` names and the text without it: 'moved to Seoul last year' → 'moved to Seoul'."""
+    found = find(text, time.time() if at is None else at)
+    if found is None:
+        return None, text
+    head = re.sub(r"\s*\b(?:in|on|since|back in|at|from|of|early|late)\s*$", "", text[: found.at], flags=re.IGNORECASE)
+    tail = re.sub(r"^(?:에는|에|부터|이후로|은|는|쯤)(?=\s|$)", "", text[found.until :])
+    return found, " ".join(f"{head} {tail}".split())
+
+
 def _day(at: float, zone: datetime.tzinfo | None) -> Day:
     return datetime.datetime.fromtimestamp(at, zone).date()
 

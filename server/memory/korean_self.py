@@ -14,7 +14,7 @@ from server.memory.reading import MASK, Span
 from server.memory.vocabulary import GIVEN_NAMES, KOREAN_NOT_NAMES, KOREAN_ROLES, NOT_LAST_SYLLABLES, TITLES
 from server.types import MemoryKind
 
-_SUBJECT = re.compile(r"(?:저는|나는|난|전|제가|내가|저도|나도|저|나)\s+")
+SUBJECT = re.compile(r"(?:저는|나는|난|전|제가|내가|저도|나도|저|나)\s+")
 _PERSON = (
     rf"(?P<x>{MASK}+|[가-힣]{{1,5}}?(?:\s?(?:님|씨|쌤|선생님))?"
     r"|[A-Za-z][A-Za-z'-]{1,20}(?:\s[A-Z][A-Za-z'-]{1,20})?)"
@@ -44,7 +44,7 @@ _NOW = r"(?:\s*중(?:이에요|입니다|이야|인데)?)"
 _LIVE = rf"(?:살(?:아요?|고|고\s*{_BE})|산다|삽니다|사는(?:데요?)?|거주\s*(?:{_DO}|하고\s*{_BE}|{_NOW}))"
 _WORK = rf"(?:일|근무)\s*(?:{_DO}|하고\s*{_BE}|{_NOW})"
 _TASTE, _SELF = MemoryKind.PREFERENCE, MemoryKind.IDENTITY
-_PREDICATES = tuple(
+PREDICATES = tuple(
     (kind, re.compile(rf"(?P<x>\S.*?)\s*{pattern}$"), form)
     for kind, pattern, form in (
         (_TASTE, rf"(?P<p>[을를]?)\s+{_ADVERB}좋아{_DO}", "좋아해요"),
@@ -87,7 +87,7 @@ _POINTING = re.compile(
 
 
 def has_subject(text: str) -> bool:
-    return _SUBJECT.match(text) is not None
+    return SUBJECT.match(text) is not None
 
 
 def find_self(span: Span, own: bool) -> tuple[Finding, ...]:
@@ -154,16 +154,16 @@ def _thing(span: Span) -> tuple[Finding, ...]:
 
 
 def _predicate(span: Span, own: bool) -> tuple[Finding, ...]:
-    subject = _SUBJECT.match(span.masked)
+    subject = SUBJECT.match(span.masked)
     body = span.cut(subject.end()) if subject else span
     mine = own or subject is not None
-    for kind, pattern, form in _PREDICATES:
+    for kind, pattern, form in PREDICATES:
         found = pattern.match(body.masked)
-        if found and _of_speaker(body.masked, found, mine):
-            return one(kind, _said(body, found, form), span)
+        if found and of_speaker(body.masked, found, mine):
+            return one(kind, said(body, found, form), span)
     feels = _FEELS.match(body.masked) if mine else None
-    if feels and not _CHOICE.match(body.masked) and _of_speaker(body.masked, feels, mine):
-        return one(_TASTE, _said(body, feels, "좋아요" if feels["how"] == "좋" else "싫어요"), span)
+    if feels and not _CHOICE.match(body.masked) and of_speaker(body.masked, feels, mine):
+        return one(_TASTE, said(body, feels, "좋아요" if feels["how"] == "좋" else "싫어요"), span)
     role = _ROLE.match(body.masked) if mine else None
     if role:
         closed = (ord(role["x"][-1]) - ord("가")) % 28 != 0
@@ -171,12 +171,12 @@ def _predicate(span: Span, own: bool) -> tuple[Finding, ...]:
     return ()
 
 
-def _said(body: Span, found: re.Match[str], form: str) -> str:
+def said(body: Span, found: re.Match[str], form: str) -> str:
     words = body.source[found.start("x") : found.end("x")]
     return " ".join(f"{words}{found['p']} {found['a']}{form}.".split())
 
 
-def _of_speaker(text: str, found: re.Match[str], mine: bool) -> bool:
+def of_speaker(text: str, found: re.Match[str], mine: bool) -> bool:
     """Not of a third person, nor of 'this' and 'you'. The word with the object mark is no subject."""
     if _POINTING.match(text):
         return False

@@ -21,7 +21,7 @@ def extract(text: str, at: float | None = None) -> tuple[Finding, ...]:
     """
     found: list[Finding] = []
     earlier: Span | None = None
-    for span in sentences(text):
+    for span in sentences(text, at):
         here = english.find(span, earlier)
         if not here and span.korean:
             here = korean.find(span, earlier)
@@ -36,7 +36,7 @@ def held_back(text: str, at: float | None = None) -> tuple[Finding, ...]:
     """What the user asked to be remembered and `extract` left out, with its `reason`. `text` is `reading.clean`."""
     found: list[Finding] = []
     earlier: Span | None = None
-    for span in sentences(text):
+    for span in sentences(text, at):
         here = english.find(span, earlier) or (korean.find(span, earlier) if span.korean else ())
         found += [replace(one, reason="secret") for one in here if is_sensitive(text[one.start : one.end])]
         earlier = span
