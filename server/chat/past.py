@@ -73,6 +73,8 @@ class PastChats:
             try:
                 while await asyncio.to_thread(self._feed_some):
                     pass
+                while await asyncio.to_thread(self._episodes.renew):  # the embedder was changed
+                    pass
             except Exception:  # the outermost edge of this task: it is tried again, and nothing is marked as done
                 log.exception("past chats could not be taken into the search; trying again")
                 await asyncio.sleep(RETRY_SECONDS)
