@@ -35,11 +35,9 @@ AFTER: Final = 0.2       # … of the turn after, …
 FURTHER: Final = 0.6     # … and of each further one, of the share one step nearer
 CHAT: Final = 0.5
 SPEAKER: Final = 1.5
-SAID_THEN: Final = 8.0   # said at the named time; …
-TOLD_OF: Final = 4.0     # … naming that time itself
-LATER_DAYS: Final = 7    # what happened is told within days, so they count too, falling to nothing
+SAID_THEN: Final = 8.0   # said at the named time, …
+TELLS_OF: Final = 4.0    # … or naming that time itself
 
-DAY: Final = 86_400.0
 Floats = NDArray[np.float32]
 Span = tuple[float, float]
 
@@ -191,10 +189,9 @@ class EpisodeIndex:
         """[rows] how much a turn is of the time."""
         start, end = span
         times = np.array(self._times)
-        late = np.maximum(times - end, 0) / (DAY * (LATER_DAYS + 1))
-        said = np.where(times >= start, np.maximum(1 - late, 0), 0)
-        told = (np.array(self._named_from) < end) & (np.array(self._named_to) > start)
-        return (SAID_THEN * said + TOLD_OF * told).astype(np.float32)
+        said = (times >= start) & (times < end)
+        tells = (np.array(self._named_from) < end) & (np.array(self._named_to) > start)
+        return (SAID_THEN * said + TELLS_OF * tells).astype(np.float32)
 
 
 def _bm25(found: Sequence[tuple[int, NDArray[np.int32], Floats]], lengths: Floats, b: float) -> Floats:
