@@ -153,7 +153,7 @@ def without(text: str, at: float | None) -> tuple[Dated | None, str]:
     if found is None:
         return None, text
     head = re.sub(r"\s*\b(?:in|on|since|back in|at|from|of|early|late)\s*$", "", text[: found.at], flags=re.IGNORECASE)
-    tail = re.sub(r"^(?:에는|에|부터|이후로|은|는|쯤)(?=\s|$)", "", text[found.until :])
+    tail = re.sub(r"^(?:에는|에|까지는?|부터|이후로|은|는|쯤)(?=\s|$)", "", text[found.until :])
     return found, " ".join(f"{head} {tail}".split())
 
 

@@ -40,10 +40,21 @@ _CHANGES = tuple(
          rf"|joined)(?P<old>(?!))?\s+(?P<new>{_PROPER})(?(old)|(?:\s+as\s+an?\s+[\w -]{{3,40}}?)?)"),
     )
 )  # fmt: skip
+# Those who write 'i' small write places small as well.
+_MOVED_SMALL = re.compile(
+    rf"i(?:'ve)?{_SOON} moved from (?P<old>[a-z]{{3,}}(?: [a-z]{{3,}})?) to (?P<new>[a-z]{{3,}}"
+    rf"(?: [a-z]{{3,}})?){_BECAUSE}$"
+)
 _PAST = re.compile(
     r"(?:i\s+(?:used to|no longer|don'?t|do not|previously|formerly)\s+(?P<verb>live[d]?\s+in|work(?:ed)?\s+"
     r"(?:at|for)))\s+"
     rf"(?P<x>{_PROPER})(?P<end>\s+(?:any\s?more|before|until\b.*|back then|years ago|as a child|as a kid))?{_BECAUSE}$",
+    _IGNORE,
+)
+_LEFT = re.compile(
+    rf"i(?:'ve| have)?{_SOON}\s+(?:(?:quit|left|lost)\s+my\s+(?:job|position|role)\s+(?:at|with)|(?:resigned"
+    rf"|retired)\s+from"
+    rf"|(?:got|was)\s+laid\s+off\s+(?:from|by))\s+(?P<x>{_PROPER}){_BECAUSE}$",
     _IGNORE,
 )
 _SINCE = re.compile(
@@ -60,7 +71,8 @@ _CARES = (
     rf"|(?:is|are)\s+an?\s+(?:[\w-]+\s+){{0,2}}(?:{'|'.join(ROLES)})(?:\s+(?:at|in|for)\s+\S.*?)?"
     r"|(?:is|are)\s+(?:vegetarian|vegan|diabetic|deaf|blind|autistic|dyslexic|pregnant|left-handed|retired)"
     r"|(?:is|are)\s+(?:\w+ly\s+)?allergic to\s+\S.*?|ha(?:s|ve)\s+an?\s+(?:\w+\s+){0,2}allergy(?:\s+to\s+\S.*?)?"
-    r"|(?:is|are|turned|just turned)\s+(?:\d{1,3}|one|two|three|four|five|six|seven|eight|nine|ten)(?:\s+"
+    r"|(?:is|are|turned|just turned)\s+(?:\d{1,3}|one|two|three|four|five|six|seven|eight|nine|ten)"
+    r"(?:,?\s+and\s+\d{1,2})?(?:\s+"
     r"(?:years|months)\s+old)?"
     rf"|(?:really\s+)?(?:loves?|likes?|hates?|prefers?|can'?t eat|do(?:es)?n'?t eat|enjoys?)\s+{_OBJECT}"
 )
@@ -77,7 +89,8 @@ _KIN_NAME = re.compile(
 _KIN_DAY = re.compile(rf"(?P<all>my\s+(?P<kin>{_KIN})'s\s+birthday\s+is\s+\S.*)(?P<name>(?!))?$", _IGNORE)
 _IS_KIN = re.compile(rf"(?P<name>{_NAME})\s+is\s+my\s+(?P<kin>{_KIN}){_AND_THEY}", _IGNORE)
 _HAVE_KIN = re.compile(
-    r"(?P<who>i|we)\s+have\s+(?P<x>(?:an?|one|two|three|four|five|six|\d)\s+(?:[\w-]+\s+){0,2}?"
+    r"(?P<who>i|we)(?:\s+have|'ve\s+got|\s+have\s+got)\s+(?P<x>(?:an?|one|two|three|four|five|six|\d)\s+"
+    r"(?:[\w-]+\s+){0,2}?"
     r"(?:kids?|child(?:ren)?|sons?|daughters?|brothers?|sisters?|siblings?|twins|dogs?|cats?|pets?|pupp(?:y"
     r"|ies)|kittens?|rabbits?"
     r"|hamsters?|parrots?|horses?|grand(?:child(?:ren)?|kids?|sons?|daughters?)|wife|husband|girlfriend"
@@ -132,7 +145,7 @@ _MY_PROJECT = re.compile(
     _IGNORE,
 )
 _TROUBLE = re.compile(
-    r"\b(?:fails?|failed|failing|errors?|crash\w*|bugs?|stuck|(?:doesn|isn|won|don)'?t work\w*|not working|this|that|how|problem|today)\b",
+    r"\b(?:fails?|failed|failing|errors?|crash\w*|bugs?|stuck|(?:doesn|isn|won|don)'?t work\w*|not working|on this|how|problem|today)\b",
     re.IGNORECASE,
 )
 
@@ -150,7 +163,8 @@ _EVENTS = tuple(
         rf"(?:i|we)(?:'ve| have)(?:\s+got)?\s+(?:an?|my|our|the|two|three)\s+(?:[\w'-]+\s+){{0,4}}?{_OCCASION}\b.*$",
         rf"my\s+(?:[\w'-]+\s+){{0,3}}?{_OCCASION}\b(?:\s+(?:to|in|with|at|for)\s+[\w' -]{{2,40}}?)?\s+"
         r"(?:is|are|starts?|begins?|leaves?|takes place|will be)\s+\S.*$",
-        r"i(?:'?m| am|'ll be| will be)\s+(?:flying|travell?ing|going|moving|getting married|graduating|visiting"
+        r"(?:i|we)(?:'?m| am|'re| are|'ll be| will be)\s+(?:flying|travell?ing|going|moving|getting married"
+        r"|graduating|visiting"
         r"|leaving for|starting"
         r"|having (?:surgery|an operation|a baby)|giving a (?:talk|speech|presentation)|presenting|hosting"
         r"|running a|retiring"
@@ -193,9 +207,9 @@ def _one(kind: MemoryKind, text: str, span: Span, subject: str = "", valid_to: f
 def _change(span: Span) -> tuple[Finding, ...]:
     """What was, until then, and what is, from then on."""
     day, bare = dates.without(span.masked, span.at)
-    for then, now, pattern in _CHANGES:
+    for then, now, pattern in (*_CHANGES, ("Lived in", "Lives in", _MOVED_SMALL)):
         found = pattern.match(bare)
-        if found is None or any(_no_place(found[group]) for group in ("old", "new")):
+        if found is None or found["old"] == found["new"] or any(_no_place(found[group]) for group in ("old", "new")):
             continue
         when = day.start if day and day.start <= span.at else span.at
         known = Finding(MemoryKind.IDENTITY, f"{now} {found['new']}.", span.start, span.start + len(span.source), valid_from=when)
@@ -221,6 +235,10 @@ def _was(span: Span) -> tuple[Finding, ...]:
         verb = "Lived in" if found["verb"].lower().startswith("live") else "Worked at"
         over = day.start if day and day.start <= span.at else span.at
         return _one(MemoryKind.IDENTITY, f"{verb} {found['x']}.", span, valid_to=over)
+    left = _LEFT.match(bare)
+    if left and not _no_place(left["x"]):
+        over = day.start if day and day.start <= span.at else span.at
+        return _one(MemoryKind.IDENTITY, f"Worked at {left['x']}.", span, valid_to=over)
     since = _SINCE.match(span.masked)
     if since is None or _no_place(since["x"]):
         return ()
@@ -264,6 +282,8 @@ def _event(span: Span) -> tuple[Finding, ...]:
         words = f"{span.source} {said.source[: day.until][:1].lower()}{said.source[1 : day.until]}"
     if not any(pattern.match(span.masked) for pattern in _EVENTS):
         return ()
+    for group, own in ((r"^we(?:'re| are)\b", "I'm"), (r"^we\b", "I"), (r"\bour\b", "my"), (r"\bus\b", "me")):
+        words = re.sub(group, own, words, flags=re.IGNORECASE)
     return _one(MemoryKind.EVENT, f"{about_user(words).rstrip('.')} ({day.iso}).", said, valid_to=day.end)
 
 

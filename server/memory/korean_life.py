@@ -22,16 +22,18 @@ _LIVED = rf"살았{_END}"
 _WENT = rf"(?:다녔|일했|근무했){_END}"
 _BE = r"(?:있(?:어요?|습니다|다|음|는데요?|고)|있음)"
 _ING = rf"고\s*{_BE}"
-_IS = r"(?:이에요|예요|에요|입니다|이야|야|임|인데요?|이고)"
+_IS = r"(?:이?세요|이?십니다|이?셔요?|이에요|예요|에요|입니다|이야|야|임|인데요?|이고)"
 _PLACE = r"(?P<{}>[가-힣A-Za-z][가-힣A-Za-z0-9&. -]{{0,20}}?)"
 _OLD, _NEW = _PLACE.format("old"), _PLACE.format("new")
 _THING = r"(?:파일|폴더|문서|사진|코드|글|자리|탭|창|페이지|주제|줄|칸|부서|데이터|서버|화제|팀|학교|책상|가구|짐)"
 _MOVED = re.compile(
-    rf"(?:{_OLD}에서\s+)?{_NEW}(?:으로|로)\s*(?:이사를?\s*{_DID}|집을\s*옮겼{_END})$|이사\s*{_DID}\s*[:：,]\s*"
+    rf"(?:{_OLD}에서\s+(?:살다가\s+)?)?{_NEW}(?:으로|로)\s*(?:이사를?\s*{_DID}|집을\s*옮겼{_END})$"
+    rf"|이사\s*{_DID}\s*[:：,]\s*"
     rf"(?:(?P<o2>\S+)에서\s+)(?P<n2>\S+?)(?:으로|로)$"
 )
 _CHANGED = re.compile(
-    rf"(?:{_OLD}에서\s+)?{_NEW}(?:으로|로)\s*(?:이직을?\s*{_DID}|(?:회사|직장)를?을?\s*옮겼{_END})$"
+    rf"(?:회사|직장)(?:를|을)\s+(?P<o3>\S+)에서\s+(?P<n3>\S+?)(?:으로|로)\s*옮겼{_END}$"
+    rf"|(?:{_OLD}에서\s+(?:다니다가?\s+)?)?{_NEW}(?:으로|로)\s*(?:이직을?\s*{_DID}|(?:회사|직장)를?을?\s*옮겼{_END})$"
     rf"|이직\s*{_DID}\s*[:：,]\s*(?:(?P<o2>\S+)에서\s+)(?P<n2>\S+?)(?:으로|로)$"
 )
 _BEFORE = re.compile(
@@ -39,28 +41,30 @@ _BEFORE = re.compile(
 )
 _SINCE = re.compile(r"(?:부터|이후로?)\s*$")
 
-_HIS = r"(?:우리|제|내|저의|나의)"
+_HIS = r"(?:우리\s?집|저희\s?집|우리|저희|제|내|저의|나의)"
 _KIN = "|".join(sorted(KOREAN_KIN, key=len, reverse=True))
 _MY_KIN = re.compile(
     rf"(?:(?P<mine>{_HIS})\s*)?(?P<kin>(?:큰|작은|첫째|둘째|막내|쌍둥이)?\s?(?:{_KIN}))"
     rf"(?:\s(?P<name>[가-힣]{{2,4}}))?(?P<p>은|는|이|가|도)\s*(?P<rest>\S.*)$"
 )
 _KIN_NAME = re.compile(
-    rf"(?:{_HIS})\s*(?P<rest>(?P<kin>{_KIN})의?\s*(?:이름|생일|나이|직업)[은는이가]\s*(?!뭐|무엇|누구|언제"
+    rf"(?:(?P<mine>{_HIS})\s*)?(?P<rest>(?P<kin>{_KIN})의?\s*(?:이름|생일|나이|직업)[은는이가]\s*(?!뭐|무엇|누구|언제"
     rf"|몇)\S.{{0,30}}?{_IS})$"
 )
 _KIN_ROLE = re.compile(rf"(?P<x>(?:[가-힣A-Za-z]+\s){{0,2}}[가-힣]*(?:{'|'.join(KOREAN_ROLES)})){_IS}$")
 _KIN_AGE = re.compile(rf"(?P<x>(?:올해\s*)?(?:\d{{1,3}}|[가-힣]{{1,3}})\s?(?:살|세|개월)){_IS}$")
 _COUNT = r"(?:한|두|세|네|다섯|하나|둘|셋|넷|\d+)\s?(?:명|마리|분)?"
 _HAVE_KIN = re.compile(
-    rf"(?P<x>(?:여동생|남동생|동생|형|누나|오빠|언니|딸|아들|아이|자녀|쌍둥이|조카|남편|아내|여자\s?친구"
+    rf"(?P<x>(?:쌍둥이\s|어린\s|다\s?큰\s|외동\s?)?(?:여동생|남동생|동생|형|누나|오빠|언니|딸|아들|아이|자녀"
+    rf"|쌍둥이|조카|남편|아내|여자\s?친구"
     rf"|남자\s?친구|손주|손자|손녀)"
     rf"(?:이|가)?(?:\s*{_COUNT}(?:이|가)?)?)\s*{_BE}$"
 )
 _PETS = re.compile(
-    rf"(?P<x>(?:[가-힣]+\s)?(?:강아지|고양이|개|햄스터|토끼|앵무새|거북이|물고기|금붕어|고슴도치|새|푸들"
+    rf"(?:집에서\s+)?(?P<x>(?:[가-힣]+\s)?(?:강아지|고양이|개|햄스터|토끼|앵무새|거북이|물고기|금붕어|고슴도치"
+    rf"|새|푸들"
     rf"|말티즈))(?:를|을)?(?:\s*(?P<n>{_COUNT})(?:를|을)?)?"
-    rf"\s*(?:키우{_ING}|키워요?|키웁니다|기르{_ING}|길러요?)$"
+    rf"\s*(?:키우{_ING}|키우는데요?|키워요?|키웁니다|기르{_ING}|길러요?)$"
 )
 _MARRIED = re.compile(rf"(?P<x>결혼|약혼|이혼|재혼)을?\s*했{_END}$")
 
@@ -77,6 +81,11 @@ _PROJECTS = tuple(
         (r"(?:에\s?대해|에\s?관해|을|를)", rf"연구하{_ING}|연구\s*중{_IS}", "연구하고 있어요"),
     )
 )  # fmt: skip
+_JUST = re.compile(r"(?:^|\s)(?:이번에|최근에?|얼마\s?전에|드디어|막|방금|며칠\s?전에|저희는?|우리는?)(?=\s)")
+_DONE_FOR = re.compile(
+    r"(?P<x>\S.*?\S\s지(?:는|가)?\s(?:벌써\s|이제\s)?(?:\d+|[한두세네몇]|다섯|십)\s?(?:년|개월|달)\S*?)\s*"
+    r"(?:됐|되었|넘었|째)(?:어요?|습니다|다|음|이에요|는데요?)?$"
+)
 _LATELY = re.compile(r"(?:(?:요즘|최근에?|지금|현재|올해|혼자|취미로|회사에서|친구들?이랑)(?:은|는|도)?\s+)+")
 _NO_PROJECT = re.compile(r"(?:^|\s)(?:이|그|저|이런|그런|함수|코드|이메일|메일|편지|보고서|숙제|과제|답|표|문장|클래스|파일|쿼리|목록|리스트)(?:을|를|\s|$)")
 
@@ -87,7 +96,7 @@ _OCCASION = (
 )
 _EVENT = re.compile(
     rf"(?P<x>.*?){_OCCASION}(?:(?:이|가|을|를|은|는)?\s*(?:{_BE}|잡혔{_END}|예정{_IS}|{_IS}|보러\s*가요?|봐요?"
-    rf"|봅니다|가요?|갑니다|떠나요?|해요?|합니다|갈\s*거{_IS}"
+    rf"|봅니다|받으러\s*가요?|하러\s*가요?|받아요?|받습니다|타요?|가요?|갑니다|떠나요?|해요?|합니다|갈\s*거{_IS}"
     rf"|할\s*거{_IS}|갈\s*예정{_IS}|할\s*예정{_IS}))$"
     rf"|(?P<y>.*?)(?:결혼|이사|졸업|출국|입대|퇴사|귀국|입사|이민|개업|출산)(?:을\s*)?(?:해요?|합니다|가요?"
     rf"|갑니다|할\s*거{_IS}|갈\s*거{_IS}|(?:할|갈)?\s*예정{_IS})$"
@@ -123,10 +132,13 @@ def _others(text: str, mine: bool) -> bool:
 def _change(span: Span, body: Span, mine: bool) -> tuple[Finding, ...]:
     day, bare = dates.without(body.masked, body.at)
     for pattern, then, now in ((_MOVED, "에 살았어요", "에 살아요"), (_CHANGED, "에 다녔어요", "에 다녀요")):
-        found = pattern.match(bare.strip())
+        found = pattern.match(_JUST.sub(" ", bare).strip())
         if found is None:
             continue
-        old, new = found["old"] or found["o2"], found["new"] or found["n2"]
+        groups = found.groupdict()
+        old, new = (groups[a] or groups[b] or groups.get(c) for a, b, c in (("old", "o2", "o3"), ("new", "n2", "n3")))
+        if new is None:
+            continue
         if re.search(_THING, bare) or _others(f"{old or ''} {new}", mine):
             return ()
         when = day.start if day and day.start <= body.at else body.at
@@ -144,7 +156,8 @@ def _was(span: Span, body: Span, mine: bool) -> tuple[Finding, ...]:
     stop = span.start + len(span.source)
     found = _BEFORE.match(bare.strip())
     if found:
-        if _others(found["x"], mine) or not (mine or found["then"]) or len(found["x"].split()) > 3:
+        ended = found["then"] or (day and body.masked[day.until :].startswith("까지"))
+        if _others(found["x"], mine) or not (mine or ended) or len(found["x"].split()) > 3:
             return ()
         over = day.start if day and day.start <= body.at else body.at
         text = f"{found['x']}에 {'다녔어요' if found['work'] else '살았어요'}."
@@ -161,7 +174,7 @@ def _was(span: Span, body: Span, mine: bool) -> tuple[Finding, ...]:
 def _relation(span: Span, body: Span, mine: bool) -> tuple[Finding, ...]:
     stop = span.start + len(span.source)
     named = _KIN_NAME.match(span.masked)
-    if named:
+    if named and (named["mine"] or named["kin"] in KOREAN_CLOSE_KIN):
         text = f"사용자의 {span.source[named.start('rest') : named.end('rest')]}."
         return (Finding(MemoryKind.RELATION, text, span.start, stop, subject=named["kin"]),)
     kin = _MY_KIN.match(span.masked)
@@ -173,8 +186,14 @@ def _relation(span: Span, body: Span, mine: bool) -> tuple[Finding, ...]:
             text = (
                 f"사용자의 {who}{'은' if kin['name'] and (ord(kin['name'][-1]) - ord('가')) % 28 else '는' if kin['name'] else ''} {told}"
             )
-            return (Finding(MemoryKind.RELATION, text, span.start, stop, subject=kin["name"] or kin["kin"].strip()),)
+            return (Finding(MemoryKind.RELATION, text, span.start, stop, subject=_called(kin["name"]) or kin["kin"].strip()),)
     return _household(span, body, mine)
+
+
+def _called(name: str | None) -> str:
+    """'지훈이' is 지훈."""
+    short = name and len(name) > 2 and name.endswith("이") and (ord(name[-2]) - ord("가")) % 28
+    return name[:-1] if name and short else name or ""
 
 
 def _household(span: Span, body: Span, mine: bool) -> tuple[Finding, ...]:
@@ -232,6 +251,9 @@ def _project(span: Span, body: Span, mine: bool) -> tuple[Finding, ...]:
             words = part.source[: found.end("x")].strip()
             mark = "" if words.endswith(("을", "를", "대해", "관해")) else _object(words)
             return (Finding(MemoryKind.PROJECT, f"{words}{mark} {form}.", span.start, stop),)
+    done = _DONE_FOR.match(part.masked)
+    if done and not _others(done["x"], mine):
+        return (Finding(MemoryKind.IDENTITY, f"{part.source[: done.end('x')]} 됐어요.", span.start, stop),)
     skill = _SKILL.match(part.masked) if mine else None
     if skill and skill["can"] and not _others(skill["x"], mine):
         words = part.source[: skill.end("x")].strip()

@@ -58,7 +58,8 @@ NO_PLACES = frozenset(
         spring kotlin swift rust go golang c c++ c# perl r matlab latex markdown html css json yaml redis kafka node jquery
         bootstrap tailwind webpack vite npm yarn chapter part section page line step plan option version monday tuesday
         wednesday thursday friday saturday sunday january february march april may june july august september october
-        november december i you he she we they it
+        november december one place another there here this that job jobs house home team row file folder tab src lib test
+        i you he she we they it
         """
     )
 )
@@ -98,7 +99,8 @@ KOREAN_ROLES = _words(
     """
     개발자 간호사 대학생 대학원생 고등학생 중학생 학생 의사 변호사 교사 선생님 디자이너 주부 공무원 채식주의자
     회사원 직장인 프리랜서 번역가 작가 기자 연구원 교수 약사 요리사 엔지니어 프로그래머 회계사 자영업자 경찰관
-    소방관 왼손잡이 비건 당뇨_환자
+    소방관 왼손잡이 비건 당뇨_환자 목수 경찰 가수 배우 화가 강사 군인 목사 농부 건축가 세무사 미용사 사업가 승무원 수의사
+    한의사 물리치료사 영양사 사회복지사 바리스타 은행원 취준생 유튜버 택시기사 통역사 간병인 조종사
     """
 )
 
