@@ -120,11 +120,14 @@ class ConversationStore:
             ).rowcount
         if not gone:
             raise NotFound(f"there is no conversation '{conversation_id}' of yours")
+        self._database.scrub()
 
     def delete_temporary(self, before: float = float("inf")) -> int:
         """Temporary chats whose last message is older; how many there were. Of all users: for the server itself."""
         with self._database.transaction() as db:
             gone = db.conn.execute("DELETE FROM conversations WHERE temporary AND updated_at < ?", (before,)).rowcount
+        if gone:
+            self._database.scrub()
         return int(gone)
 
     def _change(self, user: UserId, conversation_id: str, **columns: str | None) -> Conversation:
@@ -254,6 +257,8 @@ class ConversationStore:
                                 [(*each, user) for each in answers])  # fmt: skip
             db.conn.executemany(f"UPDATE messages SET prompt = ? WHERE id = ? AND {_OWNED}",
                                 [(*each, user) for each in prompts])  # fmt: skip
+        if answers or prompts:
+            self._database.scrub()
         return Cleaned(len(answers), len(prompts))
 
     def titles(self, user: UserId) -> dict[str, str]:

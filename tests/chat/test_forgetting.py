@@ -73,6 +73,8 @@ async def test_a_deleted_memory_is_nowhere_in_the_database(tmp_path: Path) -> No
         assert receipt.memories[0].text == "Keeps the retired zoologist badge in a drawer."
         assert (receipt.cleaned.prompts, receipt.cleaned.answers) == (4, 3)
         assert traces_of(tmp_path, "zoologist") == []
+        for name in ("tailor.db", "tailor.db-wal"):  # not in pages that are free, either
+            assert b"zoologist" not in (tmp_path / "data" / name).read_bytes()
         for event_stream in services.chat._streams._streams.values():  # noqa: SLF001
             assert "zoologist" not in repr(event_stream._events)  # noqa: SLF001
         _, messages = await services.chat.conversation(MINA, conversation)
