@@ -1,67 +1,68 @@
-"""Finds what belongs beside a question among one user's memories."""
+"""Finds what belongs beside a question: the profile always, the rest through a gate, from an index in memory per user.
+
+An index takes in what was written since it was last asked, by whatever process: the table counts each user's writes.
+The least recently asked users' indexes are dropped. Indexes hold no texts: what is shown is read from the table.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Collection, Sequence
-
-import numpy as np
+import threading
+from collections import OrderedDict
+from collections.abc import Collection
 
 from server.config import MemorySettings
 from server.database import Database
-from server.memory.findings import ADDRESS, NAME
+from server.memory.index import Index
 from server.memory.reading import clean
-from server.memory.relevance import MIN_OVERLAP, excerpt, overlap, terms
-from server.memory.table import Row, Table, is_over
+from server.memory.relevance import read
 from server.memory.vectors import Vectors
-from server.types import MemoryKind, UserId
+from server.types import UserId
 
-PROFILE_SLOTS = ("language", "speech level", ADDRESS, NAME)
+MOST_HELD = 50_000  # memories in all indexes together; 384 numbers each are 75 MB
 
 
 class Indexes:
+    """Those of the users who asked last. Any thread may call it."""
+
     def __init__(self, database: Database, vectors: Vectors, settings: MemorySettings) -> None:
         self._database = database
         self._vectors = vectors
         self._settings = settings
+        self._held: OrderedDict[UserId, Index] = OrderedDict()
+        self._lock = threading.Lock()
 
-    def recall(self, table: Table, question: str, *, exclude: Collection[int], now: float) -> dict[int, str]:
-        """Ids with what let each in."""
+    def recall(self, user: UserId, question: str, *, exclude: Collection[int], now: float) -> dict[int, str]:
+        """Ids with what let each in, the profile first."""
+        wanted = read(clean(question))
         room = self._settings.recall
-        rows = [row for row in table.everything(self._database.connection()) if not is_over(row, now)]
-        profile = [row for row in in_profile_order(rows) if in_profile(row)][:room]
-        always = {row["id"] for row in profile}
-        text = clean(excerpt(question))
-        asked, dense = terms(text), self._vectors.one(text)
-        found: dict[int, tuple[float, str]] = {}
-        for row in rows:
-            if row["id"] in always or row["id"] in exclude:
-                continue
-            words = overlap(asked, terms(row["text"]))
-            meaning = 0.0
-            if row["vector"] and dense is not None:
-                meaning = float(np.frombuffer(row["vector"], np.float32) @ dense)
-            if words >= MIN_OVERLAP or meaning >= self._settings.min_similarity:
-                found[row["id"]] = max(words, meaning), "words" if words >= meaning else "meaning"
-        best = sorted(found, key=lambda memory_id: -found[memory_id][0])[:room]
-        shown = [row["id"] for row in profile if row["id"] not in exclude]
-        shown = shown[: max(room - len(best), room - room // 2)]
-        return dict.fromkeys(shown, "profile") | {
-            memory_id: found[memory_id][1] for memory_id in best[: room - len(shown)]
-        }
+        index = self._of(user)
+        vector = None
+        with index.lock:
+            index.sync(self._database, user, self._vectors)
+            profile = index.profile(now)[:room]
+            if room and index.has_other_than(profile):
+                vector = self._vectors.one(wanted.text)
+        with index.lock:
+            found = index.relevant(wanted, vector, self._settings.min_similarity, {*profile, *exclude}, now)
+        self._trim(user)
+        shown = [memory_id for memory_id in profile if memory_id not in exclude]
+        shown = shown[: max(room - len(found), room - room // 2)]
+        best = [*found.items()][: room - len(shown)]
+        return dict.fromkeys(shown, "profile") | dict(best)
 
     def drop(self, user: UserId) -> None:
-        """Forgets the user's."""
+        with self._lock:
+            self._held.pop(user, None)
 
+    def _of(self, user: UserId) -> Index:
+        with self._lock:
+            index = self._held.setdefault(user, Index())
+            self._held.move_to_end(user)
+            return index
 
-def in_profile(row: Row) -> bool:
-    return not row["subject"] and (row["slot"] in PROFILE_SLOTS or row["kind"] == MemoryKind.INSTRUCTION)
-
-
-def in_profile_order(rows: Sequence[Row]) -> list[Row]:
-    """The profile first, then the rest; each as it came."""
-    def place(row: Row) -> int:
-        if not in_profile(row):
-            return len(PROFILE_SLOTS) + 1
-        return PROFILE_SLOTS.index(row["slot"]) if row["slot"] in PROFILE_SLOTS else len(PROFILE_SLOTS)
-
-    return sorted(rows, key=place)
+    def _trim(self, user: UserId) -> None:
+        """Drops the indexes that were asked longest ago, never this one."""
+        with self._lock:
+            held = sum(len(index) for index in self._held.values())
+            while held > MOST_HELD and next(iter(self._held), user) != user:
+                held -= len(self._held.popitem(last=False)[1])

@@ -19,9 +19,10 @@ from server.config import MemorySettings
 from server.database import Database
 from server.errors import Conflict, InvalidInput
 from server.memory import forgetting, transfer
-from server.memory.findings import ADDRESS, NAME, Finding, Slot, normal
+from server.memory.findings import ADDRESS, NAME, Finding, Slot, normal, slot_of
+from server.memory.profile import in_profile_order
 from server.memory.reading import clean
-from server.memory.recall import Indexes, in_profile_order
+from server.memory.recall import Indexes
 from server.memory.rules import extract
 from server.memory.statement import checked, flat, kind_of, slot_in
 from server.memory.table import MIGRATIONS, Row, Table, memory_of, scrub, writing
@@ -38,6 +39,7 @@ class _Draft:
 
     finding: Finding
     quote: str
+    slot: Slot | None
     vector: bytes
 
 
@@ -126,7 +128,7 @@ class UserMemory:
         db = self._settled()
         if self._table.is_paused(db):
             return ()
-        found = self._indexes.recall(self._table, question, exclude=exclude, now=at)
+        found = self._indexes.recall(self._table.user, question, exclude=exclude, now=at)
         rows = self._table.rows(db, found)
         return tuple(memory_of(rows[memory_id], why) for memory_id, why in found.items() if memory_id in rows)
 
@@ -160,7 +162,7 @@ class UserMemory:
             kind_of(said) if kind is MemoryKind.FACT else kind,
             said, 0, 0, flat(subject)[: self._settings.max_chars], valid_from, valid_to, confidence,
         )  # fmt: skip
-        (draft,) = self._drafts([(found, flat(quote))])
+        (draft,) = self._drafts([(found, flat(quote), slot_in(said))])
         with self._writing() as db:
             if self._table.is_paused(db):
                 raise Conflict("memory is paused, so nothing is saved: turn it on again first")
@@ -185,7 +187,7 @@ class UserMemory:
         error: a statement over `settings.max_chars`, any beyond `MOST_MEMORIES`, and everything while paused.
         """
         drafts = self._drafts([
-            (found, flat(source[found.start : found.end]))
+            (found, flat(source[found.start : found.end]), slot_of(flat(found.text)))
             for found in findings
             if flat(found.text) and len(found.text) <= self._settings.max_chars
         ])  # fmt: skip
@@ -215,7 +217,7 @@ class UserMemory:
         self.get(memory_id)
         said = checked(text, self._settings)
         slot = slot_in(said)
-        (draft,) = self._drafts([(Finding(MemoryKind.FACT, said, 0, 0), "")])
+        (draft,) = self._drafts([(Finding(MemoryKind.FACT, said, 0, 0), "", slot)])
         with self._writing() as db:
             before = self._table.row(db, memory_id)
             if before["superseded_by"] is not None:
@@ -245,10 +247,10 @@ class UserMemory:
         return memory_of(row)
 
     def forget(self, about: str) -> tuple[Memory, ...]:
-        """Deletes what `about` means ("I like tea", "내 이름"), with the older answers, and returns it; () for nothing."""
+        """Deletes what `about` means ("I like tea", "내 이름") with its older answers, and returns it; or ()."""
         wanted = clean(about)
         with self._writing() as db:
-            rows = forgetting.meant(wanted, self._table.everything(db), self._vectors)
+            rows = forgetting.meant(wanted, self._table.everything(db))
             self._table.delete(db, [row["id"] for row in rows])
         if rows:
             scrub(self._database)
@@ -299,8 +301,8 @@ class UserMemory:
     def _writing(self) -> transfer.Writing:
         return transfer.Writing(self._database, self._table)
 
-    def _drafts(self, found: Sequence[tuple[Finding, str]]) -> builtins.list[_Draft]:
-        vectors = self._vectors.of([flat(finding.text) for finding, _ in found])
+    def _drafts(self, found: Sequence[tuple[Finding, str, Slot | None]]) -> builtins.list[_Draft]:
+        vectors = self._vectors.of([flat(finding.text) for finding, _, _ in found])
         return [_Draft(*entry, vector) for entry, vector in zip(found, vectors, strict=True)]
 
     def _columns(self, draft: _Draft, slot: Slot | None) -> Row:
@@ -319,7 +321,7 @@ class UserMemory:
     ) -> tuple[int, bool]:
         """The row's id, and whether it says something new. Inside a transaction."""
         found, now = draft.finding, time.time()
-        slot = slot_in(flat(found.text))
+        slot = draft.slot
         columns = {**self._columns(draft, slot), "subject": found.subject}
         is_past = found.valid_to is not None and found.valid_to <= now
         known = self._table.same(db, columns, now)

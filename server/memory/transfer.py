@@ -45,7 +45,7 @@ class Writing(AbstractContextManager[Connection]):
 
 
 def exported(rows: Sequence[Row], *, paused: bool) -> dict[str, Any]:
-    """Times are seconds since 1970, UTC. `slot` is the question that a memory answers, `superseded_by` what answers now."""
+    """Times are seconds since 1970, UTC; `slot` is the question that one answers, `superseded_by` the newer answer."""
     return {
         "format": FORMAT,
         "exported_at": time.time(),
