@@ -5,11 +5,11 @@ from server.memory.dates import span
 from server.memory.episodes import Episode, Episodes
 from server.memory.queue import DeadLetter
 from server.memory.reading import clean
-from server.memory.rules import held_back
+from server.memory.rules import extract, held_back
 from server.memory.store import MemoryStore, UserMemory
 from server.memory.writer import MemoryWriter
 
 __all__ = [
     "DeadLetter", "Episode", "Episodes", "Forget", "MemoryStore", "MemoryWriter", "Tell", "UserMemory", "clean",
-    "command", "held_back", "span",
+    "command", "extract", "held_back", "span",
 ]  # fmt: skip

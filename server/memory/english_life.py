@@ -29,12 +29,14 @@ _CHANGES = tuple(
         ("Lived in", "Lives in",
          rf"(?:i|we)(?:'ve| have)?{_SOON}\s+(?:moved|relocated)(?:\s+(?:here|back))?"
          rf"(?:\s+from\s+(?P<old>{_PROPER}))?\s+to\s+(?P<new>{_PROPER})"),
+        ("Lived in", "Lives in",
+         rf"(?:i|we)(?:'ve| have)?{_SOON}\s+(?:moved|relocated)\s+to\s+(?P<new>{_PROPER})\s+from\s+(?P<old>{_PROPER})"),
         ("Worked at", "Works at",
          rf"i(?:'ve| have)?{_SOON}\s+(?:changed|switched|moved)\s+(?:jobs?|companies|employers?)"
          rf"(?:\s+from\s+(?P<old>{_PROPER}))?\s+to\s+(?P<new>{_PROPER}|an?\s+[\w -]{{3,40}}?)"),
         ("Worked at", "Works at",
          rf"i(?:'ve| have)?{_SOON}\s+(?:left|quit)\s+(?P<old>{_PROPER})\s+"
-         rf"(?:and\s+(?:joined|moved to|went to|started at|now work at)|to join|to work (?:at|for)|for)\s+(?P<new>{_PROPER})"),
+         rf"(?:and\s+(?:joined|moved to|went to|started at|now\s+(?:i\s+)?work\s+(?:at|for))|to join|to work (?:at|for)|for)\s+(?P<new>{_PROPER})"),
         ("Worked at", "Works at",
          rf"i(?:'ve| have)?{_SOON}\s+(?:got an?(?: new)? job (?:at|with)|started (?:working|a new job) (?:at|for)"
          rf"|joined)(?P<old>(?!))?\s+(?P<new>{_PROPER})(?(old)|(?:\s+as\s+an?\s+[\w -]{{3,40}}?)?)"),
@@ -65,11 +67,18 @@ _SINCE = re.compile(
 
 _KIN = rf"(?:(?:older|younger|elder|big|little|twin|late|ex|eldest|youngest|oldest)[- ])?(?:{'|'.join(KIN)})"
 _OBJECT = r"(?!(?:it|that|this|you|your|me|when|how|what|to|the (?:idea|way|fact))\b)\S.*?"
+_PEOPLES = (
+    "korean|american|english|british|irish|french|german|italian|spanish|portuguese|dutch|swedish|polish"
+    "|russian|ukrainian|greek|turkish"
+    "|indian|chinese|japanese|vietnamese|thai|indonesian|filipino|australian|canadian|mexican|brazilian|muslim"
+    "|catholic|jewish|buddhist"
+)
 _CARES = (
     r"(?:liv(?:es?)\s+(?:in|near|with)|works?\s+(?:at|for|as|in)|stud(?:y|ies)\s+(?:at|in)|teach(?:es)?\s+(?:at"
     r"|in))\s+\S.*?"
     rf"|(?:is|are)\s+an?\s+(?:[\w-]+\s+){{0,2}}(?:{'|'.join(ROLES)})(?:\s+(?:at|in|for)\s+\S.*?)?"
     r"|(?:is|are)\s+(?:vegetarian|vegan|diabetic|deaf|blind|autistic|dyslexic|pregnant|left-handed|retired)"
+    rf"|(?:is|are)\s+(?:from\s+{_PROPER}|(?:half[- ])?(?:{_PEOPLES}))"
     r"|(?:is|are)\s+(?:\w+ly\s+)?allergic to\s+\S.*?|ha(?:s|ve)\s+an?\s+(?:\w+\s+){0,2}allergy(?:\s+to\s+\S.*?)?"
     r"|(?:is|are|turned|just turned)\s+(?:\d{1,3}|one|two|three|four|five|six|seven|eight|nine|ten)"
     r"(?:,?\s+and\s+\d{1,2})?(?:\s+"
@@ -96,6 +105,11 @@ _HAVE_KIN = re.compile(
     r"|hamsters?|parrots?|horses?|grand(?:child(?:ren)?|kids?|sons?|daughters?)|wife|husband|girlfriend"
     r"|boyfriend|roommates?)"
     rf"(?:\s+and\s+(?:an?|one|two|three)\s+\w+)?(?:,?\s+(?:named|called|aged)\s+.{{1,60}}|,\s+(?:{_NAME}|\w+)(?:,?\s+and\s+\w+))?)$",
+    _IGNORE,
+)
+_ADOPTED = re.compile(
+    r"(?:i|we)(?:'ve| have)?(?:\s+just|\s+recently)?\s+adopted\s+(?:an?|two|three)\s+(?:[\w-]+\s+){0,3}?"
+    r"(?:dogs?|cats?|pupp(?:y|ies)|kittens?|rabbits?|child(?:ren)?|girl|boy|baby|greyhound|parrot)\b.{0,60}$",
     _IGNORE,
 )
 _MARRIED = re.compile(
@@ -168,7 +182,7 @@ _EVENTS = tuple(
         r"|leaving for|starting"
         r"|having (?:surgery|an operation|a baby)|giving a (?:talk|speech|presentation)|presenting|hosting"
         r"|running a|retiring"
-        r"|taking (?:the|my|an?)|defending|meeting|turning \d+)\b.*$",
+        r"|expecting (?:my|our|an?)|taking (?:the|my|an?)|defending|meeting|turning \d+)\b.*$",
     )
 )
 _RECURS = re.compile(r"\b(?:every|each|usually|always|often|sometimes|mondays|weekly|daily|monthly|might|maybe|if)\b", re.IGNORECASE)
@@ -253,7 +267,9 @@ def _relation(span: Span) -> tuple[Finding, ...]:
         found = pattern.match(span.masked)
         if found:
             part = span.cut(0, found.end("all"))
-            return _one(MemoryKind.RELATION, about_user(part.source), part, found["name"] or found["kin"].lower())
+            return _one(MemoryKind.RELATION, about_user(_mine(part.source)), part, found["name"] or found["kin"].lower())
+    if _ADOPTED.match(span.masked):
+        return _one(MemoryKind.RELATION, about_user(_mine(span.source)), span)
     named = _IS_KIN.match(span.masked)
     if named:
         text = f"{named['name']} is the user's {named['kin'].lower()}."
@@ -262,6 +278,13 @@ def _relation(span: Span) -> tuple[Finding, ...]:
     if have:
         return _one(MemoryKind.RELATION, sentence(f"has {inside(span.source[have.start('x') : have.end('x')])}"), span)
     return _one(MemoryKind.RELATION, about_user(span.source), span) if _MARRIED.match(span.masked) else ()
+
+
+def _mine(words: str) -> str:
+    """A household speaks through the user: 'we are going' is 'I am going'."""
+    for group, own in ((r"^we(?:'re| are)\b", "I'm"), (r"^we\b", "I"), (r"\bour\b", "my"), (r"\bus\b", "me")):
+        words = re.sub(group, own, words, flags=re.IGNORECASE)
+    return words
 
 
 def _project(span: Span) -> tuple[Finding, ...]:
@@ -282,9 +305,7 @@ def _event(span: Span) -> tuple[Finding, ...]:
         words = f"{span.source} {said.source[: day.until][:1].lower()}{said.source[1 : day.until]}"
     if not any(pattern.match(span.masked) for pattern in _EVENTS):
         return ()
-    for group, own in ((r"^we(?:'re| are)\b", "I'm"), (r"^we\b", "I"), (r"\bour\b", "my"), (r"\bus\b", "me")):
-        words = re.sub(group, own, words, flags=re.IGNORECASE)
-    return _one(MemoryKind.EVENT, f"{about_user(words).rstrip('.')} ({day.iso}).", said, valid_to=day.end)
+    return _one(MemoryKind.EVENT, f"{about_user(_mine(words)).rstrip('.')} ({day.iso}).", said, valid_to=day.end)
 
 
 def _other(span: Span) -> tuple[Finding, ...]:

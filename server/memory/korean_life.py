@@ -8,6 +8,7 @@ one polite form. Knows nothing of sentences or storage.
 from __future__ import annotations
 
 import re
+from dataclasses import replace
 
 from server.memory import dates
 from server.memory.findings import Finding
@@ -51,7 +52,11 @@ _KIN_NAME = re.compile(
     rf"(?:(?P<mine>{_HIS})\s*)?(?P<rest>(?P<kin>{_KIN})의?\s*(?:이름|생일|나이|직업)[은는이가]\s*(?!뭐|무엇|누구|언제"
     rf"|몇)\S.{{0,30}}?{_IS})$"
 )
-_KIN_ROLE = re.compile(rf"(?P<x>(?:[가-힣A-Za-z]+\s){{0,2}}[가-힣]*(?:{'|'.join(KOREAN_ROLES)})){_IS}$")
+_KIN_ROLE = re.compile(
+    rf"(?P<x>(?:[가-힣A-Za-z]+\s){{0,2}}[가-힣]*(?:{'|'.join(KOREAN_ROLES)}|(?:초등학교|중학교|고등학교|대학교"
+    rf"|대학)\s?\d학년)){_IS}$"
+)
+_BREED = re.compile(rf"(?P<x>(?!바보|천재|최고|문제|가족|정말|진짜)[가-힣]{{2,8}}?){_IS}$")
 _KIN_AGE = re.compile(rf"(?P<x>(?:올해\s*)?(?:\d{{1,3}}|[가-힣]{{1,3}})\s?(?:살|세|개월)){_IS}$")
 _COUNT = r"(?:한|두|세|네|다섯|하나|둘|셋|넷|\d+)\s?(?:명|마리|분)?"
 _HAVE_KIN = re.compile(
@@ -69,7 +74,7 @@ _PETS = re.compile(
 _MARRIED = re.compile(rf"(?P<x>결혼|약혼|이혼|재혼)을?\s*했{_END}$")
 
 _PROJECTS = tuple(
-    (re.compile(rf"(?P<x>\S.*?{needs})(?P<p>을|를)?\s*(?:{verbs})$"), form)
+    (re.compile(rf"(?P<x>(?=\S).*?{needs})(?P<p>을|를)?\s*(?:{verbs})$"), form)
     for needs, verbs, form in (
         (r"(?:앱|어플|게임|서비스|웹사이트|웹|사이트|챗봇|봇|로봇|영화|음악|앨범|프로그램|엔진|플랫폼|시스템|모델|라이브러리|영상|브랜드|가구|드론|키보드|컴파일러|언어)",
          rf"만들{_ING}|만드는\s*중{_IS}", "만들고 있어요"),
@@ -78,6 +83,8 @@ _PROJECTS = tuple(
         (r"(?<!많이)(?<!것)(?<!걸)(?<!많은)", rf"배우{_ING}|배우는\s*중{_IS}", "배우고 있어요"),
         (r"(?:시험|면접|자격증|마라톤|대회|유학|취업|이직|창업|결혼|결혼식|여행|이사|공연|전시|전시회|토익|토플|수능|임용|공시|오디션|개업|이민|대학원|입시|고시|오픽|편입)",
          rf"준비\s*중{_IS}|준비(?:를\s*)?하{_ING}|공부(?:를\s*)?하{_ING}|공부\s*중{_IS}", "준비하고 있어요"),
+        (r"(?:카페|가게|식당|채널|쇼핑몰|회사|블로그|학원|매장|스토어|농장|펜션|미용실|공방|서점|병원|약국)",
+         rf"운영하{_ING}|운영\s*중{_IS}|운영해요?|운영합니다", "운영하고 있어요"),
         (r"(?:에\s?대해|에\s?관해|을|를)", rf"연구하{_ING}|연구\s*중{_IS}", "연구하고 있어요"),
     )
 )  # fmt: skip
@@ -216,11 +223,14 @@ def _household(span: Span, body: Span, mine: bool) -> tuple[Finding, ...]:
 def _of_kin(span: Span, kin: re.Match[str]) -> str:
     """What is said of one's kin, in the polite form; ''."""
     rest = span.cut(kin.start("rest"))
+    if rest.masked.endswith("사세요"):  # said of elders
+        rest = replace(rest, masked=f"{rest.masked[:-3]}살아요")
     for _, pattern, form in PREDICATES:
         found = pattern.match(rest.masked)
         if found and of_speaker(rest.masked, found, True):
             return said(rest, found, form)
-    role = _KIN_ROLE.match(rest.masked) or _KIN_AGE.match(rest.masked)
+    pet = kin["kin"].strip() in ("강아지", "고양이") and _BREED.match(rest.masked)
+    role = pet or _KIN_ROLE.match(rest.masked) or _KIN_AGE.match(rest.masked)
     return f"{role['x']}{'이에요' if (ord(role['x'][-1]) - ord('가')) % 28 else '예요'}." if role else ""
 
 
@@ -249,6 +259,8 @@ def _project(span: Span, body: Span, mine: bool) -> tuple[Finding, ...]:
         found = pattern.match(part.masked)
         if found and not _others(found["x"], mine or lately is not None):
             words = part.source[: found.end("x")].strip()
+            if not words:
+                continue
             mark = "" if words.endswith(("을", "를", "대해", "관해")) else _object(words)
             return (Finding(MemoryKind.PROJECT, f"{words}{mark} {form}.", span.start, stop),)
     done = _DONE_FOR.match(part.masked)

@@ -68,11 +68,14 @@ _CHOICE = re.compile(
 )
 _ROLE = re.compile(
     rf"(?P<x>(?:[가-힣A-Za-z]+\s){{0,2}}[가-힣]*(?:{'|'.join(KOREAN_ROLES)})"
-    r"|(?:[가-힣]+\s){0,2}(?:초등학교|중학교|고등학교|대학교|대학|대학원)\s?\d학년)"
+    r"|(?:[가-힣]+\s){0,2}(?:초등학교|중학교|고등학교|대학교|대학|대학원|[가-힣]+과)\s?\d학년"
+    r"|(?:[가-힣A-Za-z]+\s){0,2}[가-힣0-9]*(?:토박이|엄마|아빠|맞벌이|출신|전공|\d년\s?차|자취생|워킹맘|싱글맘"
+    r"|외동|장남|장녀|유학생"
+    r"|재수생|신혼부부|비흡연자))"
     r"(?:이에요|예요|에요|입니다|이야|야|이고|고|인데요?|임|이다)$"
 )
 _OWN_THING = re.compile(
-    r"(?:제|내|저의|나의)\s*(?P<x>생일|고향|모국어|취미|나이|직업|전공)[은는이가]\s+(?P<y>\S.{0,40}?)"
+    r"(?:(?:제|내|저의|나의)\s*)?(?P<x>생일|고향|모국어|취미|나이|직업|전공)[은는이가]\s+(?P<y>\S.{0,40}?)"
     r"(?:이에요|예요|에요|입니다|이야|야|이고|고|인데요?|임|이다)$"
 )
 
@@ -90,7 +93,7 @@ _POINTING = re.compile(
 
 
 def has_subject(text: str) -> bool:
-    return SUBJECT.match(text) is not None
+    return SUBJECT.match(text) is not None or re.match(r"(?:제|내)\s", text) is not None
 
 
 def find_self(span: Span, own: bool) -> tuple[Finding, ...]:

@@ -44,7 +44,7 @@ KOREAN_CLOSE_KIN = frozenset(
     _words(
         """
         아내 와이프 남편 딸 아들 동생 여동생 남동생 누나 오빠 언니 엄마 어머니 아빠 아버지 부모님 여자친구 남자친구 여친
-        남친 시어머니 시아버지 장모님
+        남친 시어머니 시아버지 장모님 할머니 할아버지
         """
     )
 )
@@ -72,7 +72,7 @@ IMPERATIVES = _words(
     prefer send quote skip offer suggest remind do don't apologise apologize repeat refer return output wrap sign
     greet finish follow think try leave omit stop recommend round number consider treat limit highlight link mark
     prefix append state describe define illustrate attach verify admit warn act stick sound spell capitalise
-    capitalize double-check
+    capitalize double-check drop remove spare lose
     """
 )
 # Irregular past forms, which have no third person.
