@@ -43,6 +43,7 @@ def memory_routes(app: FastAPI, backend: Backend) -> None:
 
     @app.post("/api/memories", status_code=201)
     async def add(body: dict[str, Any]) -> dict[str, Any]:
+        backend.bodies.append(body)
         backend.memories.insert(0, memory(next(backend.ids) + 1000, body["text"], body.get("kind", "fact")))
         return backend.memories[0]
 

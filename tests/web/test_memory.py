@@ -103,6 +103,7 @@ def test_a_secret_is_offered_and_kept_only_when_the_user_says_so(page: Page, bac
     offers.nth(0).get_by_role("button", name="Keep it", exact=True).click()
     expect(offers.nth(0)).to_contain_text("Saved: My card number is 4111 1111 1111 1111.")
     assert [held["text"] for held in backend.memories] == ["My card number is 4111 1111 1111 1111."]
+    assert backend.bodies[-1]["confirmed"] is True
 
 
 def test_an_offer_that_cannot_be_kept_says_why_and_stays(page: Page, backend: Backend) -> None:

@@ -77,8 +77,9 @@ async function change(work, fail = say) {
   }
 }
 
-export async function addMemory(text, kind = "fact", fail = say) {
-  const added = await change(() => call("POST", "/api/memories", { text, kind }), fail);
+/** `confirmed`: it was held back as a secret, and the user wants it all the same. */
+export async function addMemory(text, kind = "fact", fail = say, confirmed = false) {
+  const added = await change(() => call("POST", "/api/memories", { text, kind, ...(confirmed && { confirmed }) }), fail);
   if (added) note([added]);
   return added;
 }

@@ -71,7 +71,7 @@ function Offer({ id, item }) {
   const keep = async () => {
     setBusy(true);
     setTrouble("");
-    const memory = await addMemory(item.text, "fact", setTrouble);
+    const memory = await addMemory(item.text, "fact", setTrouble, true);
     setBusy(false);
     if (!memory) return;
     answer(id);
