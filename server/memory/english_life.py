@@ -36,7 +36,8 @@ _CHANGES = tuple(
          rf"(?:\s+from\s+(?P<old>{_PROPER}))?\s+to\s+(?P<new>{_PROPER}|an?\s+[\w -]{{3,40}}?)"),
         ("Worked at", "Works at",
          rf"i(?:'ve| have)?{_SOON}\s+(?:left|quit)\s+(?P<old>{_PROPER})\s+"
-         rf"(?:and\s+(?:joined|moved to|went to|started at|now\s+(?:i\s+)?work\s+(?:at|for))|to join|to work (?:at|for)|for)\s+(?P<new>{_PROPER})"),
+         rf"(?:and\s+(?:joined|moved to|went to|started at|now\s+(?:i\s+)?work\s+(?:at|for))"
+         rf"|to join|to work (?:at|for)|for)\s+(?P<new>{_PROPER})"),
         ("Worked at", "Works at",
          rf"i(?:'ve| have)?{_SOON}\s+(?:got an?(?: new)? job (?:at|with)|started (?:working|a new job) (?:at|for)"
          rf"|joined)(?P<old>(?!))?\s+(?P<new>{_PROPER})(?(old)|(?:\s+as\s+an?\s+[\w -]{{3,40}}?)?)"),
@@ -113,7 +114,8 @@ _ADOPTED = re.compile(
     _IGNORE,
 )
 _MARRIED = re.compile(
-    rf"i(?:'?m| am)\s+(?:happily\s+|recently\s+|newly\s+)?(?:married|engaged|divorced|widowed)(?:\s+to\s+{_NAME}|\s+with\s+\w+\s+(?:kids|children))?$",
+    rf"i(?:'?m| am)\s+(?:happily\s+|recently\s+|newly\s+)?(?:married|engaged|divorced|widowed)"
+    rf"(?:\s+to\s+{_NAME}|\s+with\s+\w+\s+(?:kids|children))?$",
     _IGNORE,
 )
 
@@ -159,7 +161,8 @@ _MY_PROJECT = re.compile(
     _IGNORE,
 )
 _TROUBLE = re.compile(
-    r"\b(?:fails?|failed|failing|errors?|crash\w*|bugs?|stuck|(?:doesn|isn|won|don)'?t work\w*|not working|on this|how|problem|today)\b",
+    r"\b(?:fails?|failed|failing|errors?|crash\w*|bugs?|stuck|(?:doesn|isn|won|don)'?t work\w*"
+    r"|not working|on this|how|problem|today)\b",
     re.IGNORECASE,
 )
 
@@ -185,10 +188,13 @@ _EVENTS = tuple(
         r"|expecting (?:my|our|an?)|taking (?:the|my|an?)|defending|meeting|turning \d+)\b.*$",
     )
 )
-_RECURS = re.compile(r"\b(?:every|each|usually|always|often|sometimes|mondays|weekly|daily|monthly|might|maybe|if)\b", re.IGNORECASE)
+_RECURS = re.compile(
+    r"\b(?:every|each|usually|always|often|sometimes|mondays|weekly|daily|monthly|might|maybe|if)\b", re.IGNORECASE
+)
 
 _DIET = re.compile(
-    r"i\s+(?:can'?t|cannot|don'?t|do not|never)\s+(?:eat|drink)\s+(?!(?:it|that|this|them|much|anything|now|at|until|before|any of)\b)\S.{1,60}$",
+    r"i\s+(?:can'?t|cannot|don'?t|do not|never)\s+(?:eat|drink)\s+"
+    r"(?!(?:it|that|this|them|much|anything|now|at|until|before|any of)\b)\S.{1,60}$",
     _IGNORE,
 )
 _SKILL = re.compile(
@@ -213,7 +219,9 @@ def find_life(span: Span) -> tuple[Finding, ...]:
     return ()
 
 
-def _one(kind: MemoryKind, text: str, span: Span, subject: str = "", valid_to: float | None = None) -> tuple[Finding, ...]:
+def _one(
+    kind: MemoryKind, text: str, span: Span, subject: str = "", valid_to: float | None = None
+) -> tuple[Finding, ...]:
     stop = span.start + len(span.source)
     return (Finding(kind, text, span.start, stop, subject=subject, valid_to=valid_to),)
 
@@ -226,10 +234,10 @@ def _change(span: Span) -> tuple[Finding, ...]:
         if found is None or found["old"] == found["new"] or any(_no_place(found[group]) for group in ("old", "new")):
             continue
         when = day.start if day and day.start <= span.at else span.at
-        known = Finding(MemoryKind.IDENTITY, f"{now} {found['new']}.", span.start, span.start + len(span.source), valid_from=when)
+        stop = span.start + len(span.source)
+        known = Finding(MemoryKind.IDENTITY, f"{now} {found['new']}.", span.start, stop, valid_from=when)
         if not found["old"]:
             return (known,)
-        stop = span.start + len(span.source)
         return Finding(MemoryKind.IDENTITY, f"{then} {found['old']}.", span.start, stop, valid_to=when), known
     return ()
 
@@ -267,7 +275,8 @@ def _relation(span: Span) -> tuple[Finding, ...]:
         found = pattern.match(span.masked)
         if found:
             part = span.cut(0, found.end("all"))
-            return _one(MemoryKind.RELATION, about_user(_mine(part.source)), part, found["name"] or found["kin"].lower())
+            who = found["name"] or found["kin"].lower()
+            return _one(MemoryKind.RELATION, about_user(_mine(part.source)), part, who)
     if _ADOPTED.match(span.masked):
         return _one(MemoryKind.RELATION, about_user(_mine(span.source)), span)
     named = _IS_KIN.match(span.masked)

@@ -1,8 +1,8 @@
 """What the rules find, and which fact about the user a text states.
 
 A *slot* is a question with one answer at a time: the name, the form of address, the answers' language, the
-Korean speech level, the home, the place of work, the taste for one thing. A newer answer replaces the older one. The slot is
-read from the stored text alone, so a memory that was typed or edited by hand obeys the same rule.
+Korean speech level, the home, the place of work, the taste for one thing. A newer answer replaces the older one. The
+slot is read from the stored text alone, so a memory that was typed or edited by hand obeys the same rule.
 """
 
 from __future__ import annotations
@@ -15,7 +15,9 @@ from server.types import MemoryKind
 
 NAME, ADDRESS, HOME, AGE, WORK = "name", "address", "home", "age", "work"
 _OWN = ("birthday", "home town", "native language", "time zone", "pronouns", "major", "job")
-_ONE_OF_A_KIND = ("wife", "husband", "partner", "girlfriend", "boyfriend", "boss", "manager", "mother", "father", "mom", "dad")
+_ONE_OF_A_KIND = (
+    "wife", "husband", "partner", "girlfriend", "boyfriend", "boss", "manager", "mother", "father", "mom", "dad",
+)  # fmt: skip
 # The others are preferences.
 IDENTITY_SLOTS = (NAME, HOME, AGE, WORK, "diet", "marriage", *_OWN, *(f"name of the {kin}" for kin in _ONE_OF_A_KIND))
 
@@ -49,8 +51,11 @@ class Slot:
 
 
 _NO_WORK = "".join(
-    f"(?<!{place})" for place in ("학교", "대학", "학원", "대학원", "헬스장", "교회", "성당", "수영장", "병원", "도서관", "치과", "요가")
+    f"(?<!{place})"
+    for place in ("학교", "대학", "학원", "대학원", "헬스장", "교회", "성당", "수영장", "병원", "도서관", "치과")
 )
+_VALUE = r"(?P<value>.{1,80}?)(?: now| currently)?"
+_WED = r"is (?:\w+ly )?(?P<value>married|engaged|divorced|widowed|single)(?: to .{1,60})?"
 _SLOTS = (
     (NAME, re.compile(r"(?:name is|my name is)\s+(?P<value>[^,;:.!?]{1,60}?)", re.IGNORECASE)),
     (NAME, re.compile(r"(?:(?:제|내)\s+)?이름은\s+(?P<value>[^,;:.!?]{1,40}?)")),
@@ -58,13 +63,13 @@ _SLOTS = (
     (ADDRESS, re.compile(r"호칭은\s+(?P<value>[^,;:.!?]{1,40}?)")),
     ("language", re.compile(r"wants answers in\s+(?P<value>\w+)", re.IGNORECASE)),
     ("speech level", re.compile(r"prefers (?:polite|casual) korean \((?P<value>존댓말|반말)\)", re.IGNORECASE)),
-    (HOME, re.compile(r"(?:lives|(?P<past>lived)) (?:in|near|at)\s+(?P<value>.{1,80}?)(?: now| currently)?", re.IGNORECASE)),
+    (HOME, re.compile(rf"(?:lives|(?P<past>lived)) (?:in|near|at)\s+{_VALUE}", re.IGNORECASE)),
     (HOME, re.compile(r"(?P<value>.{1,60}?)에(?:서)? (?:살아요|(?P<past>살았어요))")),
-    (WORK, re.compile(r"(?:works|(?P<past>worked)) (?:at|for)\s+(?P<value>.{1,80}?)(?: now| currently)?", re.IGNORECASE)),
+    (WORK, re.compile(rf"(?:works|(?P<past>worked)) (?:at|for)\s+{_VALUE}", re.IGNORECASE)),
     (WORK, re.compile(rf"(?P<value>.{{1,60}}?){_NO_WORK}(?:에서? (?:다녀요|(?P<past>다녔어요))|에서 일해요)")),
     ("diet", re.compile(r"is (?:an? )?(?P<value>vegan|vegetarian|pescatarian|omnivore)(?: now)?", re.IGNORECASE)),
     ("diet", re.compile(r"(?P<value>채식주의자|비건)(?:이에요|예요)")),
-    ("marriage", re.compile(r"is (?:\w+ly )?(?P<value>married|engaged|divorced|widowed|single)(?: to .{1,60})?", re.IGNORECASE)),
+    ("marriage", re.compile(_WED, re.IGNORECASE)),
     ("marriage", re.compile(r"(?P<value>결혼|약혼|이혼|재혼)했어요")),
     (AGE, re.compile(r"is (?P<value>\d{1,3}) years old", re.IGNORECASE)),
 )
@@ -79,7 +84,8 @@ _KOREAN_TASTE = re.compile(
 )
 _THING = re.compile(
     r"the user's (?P<thing>birthday|birth date|date of birth|home ?town|native language|mother tongue|first language"
-    rf"|time ?zone|pronouns|(?:{'|'.join(_ONE_OF_A_KIND)})'s name|fav(?:ou?rite) [\w -]{{2,40}}?) (?:is|are) (?P<value>.{{1,80}})",
+    rf"|time ?zone|pronouns|(?:{'|'.join(_ONE_OF_A_KIND)})'s name|fav(?:ou?rite) [\w -]{{2,40}}?)"
+    r" (?:is|are) (?P<value>.{1,80})",
     re.IGNORECASE,
 )
 _KOREAN_THING = re.compile(r"(?:사용자의 )?(?P<thing>생일|고향|모국어|직업|전공)[은는이가] (?P<value>.{1,40})")
@@ -117,7 +123,9 @@ def _named(thing: str) -> str:
     """The slot of something of one's own: 'birthday', 'name of the wife', 'taste favourite colour'."""
     if thing.endswith("'s name"):
         return f"name of the {thing.removesuffix(chr(39) + 's name')}"
-    return f"taste {normal(thing)}".replace("favorite", "favourite") if thing.startswith("fav") else _THINGS.get(thing, thing)
+    if thing.startswith("fav"):
+        return f"taste {normal(thing)}".replace("favorite", "favourite")
+    return _THINGS.get(thing, thing)
 
 
 def normal(text: str) -> str:

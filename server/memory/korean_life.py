@@ -79,7 +79,8 @@ _PROJECTS = tuple(
         (r"(?:앱|어플|게임|서비스|웹사이트|웹|사이트|챗봇|봇|로봇|영화|음악|앨범|프로그램|엔진|플랫폼|시스템|모델|라이브러리|영상|브랜드|가구|드론|키보드|컴파일러|언어)",
          rf"만들{_ING}|만드는\s*중{_IS}", "만들고 있어요"),
         (r"(?<!함수)(?<!코드)", rf"개발하?{_ING}|개발\s*중{_IS}", "개발하고 있어요"),
-        (r"(?:책|소설|논문|시나리오|블로그|에세이|동화|대본|수필|웹소설|자서전|시집)", rf"쓰{_ING}|쓰는\s*중{_IS}|집필하?\s*중{_IS}", "쓰고 있어요"),
+        (r"(?:책|소설|논문|시나리오|블로그|에세이|동화|대본|수필|웹소설|자서전|시집)",
+         rf"쓰{_ING}|쓰는\s*중{_IS}|집필하?\s*중{_IS}", "쓰고 있어요"),
         (r"(?<!많이)(?<!것)(?<!걸)(?<!많은)", rf"배우{_ING}|배우는\s*중{_IS}", "배우고 있어요"),
         (r"(?:시험|면접|자격증|마라톤|대회|유학|취업|이직|창업|결혼|결혼식|여행|이사|공연|전시|전시회|토익|토플|수능|임용|공시|오디션|개업|이민|대학원|입시|고시|오픽|편입)",
          rf"준비\s*중{_IS}|준비(?:를\s*)?하{_ING}|공부(?:를\s*)?하{_ING}|공부\s*중{_IS}", "준비하고 있어요"),
@@ -94,7 +95,10 @@ _DONE_FOR = re.compile(
     r"(?:됐|되었|넘었|째)(?:어요?|습니다|다|음|이에요|는데요?)?$"
 )
 _LATELY = re.compile(r"(?:(?:요즘|최근에?|지금|현재|올해|혼자|취미로|회사에서|친구들?이랑)(?:은|는|도)?\s+)+")
-_NO_PROJECT = re.compile(r"(?:^|\s)(?:이|그|저|이런|그런|함수|코드|이메일|메일|편지|보고서|숙제|과제|답|표|문장|클래스|파일|쿼리|목록|리스트)(?:을|를|\s|$)")
+_NO_PROJECT = re.compile(
+    r"(?:^|\s)(?:이|그|저|이런|그런|함수|코드"
+    r"|이메일|메일|편지|보고서|숙제|과제|답|표|문장|클래스|파일|쿼리|목록|리스트)(?:을|를|\s|$)"
+)
 
 _OCCASION = (
     r"(?:면접|시험|회의|미팅|약속|예약|결혼식|여행|발표|수술|출장|비행기|공연|콘서트|대회|파티|모임|회식|검진"
@@ -188,12 +192,11 @@ def _relation(span: Span, body: Span, mine: bool) -> tuple[Finding, ...]:
     if kin and (kin["mine"] or kin["kin"].strip() in KOREAN_CLOSE_KIN):
         told = _of_kin(span, kin)
         if told:
-            mark = "은" if (ord(kin["kin"][-1]) - ord("가")) % 28 else "는"
-            who = f"{kin['kin']} {kin['name']}" if kin["name"] else f"{kin['kin']}{mark}"
-            text = (
-                f"사용자의 {who}{'은' if kin['name'] and (ord(kin['name'][-1]) - ord('가')) % 28 else '는' if kin['name'] else ''} {told}"
-            )
-            return (Finding(MemoryKind.RELATION, text, span.start, stop, subject=_called(kin["name"]) or kin["kin"].strip()),)
+            who = f"{kin['kin']} {kin['name']}" if kin["name"] else kin["kin"]
+            mark = "은" if (ord(who[-1]) - ord("가")) % 28 else "는"
+            text = f"사용자의 {who}{mark} {told}"
+            named_so = _called(kin["name"]) or kin["kin"].strip()
+            return (Finding(MemoryKind.RELATION, text, span.start, stop, subject=named_so),)
     return _household(span, body, mine)
 
 
