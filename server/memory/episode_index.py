@@ -40,6 +40,8 @@ TELLS_OF: Final = 4.0    # … or naming that time itself
 
 Floats = NDArray[np.float32]
 Span = tuple[float, float]
+_Found = tuple[int, NDArray[np.int32], Floats]
+"""A term's weight, the rows or chats that hold it, and how often."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -130,14 +132,15 @@ class EpisodeIndex:
         """Ids with their scores, best first. A turn must hold a word, reach the cosine `similar`, or be of the time."""
         if not len(self):
             return []
-        lexical = self._lexical(asked.terms)
+        found = self._found(asked.terms)
+        lexical = _bm25(found, _ints(self._lengths).astype(np.float32), TURN_B)
         bears = lexical > 0
         own = _z(lexical)
         if asked.vector is not None:
             cosine = self._vectors[: len(self)] @ asked.vector
             bears |= cosine >= similar
             own += _z(cosine)
-        scores = self._with_neighbours(own) + CHAT * self._of_chats(asked.terms) + SPEAKER * self._by(asked)
+        scores = self._with_neighbours(own) + CHAT * self._of_chats(found) + SPEAKER * self._by(asked)
         if asked.span is not None:
             of_then = self._of_then(asked.span)
             bears |= of_then > 0
@@ -146,7 +149,7 @@ class EpisodeIndex:
             bears &= _ints(self._chat) == self._chats.get(chat, -1)
         return [(self._ids[row], float(scores[row])) for row in _highest(scores, np.flatnonzero(bears), limit)]
 
-    def _found(self, asked: Mapping[str, int]) -> Sequence[tuple[int, NDArray[np.int32], Floats]]:
+    def _found(self, asked: Mapping[str, int]) -> Sequence[_Found]:
         """For each asked term that there is: its weight, the rows that hold it, and how often."""
         return [
             (weight, _ints(self._postings[term][0]), _ints(self._postings[term][1]).astype(np.float32))
@@ -154,15 +157,12 @@ class EpisodeIndex:
             if term in self._postings
         ]
 
-    def _lexical(self, asked: Mapping[str, int]) -> Floats:
-        return _bm25(self._found(asked), _ints(self._lengths).astype(np.float32), TURN_B)
-
-    def _of_chats(self, asked: Mapping[str, int]) -> Floats:
+    def _of_chats(self, in_turns: Sequence[_Found]) -> Floats:
         """[rows] z-score of the row's chat."""
         chat, number = _ints(self._chat), len(self._chats)
         lengths = np.bincount(chat, weights=_ints(self._lengths), minlength=number).astype(np.float32)
-        found = []
-        for weight, rows, counts in self._found(asked):
+        found: list[_Found] = []
+        for weight, rows, counts in in_turns:
             often = np.bincount(chat[rows], weights=counts, minlength=number)
             holding = np.flatnonzero(often).astype(np.int32)
             found.append((weight, holding, often[holding].astype(np.float32)))
@@ -194,7 +194,7 @@ class EpisodeIndex:
         return (SAID_THEN * said + TELLS_OF * tells).astype(np.float32)
 
 
-def _bm25(found: Sequence[tuple[int, NDArray[np.int32], Floats]], lengths: Floats, b: float) -> Floats:
+def _bm25(found: Sequence[_Found], lengths: Floats, b: float) -> Floats:
     scores = np.zeros(len(lengths), dtype=np.float32)
     norm = np.float32(K1 * (1 - b)) + lengths * np.float32(K1 * b / max(1.0, float(lengths.mean())))
     for weight, rows, counts in found:
