@@ -25,9 +25,12 @@ router = APIRouter(prefix="/api/memories")
 
 
 class NewMemory(BaseModel):
+    """`confirmed`: it was held back as a secret, and the user wants it kept all the same."""
+
     model_config = ConfigDict(extra="forbid")
     text: str
     kind: MemoryKind = MemoryKind.FACT
+    confirmed: bool = False
 
 
 class MemoryText(BaseModel):
@@ -61,7 +64,8 @@ async def memories(
 
 @router.post("", status_code=201)
 async def add(body: NewMemory, held: Held, user: CurrentUser) -> dict[str, Any]:
-    made = await asyncio.to_thread(held.memory.of(user.user_id).add, body.text, kind=body.kind)
+    memory = held.memory.of(user.user_id)
+    made = await asyncio.to_thread(memory.add, body.text, kind=body.kind, confirmed=body.confirmed)
     _changed(held, user.user_id)
     return asdict(made)
 

@@ -22,9 +22,9 @@ from server.types import EarlierTurn, Role, UserId
 
 log = logging.getLogger("tailor.chat")
 
-AT_ONCE: Final = 16      # messages read from the table at a time
+AT_ONCE: Final = 16  # messages read from the table at a time
 RETRY_SECONDS: Final = 30.0
-MOST_FOUND: Final = 50   # of one search by the user
+MOST_FOUND: Final = 50  # of one search by the user
 
 
 @dataclass(frozen=True, slots=True)

@@ -18,12 +18,15 @@ _INVISIBLE = frozenset("\u200b\u200e\u200f\u202a\u202b\u202c\u202d\u202e\u2060\u
 
 def flat(text: str) -> str:
     """One line without control characters: a memory is a line of the prompt and must not end it."""
-    spaced = "".join(" " if unicodedata.category(char) in ("Cc", "Zl", "Zp") else char for char in clean(text))
+    text = clean(text)
+    if text.isprintable():  # nearly every text
+        return " ".join(text.split())
+    spaced = "".join(" " if unicodedata.category(char) in ("Cc", "Zl", "Zp") else char for char in text)
     return " ".join("".join(char for char in spaced if char not in _INVISIBLE).split())
 
 
-def checked(text: str, settings: MemorySettings) -> str:
-    """`flat`, or InvalidInput (nothing left, a secret) and TooLarge."""
+def checked(text: str, settings: MemorySettings, *, confirmed: bool = False) -> str:
+    """`flat`, or InvalidInput (nothing left, a secret that the user has not `confirmed`) and TooLarge."""
     most = settings.max_chars
     if len(text) > 100 * most:  # not worth cleaning
         raise _too_large(len(text), most)
@@ -32,7 +35,7 @@ def checked(text: str, settings: MemorySettings) -> str:
         raise InvalidInput("a memory needs some text: write what is to be kept, or delete the memory")
     if len(said) > most:
         raise _too_large(len(said), most)
-    if is_sensitive(said):
+    if is_sensitive(said) and not confirmed:
         raise InvalidInput(
             "this looks like a password, a key, a card number or an identity number; memories are put into "
             "prompts, so it is not kept: leave the number out"

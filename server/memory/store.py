@@ -146,14 +146,16 @@ class UserMemory:
         valid_from: float | None = None,
         valid_to: float | None = None,
         confidence: float = 1.0,
+        confirmed: bool = False,
     ) -> Memory:
-        """Keeps `text`; one that is already there is made the latest instead.
+        """Keeps `text`; one that is already there is made the latest instead. `confirmed`: the user was asked, and
+        wants it kept though it looks like a secret.
 
         A FACT in which the rules see a name, a preference or an order takes that kind. Raises
         InvalidInput (empty, over `settings.max_chars`, a secret, times or confidence that cannot be) and
         Conflict while paused and over `MOST_MEMORIES`.
         """
-        said = checked(text, self._settings)
+        said = checked(text, self._settings, confirmed=confirmed)
         if valid_from is not None and valid_to is not None and valid_to < valid_from:
             raise InvalidInput("valid_to is before valid_from: swap them, or leave one out")
         if not 0 <= confidence <= 1:

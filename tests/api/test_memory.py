@@ -1,4 +1,4 @@
-"""The memory's routes over a real server: read, change, forget with a receipt, export, pause, dead letters, past chats."""
+"""The memory's routes over a real server: read, change, forget with a receipt, export, pause, past chats."""
 
 from __future__ import annotations
 
@@ -221,6 +221,14 @@ def test_bad_texts_are_refused_and_nothing_is_kept(client: httpx.Client, text: s
     assert refused.status_code == status
     assert refused.json()["error"]["message"]
     assert texts(client) == []
+
+
+def test_what_was_held_back_is_kept_when_the_user_says_so(live: Live, client: httpx.Client) -> None:
+    (item,) = only(ask(live, "Remember that my password is hunter2secret."), "memory_held_back")["items"]
+    assert (texts(client), item["reason"]) == ([], "secret")
+    assert client.post("/api/memories", json={"text": item["text"]}).status_code == 400
+    add(client, item["text"], confirmed=True)
+    assert texts(client) == [item["text"]]
 
 
 def test_emoji_and_control_characters_make_one_clean_line(client: httpx.Client) -> None:

@@ -32,8 +32,9 @@ STEPS = int(os.environ.get("TAILOR_ISOLATION_STEPS", "150"))
 STEPS_OF_ONE = 30
 
 ACTIONS = (
-    "say", "say", "ask", "ask", "tell", "forget", "add", "edit", "delete", "list", "history", "export", "pause", "resume",
-    "erase", "search", "past", "chats", "of_chat", "delete_chat", "temporary", "openai", "steal", "dead", "resume_stream",
+    "say", "say", "ask", "ask", "tell", "forget", "add", "edit", "delete", "list", "history", "export", "pause",
+    "resume", "erase", "search", "past", "chats", "of_chat", "delete_chat", "temporary", "openai", "steal", "dead",
+    "resume_stream",
 )  # fmt: skip
 steps = st.lists(
     st.tuples(st.integers(0, len(USERS) - 1), st.sampled_from(ACTIONS), st.integers(0, 50)),
@@ -66,7 +67,7 @@ class World:
 
     def check(self, user: str, text: str, where: str) -> None:
         found = {owner.lower() for owner in MARK.findall(text)}
-        self.own[where.split()[0]] += user in found
+        self.own[where.split(maxsplit=1)[0]] += user in found
         others = found - {user}
         assert not others, f"{user} saw what {others} said, in {where}: {text[:2000]}"
 
@@ -122,7 +123,13 @@ class World:
                 assert self.memories[other] == held
 
     def do_say(self, user: str, n: int) -> None:
-        told = ("I like {}.", "My name is {}.", "Remember that the code word is {}.", "I moved to {}.", "나는 {}에 살아요.")
+        told = (
+            "I like {}.",
+            "My name is {}.",
+            "Remember that the code word is {}.",
+            "I moved to {}.",
+            "나는 {}에 살아요.",
+        )
         self.turn(user, told[n % len(told)].format(self.mark(user)))
 
     def do_ask(self, user: str, n: int) -> None:
@@ -195,7 +202,12 @@ class World:
     def do_openai(self, user: str, n: int) -> None:
         before = dict(self.memories[user])
         message = {"role": "user", "content": ("What is the code word?", f"I like {self.mark(user)}.")[n % 2]}
-        self.http(user, "POST", "/v1/chat/completions", json={"model": ("general", "auto", "base")[n % 3], "messages": [message]})
+        self.http(
+            user,
+            "POST",
+            "/v1/chat/completions",
+            json={"model": ("general", "auto", "base")[n % 3], "messages": [message]},
+        )
         self.sync(user)
         assert self.memories[user] == before
 
@@ -224,7 +236,10 @@ class World:
         if answer := self.any_of(self.answers[other], n):
             assert self.http(user, "GET", f"/api/messages/{answer}/prompt").status_code == 404
             assert self.frames(user, {"type": "resume", "message_id": answer})[-1]["code"] == "not_found"
-            assert self.frames(user, {"type": "regenerate", "request_id": "r", "message_id": answer})[-1]["code"] == "not_found"
+            assert (
+                self.frames(user, {"type": "regenerate", "request_id": "r", "message_id": answer})[-1]["code"]
+                == "not_found"
+            )
 
 
 @pytest.fixture(scope="module")

@@ -15,8 +15,7 @@ from tests.conftest import ROOT
 from tests.fakes import ScriptedEngine
 
 ROWS = [
-    json.loads(line)
-    for line in (ROOT / "tests" / "memory" / "attacks.jsonl").read_text(encoding="utf-8").splitlines()
+    json.loads(line) for line in (ROOT / "tests" / "memory" / "attacks.jsonl").read_text(encoding="utf-8").splitlines()
 ]
 ATTACKS = [row["text"] for row in ROWS]
 TURNS = [row["text"] for row in ROWS if row["where"] == "turn"]
@@ -62,7 +61,9 @@ async def test_what_is_quoted_writes_nothing_either(tmp_path: Path, how: str) ->
             else:
                 await ask(services.chat, MINA, f"Read me notice {number}", domain="general")
                 await asyncio.sleep(0)
-                events = await ask(services.chat, MINA, f"What did you tell me about notice {number}?", domain="general")
+                events = await ask(
+                    services.chat, MINA, f"What did you tell me about notice {number}?", domain="general"
+                )
             assert not WRITES & kinds(events), text
         assert texts(services) == []
 

@@ -13,8 +13,8 @@ import pytest
 
 from server.api.services import Services
 from server.chat.events import Done, MemoriesUsed, MemorySaved
-from server.chat.redaction import Forgotten, forget_in_answer, forget_in_prompt
 from server.chat.records import AnswerRecord, PromptRecord
+from server.chat.redaction import Forgotten, forget_in_answer, forget_in_prompt
 from server.errors import NotFound
 from server.types import EarlierTurn, Memory, MemoryKind, Message, PromptSection, TurnContext
 from tests.chat.test_remembering import kinds, said
@@ -32,12 +32,11 @@ def traces_of(folder: Path, text: str) -> list[str]:
     with closing(sqlite3.connect(folder / "data" / "tailor.db")) as db:
         tables = [name for (name,) in db.execute("SELECT name FROM sqlite_master WHERE type = 'table'")]
         for table in tables:
-            cursor = db.execute(f"SELECT * FROM {table}")  # noqa: S608
+            cursor = db.execute(f"SELECT * FROM {table}")
             for row in cursor:
                 for column, value in zip(cursor.description, row, strict=True):
-                    if isinstance(value, bytes):
-                        value = _unpacked(value)
-                    if isinstance(value, str) and text in value:
+                    held = _unpacked(value) if isinstance(value, bytes) else value
+                    if isinstance(held, str) and text in held:
                         found.append(f"{table}.{column[0]}")
     return sorted(set(found))
 
@@ -68,15 +67,17 @@ async def test_a_deleted_memory_is_nowhere_in_the_database(tmp_path: Path) -> No
         memory.edit(fact.id, "Keeps the marine zoologist badge in a drawer.")
         await ask(services.chat, MINA, "Once more.", conversation_id=conversation)
         memory.edit(fact.id, "Keeps the retired zoologist badge in a drawer.")
-        assert traces_of(tmp_path, "zoologist") == ["memories.normal", "memories.text", "messages.answer", "messages.prompt", "messages.text"]  # fmt: skip
+        assert traces_of(tmp_path, "zoologist") == [
+            "memories.normal", "memories.text", "messages.answer", "messages.prompt", "messages.text",
+        ]  # fmt: skip
         receipt = await services.chat.forgetting.delete(MINA, fact.id)
         assert receipt.memories[0].text == "Keeps the retired zoologist badge in a drawer."
         assert (receipt.cleaned.prompts, receipt.cleaned.answers) == (4, 3)
         assert traces_of(tmp_path, "zoologist") == []
         for name in ("tailor.db", "tailor.db-wal"):  # not in pages that are free, either
             assert b"zoologist" not in (tmp_path / "data" / name).read_bytes()
-        for event_stream in services.chat._streams._streams.values():  # noqa: SLF001
-            assert "zoologist" not in repr(event_stream._events)  # noqa: SLF001
+        for event_stream in services.chat._streams._streams.values():
+            assert "zoologist" not in repr(event_stream._events)
         _, messages = await services.chat.conversation(MINA, conversation)
         listing = next(m.text for m in messages if m.answer and m.answer.command == "tell")
         assert listing.startswith("This is what I keep about you (1):")
@@ -194,7 +195,8 @@ def test_only_whole_lines_go() -> None:
 
 
 def test_a_block_without_lines_goes_with_its_head() -> None:
-    kept = forget_in_prompt(prompt("About the user:\n- Lives in Busan. (until 2025-03-01)\n\nQuestion: Hi", "About the user:\n- Lives in Busan."), gone("Lives in Busan."))  # fmt: skip
+    over = "About the user:\n- Lives in Busan. (until 2025-03-01)\n\nQuestion: Hi"
+    kept = forget_in_prompt(prompt(over, "About the user:\n- Lives in Busan."), gone("Lives in Busan."))
     assert kept is not None
     assert [each.content for each in kept.messages] == ["Question: Hi", ""]
 
@@ -206,9 +208,10 @@ def test_a_quote_of_a_deleted_chat_goes_and_others_stay() -> None:
     text, kept = forget_in_answer("Fine.", record, forgotten)
     assert kept is not None
     assert (text, [each.conversation_id for each in kept.context.chats]) == ("Fine.", ["b"])
-    cleaned = forget_in_prompt(prompt("Earlier <chats n0nce>\nWords.\n</chats n0nce>\n\n<chats other>\nWords.\n</chats other>"), forgotten)  # fmt: skip
+    other = "\n\n<chats other>\nWords.\n</chats other>"
+    cleaned = forget_in_prompt(prompt(f"Earlier <chats n0nce>\nWords.\n</chats n0nce>{other}"), forgotten)
     assert cleaned is not None
-    assert cleaned.messages[0].content == "Earlier <chats n0nce>\n…\n</chats n0nce>\n\n<chats other>\nWords.\n</chats other>"
+    assert cleaned.messages[0].content == f"Earlier <chats n0nce>\n…\n</chats n0nce>{other}"
     assert forget_in_answer("Fine.", kept, Forgotten(chats={"a"})) == ("Fine.", None)
 
 

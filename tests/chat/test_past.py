@@ -78,7 +78,11 @@ async def test_nothing_is_quoted_where_memory_is_off(tmp_path: Path, how: str) -
         await taken_in(services)
         services.memory.of(MINA).pause(how == "paused")
         events = await ask(
-            services.chat, MINA, ASKED, domain="forgetful" if how == "domain" else "general", temporary=how == "temporary"
+            services.chat,
+            MINA,
+            ASKED,
+            domain="forgetful" if how == "domain" else "general",
+            temporary=how == "temporary",
         )
         assert ChatsFound not in kinds(events)
         assert "green" not in prompt_of(engine)
@@ -108,7 +112,7 @@ async def test_chats_that_were_there_before_are_taken_in_at_the_start(tmp_path: 
     async with running(tmp_path) as services:
         await ask(services.chat, MINA, DECIDED, domain="general")
         await taken_in(services)
-        with services.chat.store._database.transaction() as db:  # noqa: SLF001  # as an older version left it
+        with services.chat.store._database.transaction() as db:  # as an older version left it
             db.execute("UPDATE messages SET fed = 0")
             db.execute("DELETE FROM episodes")
     async with running(tmp_path) as services:
@@ -119,7 +123,7 @@ async def test_chats_that_were_there_before_are_taken_in_at_the_start(tmp_path: 
 async def test_a_failure_is_tried_again_and_nothing_is_marked_as_done(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    import server.chat.past as past
+    from server.chat import past
     from server.memory import Episodes
 
     add, failures = Episodes.add, [OSError("no space left")]
@@ -154,8 +158,8 @@ ASKING = (
     "What did I ask you yesterday?", "When did we discuss the contract?", "As we discussed before, continue",
     "Let's continue where we left off", "What have we decided so far?", "From our previous conversation: which size?",
     "지난번에 뭐라고 했지?", "우리가 화요일에 뭐로 정했지?", "지난주에 어떤 식당 추천했어?", "전에 내가 뭐라고 말했지?",
-    "어제 우리 무슨 얘기했지?", "저번 대화에서 정한 이름이 뭐였지?", "우리 여행 어디로 가기로 했지?", "그때 어떻게 하기로 했더라?",
-    "내가 지난달에 뭘 물어봤지?", "이전 채팅에서 이야기한 예산 알려 줘",
+    "어제 우리 무슨 얘기했지?", "저번 대화에서 정한 이름이 뭐였지?", "우리 여행 어디로 가기로 했지?",
+    "그때 어떻게 하기로 했더라?", "내가 지난달에 뭘 물어봤지?", "이전 채팅에서 이야기한 예산 알려 줘",
 )  # fmt: skip
 NOT_ASKING = (
     "What did Napoleon decide at Waterloo?", "Hello", "How do I return a lamp?", "What is my name?",
@@ -164,7 +168,8 @@ NOT_ASKING = (
     "How was the weather on Tuesday?", "What did the author suggest?", "Translate: what is this?",
     "Can you recommend a restaurant?", "What do you know about me?", "My last project was a website",
     "안녕하세요", "램프는 어떻게 반품해요?", "어제 날씨 어땠어?", "나폴레옹은 뭐라고 말했어?", "내 이름이 뭐야?",
-    "지난번 월드컵은 누가 이겼어?", "전에 어디 살았지?", "식당 추천해 줘", "화요일에 회의가 있어", "대화를 잘하는 법 알려 줘",
+    "지난번 월드컵은 누가 이겼어?", "전에 어디 살았지?", "식당 추천해 줘", "화요일에 회의가 있어",
+    "대화를 잘하는 법 알려 줘",
 )  # fmt: skip
 
 

@@ -61,7 +61,10 @@ async def test_what_is_known_is_told_by_the_server_itself(tmp_path: Path) -> Non
         services.memory.of(JUN).add("Likes coffee.")
         events = await ask(services.chat, MINA, "What do you know about me?")
         assert engine.requests == []
-        assert [line for line in said(events).splitlines() if line.startswith("- ")] == ["- Name is Mina.", "- Likes tea."]
+        assert [line for line in said(events).splitlines() if line.startswith("- ")] == [
+            "- Name is Mina.",
+            "- Likes tea.",
+        ]
         assert "(2)" in said(events)
         assert [m.text for m in one(events, MemoriesUsed).memories] == ["Name is Mina.", "Likes tea."]
         assert one(events, Done).usage == Usage(0, 0, 0, 0.0, 0.0, 0.0)
@@ -172,7 +175,9 @@ def test_a_chat_without_memory_holds_nothing_that_could_lead_to_it() -> None:
         assert all(not vars(base).get("__slots__") for base in kind.__mro__)
         with pytest.raises(AttributeError):
             made.memory = object()  # type: ignore[union-attr]
-    assert any(isinstance(value, UserMemory) for value in vars(RememberingChat(MINA, UserMemory.__new__(UserMemory))).values())
+    assert any(
+        isinstance(value, UserMemory) for value in vars(RememberingChat(MINA, UserMemory.__new__(UserMemory))).values()
+    )
 
 
 async def test_a_temporary_chat_neither_reads_nor_writes_memory(tmp_path: Path) -> None:
@@ -252,7 +257,9 @@ async def test_learning_delays_no_other_turn(tmp_path: Path, monkeypatch: pytest
         async for event in seen:
             if isinstance(event, Done):
                 break
-        second = await services.chat.send(MINA, "And you?", conversation_id=(await stored_of(services, first)).conversation_id)
+        second = await services.chat.send(
+            MINA, "And you?", conversation_id=(await stored_of(services, first)).conversation_id
+        )
         async for event in second.follow():
             if isinstance(event, Done):
                 break
