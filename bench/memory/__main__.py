@@ -22,12 +22,12 @@ from transformers.utils.logging import disable_progress_bar
 from bench import engine, machine, table
 from bench.context import ROOT, WORK, Bench
 from bench.figure import Figure
-from bench.memory import crossing, gate, locomo, recall, updates
+from bench.memory import crossing, gate, locomo, recall, saving, updates
 from bench.memory.run import FULL, QUICK, Run
 
 DOCUMENT = ROOT / "docs" / "benchmarks.md"
 TABLE = "memory"  # its results' place in the document
-PARTS = (recall, updates, gate, crossing, locomo)  # modules with `figures(run)`
+PARTS = (recall, updates, gate, crossing, saving, locomo)  # modules with `figures(run)`
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
