@@ -35,4 +35,4 @@ def meant(about: str, rows: Sequence[Row]) -> list[Row]:
 def _share(units: Sequence[Unit], memory: frozenset[str]) -> float:
     """How much of the words the memory has; 0 where there are none."""
     total = sum(unit.weight for unit in units)
-    return sum(unit.weight for unit in units if memory.issuperset(unit.terms)) / total if total else 0.0
+    return sum(unit.weight for unit in units if unit.is_in(memory)) / total if total else 0.0

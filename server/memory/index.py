@@ -87,10 +87,11 @@ class Index:
         called = np.zeros(size, bool)
         for slot in asked.slots:
             called[[*self._slots.get(slot, ())]] = True
-        age = np.maximum(0.0, now - self._updated[:size])
-        order = scores + RECENT * np.exp2(-age / HALF_LIFE_S) + ASKED_FIRST * called + PAST_FIRST * (over & asked.past)
         found = np.flatnonzero(passed | (called & open_to))
-        found = found[np.lexsort((-self._ids[found], -order[found]))]
+        age = np.maximum(0.0, now - self._updated[found])
+        order = scores[found] + RECENT * np.exp2(-age / HALF_LIFE_S) + ASKED_FIRST * called[found]
+        order += PAST_FIRST * (over[found] & asked.past)
+        found = found[np.lexsort((-self._ids[found], -order))]
         return {
             int(self._ids[at]): "asked" if called[at] else "meaning" if by_meaning[at] else "words" for at in found
         }
@@ -189,7 +190,7 @@ class Index:
         total = 0.0
         for unit in units:
             lists = [self._postings.get(term, set()) for term in unit.terms]
-            places = set.intersection(*sorted(lists, key=len)) if lists else set()
+            places = set.intersection(*sorted(lists, key=len)) | self._postings.get(unit.also, set())
             weight = common_weight(unit.weight, len(places), len(self._places))
             total += weight
             if places:

@@ -7,7 +7,8 @@ those of `server.words`. Knows nothing of users or storage.
 from __future__ import annotations
 
 import re
-from dataclasses import dataclass
+from collections.abc import Iterable
+from dataclasses import dataclass, replace
 
 import numpy as np
 from numpy.typing import NDArray
@@ -41,10 +42,14 @@ _EMPTY = frozenset(
 
 @dataclass(frozen=True, slots=True)
 class Unit:
-    """A content word: the terms that show it, and how much it says."""
+    """A content word: the terms that show it, all of them, or the one that shows it as well, and how much it says."""
 
     terms: tuple[str, ...]
     weight: float
+    also: str = ""  # 몽 of 몽이, which may be a name or a noun with its particle
+
+    def is_in(self, memory: frozenset[str]) -> bool:
+        return memory.issuperset(self.terms) or self.also in memory
 
 
 @dataclass(frozen=True, slots=True)
@@ -67,9 +72,10 @@ def excerpt(question: str) -> str:
 def read(question: str) -> Question:
     text = excerpt(question)
     units = [_unit(unit) for unit in words.units(text)]
-    short = {one for one in _SHORT.findall(text) if one not in _EMPTY}
-    units = [unit for unit in units if not (len(unit.terms) == 1 and unit.terms[0][:1] in short)]
-    units += [Unit((one,), 1.0) for one in sorted(short)]
+    short = dict.fromkeys(one for one in _SHORT.findall(text) if one not in _EMPTY)
+    units = [replace(unit, weight=1.0, also=unit.terms[0][0]) if _is_short(unit, short) else unit for unit in units]
+    known = {unit.also for unit in units}
+    units += [Unit((one,), 1.0, one) for one in short if one not in known]
     return Question(text, tuple(units[:MOST_UNITS]), asked(text))
 
 
@@ -108,6 +114,10 @@ def admitted(
     passed &= open_to
     best = float(np.max(scores, where=passed, initial=0.0))
     return passed & (scores >= best - NARROW), scores
+
+
+def _is_short(unit: Unit, short: Iterable[str]) -> bool:
+    return len(unit.terms) == 1 and len(unit.terms[0]) <= 2 and unit.terms[0][0] in short
 
 
 def _unit(unit: words.Unit) -> Unit:

@@ -180,8 +180,10 @@ class Table:
         asked = {key: columns[key] for key in ("normal", "slot", "value", "subject")}
         rows = self._query(
             db,
-            f"SELECT * FROM memories WHERE {_HOLDS} AND subject = :subject "
-            "AND (normal = :normal OR (slot = :slot AND lower(value) = lower(:value)))",
+            "SELECT * FROM memories INDEXED BY memories_same "
+            f"WHERE {_HOLDS} AND normal = :normal AND subject = :subject "
+            "UNION ALL SELECT * FROM memories INDEXED BY memories_of_slot "
+            f"WHERE {_HOLDS} AND slot = :slot AND lower(value) = lower(:value) AND subject = :subject",
             now=now,
             **asked,
         )
