@@ -100,7 +100,8 @@ class Index:
 
     def _clear(self, fingerprint: str, dimension: int, epoch: int) -> None:
         self._fingerprint, self._dimension, self._epoch = fingerprint, dimension, epoch
-        self._revision = self._deleted = self._size = self._dead = 0
+        self._deleted = self._size = self._dead = 0
+        self._revision = -1  # rows of before the count began have 0
         self._matrix: NDArray[np.float32] = np.zeros((FIRST_ROOM, dimension), np.float32)
         self._ids: NDArray[np.int64] = np.zeros(FIRST_ROOM, np.int64)
         self._end: NDArray[np.float64] = np.zeros(FIRST_ROOM)
