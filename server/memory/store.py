@@ -93,12 +93,12 @@ class UserMemory:
         return memory_of(self._table.row(self._settled(), memory_id))
 
     def name(self) -> str:
-        """What to call the user: the form of address they asked for, else their name, else ''."""
-        db = self._settled()
-        if self._table.is_paused(db):
-            return ""
-        held = self._table.now(db, time.time())
-        rows = [row for row in held if row["slot"] in (ADDRESS, NAME) and not row["subject"]]
+        """What to call the user: the form of address they asked for, else their name, else ''. '' while paused."""
+        return "" if self.paused else self.called()
+
+    def called(self) -> str:
+        """`name`, paused or not."""
+        rows = self._table.named(self._settled(), (ADDRESS, NAME), time.time())
         rows.sort(key=lambda row: row["slot"] != ADDRESS)
         return str(rows[0]["value"]) if rows else ""
 

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import sqlite3
 import time
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import Any
 
@@ -122,6 +122,12 @@ class Table:
     def now(self, db: Connection, now: float) -> list[Row]:
         """What holds, the latest change first; what is yet to begin too."""
         return self._query(db, f"SELECT * FROM memories WHERE {_HOLDS} {_LATEST}", now=now)
+
+    def named(self, db: Connection, slots: Sequence[str], now: float) -> list[Row]:
+        """What holds now of the user's own answers to these questions; few rows, by their index."""
+        marks = ", ".join(f"'{slot}'" for slot in slots)
+        query = f"SELECT * FROM memories INDEXED BY memories_of_slot WHERE {_HOLDS} AND slot IN ({marks})"
+        return self._query(db, f"{query} AND subject = '' {_LATEST}", now=now)
 
     def everything(self, db: Connection) -> list[Row]:
         return self._query(db, f"SELECT * FROM memories WHERE user_id = :user {_LATEST}")

@@ -111,6 +111,7 @@ async def test_a_name_leaves_the_system_texts_that_greeted_with_it(tmp_path: Pat
         events = await ask(services.chat, MINA, "Hello", domain="named")
         _, prompt = await services.chat.prompt(MINA, events[0].message_id)
         assert "You help Zebedee today." in prompt.messages[0].content
+        services.memory.of(MINA).pause(True)
         await services.chat.forgetting.delete(MINA, fact.id)
         assert traces_of(tmp_path, "Zebedee") == []
         _, prompt = await services.chat.prompt(MINA, events[0].message_id)
