@@ -8,7 +8,7 @@ from __future__ import annotations
 import re
 from dataclasses import dataclass
 
-from server.memory.findings import ADDRESS, AGE, HOME, NAME
+from server.memory.findings import ADDRESS, AGE, HOME, NAME, WORK
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,15 +46,29 @@ _SLOTS = (
     (HOME, r"(?:어디|어느 ?(?:도시|동네|지역|나라))(?:에서?|서)? ?(?:살|사[는시나니냐세죠지]|산다|거주)"
            r"|(?:내|제) ?(?:집|주소|사는 ?곳|거주지|동네)(?:이|은|는|가|을|를)? ?(?:어디|뭐|어떻|어느)"
            r"|(?:사는|살던|살았던) ?(?:곳|데|도시|동네)"),
+    (WORK, r"\b(?:where|which \w+|who) (?:do|did|have|was|am) i (?:\w+ )?(?:work|employ)"
+           r"|\bmy (?:\w+ )?(?:employer|workplace|company|job)\b"),
+    ("job", r"\bwhat do i do\b(?=\W*(?:$|for (?:a living|work)|\?))|\bmy (?:\w+ )?(?:job|profession|occupation)\b"),
+    ("birthday", r"\bmy (?:birthday|date of birth|birth ?date)\b|\bwhen was i born\b|(?:내|제) ?(?:생일|생년월일)"),
+    ("diet", r"\bmy diet\b|\bam i (?:an? )?(?:vegan|vegetarian|pescatarian)\b|(?:내가|제가|나|저) ?(?:채식|비건)"),
+    ("marriage", r"\bam i (?:married|engaged|divorced)\b|\bmy marital status\b"
+                 r"|(?:내가|제가|나|저) ?(?:결혼|이혼|약혼)했"),
+    ("home town", r"\bmy home ?town\b|\bwhere (?:am|do) i (?:come )?from\b|(?:내|제) ?고향"),
+    ("time zone", r"\bmy time ?zone\b"),
+    ("native language", r"\bmy (?:native language|mother tongue)\b|(?:내|제) ?모국어"),
+    (WORK, r"(?:어디|무슨 ?회사|어느 ?회사)(?:에서|에|를|서)? ?(?:다니|다녀|다녔|다닙|일하|일해|일했|근무)"
+           r"|(?:내|제) ?(?:직장|회사)(?:이|은|는|가)? ?(?:어디|뭐|이름)"),
+    ("job", r"(?:내|제) ?직업"),
     (AGE, r"(?:내|제) ?나이|(?:나|저|내가|제가|나는|저는) ?(?:올해 ?)?(?:몇 ?살|몇 ?세)"),
 )  # fmt: skip
 _ASKS = tuple((slot, re.compile(pattern, re.IGNORECASE)) for slot, pattern in _SLOTS)
+_DONE = "".join(chr(code) for code in range(0xAC00, 0xD7A4) if (code - 0xAC00) % 28 == 20 and chr(code) not in "있겠")
 _EARLIER = r"(?:before|previously|earlier|formerly|originally|in the past|back then|until then)"
 _PAST = re.compile(
     r"\bused to\b|\bdid i use to\b|\bmy (?:old|former|previous|earlier|original|ex)\b"
     rf"|\b(?:did|was|were|have|had) (?:i|my|we|our)\b(?=.*\b{_EARLIER}\b)"
     r"|\bbefore (?:i moved|that|this one|now|then|it changed)\b"
-    r"|(?:예전|이전|옛날|과거|그 ?전|종전|원래|전에)(?:에|에는|엔|의|까지)?\s.*(?:었|았|였|했|던|렸|졌|왔|갔|됐)"
+    rf"|(?:예전|이전|옛날|과거|그 ?전|종전|원래|전에)(?:에|에는|엔|의|까지)?\s.*[{_DONE}던]"
     r"|(?:살았던|살던|다녔던|다니던|쓰던|썼던)"
     r"|(?:예전|이전|옛) (?:이름|집|주소|직장|회사|나이|번호|차|도시|동네|직업|전화)",
     re.IGNORECASE,

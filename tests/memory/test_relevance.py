@@ -173,7 +173,10 @@ def test_what_scores_far_below_the_best_stays_out() -> None:
     [
         ("Where do I live?", "home"), ("which city do i live in", "home"), ("내가 어디 살지?", "home"),
         ("제가 어디에 사나요?", "home"), ("What's my name?", "name"), ("내 이름이 뭐야?", "name"),
-        ("How old am I?", "age"), ("나 몇 살이야?", "age"), ("What do you call me?", "address"),
+        ("Where do I work?", "work"), ("내가 어디 다니지?", "work"), ("What do I do for a living?", "job"),
+        ("When is my birthday?", "birthday"), ("내 생일이 언제야?", "birthday"),
+        ("제 고향이 어디죠?", "home town"),
+        ("Am I vegan?", "diet"), ("How old am I?", "age"), ("나 몇 살이야?", "age"), ("What do you call me?", "address"),
     ],
 )  # fmt: skip
 def test_a_question_asks_for_a_fact(question: str, slot: str) -> None:
@@ -190,6 +193,7 @@ def test_a_question_asks_for_a_fact(question: str, slot: str) -> None:
         "전에 어디 살았지?",
         "예전에 내가 어디 살았어?",
         "내가 살던 곳이 어디야?",
+        "전에 어디 다녔지?",
     ],
 )
 def test_a_question_asks_for_the_past(question: str) -> None:
