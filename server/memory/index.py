@@ -50,8 +50,7 @@ class Index:
         if (vectors.fingerprint, epoch) != (self._fingerprint, self._epoch) or self._dead > self._size // 2:
             self._clear(vectors.fingerprint, vectors.dimension, epoch)
         if deleted != self._deleted:
-            there = {row[0] for row in db.execute("SELECT id FROM memories WHERE user_id = ?", [user])}
-            for memory_id in [one for one in self._places if one not in there]:
+            for memory_id in self._gone(db, user, deleted):
                 self._remove(memory_id)
             self._deleted = deleted
         if revision != self._revision:
@@ -113,6 +112,15 @@ class Index:
         self._slots: defaultdict[str, set[int]] = defaultdict(set)
         self._profile: dict[int, int] = {}
         self._stale: dict[int, str] = {}
+
+    def _gone(self, db: Connection, user: UserId, deleted: int) -> list[int]:
+        """Ids that went since the last look: from the list of the last ones, or by comparing all."""
+        last = "SELECT memory_id FROM memories_gone WHERE user_id = ? AND number > ? AND number <= ?"
+        gone = [row[0] for row in db.execute(last, [user, self._deleted, deleted])]
+        if len(gone) == deleted - self._deleted:
+            return gone
+        there = {row[0] for row in db.execute("SELECT id FROM memories WHERE user_id = ?", [user])}
+        return [memory_id for memory_id in self._places if memory_id not in there]
 
     def _read(self, db: Connection, user: UserId) -> None:
         cursor = db.conn.cursor()
@@ -197,5 +205,5 @@ class Index:
             if places:
                 at = np.fromiter(places, np.int64, len(places))
                 shares[at] += weight
-                strong[at] |= weight >= 1
+                strong[at] |= unit.weight >= 1
         return (shares / total if total else shares), strong

@@ -89,6 +89,23 @@ MIGRATIONS = (
         UPDATE memory_users SET revision = revision + 1, deleted = deleted + 1 WHERE user_id = OLD.user_id;
     END;
     """,
+    # Which ids went last, so that an index need not look for them among all.
+    """
+    CREATE TABLE memories_gone (
+        user_id TEXT NOT NULL,
+        number INTEGER NOT NULL,
+        memory_id INTEGER NOT NULL,
+        PRIMARY KEY (user_id, number)
+    ) WITHOUT ROWID;
+    DROP TRIGGER memories_deleted;
+    CREATE TRIGGER memories_deleted AFTER DELETE ON memories BEGIN
+        UPDATE memory_users SET revision = revision + 1, deleted = deleted + 1 WHERE user_id = OLD.user_id;
+        INSERT OR REPLACE INTO memories_gone
+            SELECT user_id, deleted, OLD.id FROM memory_users WHERE user_id = OLD.user_id;
+        DELETE FROM memories_gone WHERE user_id = OLD.user_id
+            AND number <= (SELECT deleted - 100 FROM memory_users WHERE user_id = OLD.user_id);
+    END;
+    """,
 )
 
 _LATEST = "ORDER BY updated_at DESC, id DESC"
@@ -149,7 +166,7 @@ class Table:
     def rows(self, db: Connection, ids: Iterable[int]) -> dict[int, Row]:
         """Those of the ids that are there."""
         wanted = ", ".join(str(int(memory_id)) for memory_id in ids)
-        found = self._query(db, f"SELECT * FROM memories WHERE user_id = :user AND id IN ({wanted})")
+        found = self._query(db, f"SELECT * FROM memories WHERE +user_id = :user AND id IN ({wanted})")
         return {row["id"]: row for row in found}
 
     def answers(self, db: Connection, row: Row) -> list[Row]:
@@ -243,7 +260,7 @@ class Table:
     def delete(self, db: Connection, ids: Iterable[int]) -> None:
         wanted = ", ".join(str(int(memory_id)) for memory_id in ids)
         own = {"user": self.user}
-        mine = "WHERE user_id = :user AND"
+        mine = "WHERE +user_id = :user AND"  # the plus: by the ids, not through all of the user's
         db.execute(f"UPDATE memories SET superseded_by = NULL {mine} superseded_by IN ({wanted})", own)
         db.execute(f"DELETE FROM memories {mine} id IN ({wanted})", own)
 
@@ -251,7 +268,8 @@ class Table:
         """Rows whose time to replace the answer of now has come."""
         return self._query(
             db,
-            "SELECT * FROM memories WHERE user_id = :user AND starts_at <= :now ORDER BY starts_at, id",
+            "SELECT * FROM memories INDEXED BY memories_starting "
+            "WHERE user_id = :user AND starts_at IS NOT NULL AND starts_at <= :now ORDER BY starts_at, id",
             now=now,
         )
 

@@ -60,7 +60,7 @@ def erase(db: Connection, user: UserId) -> int:
     own = {"user": user}
     db.execute("UPDATE memories SET superseded_by = NULL WHERE user_id = :user", own)
     count = db.execute("DELETE FROM memories WHERE user_id = :user", own).rowcount
-    for table in ("memory_queue", "memory_users"):
+    for table in ("memory_queue", "memories_gone", "memory_users"):
         if db[table].exists():
             db.execute(f"DELETE FROM {table} WHERE user_id = :user", own)
     return int(count)

@@ -47,6 +47,17 @@ def test_what_another_process_writes_is_found(database: Database) -> None:
     assert found(two, "my harp") == [("The harp is red", "words")]
 
 
+@pytest.mark.parametrize("count", [1, 99, 130])
+def test_what_was_deleted_elsewhere_is_gone_from_the_index(database: Database, count: int) -> None:
+    one, two = (MemoryStore(database, WordEmbedder(), MemorySettings(recall=200)).of(MINA) for _ in range(2))
+    held = [one.add(f"The cello of number{number} is red") for number in range(count + 1)]
+    assert len(found(two, "my cello")) == count + 1
+    for memory in held[1:]:
+        one.delete(memory.id)
+    assert found(two, "my cello") == [("The cello of number0 is red", "words")]
+    assert len(two._indexes._of(MINA)._places) == 1
+
+
 def test_many_users_share_the_room_and_all_find_their_own(database: Database, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(recall_module, "MOST_HELD", 20)
     store = MemoryStore(database, WordEmbedder(), MemorySettings())

@@ -175,8 +175,8 @@ def test_what_scores_far_below_the_best_stays_out() -> None:
         ("제가 어디에 사나요?", "home"), ("What's my name?", "name"), ("내 이름이 뭐야?", "name"),
         ("Where do I work?", "work"), ("내가 어디 다니지?", "work"), ("What do I do for a living?", "job"),
         ("When is my birthday?", "birthday"), ("내 생일이 언제야?", "birthday"),
-        ("제 고향이 어디죠?", "home town"),
-        ("Am I vegan?", "diet"), ("How old am I?", "age"), ("나 몇 살이야?", "age"), ("What do you call me?", "address"),
+        ("제 고향이 어디죠?", "home town"), ("Am I vegan?", "diet"), ("How old am I?", "age"), ("나 몇 살이야?", "age"),
+        ("What do you call me?", "address"),
     ],
 )  # fmt: skip
 def test_a_question_asks_for_a_fact(question: str, slot: str) -> None:
