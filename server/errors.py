@@ -8,6 +8,7 @@
     ├── Forbidden               a session, but not for this (origin, path)
     ├── NotFound                no such thing, or not this user's
     ├── Conflict                the thing is not in a state that allows this
+    ├── StorageFull             the disk has no room: nothing was written
     ├── PromptFileError         a prompts/<domain>.md cannot be used (file, line, reason)
     ├── PromptError             a prompt cannot be composed (undefined variable, …)
     │   └── ContextFull         the prompt does not fit into the model's context
@@ -64,6 +65,10 @@ class NotFound(TailorError):
 
 class Conflict(TailorError):
     code = "conflict"
+
+
+class StorageFull(TailorError):
+    code = "storage_full"
 
 
 class PromptFileError(TailorError):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import datetime
 import json
 import signal
 import sys
@@ -19,6 +20,7 @@ from server.errors import EngineDown, Unauthorized
 HELP = """/domain NAME   let NAME answer from now on; /domain auto gives it back to the router
 /sources       the passages of the last answer
 /new           begin a new conversation
+/temporary     begin one that reads and keeps no memories, and is not kept itself
 /quit          leave (also Ctrl-D). Ctrl-C stops an answer."""
 
 
@@ -30,14 +32,17 @@ class Terminal:
         self._write = write
         self._domain = domain
         self._conversation: str | None = None
+        self._temporary = False
         self._sources: list[dict[str, Any]] = []
 
     async def ask(self, text: str) -> bool:
         """Sends `text` and writes the answer as it comes. False when the turn failed."""
         request_id = uuid.uuid4().hex
-        frame = {"type": "send", "request_id": request_id, "text": text, "domain": self._domain}
+        frame: dict[str, Any] = {"type": "send", "request_id": request_id, "text": text, "domain": self._domain}
         if self._conversation:
             frame["conversation_id"] = self._conversation
+        elif self._temporary:
+            frame["temporary"] = True
         await self._socket.send(json.dumps(frame))
         message_id: str | None = None
         stopper = _StopOnInterrupt(self._socket)
@@ -63,9 +68,10 @@ class Terminal:
         match name:
             case "quit" | "exit":
                 return False
-            case "new":
+            case "new" | "temporary":
                 self._conversation = None
-                self._write("A new conversation.\n")
+                self._temporary = name == "temporary"
+                self._write(f"A new {'temporary ' if self._temporary else ''}conversation.\n")
             case "domain":
                 self._domain = None if rest.strip() in ("", "auto") else rest.strip()
                 self._write(f"Domain: {self._domain or 'auto'}\n")
@@ -98,11 +104,10 @@ class Terminal:
                 self._write("".join(f"\n  {label}" for label in labels))
             case "done":
                 self._write(f"\n  ({_numbers(event['usage'], event['tokens_per_second'])})\n")
-            case "memory_saved":
-                for memory in event["memories"]:
-                    self._write(f"  Saved: {memory['text']}\n")
             case "error":
                 self._write(f"\n! {event['message']}\n")
+            case _:
+                self._write("".join(f"  {line}\n" for line in _of_memory(event)))
 
 
 class _StopOnInterrupt:
@@ -141,6 +146,21 @@ def _numbers(usage: dict[str, Any], speed: float) -> str:
         share = 100 * usage["cached_tokens"] // usage["prompt_tokens"]
         parts.append(f"{share or '<1'}% of the prompt cached")
     return ", ".join(parts)
+
+
+def _of_memory(event: dict[str, Any]) -> list[str]:
+    """The lines that tell what memory did; none for other events."""
+    match event["type"]:
+        case "memory_saved":
+            return [f"Saved: {memory['text']}" for memory in event["memories"]]
+        case "memory_forgotten":
+            return [f"Forgotten: {memory['text']}" for memory in event["memories"]]
+        case "memory_held_back":
+            return [f"Not saved ({item['reason']}): {item['text']}" for item in event["items"]]
+        case "chats":
+            days = sorted({datetime.date.fromtimestamp(turn["at"]).isoformat() for turn in event["turns"]})
+            return [f"(from earlier chats of {', '.join(days)})"]
+    return []
 
 
 def _label(source: dict[str, Any]) -> str:

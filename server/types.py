@@ -127,6 +127,19 @@ class Memory:
     why: str = ""  # in a recall: what let it in ("profile", "words", "meaning", "asked")
 
 
+@dataclass(frozen=True, slots=True)
+class EarlierTurn:
+    """What was said in another chat of the same user, found again. `at` is when, in seconds since 1970."""
+
+    conversation_id: str
+    message_id: str
+    title: str  # of the chat
+    role: Role
+    text: str
+    at: float
+    score: float = 0.0
+
+
 # ── routing ──────────────────────────────────────────────────────────────────────────────────────
 
 
@@ -157,7 +170,7 @@ class RouteDecision:
 
 # ── prompts ──────────────────────────────────────────────────────────────────────────────────────
 
-SectionName = Literal["system", "examples", "memory", "history", "evidence", "question", "template"]
+SectionName = Literal["system", "examples", "memory", "chats", "history", "evidence", "question", "template"]
 
 
 class ChatTokenizer(Protocol):
@@ -236,6 +249,7 @@ class TurnContext:
     searched: bool = False  # knowledge was searched, even if nothing was found
     passages: tuple[Passage, ...] = ()
     memories: tuple[Memory, ...] = ()  # those not already shown earlier in the chat
+    chats: tuple[EarlierTurn, ...] = ()  # of other chats, where the user asked for them
 
 
 @dataclass(frozen=True, slots=True)
@@ -374,34 +388,3 @@ class EngineHealth:
     running: int
     waiting: int
     reason: str = ""
-
-
-@dataclass(frozen=True, slots=True)
-class EngineStats:
-    """Levels now, each beside its bound, and counts since the start."""
-
-    running: int
-    max_batch: int
-    waiting: int
-    max_waiting: int
-    kv_bytes: int  # of rows; what those that left have touched counts until the memory is compacted
-    max_kv_bytes: int
-    prefix_bytes: int  # kept for later rows
-    max_prefix_bytes: int
-    adapters: int  # loaded, or on their way
-    max_adapters: int
-    adapter_bytes: int
-    max_adapter_bytes: int
-    max_per_user: int
-    max_tokens: int
-    prompt_tokens: int = 0  # of admitted rows
-    cached_tokens: int = 0  # of those, taken from the prefix store
-    completion_tokens: int = 0
-    finished: int = 0
-    cancelled: int = 0
-    failed: int = 0  # rows that a fault ended
-    refused: int = 0  # "busy"
-    preempted: int = 0
-    steps: int = 0
-    step_s: float = 0.0  # in the model
-    restarts: int = 0  # of the model after a fault

@@ -298,9 +298,10 @@ def test_an_unknown_domain_is_an_error_status(live: Live) -> None:
 
 
 def test_a_conversation_in_the_terminal(live: Live, monkeypatch: pytest.MonkeyPatch) -> None:
+    told = ["My name is Mina.", "What do you know about me?", "Forget my name", "/temporary", "I like tea."]
     lines = ["/help", "/domain support", "How do I return a lamp?", "/sources", "", "/new", "/sources", "/nonsense"]
     monkeypatch.setattr(
-        sys, "stdin", io.StringIO("\n".join([*lines, "/domain auto", "My name is Mina.", "/quit", "never"]))
+        sys, "stdin", io.StringIO("\n".join([*lines, "/domain auto", *told, "/quit", "never"]))
     )
     written: list[str] = []
     monkeypatch.setattr(sys, "stdout", type("Out", (), {"write": written.append, "flush": lambda self: None})())
@@ -311,7 +312,11 @@ def test_a_conversation_in_the_terminal(live: Live, monkeypatch: pytest.MonkeyPa
     assert "You can return any lamp within 45 days" in output  # the passage, by /sources
     assert "A new conversation." in output
     assert "Domain: auto" in output
-    assert "Saved: " in output
+    assert "Saved: Name is Mina." in output
+    assert "- Name is Mina." in output  # the server's own answer
+    assert "Forgotten: Name is Mina." in output
+    assert "A new temporary conversation." in output
+    assert "tea" not in output
     assert "never" not in output
     assert output.count("/sources       ") == 2  # /help, and after what is no command
 

@@ -7,17 +7,26 @@ from __future__ import annotations
 
 import asyncio
 from dataclasses import asdict
-from typing import Any
+from typing import Any, Literal
 
 from fastapi import APIRouter
+from fastapi.responses import JSONResponse, Response
 from pydantic import BaseModel, ConfigDict
 
+from server.api.memory import receipt_body
+from server.api.protocol import Changed
 from server.api.services import CurrentUser, Held
 from server.chat import AnswerRecord, Conversation, StoredMessage, numbered
 from server.errors import NotFound
 from server.retrieval import KnowledgeView
 
 router = APIRouter(prefix="/api")
+
+
+class New(BaseModel):
+    model_config = ConfigDict(extra="forbid")
+    temporary: bool = False
+    domain: str | None = None
 
 
 class Change(BaseModel):
@@ -30,6 +39,12 @@ class Change(BaseModel):
 async def conversations(held: Held, user: CurrentUser) -> dict[str, Any]:
     found = await asyncio.to_thread(held.chat.store.list, user.user_id)
     return {"conversations": [_conversation(conversation) for conversation in found]}
+
+
+@router.post("/conversations", status_code=201)
+async def create(body: New, held: Held, user: CurrentUser) -> dict[str, Any]:
+    """An empty chat; the first message gives it its title."""
+    return _conversation(await held.chat.create(user.user_id, temporary=body.temporary, domain=body.domain))
 
 
 @router.get("/conversations/{conversation_id}")
@@ -50,9 +65,16 @@ async def change(conversation_id: str, body: Change, held: Held, user: CurrentUs
     return _conversation(found)
 
 
-@router.delete("/conversations/{conversation_id}", status_code=204)
-async def delete(conversation_id: str, held: Held, user: CurrentUser) -> None:
-    await held.chat.delete(user.user_id, conversation_id)
+@router.delete("/conversations/{conversation_id}")
+async def delete(
+    conversation_id: str, held: Held, user: CurrentUser, memories: Literal["keep", "forget"] = "keep"
+) -> Response:
+    """204; with `memories=forget` what came from the chat is forgotten, too, and the receipt is the answer."""
+    receipt = await held.chat.delete(user.user_id, conversation_id, forget=memories == "forget")
+    if receipt is None:
+        return Response(status_code=204)
+    held.hub.announce(Changed("memories"), user.user_id)
+    return JSONResponse(receipt_body(receipt))
 
 
 @router.get("/messages/{message_id}/prompt")
@@ -87,6 +109,7 @@ def _conversation(found: Conversation) -> dict[str, Any]:
         "id": found.id,
         "title": found.title,
         "domain": found.domain,
+        "temporary": found.temporary,
         "created_at": found.created_at,
         "updated_at": found.updated_at,
     }
@@ -108,12 +131,13 @@ def _message(message: StoredMessage, view: KnowledgeView) -> dict[str, Any]:
 
 def _answer(answer: AnswerRecord, view: KnowledgeView) -> dict[str, Any]:
     body = asdict(answer)
-    del body["context"], body["compaction"]
+    del body["context"], body["compaction"], body["memories_told"], body["memories_edited"]
     body["route"] = asdict(answer.route) if answer.route else None
     shown = [one for one in numbered(answer.context.passages) if view.may_see(one.passage.folder)]
     body["passages"] = [asdict(one) for one in shown]
     body["folders"] = [folder for folder in answer.folders if view.may_see(folder)]
     body["citations"] = [asdict(one) for one in answer.citations if one.n in {each.n for each in shown}]
     body["searched"] = answer.context.searched
-    body["memories_used"] = [asdict(memory) for memory in answer.context.memories]
+    body["memories_used"] = [asdict(memory) for memory in answer.context.memories + answer.memories_told]
+    body["chats_used"] = [asdict(turn) for turn in answer.context.chats]
     return body

@@ -1,4 +1,4 @@
-"""The levers as users change them: domains, memory, adapters. Knowledge has a file of its own."""
+"""The levers as users change them: domains and adapters. Knowledge and memory have files of their own."""
 
 from __future__ import annotations
 
@@ -8,12 +8,11 @@ from pathlib import Path
 from typing import Any
 
 from fastapi import APIRouter
-from pydantic import BaseModel, ConfigDict
+from pydantic import BaseModel
 
 from server.api.protocol import Changed
 from server.api.services import Admin, CurrentUser, Held
 from server.errors import InvalidInput
-from server.types import MemoryKind
 
 router = APIRouter()
 
@@ -46,41 +45,6 @@ async def domains(held: Held, user: CurrentUser) -> dict[str, Any]:
         "problems": [{"file": p.file, "line": p.line, "reason": p.reason} for p in held.library.problems()],
         "default": held.settings.prompts.default_domain,
     }
-
-
-# ── memory ───────────────────────────────────────────────────────────────────────────────────────
-
-
-class NewMemory(BaseModel):
-    model_config = ConfigDict(extra="forbid")
-    text: str
-    kind: MemoryKind = MemoryKind.FACT
-
-
-class MemoryText(BaseModel):
-    model_config = ConfigDict(extra="forbid")
-    text: str
-
-
-@router.get("/api/memories")
-async def memories(held: Held, user: CurrentUser) -> dict[str, Any]:
-    found = await asyncio.to_thread(held.memory.of(user.user_id).list)
-    return {"memories": [asdict(memory) for memory in found]}
-
-
-@router.post("/api/memories", status_code=201)
-async def add_memory(body: NewMemory, held: Held, user: CurrentUser) -> dict[str, Any]:
-    return asdict(await asyncio.to_thread(held.memory.of(user.user_id).add, body.text, kind=body.kind))
-
-
-@router.patch("/api/memories/{memory_id}")
-async def edit_memory(memory_id: int, body: MemoryText, held: Held, user: CurrentUser) -> dict[str, Any]:
-    return asdict(await asyncio.to_thread(held.memory.of(user.user_id).edit, memory_id, body.text))
-
-
-@router.delete("/api/memories/{memory_id}", status_code=204)
-async def delete_memory(memory_id: int, held: Held, user: CurrentUser) -> None:
-    await asyncio.to_thread(held.memory.of(user.user_id).delete, memory_id)
 
 
 # ── adapters ─────────────────────────────────────────────────────────────────────────────────────

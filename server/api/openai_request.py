@@ -14,7 +14,7 @@ from typing import Any, Literal
 from pydantic import BaseModel, ConfigDict, Field
 
 from server.api.services import Services
-from server.chat import Turn, gather
+from server.chat import RememberingChat, Turn, gather
 from server.errors import InvalidInput, NotFound
 from server.prompting import Domain
 from server.types import (
@@ -127,7 +127,8 @@ async def _of_domain(request: ChatRequest, held: Services, user: UserId, domains
     domain = domains[route.domain]
     history = _history(request.messages[:-1])
     earlier = history[-1].question if history else ""
-    gathered = await gather(question, domain, user, held.memory, held.knowledge, earlier=earlier)
+    memory = RememberingChat(user, held.memory.of(user))
+    gathered = await gather(question, domain, memory, held.knowledge.of(user), earlier=earlier)
     turn = Turn(
         question=question,
         domain=domain,

@@ -30,6 +30,7 @@ class Send(Frame):
     conversation_id: Id | None = None
     parent_id: Id | None = NEWEST
     domain: Id | None = None
+    temporary: bool = False  # of the chat that this message begins
 
 
 class Regenerate(Frame):
@@ -72,7 +73,7 @@ class Hello:
 
 @dataclass(frozen=True, slots=True)
 class Changed:
-    what: Literal["knowledge", "adapters", "domains", "conversations"]
+    what: Literal["knowledge", "adapters", "domains", "conversations", "memories"]
     type: Literal["changed"] = "changed"
 
 

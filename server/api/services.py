@@ -19,7 +19,7 @@ from server.chat import ChatService, TurnPipeline
 from server.config import Settings
 from server.engine import Engine
 from server.errors import Forbidden, Unauthorized
-from server.memory import MemoryStore
+from server.memory import MemoryStore, MemoryWriter
 from server.model_router import ModelRouter
 from server.prompting import PromptLibrary
 from server.retrieval import LOCAL as LOCAL_USER
@@ -39,6 +39,7 @@ class Services:
     router: ModelRouter
     knowledge: SharedKnowledge
     memory: MemoryStore
+    writer: MemoryWriter
     chat: ChatService
     pipeline: TurnPipeline
     accounts: Accounts

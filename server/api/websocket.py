@@ -130,6 +130,7 @@ class _Connection:
                     parent_id=frame.parent_id,
                     domain=frame.domain if "domain" in frame.model_fields_set else Keep.DOMAIN,
                     request_id=frame.request_id,
+                    temporary=frame.temporary,
                 )
                 self._follow(stream.message_id, 0)
             case Regenerate():

@@ -11,26 +11,16 @@ import time
 import uuid
 import zlib
 from collections.abc import Iterable
-from dataclasses import dataclass, field, replace
-from enum import StrEnum
+from dataclasses import replace
 from typing import Any
 
 from pydantic import TypeAdapter
 
-from server.chat.events import Citation, SectionSize, SentenceCheck
+from server.chat.records import AnswerRecord, Conversation, PromptRecord, Status, StoredMessage
+from server.chat.redaction import Cleaned, Forgotten, forget_in_answer, forget_in_prompt
 from server.database import Database
 from server.errors import InvalidInput, NotFound
-from server.types import (
-    Compaction,
-    HistoryTurn,
-    Memory,
-    Message,
-    PromptSection,
-    RouteDecision,
-    TurnContext,
-    Usage,
-    UserId,
-)
+from server.types import HistoryTurn, Memory, UserId
 
 MIGRATIONS = (
     """
@@ -49,96 +39,24 @@ MIGRATIONS = (
     CREATE INDEX messages_of_conversation ON messages (conversation_id, created_at);
     CREATE INDEX messages_of_parent ON messages (parent_id);
     """,
+    # fed: the search of past chats has it, or must not have it
+    """
+    ALTER TABLE conversations ADD COLUMN temporary INTEGER NOT NULL DEFAULT 0;
+    ALTER TABLE messages ADD COLUMN fed INTEGER NOT NULL DEFAULT 0;
+    CREATE INDEX messages_not_fed ON messages (created_at) WHERE fed = 0;
+    """,
 )
 TITLE_LENGTH = 80
 
 
-class Status(StrEnum):
-    COMPLETE = "complete"
-    STREAMING = "streaming"
-    STOPPED = "stopped"  # by the user
-    FAILED = "failed"
-    INTERRUPTED = "interrupted"  # the server ended while it was written
-
-
-@dataclass(frozen=True, slots=True)
-class Conversation:
-    """`domain` is the user's choice (None: auto); `sticky` is what similarity chose before."""
-
-    id: str
-    title: str
-    domain: str | None
-    sticky: str | None
-    created_at: float
-    updated_at: float
-
-
-@dataclass(frozen=True, slots=True)
-class ErrorNote:
-    code: str
-    message: str
-
-
-@dataclass(frozen=True, slots=True)
-class PromptSummary:
-    """The prompt's size by section, and what the budget cost."""
-
-    sections: tuple[SectionSize, ...]
-    tokens: int
-    context_length: int
-    trimmed_turns: int
-    trimmed_evidence: int
-
-
-@dataclass(frozen=True, slots=True)
-class AnswerRecord:
-    """What made an answer and what came of it; all empty at first."""
-
-    reasoning: str = ""
-    route: RouteDecision | None = None
-    domain: str | None = None
-    domain_title: str = ""
-    adapter: str | None = None
-    context: TurnContext = field(default_factory=TurnContext)
-    folders: tuple[str, ...] = ()
-    generation: int | None = None
-    dropped: int = 0  # passages that did not fit
-    prompt: PromptSummary | None = None
-    compaction: Compaction = field(default_factory=Compaction)
-    citations: tuple[Citation, ...] = ()
-    invalid_citations: tuple[int, ...] = ()
-    checks: tuple[SentenceCheck, ...] = ()  # empty where nothing was searched, and in answers of old
-    memories_saved: tuple[Memory, ...] = ()
-    usage: Usage | None = None
-    finish_reason: str | None = None
-    notice: str = ""
-    error: ErrorNote | None = None
-
-
-@dataclass(frozen=True, slots=True)
-class StoredMessage:
-    """`answer` is set for role 'assistant'."""
-
-    id: str
-    conversation_id: str
-    parent_id: str | None
-    role: str
-    text: str
-    created_at: float
-    status: Status
-    answer: AnswerRecord | None
-
-
-@dataclass(frozen=True, slots=True)
-class PromptRecord:
-    """What the model saw, by section and as messages."""
-
-    sections: tuple[PromptSection, ...]
-    messages: tuple[Message, ...]
-    tokens: int
-    context_length: int
-
-
+_OWNED = "user_id = ?"
+_NOT_FED = """
+    SELECT m.* FROM messages m JOIN conversations c ON c.id = m.conversation_id
+    WHERE m.fed = 0 AND NOT c.temporary AND m.status IN ('complete', 'stopped') AND (
+        m.role = 'assistant' OR EXISTS (SELECT 1 FROM messages a WHERE a.parent_id = m.id AND a.status <> 'streaming')
+    )
+    ORDER BY m.created_at, m.rowid LIMIT ?
+"""
 _ANSWER: TypeAdapter[AnswerRecord] = TypeAdapter(AnswerRecord)
 _PROMPT: TypeAdapter[PromptRecord] = TypeAdapter(PromptRecord)
 
@@ -150,9 +68,10 @@ class ConversationStore:
 
     # ── conversations ────────────────────────────────────────────────────────────────────────────
 
-    def create(self, user: UserId, title: str) -> Conversation:
+    def create(self, user: UserId, title: str, *, temporary: bool = False) -> Conversation:
+        """An empty title is given by the first question."""
         now = time.time()
-        conversation = Conversation(uuid.uuid4().hex, short_title(title), None, None, now, now)
+        conversation = Conversation(uuid.uuid4().hex, short_title(title), None, None, now, now, temporary)
         self._database.connection().table("conversations").insert(
             {
                 "id": conversation.id,
@@ -162,6 +81,7 @@ class ConversationStore:
                 "updated_at": now,
                 "domain": None,
                 "sticky": None,
+                "temporary": int(temporary),
             }
         )
         return conversation
@@ -200,6 +120,15 @@ class ConversationStore:
             ).rowcount
         if not gone:
             raise NotFound(f"there is no conversation '{conversation_id}' of yours")
+        self._database.scrub()
+
+    def delete_temporary(self, before: float = float("inf")) -> int:
+        """Temporary chats whose last message is older; how many there were. Of all users: for the server itself."""
+        with self._database.transaction() as db:
+            gone = db.conn.execute("DELETE FROM conversations WHERE temporary AND updated_at < ?", (before,)).rowcount
+        if gone:
+            self._database.scrub()
+        return int(gone)
 
     def _change(self, user: UserId, conversation_id: str, **columns: str | None) -> Conversation:
         names = ", ".join(f"{name} = ?" for name in columns)
@@ -299,6 +228,57 @@ class ConversationStore:
             raise NotFound(f"no prompt is stored for message '{message_id}'")
         return _PROMPT.validate_json(zlib.decompress(row[0]))
 
+    # ── forgetting and finding again ─────────────────────────────────────────────────────────────
+
+    def redact(self, user: UserId, forgotten: Forgotten) -> Cleaned:
+        """Takes what is forgotten out of stored answers' records and of the exact prompts."""
+        answers: list[tuple[str, str, str]] = []
+        chats: set[str] = set()
+        prompts: list[tuple[bytes, str]] = []
+        with self._database.transaction() as db:
+            marks = forgotten.marks
+            named = " OR ".join(["instr(answer, ?)"] * len(marks))
+            for row in db.query(
+                f"SELECT id, conversation_id, text, answer FROM messages WHERE {_OWNED} AND ({named})", [user, *marks]
+            ):
+                text, record = forget_in_answer(row["text"], _ANSWER.validate_json(row["answer"]), forgotten)
+                if record is not None:
+                    answers.append((text, _ANSWER.dump_json(record).decode(), row["id"]))
+                    chats.add(row["conversation_id"])
+            for row in db.query(
+                "SELECT id, conversation_id, prompt FROM messages WHERE user_id = ? AND prompt IS NOT NULL", [user]
+            ):
+                if row["conversation_id"] not in chats and not forgotten.names:
+                    continue
+                prompt = forget_in_prompt(_PROMPT.validate_json(zlib.decompress(row["prompt"])), forgotten)
+                if prompt is not None:
+                    prompts.append((zlib.compress(_PROMPT.dump_json(prompt)), row["id"]))
+            db.conn.executemany(f"UPDATE messages SET text = ?, answer = ? WHERE id = ? AND {_OWNED}",
+                                [(*each, user) for each in answers])  # fmt: skip
+            db.conn.executemany(f"UPDATE messages SET prompt = ? WHERE id = ? AND {_OWNED}",
+                                [(*each, user) for each in prompts])  # fmt: skip
+        if answers or prompts:
+            self._database.scrub()
+        return Cleaned(len(answers), len(prompts))
+
+    def titles(self, user: UserId) -> dict[str, str]:
+        """Of the chats that are kept, by id."""
+        rows = self._database.connection().query(
+            "SELECT id, title FROM conversations WHERE user_id = ? AND NOT temporary", [user]
+        )
+        return {row["id"]: row["title"] for row in rows}
+
+    def not_fed(self, limit: int) -> tuple[tuple[UserId, StoredMessage], ...]:
+        """Finished messages that the search of past chats has not seen, oldest first. Of all users."""
+        rows = self._database.connection().query(_NOT_FED, [limit])
+        return tuple((UserId(row["user_id"]), _message(row)) for row in rows)
+
+    def mark_fed(self, user: UserId, message_id: str) -> bool:
+        """False where the message is gone."""
+        with self._database.transaction() as db:
+            changed = db.conn.execute("UPDATE messages SET fed = 1 WHERE id = ? AND user_id = ?", (message_id, user))
+            return changed.rowcount > 0
+
     def mark_interrupted(self) -> int:
         """At start: answers that a former process was writing. Returns how many."""
         with self._database.transaction() as db:
@@ -335,19 +315,31 @@ class ConversationStore:
 
 
 def history_of(branch: Iterable[StoredMessage], memories: dict[int, Memory]) -> tuple[HistoryTurn, ...]:
-    """Finished turns of a branch. A memory that is gone leaves the old turns too; an edited one is shown
-    as it is now. A question without a usable answer is left out, and so is its failed answer."""
+    """Finished turns of a branch. A memory that is gone leaves the old turns too; an edited one has its text of now;
+    one that was replaced stays, as the prompt's prefix stays, and its successor is added later. A question without a
+    usable answer is left out, and so is its failed answer."""
     turns: list[HistoryTurn] = []
     question: StoredMessage | None = None
     for message in branch:
         if message.role == "user":
             question = message
         elif question is not None and message.answer is not None and message.text:
-            kept = tuple(memories[m.id] for m in message.answer.context.memories if m.id in memories)
+            shown = message.answer.context.memories
+            kept = tuple(replace(m, text=memories[m.id].text) for m in shown if m.id in memories)
             context = replace(message.answer.context, memories=kept)
             turns.append(HistoryTurn(question.text, context, message.text))
             question = None
     return tuple(turns)
+
+
+def edited_in(branch: Iterable[StoredMessage], memories: dict[int, Memory]) -> tuple[Memory, ...]:
+    """Memories that `history_of` shows with another text than they had when they were shown first."""
+    shown = {m.id: m for message in branch if message.answer is not None for m in message.answer.context.memories}
+    return tuple(
+        replace(m, text=memories[m.id].text)
+        for m in shown.values()
+        if m.id in memories and memories[m.id].text != m.text
+    )
 
 
 def short_title(text: str) -> str:
@@ -356,7 +348,8 @@ def short_title(text: str) -> str:
 
 
 def _conversation(row: dict[str, Any]) -> Conversation:
-    return Conversation(**{name: row[name] for name in Conversation.__slots__})
+    columns = {name: row[name] for name in Conversation.__slots__}
+    return Conversation(**{**columns, "temporary": bool(columns["temporary"])})
 
 
 def _message(row: dict[str, Any]) -> StoredMessage:

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from enum import StrEnum
 from typing import Literal
 
-from server.types import Memory, Passage, RouteDecision, SectionName, Usage
+from server.types import EarlierTurn, Memory, Passage, RouteDecision, SectionName, Usage
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,6 +46,16 @@ class MemoriesUsed:
     seq: int
     memories: tuple[Memory, ...]
     type: Literal["memories"] = "memories"
+
+
+@dataclass(frozen=True, slots=True)
+class ChatsFound:
+    """Turns of the user's other chats that this prompt quotes, since they asked for them."""
+
+    message_id: str
+    seq: int
+    turns: tuple[EarlierTurn, ...]
+    type: Literal["chats"] = "chats"
 
 
 @dataclass(frozen=True, slots=True)
@@ -217,6 +227,32 @@ class MemorySaved:
 
 
 @dataclass(frozen=True, slots=True)
+class MemoryForgotten:
+    """What the user asked to forget, as it was; it is deleted, and told here once."""
+
+    message_id: str
+    seq: int
+    memories: tuple[Memory, ...]
+    type: Literal["memory_forgotten"] = "memory_forgotten"
+
+
+@dataclass(frozen=True, slots=True)
+class HeldBackItem:
+    text: str
+    reason: str
+
+
+@dataclass(frozen=True, slots=True)
+class MemoryHeldBack:
+    """Comes after `done`: what was asked for and not kept, since it looks like a secret or an order."""
+
+    message_id: str
+    seq: int
+    items: tuple[HeldBackItem, ...]
+    type: Literal["memory_held_back"] = "memory_held_back"
+
+
+@dataclass(frozen=True, slots=True)
 class Failed:
     """The turn ended without an answer; the user's message is kept."""
 
@@ -240,6 +276,7 @@ TurnEvent = (
     Started
     | Routed
     | MemoriesUsed
+    | ChatsFound
     | EvidenceFound
     | PromptComposed
     | Noticed
@@ -249,6 +286,8 @@ TurnEvent = (
     | Cited
     | Done
     | MemorySaved
+    | MemoryForgotten
+    | MemoryHeldBack
     | Failed
     | Closed
 )

@@ -10,10 +10,10 @@ import asyncio
 from collections.abc import Collection, Iterable
 from dataclasses import dataclass, replace
 
-from server.memory import MemoryStore
+from server.chat.remembering import ChatMemory, in_domain
 from server.prompting import Domain, UserProfile, new_nonce
-from server.retrieval import KnowledgeView, SearchResult, SharedKnowledge
-from server.types import HistoryTurn, Memory, TurnContext, UserId
+from server.retrieval import KnowledgeView, SearchResult
+from server.types import HistoryTurn, TurnContext
 
 
 @dataclass(frozen=True)
@@ -28,30 +28,27 @@ class Gathered:
 async def gather(
     question: str,
     domain: Domain,
-    user: UserId,
-    memory: MemoryStore,
-    knowledge: SharedKnowledge,
+    memory: ChatMemory,
+    view: KnowledgeView,
     *,
     earlier: str = "",
     shown: Collection[int] = (),
+    read: Collection[str] = (),
 ) -> Gathered:
-    """`earlier` is the question before this one; `shown` are ids of memories that the prompt holds already."""
-    memories: tuple[Memory, ...] = ()
-    profile, found = UserProfile(), None
-    if domain.memory:
-        own = memory.of(user)
-        memories = await asyncio.to_thread(own.recall, question, exclude=shown)
-        profile = UserProfile(await asyncio.to_thread(own.name))
+    """`earlier` is the question before this one; `shown` are ids of memories, and `read` of messages, that the prompt
+    holds already. `memory` and `view` are the asking user's."""
+    recalled = await in_domain(memory, domain).recall(question, shown=shown, read=read)
+    found = None
     if domain.knowledge:
-        view = knowledge.of(user)
         found = await asyncio.to_thread(view.search, question, domain.knowledge, earlier=earlier, traced=True)
     context = TurnContext(
         nonce=new_nonce(),
         searched=found is not None and bool(found.folders),
         passages=found.passages if found is not None else (),
-        memories=memories,
+        memories=recalled.memories,
+        chats=recalled.chats,
     )
-    return Gathered(context, profile, found)
+    return Gathered(context, UserProfile(recalled.name), found)
 
 
 def still_allowed(history: Iterable[HistoryTurn], view: KnowledgeView) -> tuple[HistoryTurn, ...]:

@@ -10,22 +10,14 @@ import asyncio
 import logging
 import time
 from contextlib import aclosing
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
 
 from server.chat.citations import checked, find_citations
-from server.chat.conversations import (
-    AnswerRecord,
-    Conversation,
-    ConversationStore,
-    ErrorNote,
-    PromptRecord,
-    PromptSummary,
-    Status,
-    StoredMessage,
-    history_of,
-)
+from server.chat.conversations import ConversationStore, edited_in, history_of
+from server.chat.draft import Draft
 from server.chat.events import (
     AnswerDelta,
+    ChatsFound,
     Cited,
     Closed,
     Done,
@@ -33,6 +25,8 @@ from server.chat.events import (
     Failed,
     InQueue,
     MemoriesUsed,
+    MemoryForgotten,
+    MemoryHeldBack,
     MemorySaved,
     Noticed,
     NumberedPassage,
@@ -42,15 +36,19 @@ from server.chat.events import (
     SectionSize,
 )
 from server.chat.gather import gather, still_allowed
+from server.chat.obeying import ASKED, Reply, obey
+from server.chat.records import Conversation, ErrorNote, PromptRecord, PromptSummary, Status, StoredMessage
+from server.chat.redaction import Forgotten
+from server.chat.remembering import ChatMemory, in_domain
 from server.chat.streams import TurnStream
 from server.chat.traces import TraceStore, trace_of
 from server.chat.turn import Finished, Piece, Turn, TurnPipeline, WithoutAdapter
 from server.engine import Engine
 from server.errors import TailorError
-from server.memory import MemoryStore
+from server.memory import command
 from server.model_router import ModelRouter
 from server.prompting import Domain, PromptLibrary
-from server.retrieval import SearchResult, SharedKnowledge
+from server.retrieval import SharedKnowledge
 from server.types import (
     Compaction,
     Embedder,
@@ -70,44 +68,16 @@ FLUSH_SECONDS = 1.0  # how much of a running answer a crash may lose
 
 @dataclass(frozen=True)
 class Parts:
-    """What a turn needs of the rest of the product."""
+    """What a turn needs of the rest of the product, but for memory: each chat has its own."""
 
     engine: Engine
     pipeline: TurnPipeline
     library: PromptLibrary
     router: ModelRouter
     knowledge: SharedKnowledge
-    memory: MemoryStore
     store: ConversationStore
     embedder: Embedder
     traces: TraceStore
-
-
-@dataclass
-class _Draft:
-    """The answer as it grows."""
-
-    record: AnswerRecord = field(default_factory=AnswerRecord)
-    found: SearchResult | None = None
-    text: str = ""
-    tokens: int = 0
-    prompt_tokens: int = 0
-    started: float = field(default_factory=time.monotonic)
-    first_token: float | None = None
-    flushed: float = field(default_factory=time.monotonic)
-
-    def add(self, piece: Piece) -> None:
-        if self.first_token is None:
-            self.first_token = time.monotonic()
-        self.text += piece.answer
-        self.tokens += piece.tokens
-        self.record = replace(self.record, reasoning=self.record.reasoning + piece.reasoning)
-
-    def usage_so_far(self) -> Usage:
-        """For an answer that was stopped, where the engine gives no account."""
-        now = time.monotonic()
-        ttft = (self.first_token or now) - self.started
-        return Usage(self.prompt_tokens, self.tokens, 0, 0.0, ttft, now - self.started)
 
 
 class TurnRunner:
@@ -119,14 +89,17 @@ class TurnRunner:
         question: StoredMessage,
         answer: StoredMessage,
         stream: TurnStream,
+        memory: ChatMemory,
     ) -> None:
         self._parts = parts
-        self._user = user
+        self.user = user
         self._conversation = conversation
         self._question = question
         self._answer = answer
         self._stream = stream
-        self._draft = _Draft()
+        self._memory = memory
+        self._forgotten: list[Forgotten] = []  # while this turn ran
+        self._draft = Draft()
         self.stop_status = Status.STOPPED  # what a cancellation means
         self.answered = False  # `done` is out; what is left is off the reply's path
 
@@ -143,47 +116,80 @@ class TurnRunner:
             log.exception("turn %s failed", self._answer.id)
             await self._fail("internal", "the server made a mistake; its log has the details")
         finally:
-            self._stream.publish(Closed)
+            try:
+                for forgotten in self._forgotten:
+                    await asyncio.to_thread(self._parts.store.redact, self.user, forgotten)
+            finally:
+                self._stream.publish(Closed)
+
+    def forget(self, forgotten: Forgotten) -> None:
+        """It was forgotten while this turn ran: what the turn stores of it goes when it ends."""
+        self._forgotten.append(forgotten)
 
     async def _answer_question(self) -> None:
         # 1) what the chat holds so far
-        memory = self._parts.memory.of(self._user)
-        branch = await asyncio.to_thread(self._parts.store.branch, self._user, self._question.parent_id)
-        known = {held.id: held for held in await asyncio.to_thread(memory.list)}
-        history = history_of(branch, known)
-        history = await asyncio.to_thread(still_allowed, history, self._parts.knowledge.of(self._user))
+        view = self._parts.knowledge.of(self.user)
+        branch = await asyncio.to_thread(self._parts.store.branch, self.user, self._question.parent_id)
+        compaction = _compaction_of(branch)
+        known = await self._memory.known({m.id for each in branch if each.answer for m in each.answer.context.memories})
         # 2) which domain answers
         domain = await self._route()
-        # 3) what is remembered and what is known about it
-        compaction = _compaction_of(branch)
+        # 3) a command to the memory is answered by the server itself
+        if (order := command(self._question.text)) is not None:
+            asked = bool(branch and branch[-1].answer and branch[-1].answer.command == ASKED)
+            memory = in_domain(self._memory, domain)
+            reply = await obey(order, memory, self._question.text, asked_to_erase=asked)
+            return await self._say(reply, compaction)
+        # 4) what is remembered and what is known about it
+        history = await asyncio.to_thread(still_allowed, history_of(branch, known), view)
         gathered = await gather(
             self._question.text,
             domain,
-            self._user,
-            self._parts.memory,
-            self._parts.knowledge,
+            self._memory,
+            view,
             earlier=history[-1].question if history else "",
             shown={held.id for turn in history[compaction.turns_before :] for held in turn.context.memories},
+            read={self._question.id, *(message.id for message in branch[2 * compaction.turns_before :])},
         )
+        self._draft.record = replace(self._draft.record, memories_edited=edited_in(branch, known))
         if (found := gathered.found) is not None:
             self._draft.found = found
             self._draft.record = replace(self._draft.record, folders=found.folders, generation=found.generation)
-        # 4) compose and generate
+        # 5) compose and generate
         turn = Turn(
             question=self._question.text,
             domain=domain,
-            user_id=self._user,
+            user_id=self.user,
             history=history,
             context=gathered.context,
             profile=gathered.profile,
             compaction=compaction,
         )
         finished = await self._generate(turn)
-        # 5) check and keep
+        # 6) check and keep
         await self._end(Status.COMPLETE, finished.reason, finished.usage)
-        # 6) off the reply's path: learn from what the user said
-        if domain.memory:
-            await self._learn()
+        # 7) off the reply's path: learn from what the user said
+        await self._learn(in_domain(self._memory, domain))
+
+    async def _say(self, reply: Reply, compaction: Compaction) -> None:
+        """An answer of the server's own, stored and streamed as any other."""
+        draft, store = self._draft, self._parts.store
+        draft.record = replace(
+            draft.record,
+            command=reply.command,
+            memories_told=reply.told,
+            memories_forgotten=len(reply.forgotten),
+            compaction=compaction,
+        )
+        for message in (self._question, self._answer):  # past chats are not to tell what was to be forgotten
+            await asyncio.to_thread(store.mark_fed, self.user, message.id)
+        if reply.told:
+            self._stream.publish(MemoriesUsed, memories=reply.told)
+        if reply.forgotten:
+            self._stream.publish(MemoryForgotten, memories=reply.forgotten)
+        for line in reply.text.splitlines(keepends=True):
+            await self._show(Piece("", line, 0))
+        await self._end(Status.COMPLETE, FinishReason.STOP, Usage(0, 0, 0, 0.0, 0.0, 0.0))
 
     async def _route(self) -> Domain:
         conversation, parts = self._conversation, self._parts
@@ -196,7 +202,7 @@ class TurnRunner:
         )
         domain = parts.library.get(decision.domain)
         if decision.how is RouteHow.SIMILAR:
-            await asyncio.to_thread(parts.store.stick, self._user, conversation.id, domain.name)
+            await asyncio.to_thread(parts.store.stick, self.user, conversation.id, domain.name)
         self._draft.record = replace(
             self._draft.record,
             route=decision,
@@ -244,6 +250,8 @@ class TurnRunner:
         )
         if context.memories:
             self._stream.publish(MemoriesUsed, memories=context.memories)
+        if context.chats:
+            self._stream.publish(ChatsFound, turns=context.chats)
         if context.searched:
             self._stream.publish(
                 EvidenceFound,
@@ -254,10 +262,10 @@ class TurnRunner:
             )
         self._stream.publish(PromptComposed, **{name: getattr(summary, name) for name in PromptSummary.__slots__})
         prompt = PromptRecord(bundle.sections, bundle.messages, len(bundle.token_ids), limit)
-        await asyncio.to_thread(self._parts.store.save_prompt, self._user, self._answer.id, prompt)
+        await asyncio.to_thread(self._parts.store.save_prompt, self.user, self._answer.id, prompt)
         if draft.found is not None:
             trace = trace_of(draft.found, {passage.id for passage in context.passages})
-            await asyncio.to_thread(self._parts.traces.save, self._user, self._answer.id, trace)
+            await asyncio.to_thread(self._parts.traces.save, self.user, self._answer.id, trace)
         await self._store(Status.STREAMING)
 
     async def _show(self, piece: Piece) -> None:
@@ -297,24 +305,28 @@ class TurnRunner:
         await self._store(Status.FAILED)
         self._stream.publish(Failed, code=code, message=message)
 
-    async def _learn(self) -> None:
-        memory = self._parts.memory.of(self._user)
-        saved = await asyncio.to_thread(
-            memory.learn,
-            self._question.text,
-            conversation_id=self._conversation.id,
-            message_id=self._question.id,
-        )
-        if saved:
-            self._draft.record = replace(self._draft.record, memories_saved=saved)
+    async def _learn(self, memory: ChatMemory) -> None:
+        """Never takes the answer back: what goes wrong here is told beside it."""
+        used = [held.id for held in self._draft.record.context.memories]
+        try:
+            learned = await memory.learn(self._question, used)
+        except TailorError as error:
+            return self._stream.publish(Noticed, text=f"what you said was not kept in memory: {error}")
+        except Exception:
+            log.exception("nothing could be learned from message %s", self._question.id)
+            return self._stream.publish(Noticed, text="what you said was not kept in memory; the server's log says why")
+        if learned.saved:
+            self._draft.record = replace(self._draft.record, memories_saved=learned.saved)
             await self._store(Status.COMPLETE)
-            self._stream.publish(MemorySaved, memories=saved)
+            self._stream.publish(MemorySaved, memories=learned.saved)
+        if learned.held_back:
+            self._stream.publish(MemoryHeldBack, items=learned.held_back)
 
     async def _store(self, status: Status) -> None:
         draft = self._draft
         await asyncio.to_thread(
             self._parts.store.update_answer,
-            self._user,
+            self.user,
             self._answer.id,
             text=draft.text,
             status=status,

@@ -8,15 +8,24 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import time
 from collections.abc import Callable
+from contextlib import suppress
+from dataclasses import dataclass
 from enum import Enum
 
-from server.chat.conversations import Conversation, ConversationStore, PromptRecord, Status, StoredMessage
+from server.chat.conversations import ConversationStore
 from server.chat.events import Started
+from server.chat.forgetting import Forgetting
+from server.chat.past import FoundTurn, PastChats
+from server.chat.records import Conversation, PromptRecord, Status, StoredMessage
+from server.chat.redaction import Forgotten
+from server.chat.remembering import ChatMemory, Receipt, RememberingChat, TemporaryChat
 from server.chat.runner import Parts, TurnRunner
 from server.chat.streams import StreamRegistry, TurnStream
 from server.chat.traces import AnswerTrace
 from server.errors import Conflict, InvalidInput
+from server.memory import MemoryStore, MemoryWriter
 from server.types import UserId
 
 log = logging.getLogger("tailor.chat")
@@ -31,14 +40,28 @@ class Keep(Enum):
 
 
 CLOSE_SECONDS = 5.0
+TEMPORARY_SECONDS = 24 * 3600.0  # how long a temporary chat lives after its last message
+SWEEP_SECONDS = 600.0
+
+
+@dataclass(frozen=True)
+class Remembering:
+    """What the chats that remember are given."""
+
+    memory: MemoryStore
+    past: PastChats
+    writer: MemoryWriter
 
 
 class ChatService:
-    def __init__(self, parts: Parts, *, keep_streams: float) -> None:
+    def __init__(self, parts: Parts, remembering: Remembering, *, keep_streams: float) -> None:
         self._parts = parts
+        self._remembering = remembering
+        self.forgetting = Forgetting(remembering.memory, remembering.writer, parts.store, self._forget_running)
         self._streams = StreamRegistry(keep_streams)
         self._running: dict[str, tuple[asyncio.Task[None], TurnRunner]] = {}
         self._on_change: list[Callable[[UserId], None]] = []
+        self._sweeper: asyncio.Task[None] | None = None
 
     @property
     def store(self) -> ConversationStore:
@@ -52,6 +75,15 @@ class ChatService:
         left = await asyncio.to_thread(self.store.mark_interrupted)
         if left:
             log.warning("%d answers were cut off when the server last ended", left)
+        await asyncio.to_thread(self.store.delete_temporary)
+        await self._remembering.past.start()
+        self._remembering.writer.start()
+        self._sweeper = asyncio.create_task(self._sweep(), name="temporary-chats")
+
+    async def _sweep(self) -> None:
+        while True:
+            await asyncio.sleep(SWEEP_SECONDS)
+            await asyncio.to_thread(self.store.delete_temporary, time.time() - TEMPORARY_SECONDS)
 
     async def close(self) -> None:
         """Stops what runs and keeps what there is of it."""
@@ -60,6 +92,21 @@ class ChatService:
             task.cancel()
         if self._running:
             await asyncio.wait([task for task, _ in self._running.values()], timeout=CLOSE_SECONDS)
+        await self._remembering.writer.close()
+        await self._remembering.past.close()
+        if self._sweeper is not None:
+            self._sweeper.cancel()
+            with suppress(asyncio.CancelledError):
+                await self._sweeper
+        await asyncio.to_thread(self.store.delete_temporary)
+
+    async def create(self, user: UserId, *, temporary: bool, domain: str | None = None) -> Conversation:
+        """An empty chat; its first question gives it its title. Raises NotFound for a domain that is not there."""
+        self._check_domain(domain)
+        conversation = await asyncio.to_thread(self.store.create, user, "", temporary=temporary)
+        conversation = await self._choose(user, conversation, domain)
+        self._tell(user)
+        return conversation
 
     async def send(
         self,
@@ -70,19 +117,25 @@ class ChatService:
         parent_id: str | None = NEWEST,
         domain: str | Keep | None = Keep.DOMAIN,
         request_id: str = "",
+        temporary: bool = False,
     ) -> TurnStream:
-        """Stores the question and starts its answer. `domain` is remembered as the conversation's choice.
+        """Stores the question and starts its answer. `domain` is remembered as the conversation's choice; `temporary`
+        is said of a new conversation.
 
         Raises InvalidInput (empty text, a parent that is no answer), NotFound.
         """
         _check_text(text)
+        if temporary and conversation_id is not None:
+            raise InvalidInput("a chat is temporary from its first message on; begin a new one without conversation_id")
         self._check_domain(domain)
         store = self.store
         if conversation_id is None:
-            conversation = await asyncio.to_thread(store.create, user, text)
+            conversation = await asyncio.to_thread(store.create, user, text, temporary=temporary)
             parent_id = None
         else:
             conversation = await asyncio.to_thread(store.get, user, conversation_id)
+            if not conversation.title:
+                conversation = await asyncio.to_thread(store.rename, user, conversation_id, text)
             if parent_id == NEWEST:
                 parent_id = await asyncio.to_thread(store.newest, user, conversation_id)
             elif parent_id is not None:
@@ -130,15 +183,24 @@ class ChatService:
         self._tell(user)
         return changed
 
-    async def delete(self, user: UserId, conversation_id: str) -> None:
-        """With all its messages; answers that run are stopped first."""
+    async def delete(self, user: UserId, conversation_id: str, *, forget: bool = False) -> Receipt | None:
+        """With all its messages, and with `forget` all memories that came from it; answers that run are stopped
+        first. The receipt tells what was forgotten."""
         for message in await asyncio.to_thread(self.store.messages, user, conversation_id):
             held = self._running.get(message.id)
             if held is not None:
                 held[0].cancel()
                 await asyncio.wait([held[0]])
+        receipt = await self.forgetting.said_in(user, conversation_id) if forget else None
         await asyncio.to_thread(self.store.delete, user, conversation_id)
+        await asyncio.to_thread(self._remembering.past.remove, user, conversation_id)
+        await self.forgetting.chat(user, conversation_id)
         self._tell(user)
+        return receipt
+
+    async def search(self, user: UserId, query: str) -> tuple[FoundTurn, ...]:
+        """What the user's chats say about it; temporary ones are not searched."""
+        return await asyncio.to_thread(self._remembering.past.search, user, query)
 
     async def conversation(self, user: UserId, conversation_id: str) -> tuple[Conversation, tuple[StoredMessage, ...]]:
         conversation = await asyncio.to_thread(self.store.get, user, conversation_id)
@@ -179,15 +241,37 @@ class ChatService:
             title=conversation.title,
             request_id=request_id,
         )
-        runner = TurnRunner(self._parts, user, conversation, question, answer, stream)
+        memory = self._memory_of(user, conversation)
+        runner = TurnRunner(self._parts, user, conversation, question, answer, stream, memory)
         task = asyncio.create_task(runner.run(), name=f"turn-{answer.id}")
         self._running[answer.id] = (task, runner)
         task.add_done_callback(lambda _: self._ended(user, answer.id))
         self._tell(user)
         return stream
 
+    def _memory_of(self, user: UserId, conversation: Conversation) -> ChatMemory:
+        """The one place where a chat gets a way to memory, or none."""
+        if conversation.temporary:
+            return TemporaryChat()
+        held = self._remembering
+        return RememberingChat(
+            user,
+            held.memory.of(user),
+            held.past,
+            held.writer,
+            forget=self.forgetting.about,
+            erase=self.forgetting.erase,
+        )
+
+    def _forget_running(self, user: UserId, forgotten: Forgotten) -> None:
+        self._streams.forget(user, forgotten)
+        for _, runner in self._running.values():
+            if runner.user == user:
+                runner.forget(forgotten)
+
     def _ended(self, user: UserId, message_id: str) -> None:
         self._running.pop(message_id, None)
+        self._remembering.past.notice()
         self._tell(user)
 
     def _tell(self, user: UserId) -> None:

@@ -9,9 +9,11 @@ from __future__ import annotations
 import asyncio
 import time
 from collections.abc import AsyncIterator
+from dataclasses import replace
 from typing import Any
 
-from server.chat.events import Closed, TurnEvent
+from server.chat.events import AnswerDelta, ChatsFound, Closed, MemoriesUsed, MemorySaved, TurnEvent
+from server.chat.redaction import Forgotten, without_lines
 from server.errors import NotFound
 from server.types import UserId
 
@@ -32,6 +34,17 @@ class TurnStream:
             self.finished_at = time.monotonic()
         self._news.set()
         self._news = asyncio.Event()
+
+    def forget(self, forgotten: Forgotten) -> None:
+        """Those who follow later hear nothing of it; the receipt that it is deleted stays."""
+        for place, event in enumerate(self._events):
+            if isinstance(event, MemoriesUsed | MemorySaved):
+                self._events[place] = replace(event, memories=forgotten.rest(event.memories))
+            elif isinstance(event, ChatsFound):
+                kept = tuple(turn for turn in event.turns if turn.conversation_id not in forgotten.chats)
+                self._events[place] = replace(event, turns=kept)
+            elif isinstance(event, AnswerDelta):
+                self._events[place] = replace(event, text=without_lines(event.text, forgotten.texts))
 
     async def follow(self, after_seq: int = 0) -> AsyncIterator[TurnEvent]:
         """Events numbered above `after_seq`, those to come included, up to `closed`."""
@@ -66,6 +79,11 @@ class StreamRegistry:
         if stream is None or stream.user != user:
             raise NotFound(f"no running or recent answer '{message_id}' of yours; fetch its conversation instead")
         return stream
+
+    def forget(self, user: UserId, forgotten: Forgotten) -> None:
+        for stream in self._streams.values():
+            if stream.user == user:
+                stream.forget(forgotten)
 
     def _sweep(self) -> None:
         now = time.monotonic()

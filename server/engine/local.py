@@ -22,12 +22,12 @@ from server.engine.runner import Runner
 from server.engine.runtime import Runtime, build_runtime
 from server.engine.sampling import Sampler, check_sampling
 from server.engine.sequence import Emit, Row
+from server.engine.stats import EngineStats
 from server.engine.tokenizer import ModelTokenizer
 from server.errors import AdapterInUse, AdapterInvalid, AdapterNotFound, EngineDown, InvalidInput
 from server.types import (
     AdapterInfo,
     EngineHealth,
-    EngineStats,
     GenerationDone,
     GenerationEvent,
     GenerationRequest,

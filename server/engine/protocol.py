@@ -8,11 +8,11 @@ from __future__ import annotations
 from collections.abc import AsyncGenerator
 from typing import Protocol
 
+from server.engine.stats import EngineStats
 from server.types import (
     AdapterInfo,
     ChatTokenizer,
     EngineHealth,
-    EngineStats,
     GenerationEvent,
     GenerationRequest,
     ModelCard,

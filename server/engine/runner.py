@@ -27,8 +27,9 @@ from server.engine.sampling import Choice, choose_tokens
 from server.engine.scheduler import Departure, Plan, PlannedPart, Scheduler
 from server.engine.sequence import Row, RowState
 from server.engine.slots import Slot, SlotState, SlotTable
+from server.engine.stats import EngineStats
 from server.errors import AdapterError, AdapterInUse, AdapterInvalid, EngineBusy, EngineDown, EngineError
-from server.types import EngineHealth, EngineStats, FinishReason, GenerationDone, TokenDelta, TokenLogprob, Usage
+from server.types import EngineHealth, FinishReason, GenerationDone, TokenDelta, TokenLogprob, Usage
 
 log = logging.getLogger("tailor.engine")
 

@@ -9,6 +9,7 @@ from __future__ import annotations
 import re
 from collections.abc import Iterator
 
+from server.memory.english_life import find_life
 from server.memory.english_self import find_self, one
 from server.memory.findings import Finding
 from server.memory.person import about_user, sentence
@@ -205,7 +206,7 @@ def _clauses(body: Span) -> Iterator[tuple[Span, str]]:
 
 def _clause(clause: Span, standing: bool, greeted: bool) -> tuple[Finding, ...]:
     body, now = _opened(clause, standing)
-    found = _manner(body) or find_self(body, greeted)
+    found = _manner(body) or find_life(body) or find_self(body, greeted)
     if found:
         return found
     order = _ORDER.match(body.masked)

@@ -57,11 +57,26 @@ _NO_TASTE = re.compile(
 )
 _IDENTITY = re.compile(
     r"i(?:\s+(?:currently|now|still|also|actually))?\s+"
-    r"(?:live\s+(?:in|near)|work\s+(?:at|for|as|from|in)|teach\s+(?:at|in)|study\s+at)\s+(?P<place>\S.*)$"
+    r"(?:live\s+(?:in|near)|work\s+(?:at|for|as|from|in)|teach\s+(?:\w+\s+){0,3}?(?:at|in)"
+    r"|study\s+at)\s+(?P<place>\S.*)$"
     r"|i(?:'?m| am)\s+(?:originally\s+)?(?:from|based in)\s+(?P<origin>\S.*)$"
     r"|i(?:'?m| am)\s+(?:\w+ly\s+)?allergic to\s+\S.*$"
     r"|i(?:'?m| am)\s+(?:a\s+)?(?:lactose[ -]intolerant|gluten[ -]intolerant|vegetarian|vegan|pescatarian|diabetic"
-    r"|left-handed|colou?r-?blind|deaf|blind|celiac|coeliac|dyslexic)$"
+    r"|left-handed|colou?r-?blind|deaf|blind|celiac|coeliac|dyslexic|retired|self-employed|unemployed)(?: now)?$"
+    r"|i(?:'?m| am)\s+(?:the\s+)?(?:oldest|youngest|eldest|middle|only)\s+(?:child|one|of\s+\w+)\b.{0,40}$"
+    r"|i(?:'?m| am)\s+in my\s+\w+\s+year\s+(?:of|at|in)\s+\S.*$"
+    r"|i(?:'?m| am)\s+(?:more of\s+)?an?\s+(?:[\w-]+\s+)?(?:morning|night|tea|coffee|dog|cat|people|beach"
+    r"|mountain|city)\s+person$"
+    r"|i\s+(?:usually|always|mostly|only)\s+work\s+(?:nights|days|weekends|remotely|from home|part-?time)$"
+    r"|i\s+run\s+(?:an?|my own)\s+(?:[\w-]+\s+){0,3}(?:bakery|shop|store|company|business|restaurant|caf[eé]"
+    r"|farm|studio|startup"
+    r"|blog|channel|podcast|agency|school|clinic|hotel|bookstore|bar|gym|salon)\b.*$"
+    r"|i(?:'ve| have)\s+been\s+(?:an?\s+)?(?:vegetarian|vegan|pescatarian|sober|married|single|diabetic)\s+"
+    r"(?:since|for)\s+\S.*$"
+    r"|i(?:'?m| am)\s+not\s+a\s+native\s+(?:\w+\s+)?speaker$"
+    r"|i\s+use\s+(?:an?\s+)?(?:arch|ubuntu|debian|fedora|linux|mac|macbook|macos|windows|android|iphone|ipad"
+    r"|chromebook|vim"
+    r"|neovim|emacs|vs ?code)\b.{0,40}$"
     r"|i have\s+(?:an?\s+)?(?:\w+\s+){0,4}allerg(?:y|ies)(?:\s+to\s+\S.*)?$"
     r"|i(?:'?m| am)\s+\d{1,3}\s+years?\s+old$",
     _IGNORE,
@@ -75,7 +90,8 @@ _MY_THING = re.compile(
     _IGNORE,
 )
 _NOWHERE = re.compile(
-    r"(?:a (?:world|bubble|dream)|the (?:moment|past|future|present)|fear|hope|denial|peace|here|there|this|that|it"
+    r"(?:a (?:world|bubble|dream)|(?:the|a|my) (?:moment|past|future|present|terminal|shell|browser|editor|dark"
+    r"|background|console|cloud)|fear|hope|denial|peace|here|there|this|that|it"
     r"|progress|theory|order|what|you|your)\b",
     re.IGNORECASE,
 )

@@ -1,8 +1,8 @@
 """What the rules find, and which fact about the user a text states.
 
 A *slot* is a question with one answer at a time: the name, the form of address, the answers' language, the
-Korean speech level, the home, the taste for one thing. A newer answer replaces the older one. The slot is
-read from the stored text alone, so a memory that was typed or edited by hand obeys the same rule.
+Korean speech level, the home, the place of work, the taste for one thing. A newer answer replaces the older one. The
+slot is read from the stored text alone, so a memory that was typed or edited by hand obeys the same rule.
 """
 
 from __future__ import annotations
@@ -13,26 +13,49 @@ from dataclasses import dataclass
 
 from server.types import MemoryKind
 
-NAME, ADDRESS, HOME, AGE = "name", "address", "home", "age"
-IDENTITY_SLOTS = (NAME, HOME, AGE)  # the others are preferences
+NAME, ADDRESS, HOME, AGE, WORK = "name", "address", "home", "age", "work"
+_OWN = ("birthday", "home town", "native language", "time zone", "pronouns", "major", "job")
+_ONE_OF_A_KIND = (
+    "wife", "husband", "partner", "girlfriend", "boyfriend", "boss", "manager", "mother", "father", "mom", "dad",
+)  # fmt: skip
+# The others are preferences.
+IDENTITY_SLOTS = (NAME, HOME, AGE, WORK, "diet", "marriage", *_OWN, *(f"name of the {kin}" for kin in _ONE_OF_A_KIND))
 
 
 @dataclass(frozen=True, slots=True)
 class Finding:
-    """One statement worth keeping: `text` for the prompt, and where its words stand in the message."""
+    """One statement worth keeping: `text` for the prompt, and where its words stand in the message.
+
+    Times are seconds since 1970, UTC: it holds from `valid_from` until `valid_to`, and None is not known or open.
+    A `valid_to` in the past is what was so before. `reason` says why a finding is held back ("secret", "order").
+    """
 
     kind: MemoryKind
     text: str
     start: int
     end: int
+    subject: str = ""  # who it is about, as named; '' is the user
+    valid_from: float | None = None
+    valid_to: float | None = None
+    confidence: float = 1.0
+    reason: str = ""
 
 
 @dataclass(frozen=True, slots=True)
 class Slot:
+    """`past`: the text tells what the answer was before ("Lived in Busan."), which replaces nothing."""
+
     name: str
     value: str
+    past: bool = False
 
 
+_NO_WORK = "".join(
+    f"(?<!{place})"
+    for place in ("학교", "대학", "학원", "대학원", "헬스장", "교회", "성당", "수영장", "병원", "도서관", "치과")
+)
+_VALUE = r"(?P<value>.{1,80}?)(?: now| currently)?"
+_WED = r"is (?:\w+ly )?(?P<value>married|engaged|divorced|widowed|single)(?: to .{1,60})?"
 _SLOTS = (
     (NAME, re.compile(r"(?:name is|my name is)\s+(?P<value>[^,;:.!?]{1,60}?)", re.IGNORECASE)),
     (NAME, re.compile(r"(?:(?:제|내)\s+)?이름은\s+(?P<value>[^,;:.!?]{1,40}?)")),
@@ -40,18 +63,38 @@ _SLOTS = (
     (ADDRESS, re.compile(r"호칭은\s+(?P<value>[^,;:.!?]{1,40}?)")),
     ("language", re.compile(r"wants answers in\s+(?P<value>\w+)", re.IGNORECASE)),
     ("speech level", re.compile(r"prefers (?:polite|casual) korean \((?P<value>존댓말|반말)\)", re.IGNORECASE)),
-    (HOME, re.compile(r"lives (?:in|near|at)\s+(?P<value>.{1,80}?)", re.IGNORECASE)),
-    (HOME, re.compile(r"(?P<value>.{1,60}?)에(?:서)? 살아요")),
+    (HOME, re.compile(rf"(?:lives|(?P<past>lived)) (?:in|near|at)\s+{_VALUE}", re.IGNORECASE)),
+    (HOME, re.compile(r"(?P<value>.{1,60}?)에(?:서)? (?:살아요|(?P<past>살았어요))")),
+    (WORK, re.compile(rf"(?:works|(?P<past>worked)) (?:at|for)\s+{_VALUE}", re.IGNORECASE)),
+    (WORK, re.compile(rf"(?P<value>.{{1,60}}?){_NO_WORK}(?:에서? (?:다녀요|(?P<past>다녔어요))|에서 일해요)")),
+    ("diet", re.compile(r"is (?:an? )?(?P<value>vegan|vegetarian|pescatarian|omnivore)(?: now)?", re.IGNORECASE)),
+    ("diet", re.compile(r"(?P<value>채식주의자|비건)(?:이에요|예요)")),
+    ("marriage", re.compile(_WED, re.IGNORECASE)),
+    ("marriage", re.compile(r"(?P<value>결혼|약혼|이혼|재혼)했어요")),
     (AGE, re.compile(r"is (?P<value>\d{1,3}) years old", re.IGNORECASE)),
 )
 _TASTE = re.compile(
-    r"(?:(?:really|absolutely|also|still|just)\s+)*(?:loves|likes|enjoys|hates|dislikes|prefers|doesn't (?:like|enjoy)"
+    r"(?:(?:really|absolutely|also|still|just)\s+)*(?:loves|likes|enjoys|hates|dislikes|prefers|doesn't (?:like"
+    r"|enjoy)"
     r"|can't stand)\s+(?P<object>.{1,120}?)",
     re.IGNORECASE,
 )
 _KOREAN_TASTE = re.compile(
     r"(?P<object>.{1,60}?)[을를이가은는]?\s+(?:좋아해요|싫어해요|선호해요|사랑해요|좋아하지 않아요|좋아요|싫어요)"
 )
+_THING = re.compile(
+    r"the user's (?P<thing>birthday|birth date|date of birth|home ?town|native language|mother tongue|first language"
+    rf"|time ?zone|pronouns|(?:{'|'.join(_ONE_OF_A_KIND)})'s name|fav(?:ou?rite) [\w -]{{2,40}}?)"
+    r" (?:is|are) (?P<value>.{1,80})",
+    re.IGNORECASE,
+)
+_KOREAN_THING = re.compile(r"(?:사용자의 )?(?P<thing>생일|고향|모국어|직업|전공)[은는이가] (?P<value>.{1,40})")
+_THINGS = {
+    "birth date": "birthday", "date of birth": "birthday", "hometown": "home town", "mother tongue": "native language",
+    "first language": "native language", "timezone": "time zone", "생일": "birthday", "고향": "home town",
+    "모국어": "native language", "직업": "job", "전공": "major",
+}  # fmt: skip
+_LATELY = re.compile(r"\s+(?:any ?more|now|these days|nowadays|lately)$", re.IGNORECASE)
 _FILLER = re.compile(r"\b(?:a|an|the|really|very|just|please|also|absolutely)\b")
 _KOREAN_END = re.compile(
     r"(?:입니다|이에요|예요|에요|이야|습니다|합니다|해요|어요|아요|하세요|해\s*주세요|해\s*줘요|해\s*줘|주세요|줘요)$"
@@ -61,14 +104,28 @@ _KOREAN_END = re.compile(
 def slot_of(text: str) -> Slot | None:
     """The slot that the whole of `text` fills, if it fills one."""
     bare = text.strip().rstrip(".!。")
+    korean_kin = bare.startswith("사용자의 ")
     for name, pattern in _SLOTS:
         found = pattern.fullmatch(bare)
-        if found:
-            return Slot(name, found["value"].strip())
+        if found and not korean_kin:
+            return Slot(name, found["value"].strip(), "past" in found.re.groupindex and found["past"] is not None)
+    thing = _THING.fullmatch(bare) or _KOREAN_THING.fullmatch(bare)
+    if thing:
+        return Slot(_named(thing["thing"].lower()), normal(thing["value"]))
+    bare = _LATELY.sub("", bare)
     taste = _TASTE.fullmatch(bare) or _KOREAN_TASTE.fullmatch(bare)
     if taste:
         return Slot(f"taste {normal(taste['object'])}", normal(bare))
     return None
+
+
+def _named(thing: str) -> str:
+    """The slot of something of one's own: 'birthday', 'name of the wife', 'taste favourite colour'."""
+    if thing.endswith("'s name"):
+        return f"name of the {thing.removesuffix(chr(39) + 's name')}"
+    if thing.startswith("fav"):
+        return f"taste {normal(thing)}".replace("favorite", "favourite")
+    return _THINGS.get(thing, thing)
 
 
 def normal(text: str) -> str:

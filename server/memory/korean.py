@@ -9,6 +9,7 @@ from __future__ import annotations
 import re
 
 from server.memory.findings import Finding
+from server.memory.korean_life import find_life
 from server.memory.korean_self import find_self, has_subject, one
 from server.memory.person import about_user
 from server.memory.reading import MASK, Span
@@ -143,7 +144,7 @@ def _fact(span: Span, ending: str = "") -> Finding:
 def _before_question(body: Span) -> tuple[Finding, ...]:
     """'저는 채식주의자인데 뭘 먹을까요?': what is stated before what is asked."""
     for gap in re.finditer(r"(?<=데)[,\s]\s*", body.masked):
-        found = find_self(body.cut(0, gap.start()), False)
+        found = _own(body.cut(0, gap.start()), False)
         if found:
             return found
     return ()
@@ -152,10 +153,14 @@ def _before_question(body: Span) -> tuple[Finding, ...]:
 def _statement(body: Span, own: bool) -> tuple[Finding, ...]:
     """A first part that ends in '-고' or '-데' with what follows it; else the whole."""
     for gap in re.finditer(r"(?<=[고데])[,\s]\s*(?!싶|있|말)", body.masked):
-        head = find_self(body.cut(0, gap.start()), own)
+        head = _own(body.cut(0, gap.start()), own)
         if head:
             return (*head, *_statement(body.cut(gap.end()).strip(","), own or has_subject(body.masked)))
-    return _manner(body) or _order(body) or find_self(body, own)
+    return _manner(body) or _order(body) or _own(body, own)
+
+
+def _own(body: Span, own: bool) -> tuple[Finding, ...]:
+    return find_life(body, own) or find_self(body, own)
 
 
 def _manner(span: Span) -> tuple[Finding, ...]:

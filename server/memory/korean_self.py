@@ -14,7 +14,7 @@ from server.memory.reading import MASK, Span
 from server.memory.vocabulary import GIVEN_NAMES, KOREAN_NOT_NAMES, KOREAN_ROLES, NOT_LAST_SYLLABLES, TITLES
 from server.types import MemoryKind
 
-_SUBJECT = re.compile(r"(?:저는|나는|난|전|제가|내가|저도|나도|저|나)\s+")
+SUBJECT = re.compile(r"(?:[가-힣]+(?:랑|이랑|와|과|하고)\s+)?(?:저는|나는|난|전|제가|내가|저도|나도|저|나)\s+")
 _PERSON = (
     rf"(?P<x>{MASK}+|[가-힣]{{1,5}}?(?:\s?(?:님|씨|쌤|선생님))?"
     r"|[A-Za-z][A-Za-z'-]{1,20}(?:\s[A-Z][A-Za-z'-]{1,20})?)"
@@ -26,7 +26,8 @@ _IS = (
 _NAME = re.compile(rf"(?:제|내|저의|나의)\s*(?:이름|성함)(?:[은이]\s*|\s+){_PERSON}{_IS}$")
 _I_AM = re.compile(rf"(?:저는|나는|난|전|저|나)\s+{_PERSON}{_IS}$")
 _CALL = re.compile(
-    r"(?:(?:앞으로(?:는)?|이제(?:부터|는)?|그냥|편하게|나를|날|저를|절|나는|저는|꼭|호칭은|다들|사람들은|친구들은)\s+)*"
+    r"(?:(?:앞으로(?:는)?|이제(?:부터|는)?|그냥|편하게|나를|날|저를|절|나는|저는|꼭|호칭은|다들|사람들은"
+    r"|친구들은)\s+)*"
     rf"{_PERSON}(?P<is>이라고|라고)\s*"
     r"(?:불러\s*(?:줘요?|주세요|주시면|줄래요?|주라|달라|주십시오|줬으면)|부르면\s*(?:돼요?|됩니다)|불러요?)\S*$"
 )
@@ -44,7 +45,7 @@ _NOW = r"(?:\s*중(?:이에요|입니다|이야|인데)?)"
 _LIVE = rf"(?:살(?:아요?|고|고\s*{_BE})|산다|삽니다|사는(?:데요?)?|거주\s*(?:{_DO}|하고\s*{_BE}|{_NOW}))"
 _WORK = rf"(?:일|근무)\s*(?:{_DO}|하고\s*{_BE}|{_NOW})"
 _TASTE, _SELF = MemoryKind.PREFERENCE, MemoryKind.IDENTITY
-_PREDICATES = tuple(
+PREDICATES = tuple(
     (kind, re.compile(rf"(?P<x>\S.*?)\s*{pattern}$"), form)
     for kind, pattern, form in (
         (_TASTE, rf"(?P<p>[을를]?)\s+{_ADVERB}좋아{_DO}", "좋아해요"),
@@ -66,11 +67,15 @@ _CHOICE = re.compile(
     rf"\d|[A-Za-z][이가]|(?:첫|두|세|네|마지막|앞|뒤|위|아래)\s?\S*|(?:\S+[씨님]|{'|'.join(GIVEN_NAMES)})[이가]\s"
 )
 _ROLE = re.compile(
-    rf"(?P<x>(?:[가-힣A-Za-z]+\s){{0,2}}[가-힣]*(?:{'|'.join(KOREAN_ROLES)}))"
+    rf"(?P<x>(?:[가-힣A-Za-z]+\s){{0,2}}[가-힣]*(?:{'|'.join(KOREAN_ROLES)})"
+    r"|(?:[가-힣]+\s){0,2}(?:초등학교|중학교|고등학교|대학교|대학|대학원|[가-힣]+과)\s?\d학년"
+    r"|(?:[가-힣A-Za-z]+\s){0,2}[가-힣0-9]*(?:토박이|엄마|아빠|맞벌이|출신|전공|\d년\s?차|자취생|워킹맘|싱글맘"
+    r"|외동|장남|장녀|유학생"
+    r"|재수생|신혼부부|비흡연자))"
     r"(?:이에요|예요|에요|입니다|이야|야|이고|고|인데요?|임|이다)$"
 )
 _OWN_THING = re.compile(
-    r"(?:제|내|저의|나의)\s*(?P<x>생일|고향|모국어|취미|나이|직업|전공)[은는이가]\s+(?P<y>\S.{0,40}?)"
+    r"(?:(?:제|내|저의|나의)\s*)?(?P<x>생일|고향|모국어|취미|나이|직업|전공)[은는이가]\s+(?P<y>\S.{0,40}?)"
     r"(?:이에요|예요|에요|입니다|이야|야|이고|고|인데요?|임|이다)$"
 )
 
@@ -81,13 +86,14 @@ _ADJECTIVE = (
 )
 _OTHER = re.compile(rf"(?:^|\s)(?!{_ADJECTIVE}(?:\s|$))\S+(?:은|는|이|가|께서|께서는|도)(?=\s)")
 _POINTING = re.compile(
-    r"(?:이|그|저|요)\s|(?:이거|이것|그거|그것|저거|이게|그게|이런|그런|이렇게|그렇게|너|네|니|당신|그대|여기|거기|그쪽|우리|뭐|무엇|어디"
+    r"(?:이|그|저|요)\s|(?:이거|이것|그거|그것|저거|이게|그게|이런|그런|이렇게|그렇게|너|네|니|당신|그대|여기"
+    r"|거기|그쪽|우리|뭐|무엇|어디"
     r"|누구|얼마나|왜|어느)(?:를|을|가|이|는|은|도|에|에서)?(?:\s|$)"
 )
 
 
 def has_subject(text: str) -> bool:
-    return _SUBJECT.match(text) is not None
+    return SUBJECT.match(text) is not None or re.match(r"(?:제|내)\s", text) is not None
 
 
 def find_self(span: Span, own: bool) -> tuple[Finding, ...]:
@@ -154,16 +160,16 @@ def _thing(span: Span) -> tuple[Finding, ...]:
 
 
 def _predicate(span: Span, own: bool) -> tuple[Finding, ...]:
-    subject = _SUBJECT.match(span.masked)
+    subject = SUBJECT.match(span.masked)
     body = span.cut(subject.end()) if subject else span
     mine = own or subject is not None
-    for kind, pattern, form in _PREDICATES:
+    for kind, pattern, form in PREDICATES:
         found = pattern.match(body.masked)
-        if found and _of_speaker(body.masked, found, mine):
-            return one(kind, _said(body, found, form), span)
+        if found and of_speaker(body.masked, found, mine):
+            return one(kind, said(body, found, form), span)
     feels = _FEELS.match(body.masked) if mine else None
-    if feels and not _CHOICE.match(body.masked) and _of_speaker(body.masked, feels, mine):
-        return one(_TASTE, _said(body, feels, "좋아요" if feels["how"] == "좋" else "싫어요"), span)
+    if feels and not _CHOICE.match(body.masked) and of_speaker(body.masked, feels, mine):
+        return one(_TASTE, said(body, feels, "좋아요" if feels["how"] == "좋" else "싫어요"), span)
     role = _ROLE.match(body.masked) if mine else None
     if role:
         closed = (ord(role["x"][-1]) - ord("가")) % 28 != 0
@@ -171,12 +177,12 @@ def _predicate(span: Span, own: bool) -> tuple[Finding, ...]:
     return ()
 
 
-def _said(body: Span, found: re.Match[str], form: str) -> str:
+def said(body: Span, found: re.Match[str], form: str) -> str:
     words = body.source[found.start("x") : found.end("x")]
     return " ".join(f"{words}{found['p']} {found['a']}{form}.".split())
 
 
-def _of_speaker(text: str, found: re.Match[str], mine: bool) -> bool:
+def of_speaker(text: str, found: re.Match[str], mine: bool) -> bool:
     """Not of a third person, nor of 'this' and 'you'. The word with the object mark is no subject."""
     if _POINTING.match(text):
         return False

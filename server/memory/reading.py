@@ -8,6 +8,7 @@ Knows nothing of what a statement means.
 from __future__ import annotations
 
 import re
+import time
 import unicodedata
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
@@ -54,7 +55,8 @@ _PLAY = re.compile(
 # What may stand before a colon in a statement of one's own.
 _OWN_LABEL = re.compile(
     r"(?:remember|forget|note|about me|about myself|fyi|p\.?\s?s\.?|btw|by the way|from now on|always|please|name"
-    r"|기억|잊지|앞으로|참고|소개|저에 대해|나에 대해|이름|항상)[^:：]{0,40}$",
+    r"|moved|new job|news|update"
+    r"|기억|잊지|앞으로|참고|소개|저에 대해|나에 대해|이름|항상|이사했|이사 왔|이직|근황|소식)[^:：]{0,40}$",
     re.IGNORECASE,
 )
 _LABEL = re.compile(r"[:：](?=\s|$|[가-힣A-Za-z\ufffc])(?!//)")
@@ -68,6 +70,7 @@ class Span:
     source: str
     start: int
     mark: str = ""  # the punctuation that ends the sentence
+    at: float = 0.0  # when it was said, in seconds since 1970
 
     def cut(self, start: int, end: int | None = None) -> Span:
         end = len(self.masked) if end is None else end
@@ -93,14 +96,14 @@ def clean(text: str) -> str:
     return unicodedata.normalize("NFC", text.encode("utf-16", "surrogatepass").decode("utf-16", "replace"))
 
 
-def sentences(text: str) -> Iterator[Span]:
-    """The user's own sentences, in order. `text` is clean()."""
-    masked = mask(text)
+def sentences(text: str, at: float | None = None) -> Iterator[Span]:
+    """The user's own sentences, in order, said at `at` (None: now). `text` is clean()."""
+    masked, said = mask(text), time.time() if at is None else at
     for window in _windows(masked):
         for span in _split(masked, text, window):
             if _introduces(span, text):
                 return  # what comes after is material to work on
-            yield span
+            yield replace(span, at=said)
 
 
 def mask(text: str) -> str:

@@ -1,4 +1,5 @@
-"""What must not be kept in plain text and put into prompts: card numbers, resident numbers, keys, passwords.
+"""What must not be kept and put into prompts without asking: card numbers, resident numbers, keys, passwords, and
+orders that would change what the model is.
 
 A filter of shapes, not a vault: it stops what a user would regret, and knows that it cannot stop everything.
 """
@@ -13,7 +14,8 @@ _DIGITS = re.compile(r"(?<![\d.])\d(?:[ -]?\d){12,18}(?!\d)")
 _RRN = re.compile(r"(?<!\d)(\d{2})(\d{2})(\d{2})\s?[-–]?\s?[1-8]\d{6}(?!\d)")
 _SSN = re.compile(r"(?<!\d)(?!000|666|9)\d{3}-(?!00)\d{2}-(?!0000)\d{4}(?!\d)")
 _KEYS = re.compile(
-    r"\b(?:sk|pk|rk)[-_](?:live|test|proj|ant|or)?[-_]?[A-Za-z0-9_-]{16,}|\bgh[pousr]_[A-Za-z0-9]{20,}|\bgithub_pat_\w{20,}"
+    r"\b(?:sk|pk|rk)[-_](?:live|test|proj|ant|or)?[-_]?[A-Za-z0-9_-]{16,}|\bgh[pousr]_[A-Za-z0-9]{20,}"
+    r"|\bgithub_pat_\w{20,}"
     r"|\bA[KS]IA[0-9A-Z]{16}\b|\bAIza[\w-]{30,}|\bxox[abeprs]-[\w-]{10,}|\bglpat-[\w-]{16,}|\bhf_[A-Za-z0-9]{20,}"
     r"|\bnpm_[A-Za-z0-9]{20,}|\bpypi-[\w-]{20,}|\btlr-[\w-]{16,}|\beyJ[\w-]{8,}\.[\w-]{8,}\."
     r"|-----BEGIN [A-Z ]*PRIVATE KEY"
@@ -25,6 +27,39 @@ _PASSWORD = re.compile(
     re.IGNORECASE,
 )
 _LONG = re.compile(r"(?<![\w/+-])[\w/+-]{32,}={0,2}(?![\w/+-])", re.ASCII)
+
+_MARKS = re.compile(
+    r"<\|\w+\|>|\[/?INST\]|<<\s*/?SYS\s*>>|</?(?:system|assistant)>|^\W*(?:system|assistant|developer)\s*(?:prompt|message|note)?\s*[:>\]]",
+    re.IGNORECASE | re.MULTILINE,
+)
+_RULES = (
+    r"(?:instructions?|prompts?|rules|guidelines|directives?|polic(?:y|ies)|restrictions?|safety|filters?"
+    r"|guardrails?)"
+)
+_ORDER = re.compile(
+    rf"\b(?:ignore|disregard|forget|override|bypass|disable|turn off|drop|skip)\b[^.!?\n]{{0,40}}\b{_RULES}\b"
+    rf"|\b(?:no|without(?: any)?|not bound by|free (?:of|from)|exempt from|unaffected by)\s+(?:any\s+|your\s+"
+    rf"|the\s+)?(?:\w+\s+)?{_RULES}\b"
+    r"|\b(?:reveal|print|show|repeat|leak|output|send|forward|share)\b[^.!?\n]{0,40}\b(?:system prompt"
+    r"|hidden prompt|your prompt"
+    r"|your instructions|initial instructions|other users?|passwords?|api keys?|credentials?|secrets?"
+    r"|chat history|private data)\b"
+    r"|\b(?:send|post|forward|upload|exfiltrate|append)\b[^.!?\n]{0,60}\b(?:https?://|to \S+@\S+)"
+    r"|\b(?:system prompt|jailbreak|jailbroken|developer mode|dan mode|god mode|do anything now|admin"
+    r"(?:istrator)? (?:mode|rights"
+    r"|access|privileges)|root access|unrestricted|uncensored)\b"
+    r"|\b(?:you are|you're|act as|behave as) (?:now )?(?:an? )?(?:unfiltered|unrestricted|uncensored|evil"
+    r"|different (?:ai|model)|dan\b)"
+    r"|\b(?:user|i|speaker) (?:is|am|has|have) (?:now )?(?:an? |the |full )?(?:admin(?:istrator)?|root"
+    r"|super ?user|developer of this)\b"
+    r"|(?:이전|위의?|앞의?|기존|모든|네|너의|시스템)\s?[^.!?\n]{0,15}(?:지시|명령|지침|프롬프트|규칙|제한"
+    r"|안전)[^.!?\n]{0,12}"
+    r"(?:무시|잊|따르지|버리|취소|해제|우회|공개|보여|출력|알려)"
+    r"|시스템\s*프롬프트|탈옥|제한\s*없는\s*(?:AI|모델|인공지능)|관리자\s*(?:모드|권한)|개발자\s*모드|"
+    r"(?:비밀번호|개인\s*정보|대화\s*내용)[^.!?\n]{0,20}"
+    r"(?:전송|보내|유출|출력)",
+    re.IGNORECASE,
+)
 
 
 def is_sensitive(text: str) -> bool:
@@ -56,3 +91,9 @@ def _random(run: str) -> bool:
     kinds = ["d" if char.isdigit() else "u" if char.isupper() else "l" for char in run if char.isalnum()]
     changes = sum(left != right for left, right in pairwise(kinds))
     return "d" in kinds and changes >= len(kinds) / 5
+
+
+def is_order(text: str) -> bool:
+    """Whether the text reads like an order to a model to change what it is, not like a wish about its answers."""
+    plain = unicodedata.normalize("NFKC", text)
+    return _ORDER.search(plain) is not None or _MARKS.search(plain) is not None

@@ -1,133 +1,136 @@
 """Memories in SQLite. `MemoryStore.of(user)` is the only way to them, and every query names that user.
 
-A memory that a newer answer to the same question replaces is kept, hidden, until the newer one is
-deleted: so undo brings it back. Rows carry their vector with the embedder's fingerprint; vectors of another
-embedder are made anew when they are next needed. All methods block; any thread may call them.
-Knows nothing of prompts, chats or HTTP.
+A newer answer to the same question replaces the older one, which is kept with the time it held: as history, for
+questions about the past, and to come back when the newer one is deleted. Rows carry their vector with the embedder's
+fingerprint. All methods block; any thread may call them. Knows nothing of prompts, chats or HTTP.
 """
 
 from __future__ import annotations
 
 import builtins
 import time
-import unicodedata
-from collections.abc import Collection, Sequence
+from collections.abc import Collection, Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-import numpy as np
-from numpy.typing import NDArray
 from sqlite_utils import Database as Connection
 
 from server.config import MemorySettings
 from server.database import Database
-from server.errors import Conflict, InvalidInput, NotFound, TooLarge
-from server.memory.findings import ADDRESS, IDENTITY_SLOTS, NAME, Finding, Slot, normal, slot_of
+from server.errors import Conflict, InvalidInput
+from server.memory import forgetting, transfer
+from server.memory.findings import ADDRESS, NAME, Finding, Slot, normal, slot_of
+from server.memory.profile import in_profile_order
 from server.memory.reading import clean
-from server.memory.relevance import MIN_OVERLAP, excerpt, overlap, similarities, terms
+from server.memory.recall import Indexes
 from server.memory.rules import extract
-from server.memory.sensitive import is_sensitive
+from server.memory.statement import checked, flat, kind_of, slot_in
+from server.memory.table import MIGRATIONS, Row, Table, memory_of, scrub, writing
+from server.memory.vectors import Vectors
 from server.types import Embedder, Memory, MemoryKind, UserId
 
-MOST_MEMORIES = 1_000  # of one user
-_LARGEST_ID = 2**63 - 1
-# Zero-width and direction marks, which hide text; the joiner of emoji and scripts stays.
-_INVISIBLE = frozenset("\u200b\u200e\u200f\u202a\u202b\u202c\u202d\u202e\u2060\u2066\u2067\u2068\u2069\ufeff")
-_PROFILE = (MemoryKind.IDENTITY, MemoryKind.PREFERENCE, MemoryKind.INSTRUCTION)
-
-MIGRATIONS = (
-    """
-    CREATE TABLE memories (
-        id INTEGER PRIMARY KEY AUTOINCREMENT,
-        user_id TEXT NOT NULL,
-        kind TEXT NOT NULL,
-        text TEXT NOT NULL,
-        quote TEXT NOT NULL,
-        conversation_id TEXT,
-        message_id TEXT,
-        created_at REAL NOT NULL,
-        updated_at REAL NOT NULL,
-        normal TEXT NOT NULL,
-        slot TEXT,
-        value TEXT,
-        superseded_by INTEGER REFERENCES memories (id),
-        superseded_at REAL,
-        vector BLOB,
-        embedder TEXT
-    );
-    CREATE INDEX memories_of_user ON memories (user_id, superseded_by, updated_at);
-    CREATE INDEX memories_superseded ON memories (superseded_by);
-    """,
-)
-
-_LIVE = "user_id = :user AND superseded_by IS NULL"
+MOST_MEMORIES = 10_000  # of one user, with those that are over
+LEAST_STEP = 1e-6  # between two changes of one memory, so that `expected` tells them apart
 
 
 @dataclass(frozen=True, slots=True)
 class _Draft:
     """A checked memory with its vector, ready to be written."""
 
-    kind: MemoryKind
-    text: str
+    finding: Finding
     quote: str
+    slot: Slot | None
     vector: bytes
 
 
 class MemoryStore:
-    """The memories of all users. Makes its table when built."""
+    """The memories of all users. Makes its tables when built."""
 
     def __init__(self, database: Database, embedder: Embedder, settings: MemorySettings) -> None:
         self._database = database
-        self._embedder = embedder
         self._settings = settings
+        self._vectors = Vectors(embedder)
+        self._indexes = Indexes(database, self._vectors, settings)
         database.migrate("memory", MIGRATIONS)
 
     def of(self, user_id: UserId) -> UserMemory:
         if not user_id:
             raise InvalidInput("a memory needs an owner; the user id is empty")
-        return UserMemory(self._database, self._embedder, self._settings, user_id)
+        return UserMemory(self._database, self._vectors, self._indexes, self._settings, user_id)
 
 
 class UserMemory:
     """One user's memories. Another user's id is NotFound, as one that never was."""
 
-    def __init__(self, database: Database, embedder: Embedder, settings: MemorySettings, user_id: UserId) -> None:
+    def __init__(
+        self, database: Database, vectors: Vectors, indexes: Indexes, settings: MemorySettings, user_id: UserId
+    ) -> None:
         self._database = database
-        self._embedder = embedder
+        self._vectors = vectors
+        self._indexes = indexes
         self._settings = settings
-        self._user = user_id
+        self._table = Table(user_id)
 
     # ── reading ──────────────────────────────────────────────────────────────────────────────────
 
-    def list(self) -> tuple[Memory, ...]:
-        """All that hold now, the latest change first."""
-        return tuple(_memory(row) for row in self._live(self._database.connection()))
+    def list(self, *, kind: MemoryKind | None = None, query: str = "", past: bool = False) -> tuple[Memory, ...]:
+        """What holds now, the latest change first; with `past` what is over or replaced too.
+
+        Every word of `query` stands in the text, the quote or the subject.
+        """
+        db = self._settled()
+        words = clean(query).casefold().split()
+        rows = self._table.everything(db) if past else self._table.now(db, time.time())
+        return tuple(
+            memory_of(row)
+            for row in rows
+            if (kind is None or row["kind"] == kind)
+            and all(word in f"{row['text']} {row['quote']} {row['subject']}".casefold() for word in words)
+        )
 
     def get(self, memory_id: int) -> Memory:
-        return _memory(self._row(self._database.connection(), memory_id))
+        """One of any time. Raises NotFound."""
+        return memory_of(self._table.row(self._settled(), memory_id))
 
     def name(self) -> str:
-        """What to call the user: the form of address they asked for, else their name, else ''."""
-        rows = [row for row in self._live(self._database.connection()) if row["slot"] in (ADDRESS, NAME)]
+        """What to call the user: the form of address they asked for, else their name, else ''. '' while paused."""
+        return "" if self.paused else self.called()
+
+    def called(self) -> str:
+        """`name`, paused or not."""
+        rows = self._table.named(self._settled(), (ADDRESS, NAME), time.time())
         rows.sort(key=lambda row: row["slot"] != ADDRESS)
         return str(rows[0]["value"]) if rows else ""
 
-    def recall(self, question: str, *, exclude: Collection[int] = ()) -> tuple[Memory, ...]:
+    def history(self, memory_id: int) -> tuple[Memory, ...]:
+        """All answers to the question that this one answers, the oldest first. Raises NotFound."""
+        db = self._settled()
+        return tuple(memory_of(row) for row in self._table.answers(db, self._table.row(db, memory_id)))
+
+    def about(self) -> tuple[Memory, ...]:
+        """All that holds now, the profile first."""
+        db = self._settled()
+        return tuple(memory_of(row) for row in in_profile_order(self._table.now(db, time.time())))
+
+    def from_conversation(self, conversation_id: str) -> tuple[Memory, ...]:
+        """What was said there, of any time."""
+        return tuple(memory_of(row) for row in self._table.said_in(self._settled(), conversation_id))
+
+    def recall(
+        self, question: str, *, exclude: Collection[int] = (), now: float | None = None
+    ) -> tuple[Memory, ...]:
         """What belongs beside `question`, the profile first; at most `settings.recall`, none of `exclude`.
 
-        The profile (identity, preferences, instructions) is always meant, its newest `settings.recall`
-        entries; older ones and facts only when they bear on the question. They may take half of the
-        room from the profile, so that a long profile cannot hide them.
+        `why` says what let each in: "profile", "asked", "words" or "meaning". A question about the past gets what
+        was so. Nothing while paused.
         """
-        room = self._settings.recall
-        rows = self._live(self._database.connection())
-        profile = [row for row in rows if row["kind"] in _PROFILE][:room]
-        always = {row["id"] for row in profile}
-        others = [row for row in rows if row["id"] not in always and row["id"] not in exclude]
-        relevant = self._relevant(clean(excerpt(question)), others)[:room]
-        shown = [row for row in profile if row["id"] not in exclude]
-        shown = shown[: max(room - len(relevant), room - room // 2)]
-        return tuple(_memory(row) for row in [*shown, *relevant[: room - len(shown)]])
+        at = time.time() if now is None else now
+        db = self._settled()
+        if self._table.is_paused(db):
+            return ()
+        found = self._indexes.recall(self._table.user, question, exclude=exclude, now=at)
+        rows = self._table.rows(db, found)
+        return tuple(memory_of(rows[memory_id], why) for memory_id, why in found.items() if memory_id in rows)
 
     # ── changing ─────────────────────────────────────────────────────────────────────────────────
 
@@ -136,251 +139,223 @@ class UserMemory:
         text: str,
         *,
         kind: MemoryKind = MemoryKind.FACT,
+        subject: str = "",
         quote: str = "",
         conversation_id: str | None = None,
         message_id: str | None = None,
+        valid_from: float | None = None,
+        valid_to: float | None = None,
+        confidence: float = 1.0,
+        confirmed: bool = False,
     ) -> Memory:
-        """Keeps `text`; one that is already there is made the latest instead.
+        """Keeps `text`; one that is already there is made the latest instead. `confirmed`: the user was asked, and
+        wants it kept though it looks like a secret.
 
         A FACT in which the rules see a name, a preference or an order takes that kind. Raises
-        InvalidInput (empty, over `settings.max_chars`, a secret) and Conflict over `MOST_MEMORIES`.
+        InvalidInput (empty, over `settings.max_chars`, a secret, times or confidence that cannot be) and
+        Conflict while paused and over `MOST_MEMORIES`.
         """
-        said = self._checked(text)
-        (draft,) = self._drafts([(_kind(said) if kind is MemoryKind.FACT else kind, said, clean(quote))])
-        with self._database.transaction() as db:
+        said = checked(text, self._settings, confirmed=confirmed)
+        if valid_from is not None and valid_to is not None and valid_to < valid_from:
+            raise InvalidInput("valid_to is before valid_from: swap them, or leave one out")
+        if not 0 <= confidence <= 1:
+            raise InvalidInput(f"a confidence is from 0 to 1, and this is {confidence:g}")
+        found = Finding(
+            kind_of(said) if kind is MemoryKind.FACT else kind,
+            said, 0, 0, flat(subject)[: self._settings.max_chars], valid_from, valid_to, confidence,
+        )  # fmt: skip
+        (draft,) = self._drafts([(found, flat(quote), slot_in(said))])
+        with self._writing() as db:
+            if self._table.is_paused(db):
+                raise Conflict("memory is paused, so nothing is saved: turn it on again first")
             row_id, _ = self._write(db, draft, conversation_id, message_id)
-            return _memory(self._row(db, row_id))
+            return memory_of(self._table.row(db, row_id))
 
-    def learn(self, text: str, *, conversation_id: str | None, message_id: str | None) -> tuple[Memory, ...]:
-        """Keeps what the user's own turn says about them, and returns what is new.
-
-        What is already known is only made the latest; a statement over `settings.max_chars`, and any
-        beyond `MOST_MEMORIES`, is left out without an error. Quotes are cut from the turn in NFC.
-        """
+    def learn(
+        self, text: str, *, conversation_id: str | None, message_id: str | None, at: float | None = None
+    ) -> tuple[Memory, ...]:
+        """Keeps what the user's own turn says about them, and returns what is new. See `keep`."""
+        if self.paused:
+            return ()
         source = clean(text)
-        found = [
-            (finding.kind, finding.text, source[finding.start : finding.end])
-            for finding in extract(source)
-            if len(finding.text) <= self._settings.max_chars
-        ]
-        drafts = self._drafts([(kind, _flat(said), quote) for kind, said, quote in found])
+        return self.keep(extract(source, at), source=source, conversation_id=conversation_id, message_id=message_id)
+
+    def keep(
+        self, findings: Iterable[Finding], *, conversation_id: str | None, message_id: str | None, source: str = ""
+    ) -> tuple[Memory, ...]:
+        """Keeps what was found in the turn `source`, from which quotes are cut, and returns what is new.
+
+        What is already known is only made the latest; of answers to one question the last holds. Left out without an
+        error: a statement over `settings.max_chars`, any beyond `MOST_MEMORIES`, and everything while paused.
+        """
+        drafts = self._drafts([
+            (found, flat(source[found.start : found.end]), slot_of(flat(found.text)))
+            for found in findings
+            if flat(found.text) and len(found.text) <= self._settings.max_chars
+        ])  # fmt: skip
         if not drafts:
             return ()
         new: dict[int, None] = {}
-        with self._database.transaction() as db:
+        with self._writing() as db:
+            if self._table.is_paused(db):
+                return ()
             for draft in drafts:
-                if self._count(db) >= MOST_MEMORIES:
+                if self._table.count(db) >= MOST_MEMORIES:
                     break
                 row_id, is_new = self._write(db, draft, conversation_id, message_id)
                 if is_new:
                     new[row_id] = None
-            rows = {row["id"]: row for row in self._live(db)}
-        return tuple(_memory(rows[row_id]) for row_id in new if row_id in rows)
+            rows = self._table.rows(db, new)
+        # A correction in the same breath is one memory; what was so before is one of its own.
+        told = [rows[row_id] for row_id in new if row_id in rows]
+        return tuple(memory_of(row) for row in told if row["superseded_by"] not in new or row["valid_to"] is not None)
 
-    def edit(self, memory_id: int, text: str) -> Memory:
-        """Changes the text; the quote stays, as the record of what was said. Raises InvalidInput, NotFound."""
+    def edit(self, memory_id: int, text: str, *, expected: float | None = None) -> Memory:
+        """Changes the text; the quote stays, as the record of what was said.
+
+        `expected` is the `updated_at` that the editor saw. Raises InvalidInput, NotFound, and Conflict when it
+        has been changed or replaced since.
+        """
         self.get(memory_id)
-        said = self._checked(text)
-        (draft,) = self._drafts([(MemoryKind.FACT, said, "")])
-        slot = _slot(said)
-        with self._database.transaction() as db:
-            before = self._row(db, memory_id)
+        said = checked(text, self._settings)
+        slot = slot_in(said)
+        (draft,) = self._drafts([(Finding(MemoryKind.FACT, said, 0, 0), "", slot)])
+        with self._writing() as db:
+            before = self._table.row(db, memory_id)
+            if before["superseded_by"] is not None:
+                raise Conflict(f"memory {memory_id} was replaced by memory {before['superseded_by']}: edit that one")
+            if expected is not None and before["updated_at"] != expected:
+                raise Conflict(
+                    f"memory {memory_id} has been changed since it was opened, and says now: {before['text']!r}; "
+                    "look at it again before you change it"
+                )
             if slot is None and before["slot"] in (NAME, ADDRESS):  # 'Mina' typed over 'Name is Mina.'
                 slot = Slot(before["slot"], said.rstrip("."))
-            now = time.time()
-            self._release(db, memory_id)
-            if slot:
-                self._supersede(db, slot, memory_id, now)
-            db.execute(
-                "UPDATE memories SET text = :text, normal = :normal, slot = :slot, value = :value, vector = :vector, "
-                "embedder = :embedder, updated_at = :now WHERE user_id = :user AND id = :id",
-                {**self._columns(draft, slot), "now": now, "user": self._user, "id": memory_id},
-            )
-            return _memory(self._row(db, memory_id))
+            now = max(time.time(), before["updated_at"] + LEAST_STEP)
+            if slot is None or slot.name != before["slot"]:
+                self._table.release(db, before, now)
+            self._table.update(db, memory_id, **self._columns(draft, slot), updated_at=now)
+            if slot and before["valid_to"] is None:
+                self._table.supersede(db, slot, before["subject"], memory_id, now=now, since=now)
+            return memory_of(self._table.row(db, memory_id))
 
-    def delete(self, memory_id: int) -> None:
-        """Deletes it for good; what it had replaced holds again. Raises NotFound."""
-        with self._database.transaction() as db:
-            self._row(db, memory_id)
-            self._release(db, memory_id)
-            db.execute("DELETE FROM memories WHERE user_id = :user AND id = :id", {"user": self._user, "id": memory_id})
+    def delete(self, memory_id: int) -> Memory:
+        """Deletes it for good and returns what it was; what it had replaced holds again. Raises NotFound."""
+        with self._writing() as db:
+            row = self._table.row(db, memory_id)
+            self._table.release(db, row, time.time())
+            self._table.delete(db, [memory_id])
+        scrub(self._database)
+        return memory_of(row)
+
+    def forget(self, about: str) -> tuple[Memory, ...]:
+        """Deletes what `about` means ("I like tea", "내 이름") with its older answers, and returns it; or ()."""
+        wanted = clean(about)
+        with self._writing() as db:
+            rows = forgetting.meant(wanted, self._table.everything(db))
+            self._table.delete(db, [row["id"] for row in rows])
+        if rows:
+            scrub(self._database)
+        return tuple(memory_of(row) for row in rows)
+
+    def used(self, ids: Iterable[int]) -> None:
+        """Notes that these were put into a prompt just now."""
+        known = [*ids]
+        if known:
+            with self._writing() as db:
+                for memory_id in known:
+                    self._table.update(db, memory_id, last_used=time.time())
+
+    # ── all of it ────────────────────────────────────────────────────────────────────────────────
+
+    @property
+    def paused(self) -> bool:
+        return self._table.is_paused(self._database.connection())
+
+    def pause(self, on: bool) -> None:
+        """While paused nothing is saved or recalled; what is there can be read, changed and deleted."""
+        with writing(self._database) as db:
+            self._table.pause(db, on)
+
+    def export(self) -> dict[str, Any]:
+        """All rows of the user as JSON values, those that are over too."""
+        db = self._settled()
+        return transfer.exported(self._table.everything(db), paused=self._table.is_paused(db))
+
+    def erase(self) -> int:
+        """Deletes everything that memory has of the user, settings and what waits to be read too; counts memories."""
+        with writing(self._database) as db:
+            count = transfer.erase(db, self._table.user)
+        self._indexes.drop(self._table.user)
+        scrub(self._database)
+        return count
 
     # ── inside ───────────────────────────────────────────────────────────────────────────────────
 
-    def _live(self, db: Connection) -> builtins.list[dict[str, Any]]:
-        return [
-            *db.query(
-                f"SELECT * FROM memories WHERE {_LIVE} ORDER BY updated_at DESC, id DESC",
-                {"user": self._user},
-            )
-        ]
+    def _settled(self) -> Connection:
+        """A connection to rows in which answers whose time has come have replaced the ones before."""
+        db = self._database.connection()
+        if self._table.begin(db, time.time()):
+            with self._writing():
+                pass
+        return db
 
-    def _row(self, db: Connection, memory_id: int) -> dict[str, Any]:
-        if 0 < memory_id <= _LARGEST_ID:
-            own = {"user": self._user, "id": memory_id}
-            for row in db.query(f"SELECT * FROM memories WHERE {_LIVE} AND id = :id", own):
-                return row
-        raise NotFound(f"no memory {memory_id}")
+    def _writing(self) -> transfer.Writing:
+        return transfer.Writing(self._database, self._table)
 
-    def _count(self, db: Connection) -> int:
-        found = db.execute("SELECT count(*) FROM memories WHERE user_id = ?", [self._user]).fetchone()
-        return int(found[0])
-
-    def _checked(self, text: str) -> str:
-        said = _flat(text)
-        most = self._settings.max_chars
-        if not said:
-            raise InvalidInput("a memory needs some text")
-        if len(said) > most:
-            raise TooLarge(
-                f"a memory may have at most {most:,} characters and this has {len(said):,}: "
-                "shorten it, or raise memory.max_chars"
-            )
-        if is_sensitive(said):
-            raise InvalidInput(
-                "this looks like a password, a key, a card number or an identity number; memories are put into "
-                "prompts, so it is not kept: leave the number out"
-            )
-        return said
-
-    def _drafts(self, found: Sequence[tuple[MemoryKind, str, str]]) -> builtins.list[_Draft]:
-        vectors = self._vectors([text for _, text, _ in found])
+    def _drafts(self, found: Sequence[tuple[Finding, str, Slot | None]]) -> builtins.list[_Draft]:
+        vectors = self._vectors.of([flat(finding.text) for finding, _, _ in found])
         return [_Draft(*entry, vector) for entry, vector in zip(found, vectors, strict=True)]
 
-    def _vectors(self, texts: Sequence[str]) -> builtins.list[bytes]:
-        """Float32 vectors as bytes; b'' for a text in a language the embedder does not know."""
-        known = [text for text in texts if self._embedder.knows(text)]
-        vectors = iter(self._embedder.embed(known) if known else ())
-        wanted = set(known)
-        return [next(vectors).astype(np.float32).tobytes() if text in wanted else b"" for text in texts]
-
-    def _columns(self, draft: _Draft, slot: Slot | None) -> dict[str, Any]:
+    def _columns(self, draft: _Draft, slot: Slot | None) -> Row:
+        text = flat(draft.finding.text)
         return {
-            "text": draft.text,
-            "normal": normal(draft.text),
+            "text": text,
+            "normal": normal(text),
             "slot": slot.name if slot else None,
             "value": slot.value if slot else None,
             "vector": draft.vector,
-            "embedder": self._embedder.fingerprint,
+            "embedder": self._vectors.fingerprint,
         }
 
     def _write(
         self, db: Connection, draft: _Draft, conversation_id: str | None, message_id: str | None
     ) -> tuple[int, bool]:
-        """The row's id, and whether it is new. Inside a transaction."""
-        slot, now = _slot(draft.text), time.time()
-        columns = self._columns(draft, slot)
-        same = {"user": self._user, **{key: columns[key] for key in ("normal", "slot", "value")}}
-        for row in db.query(
-            f"SELECT id FROM memories WHERE {_LIVE} AND (normal = :normal OR (slot = :slot AND value = :value))", same
-        ):
-            db.execute(
-                "UPDATE memories SET updated_at = :now WHERE user_id = :user AND id = :id",
-                {"now": now, "user": self._user, "id": row["id"]},
-            )
-            return int(row["id"]), False
-        if self._count(db) >= MOST_MEMORIES:
+        """The row's id, and whether it says something new. Inside a transaction."""
+        found, now = draft.finding, time.time()
+        slot = draft.slot
+        columns = {**self._columns(draft, slot), "subject": found.subject}
+        is_past = found.valid_to is not None and found.valid_to <= now
+        known = self._table.same(db, columns, now)
+        if known is not None:
+            times = {"ended_at": found.valid_to} if is_past else _given(found)
+            self._table.update(db, known["id"], updated_at=max(now, known["updated_at"] + LEAST_STEP), **times)
+            return int(known["id"]), is_past
+        past = self._table.over(db, columns["normal"], found.subject, now) if is_past else None
+        if past is not None:
+            return int(past["id"]), False
+        if self._table.count(db) >= MOST_MEMORIES:
             raise Conflict(f"there are {MOST_MEMORIES:,} memories, the most one user can have: delete some first")
-        columns |= {
-            "user_id": self._user,
-            "kind": draft.kind.value,
+        later = slot is not None and found.valid_from is not None and found.valid_from > now
+        row_id = self._table.insert(db, {
+            **columns,
+            "kind": found.kind.value,
             "quote": draft.quote,
             "conversation_id": conversation_id,
             "message_id": message_id,
             "created_at": now,
             "updated_at": now,
-        }
-        names = ", ".join(columns)
-        values = ", ".join(f":{name}" for name in columns)
-        row_id = int(db.execute(f"INSERT INTO memories ({names}) VALUES ({values})", columns).lastrowid or 0)
-        if slot:
-            self._supersede(db, slot, row_id, now)
+            "valid_from": found.valid_from,
+            "valid_to": found.valid_to,
+            "starts_at": found.valid_from if later else None,
+            "confidence": found.confidence,
+        })  # fmt: skip
+        if slot and not is_past and not later:
+            self._table.supersede(db, slot, found.subject, row_id, now=now, since=found.valid_from or now)
         return row_id, True
 
-    def _supersede(self, db: Connection, slot: Slot, by: int, now: float) -> None:
-        """Hides what answered the slot until now."""
-        db.execute(
-            "UPDATE memories SET superseded_by = :by, superseded_at = :now "
-            f"WHERE {_LIVE} AND slot = :slot AND id <> :by",
-            {"user": self._user, "slot": slot.name, "by": by, "now": now},
-        )
 
-    def _release(self, db: Connection, memory_id: int) -> None:
-        """Shows again what the memory had replaced."""
-        db.execute(
-            "UPDATE memories SET superseded_by = NULL, superseded_at = NULL "
-            "WHERE user_id = :user AND superseded_by = :id",
-            {"user": self._user, "id": memory_id},
-        )
-
-    def _relevant(self, question: str, rows: Sequence[dict[str, Any]]) -> builtins.list[dict[str, Any]]:
-        """Those rows that bear on the question, best first."""
-        asked = terms(question)
-        scores = np.array([overlap(asked, terms(row["text"])) for row in rows], dtype=np.float32)
-        passed = scores >= MIN_OVERLAP
-        if rows and self._embedder.knows(question):
-            dense = similarities(self._embedder.embed([question])[0], self._matrix(rows))
-            passed |= dense >= self._settings.min_similarity
-            scores = np.maximum(scores, dense)
-        order = np.argsort(-scores, kind="stable")  # of equals the latest first, as they came
-        return [rows[at] for at in order if passed[at]]
-
-    def _matrix(self, rows: Sequence[dict[str, Any]]) -> NDArray[np.float32]:
-        """[len(rows), dimension]; rows of another embedder are embedded anew and kept, unknown texts are zero."""
-        current = self._embedder.fingerprint
-        stale = [row for row in rows if row["embedder"] != current]
-        if stale:
-            for row, vector in zip(stale, self._vectors([row["text"] for row in stale]), strict=True):
-                row |= {"vector": vector, "embedder": current}
-            with self._database.transaction() as db:
-                for row in stale:  # the text as read: an edit in between has a vector of its own
-                    db.execute(
-                        "UPDATE memories SET vector = :vector, embedder = :embedder "
-                        "WHERE user_id = :user_id AND id = :id AND text = :text",
-                        row,
-                    )
-        matrix = np.zeros((len(rows), self._embedder.dimension), dtype=np.float32)
-        for at, row in enumerate(rows):
-            if row["vector"]:
-                matrix[at] = np.frombuffer(row["vector"], dtype=np.float32)
-        return matrix
-
-
-def _memory(row: dict[str, Any]) -> Memory:
-    return Memory(
-        id=row["id"],
-        kind=MemoryKind(row["kind"]),
-        text=row["text"],
-        quote=row["quote"],
-        conversation_id=row["conversation_id"],
-        message_id=row["message_id"],
-        created_at=row["created_at"],
-        updated_at=row["updated_at"],
-    )
-
-
-def _flat(text: str) -> str:
-    """One line without control characters: a memory is a line of the prompt and must not end it."""
-    spaced = "".join(" " if unicodedata.category(char) in ("Cc", "Zl", "Zp") else char for char in clean(text))
-    return " ".join("".join(char for char in spaced if char not in _INVISIBLE).split())
-
-
-def _statement(text: str) -> Finding | None:
-    """The finding that is the whole of `text`."""
-    found = extract(text)
-    return found[0] if len(found) == 1 and found[0].end - found[0].start >= len(text.strip(" .!。")) else None
-
-
-def _slot(text: str) -> Slot | None:
-    found = _statement(text)
-    return slot_of(text) or (slot_of(found.text) if found else None)
-
-
-def _kind(text: str) -> MemoryKind:
-    found = _statement(text)
-    if found:
-        return found.kind
-    slot = slot_of(text)
-    if slot is None:
-        return MemoryKind.FACT
-    return MemoryKind.IDENTITY if slot.name in IDENTITY_SLOTS else MemoryKind.PREFERENCE
+def _given(found: Finding) -> Row:
+    """The times that a statement of what is known brings with it."""
+    times = {"valid_from": found.valid_from, "valid_to": found.valid_to}
+    return {name: at for name, at in times.items() if at is not None}

@@ -24,6 +24,47 @@ KOREAN_LANGUAGES = {
     "아랍어": "Arabic", "베트남어": "Vietnamese", "태국어": "Thai", "인도네시아어": "Indonesian",
 }  # fmt: skip
 
+KIN = _words(
+    """
+    sister brother wife husband spouse partner fiancé fiancée fiance fiancee girlfriend boyfriend mother father mom
+    mum dad son daughter grandmother grandfather grandma grandpa uncle aunt cousin niece nephew roommate flatmate
+    best_friend friend boss manager supervisor colleague coworker mentor dog cat puppy kitten parrot hamster rabbit
+    horse kids kid children parents mother-in-law father-in-law twins baby neighbour neighbor grandson granddaughter
+    stepson stepdaughter
+    """
+)
+KOREAN_KIN = _words(
+    """
+    아내 와이프 남편 딸 아들 동생 여동생 남동생 형 누나 오빠 언니 엄마 어머니 아빠 아버지 부모님 할머니 할아버지
+    이모 고모 삼촌 사촌 조카 친구 여자친구 남자친구 여친 남친 룸메이트 상사 팀장님 팀장 사장님 강아지 고양이 아이 애
+    첫째 둘째 막내 장인어른 장모님 시어머니 시아버지 약혼자 손자 손녀 남자_친구 여자_친구
+    """
+)
+# Whose they are need not be said.
+KOREAN_CLOSE_KIN = frozenset(
+    _words(
+        """
+        아내 와이프 남편 딸 아들 동생 여동생 남동생 누나 오빠 언니 엄마 어머니 아빠 아버지 부모님 여자친구 남자친구
+        여친 남친 시어머니 시아버지 장모님 할머니 할아버지
+        """
+    )
+)
+# Capitalised like places and firms, and moved between all the same.
+NO_PLACES = frozenset(
+    _words(
+        """
+        react vue angular svelte python java javascript typescript windows mac macos linux ubuntu android ios iphone
+        chrome firefox safari mysql postgres postgresql sqlite mongodb aws azure gcp vim emacs vscode git svn php
+        ruby rails django flask pytorch tensorflow keras gpt chatgpt claude gemini excel word notion slack teams
+        discord zoom kubernetes docker spring kotlin swift rust go golang c c++ c# perl r matlab latex markdown html
+        css json yaml redis kafka node jquery bootstrap tailwind webpack vite npm yarn chapter part section page
+        line step plan option version monday tuesday wednesday thursday friday saturday sunday january february
+        march april may june july august september october november december one place another there here this that
+        job jobs house home team row file folder tab src lib test i you he she we they it
+        """
+    )
+)
+
 # What users order an assistant to do, always or never.
 IMPERATIVES = _words(
     """
@@ -32,7 +73,7 @@ IMPERATIVES = _words(
     prefer send quote skip offer suggest remind do don't apologise apologize repeat refer return output wrap sign
     greet finish follow think try leave omit stop recommend round number consider treat limit highlight link mark
     prefix append state describe define illustrate attach verify admit warn act stick sound spell capitalise
-    capitalize double-check
+    capitalize double-check drop remove spare lose
     """
 )
 # Irregular past forms, which have no third person.
@@ -59,7 +100,8 @@ KOREAN_ROLES = _words(
     """
     개발자 간호사 대학생 대학원생 고등학생 중학생 학생 의사 변호사 교사 선생님 디자이너 주부 공무원 채식주의자
     회사원 직장인 프리랜서 번역가 작가 기자 연구원 교수 약사 요리사 엔지니어 프로그래머 회계사 자영업자 경찰관
-    소방관 왼손잡이 비건 당뇨_환자
+    소방관 왼손잡이 비건 당뇨_환자 목수 경찰 가수 배우 화가 강사 군인 목사 농부 건축가 세무사 미용사 사업가 승무원
+    수의사 한의사 물리치료사 영양사 사회복지사 바리스타 은행원 취준생 유튜버 택시기사 통역사 간병인 조종사
     """
 )
 

@@ -1,8 +1,19 @@
 """Prompts: domain files, and the composition of a turn's prompt under a token budget."""
 
+from server.prompting.blocks import MEMORY_HEAD, memory_line
 from server.prompting.compose import compose
 from server.prompting.domain import Domain, FewShot, UserProfile, new_nonce
 from server.prompting.library import PromptLibrary
 from server.prompting.reasoning import ReasoningSplitter
 
-__all__ = ["Domain", "FewShot", "PromptLibrary", "ReasoningSplitter", "UserProfile", "compose", "new_nonce"]
+__all__ = [
+    "MEMORY_HEAD",
+    "Domain",
+    "FewShot",
+    "PromptLibrary",
+    "ReasoningSplitter",
+    "UserProfile",
+    "compose",
+    "memory_line",
+    "new_nonce",
+]

@@ -6,6 +6,7 @@ the turn before, and what the engine keeps of them stays useful. When the contex
 evidence and then the oldest turns are left out in one large step, which makes that rare.
 
     room      = context length - tokens kept for the answer
+    memories <= settings.memory_tokens, and quotes of other chats <= settings.chats_tokens
     evidence <= settings.evidence_tokens, and in a chat at most half of what the fixed parts leave
     history:  as it is while the prompt fits into the room; else down to low_water * room
 
@@ -20,7 +21,7 @@ from dataclasses import dataclass, replace
 
 from server.config import PromptSettings
 from server.errors import ContextFull
-from server.prompting.blocks import UserBlock, evidence_part, user_block
+from server.prompting.blocks import UserBlock, chats_part, evidence_part, memory_part, user_block
 from server.prompting.constraint import constraint_of, rules_of
 from server.prompting.domain import Domain, UserProfile
 from server.prompting.template import render_system
@@ -28,6 +29,7 @@ from server.types import (
     ChatTokenizer,
     Compaction,
     HistoryTurn,
+    Memory,
     Message,
     PromptBundle,
     PromptSection,
@@ -111,8 +113,8 @@ def _fit_context(
     room: int,
     settings: PromptSettings,
 ) -> TurnContext:
-    """The context without what does not fit: memories from the end, then passages from the end."""
-    bare = replace(context, searched=False, passages=(), memories=())
+    """The context without what does not fit: quotes of other chats and passages from the end, then memories."""
+    bare = replace(context, searched=False, passages=(), memories=(), chats=())
     needed = _size(head, question, bare, tokenizer)
     if needed > room:
         raise ContextFull(
@@ -120,14 +122,42 @@ def _fit_context(
             f"context has room for {room:,} beside the answer; shorten the message, or lower the domain's "
             "examples or sampling.max_tokens, or serve a model with a longer context"
         )
-    base = replace(bare, memories=context.memories)
+    base = replace(bare, memories=_within(context.memories, settings.memory_tokens, tokenizer))
     while base.memories and _size(head, question, base, tokenizer) > room:
         base = replace(base, memories=base.memories[:-1])
+    base = _with_chats(base, context, head, question, tokenizer, room, settings.chats_tokens)
     if not context.searched:
         return base
     left = room - _size(head, question, base, tokenizer)
     budget = min(settings.evidence_tokens, left // 2 if has_history else left)
     return _with_evidence(base, context, head, question, tokenizer, room, budget)
+
+
+def _within(memories: Sequence[Memory], budget: int, tokenizer: ChatTokenizer) -> tuple[Memory, ...]:
+    """Those whose lines fit, in order; a long one that does not fit leaves its place to the next."""
+    kept: list[Memory] = []
+    for memory in memories:
+        if tokenizer.count(memory_part([*kept, memory])) <= budget:
+            kept.append(memory)
+    return tuple(kept)
+
+
+def _with_chats(
+    base: TurnContext,
+    context: TurnContext,
+    head: list[Message],
+    question: str,
+    tokenizer: ChatTokenizer,
+    room: int,
+    budget: int,
+) -> TurnContext:
+    """As many of the turns found in other chats as the budget holds."""
+    for count in range(len(context.chats), 0, -1):
+        fitted = replace(base, chats=context.chats[:count])
+        tokens = tokenizer.count(chats_part(fitted.chats, fitted.nonce))
+        if tokens <= budget and _size(head, question, fitted, tokenizer) <= room:
+            return fitted
+    return base
 
 
 def _with_evidence(
@@ -193,7 +223,7 @@ class _Chat:
         freed = 0
         for place in range(max(start.evidence_before, start.turns_before), size):
             turn = self.history[place]
-            if turn.context.searched:
+            if turn.context.searched or turn.context.chats:
                 with_evidence, without = (_turn_messages(turn, evidence=kept)[0] for kept in (True, False))
                 freed += count(with_evidence.content) - count(without.content)
                 yield Compaction(place + 1, start.turns_before), freed
@@ -210,7 +240,7 @@ class _Chat:
 
 def _turn_messages(turn: HistoryTurn, *, evidence: bool) -> list[Message]:
     """An old turn as it was first shown; without its evidence, its memories stay."""
-    context = turn.context if evidence else replace(turn.context, searched=False, passages=())
+    context = turn.context if evidence else replace(turn.context, searched=False, passages=(), chats=())
     return [Message("user", user_block(turn.question, context).text), Message("assistant", turn.answer)]
 
 
@@ -227,6 +257,7 @@ def _sections(
         ("examples", *_dialogue(head[1:], tokenizer)),
         ("history", *_dialogue(history, tokenizer)),
         ("memory", block.memory, tokenizer.count(block.memory)),
+        ("chats", block.chats, tokenizer.count(block.chats)),
         ("evidence", block.evidence, tokenizer.count(block.evidence)),
         ("question", block.question, tokenizer.count(block.question)),
     ]

@@ -14,8 +14,8 @@ import pytest
 from prometheus_client.metrics_core import Metric
 from prometheus_client.parser import text_string_to_metric_families
 
+from server.engine import EngineStats
 from server.errors import EngineDown
-from server.types import EngineStats
 from tests.conftest import ROOT
 from tests.fakes import ScriptedEngine
 from tests.live import Live, chatting, make_app, make_workspace, serving

@@ -203,7 +203,7 @@ def test_memories_are_made_edited_and_forgotten(client: httpx.Client) -> None:
     for text in ("", "   ", "x" * 501):
         refused = client.patch(f"/api/memories/{memory_id}", json={"text": text})
         assert refused.status_code == (413 if text.startswith("x") else 400)
-    assert client.delete(f"/api/memories/{memory_id}").status_code == 204
+    assert client.delete(f"/api/memories/{memory_id}").json()["deleted"]["text"] == "Works in Seoul."
     assert client.delete(f"/api/memories/{memory_id}").status_code == 404
     assert client.post("/api/memories", json={"text": "x", "kind": "rumour"}).status_code == 400
 

@@ -5,16 +5,9 @@ from pathlib import Path
 
 import pytest
 
-from server.chat.conversations import (
-    AnswerRecord,
-    ConversationStore,
-    PromptRecord,
-    PromptSummary,
-    Status,
-    history_of,
-    short_title,
-)
+from server.chat.conversations import ConversationStore, history_of, short_title
 from server.chat.events import Citation, SectionSize
+from server.chat.records import AnswerRecord, PromptRecord, PromptSummary, Status
 from server.database import Database
 from server.errors import InvalidInput, NotFound
 from server.types import (

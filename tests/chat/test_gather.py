@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from server.chat import gather, still_allowed
+from server.chat import RememberingChat, gather, still_allowed
 from server.config import MemorySettings, RetrievalSettings
 from server.database import Database
 from server.memory import MemoryStore
@@ -37,34 +37,39 @@ async def parts(tmp_path: Path):
     await knowledge.close()
 
 
+def remembering(user: UserId, memory: MemoryStore) -> RememberingChat:
+    return RememberingChat(user, memory.of(user))
+
+
 async def test_a_domain_gets_the_levers_it_names(parts) -> None:
     library, memory, knowledge = parts
-    general = await gather(QUESTION, library.get("general"), ANN, memory, knowledge)
+    general = await gather(QUESTION, library.get("general"), remembering(ANN, memory), knowledge.of(ANN))
     assert general.found is None
     assert not general.context.searched
     assert general.profile.name == "Ann"
-    support = await gather(QUESTION, library.get("support"), ANN, memory, knowledge)
+    support = await gather(QUESTION, library.get("support"), remembering(ANN, memory), knowledge.of(ANN))
     assert support.context.searched
     assert "45 days" in support.context.passages[0].text
     assert support.found.folders == ("support",)
     assert support.context.memories == general.context.memories != ()
-    forgetful = await gather(QUESTION, library.get("forgetful"), ANN, memory, knowledge)
+    forgetful = await gather(QUESTION, library.get("forgetful"), remembering(ANN, memory), knowledge.of(ANN))
     assert (forgetful.context.memories, forgetful.profile.name, forgetful.found) == ((), "", None)
     assert general.context.nonce != support.context.nonce
 
 
 async def test_what_the_prompt_shows_already_is_not_recalled_again(parts) -> None:
     library, memory, knowledge = parts
-    first = await gather(QUESTION, library.get("general"), ANN, memory, knowledge)
+    first = await gather(QUESTION, library.get("general"), remembering(ANN, memory), knowledge.of(ANN))
     assert first.context.memories
-    again = await gather(QUESTION, library.get("general"), ANN, memory, knowledge,
+    again = await gather(QUESTION, library.get("general"), remembering(ANN, memory), knowledge.of(ANN),
                          shown=[held.id for held in first.context.memories])
     assert again.context.memories == ()
 
 
 async def test_another_user_gets_nothing_of_it(parts) -> None:
     library, memory, knowledge = parts
-    other = await gather(QUESTION, library.get("general"), UserId("bob"), memory, knowledge)
+    bob = UserId("bob")
+    other = await gather(QUESTION, library.get("general"), remembering(bob, memory), knowledge.of(bob))
     assert other.context.memories == ()
     assert other.profile.name == ""
 
@@ -73,7 +78,7 @@ async def test_a_folder_that_the_user_may_not_see_is_not_searched(parts, tmp_pat
     library, memory, knowledge = parts
     (tmp_path / "knowledge" / "support" / ".users").write_text("ann\n")
     for user, sees in ((ANN, True), (UserId("bob"), False), (UserId("nobody"), False), (LOCAL, True)):
-        given = await gather(QUESTION, library.get("support"), user, memory, knowledge)
+        given = await gather(QUESTION, library.get("support"), remembering(user, memory), knowledge.of(user))
         assert given.context.searched is sees
         assert bool(given.context.passages) is sees
         assert given.found.folders == (("support",) if sees else ())
@@ -82,7 +87,7 @@ async def test_a_folder_that_the_user_may_not_see_is_not_searched(parts, tmp_pat
 
 async def test_what_may_not_be_seen_any_more_is_emptied_in_old_turns(parts, tmp_path: Path) -> None:
     library, memory, knowledge = parts
-    context = (await gather(QUESTION, library.get("support"), ANN, memory, knowledge)).context
+    context = (await gather(QUESTION, library.get("support"), remembering(ANN, memory), knowledge.of(ANN))).context
     other = Passage("x", "elsewhere", "x.md", "Something else.")
     (tmp_path / "knowledge" / "elsewhere").mkdir()
     context = replace(context, passages=(*context.passages, other))

@@ -151,7 +151,7 @@ async def test_a_forgotten_memory_leaves_the_chat_it_was_used_in(tmp_path: Path)
     engine = ScriptedEngine()
     async with running(tmp_path, engine) as services:
         memory = services.memory.of(MINA)
-        fact = memory.add("Prefers polite Korean.", kind=MemoryKind.PREFERENCE)
+        fact = memory.add("Prefers polite Korean (존댓말).", kind=MemoryKind.PREFERENCE)
         events = await ask(services.chat, MINA, "Hello there", domain="general")
         assert "polite Korean" in engine.tokenizer.decode(engine.requests[-1].prompt)
         memory.delete(fact.id)

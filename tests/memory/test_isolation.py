@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import tempfile
 from pathlib import Path
 
@@ -12,7 +13,7 @@ from hypothesis.stateful import Bundle, RuleBasedStateMachine, invariant, multip
 
 from server.config import MemorySettings
 from server.database import Database
-from server.errors import NotFound
+from server.errors import Conflict, NotFound
 from server.memory import MemoryStore, UserMemory
 from server.types import Memory, UserId
 from tests.fakes import WordEmbedder
@@ -77,8 +78,11 @@ class Users(RuleBasedStateMachine):
     def edit(self, owned: tuple[UserId, int], user: UserId, word: str) -> None:
         owner, memory_id = owned
         live = memory_id in {memory.id for memory in self.of(owner).list()}
-        if user != owner or not live:
+        if user != owner or memory_id in self.deleted[owner]:
             with pytest.raises(NotFound):
+                self.of(user).edit(memory_id, f"stolen by {mark_of(user)}")
+        elif not live:
+            with pytest.raises(Conflict):
                 self.of(user).edit(memory_id, f"stolen by {mark_of(user)}")
         else:
             self.check(user, (self.of(user).edit(memory_id, f"edited {word} {mark_of(user)}"),))
@@ -86,11 +90,11 @@ class Users(RuleBasedStateMachine):
     @rule(owned=memories, user=user)
     def delete(self, owned: tuple[UserId, int], user: UserId) -> None:
         owner, memory_id = owned
-        before = self.of(owner).list()
+        before = self.of(owner).list(past=True)
         if user != owner or memory_id not in {memory.id for memory in before}:
             with pytest.raises(NotFound):
                 self.of(user).delete(memory_id)
-            assert self.of(owner).list() == before
+            assert self.of(owner).list(past=True) == before
         else:
             self.of(user).delete(memory_id)
             self.deleted[user].add(memory_id)
@@ -98,11 +102,48 @@ class Users(RuleBasedStateMachine):
     @rule(owned=memories, user=user)
     def get(self, owned: tuple[UserId, int], user: UserId) -> None:
         owner, memory_id = owned
-        if user != owner or memory_id not in {memory.id for memory in self.of(owner).list()}:
-            with pytest.raises(NotFound):
-                self.of(user).get(memory_id)
+        if user != owner or memory_id not in {memory.id for memory in self.of(owner).list(past=True)}:
+            for call in (self.of(user).get, self.of(user).history):
+                with pytest.raises(NotFound):
+                    call(memory_id)
         else:
             self.check(user, (self.of(user).get(memory_id),))
+            self.check(user, self.of(user).history(memory_id))
+
+    @rule(user=user, word=st.sampled_from(WORDS), other=user)
+    def forget(self, user: UserId, word: str, other: UserId) -> None:
+        before = {who: self.of(who).list(past=True) for who in USERS if who != user}
+        gone = self.of(user).forget(f"I like {word} {mark_of(other)}")
+        self.check(user, gone)
+        self.deleted[user] |= {memory.id for memory in gone}
+        assert {who: self.of(who).list(past=True) for who in before} == before
+
+    @rule(user=user)
+    def export(self, user: UserId) -> None:
+        exported = json.dumps(self.of(user).export(), ensure_ascii=False)
+        assert not [other for other in USERS if other != user and mark_of(other) in exported]
+        assert len(json.loads(exported)["memories"]) == len(self.of(user).list(past=True))
+
+    @rule(user=user)
+    def erase(self, user: UserId) -> None:
+        before = {who: self.of(who).list(past=True) for who in USERS if who != user}
+        self.deleted[user] |= {memory.id for memory in self.of(user).list(past=True)}
+        self.of(user).erase()
+        assert self.of(user).list(past=True) == ()
+        assert {who: self.of(who).list(past=True) for who in before} == before
+
+    @rule(user=user, on=st.booleans())
+    def pause(self, user: UserId, on: bool) -> None:
+        others = {who: self.of(who).paused for who in USERS if who != user}
+        self.of(user).pause(on)
+        assert {who: self.of(who).paused for who in others} == others
+        self.of(user).pause(False)
+
+    @rule(user=user, owned=memories)
+    def used(self, user: UserId, owned: tuple[UserId, int]) -> None:
+        before = {who: self.of(who).list(past=True) for who in USERS if who != user}
+        self.of(user).used([owned[1]])
+        assert {who: self.of(who).list(past=True) for who in before} == before
 
     @rule(user=user, words=st.lists(st.sampled_from(WORDS), min_size=1), excluded=st.sets(st.integers(1, 40)))
     def recall(self, user: UserId, words: list[str], excluded: set[int]) -> None:
@@ -135,7 +176,7 @@ class Users(RuleBasedStateMachine):
     def each_question_has_one_answer(self) -> None:
         twice = self.database.connection().execute(
             "SELECT user_id, slot FROM memories WHERE superseded_by IS NULL AND slot IS NOT NULL "
-            "GROUP BY user_id, slot HAVING count(*) > 1"
+            "AND coalesce(valid_to, ended_at) IS NULL GROUP BY user_id, slot, subject HAVING count(*) > 1"
         )
         assert twice.fetchall() == []
 

@@ -12,7 +12,16 @@ from hypothesis import strategies as st
 from server.config import MemorySettings
 from server.database import Database
 from server.memory import MemoryStore, UserMemory
-from server.memory.relevance import MIN_OVERLAP, QUESTION_CHARS, excerpt, overlap, similarities, terms
+from server.memory.asked import asked
+from server.memory.relevance import (
+    GENERAL_WEIGHT,
+    QUESTION_CHARS,
+    admitted,
+    common_weight,
+    excerpt,
+    read,
+    terms,
+)
 from server.types import UserId
 
 FACTS = (
@@ -63,39 +72,48 @@ NOT_ABOUT = (
 # ── words ────────────────────────────────────────────────────────────────────────────────────────
 
 
+def share(question: str, memory: str) -> float:
+    """How much of the question's words the memory has."""
+    units, held = read(question).units, terms(memory)
+    total = sum(unit.weight for unit in units)
+    return sum(unit.weight for unit in units if unit.is_in(held)) / total if total else 0.0
+
+
 @pytest.mark.parametrize(
     ("one", "two"),
     [
-        ("dogs", "my dog's"),
-        ("closing", "closes"),
+        ("dogs", "The user's dog"),
+        ("closing", "It closes"),
         ("parties", "party"),
         ("planned", "planning"),
         ("Café", "café"),
         ("강아지가", "강아지"),
         ("몽이는", "몽이"),
-        ("차에", "차는"),
+        ("차에", "사용자의 차는 소나타예요."),
         ("회의에서", "회의"),
-        ("東京タワー", "東京"),
-        ("C++", "c++"),
+        ("東京タワー", "東京タワー"),
     ],
 )
 def test_forms_of_a_word_meet(one: str, two: str) -> None:
-    assert terms(one) & terms(two)
+    assert share(one, two) == 1
 
 
-@pytest.mark.parametrize(
-    "text",
-    ["", "what is the", "I want you to tell me", "이름이 뭐야", "저는 나는 그것을", "3 5 10", "...", "사용자의 이름은"],
-)
+@pytest.mark.parametrize("text", ["", "what is the", "I want you to tell me", "저는 나는 그것을", "3 5 10", "..."])
 def test_words_that_say_nothing_count_for_nothing(text: str) -> None:
-    assert terms(text) == frozenset()
+    assert read(text).units == ()
 
 
-def test_overlap_is_a_share_of_the_smaller_side() -> None:
-    question, memory = frozenset({"dog", "food"}), frozenset({"dog", "rex", "brown"})
-    assert overlap(question, memory) == overlap(memory, question) == 0.5
-    assert overlap(frozenset(), memory) == 0
-    assert overlap(question, question) == 1
+def test_what_every_memory_says_finds_none() -> None:
+    assert not terms("The user's dog") & terms("The user's cat")
+    assert not terms("사용자의 강아지") & terms("사용자의 고양이")
+
+
+def test_a_general_word_weighs_less_and_so_does_a_common_one() -> None:
+    weights = {unit.terms[0]: unit.weight for unit in read("Which work is best for cellists in 15 weeks?").units}
+    assert weights["cellist"] == 1
+    assert weights["work"] == weights["15"] == weights["week"] == GENERAL_WEIGHT
+    assert common_weight(1.0, 3, 10) == GENERAL_WEIGHT
+    assert common_weight(1.0, 2, 10) == common_weight(1.0, 3, 9) == 1.0
 
 
 def test_a_long_question_is_its_ends() -> None:
@@ -105,26 +123,94 @@ def test_a_long_question_is_its_ends() -> None:
     assert excerpt(long)[0] + excerpt(long)[-1] == "ab"
 
 
-def test_similarities_are_cosines_and_zero_for_unknown_rows() -> None:
-    rows = np.array([[1, 0], [0.6, 0.8], [0, 0]], dtype=np.float32)
-    assert similarities(np.array([1, 0], dtype=np.float32), rows).tolist() == pytest.approx([1, 0.6, 0])
-
-
 @given(st.text(max_size=200))
-def test_terms_of_anything(text: str) -> None:
+def test_words_of_anything(text: str) -> None:
     assert all(terms(text))
-    assert overlap(terms(text), terms(text)) in (0, 1)
+    assert 0 <= share(text, text) <= 1.001
+    assert isinstance(asked(text).past, bool)
 
 
-def test_korean_questions_are_told_apart_by_words_alone() -> None:
-    facts = [terms(fact) for fact in FACTS]
-    for question, fact in ABOUT:
-        if not question.isascii():
-            scores = [overlap(terms(question), held) for held in facts]
-            assert scores[fact] >= MIN_OVERLAP, question
-            assert scores[fact] == max(scores), question
-    for question in NOT_ABOUT:
-        assert max(overlap(terms(question), held) for held in facts) < MIN_OVERLAP, question
+# ── the gate ─────────────────────────────────────────────────────────────────────────────────────
+
+
+def gate(cosine: float, words: float, *, known: bool = True, own: bool = False, strong: bool = True) -> bool:
+    of = [np.array([value]) for value in (cosine, words, strong, known, True)]
+    passed, _ = admitted(*of, own=own, least=0.3)  # type: ignore[arg-type]
+    return bool(passed[0])
+
+
+def test_a_question_of_ones_own_needs_less() -> None:
+    assert gate(0.32, 0, own=True)
+    assert not gate(0.32, 0)
+    assert gate(0.46, 0)
+    assert gate(0.22, 0.3, own=True)
+    assert not gate(0.22, 0.3)
+    assert gate(0.4, 0.3)
+    assert gate(0.12, 0.5)
+    assert not gate(0.12, 0.5, strong=False)
+
+
+def test_words_decide_where_the_embedder_does_not_know_the_language() -> None:
+    assert gate(0, 0.25, known=False)
+    assert not gate(0, 0.25, known=False, strong=False)
+    assert not gate(0, 0.1, known=False)
+
+
+def test_what_scores_far_below_the_best_stays_out() -> None:
+    cosines, none = np.array([0.9, 0.5, 0.8], np.float32), np.zeros(3, np.float32)
+    yes = np.ones(3, bool)
+    passed, _ = admitted(cosines, none, yes, yes, yes, own=True, least=0.3)
+    assert passed.tolist() == [True, False, True]
+    passed, _ = admitted(cosines, none, yes, yes, np.array([False, True, False]), own=True, least=0.3)
+    assert passed.tolist() == [False, True, False]
+
+
+# ── what is asked for ────────────────────────────────────────────────────────────────────────────
+
+
+@pytest.mark.parametrize(
+    ("question", "slot"),
+    [
+        ("Where do I live?", "home"), ("which city do i live in", "home"), ("내가 어디 살지?", "home"),
+        ("제가 어디에 사나요?", "home"), ("What's my name?", "name"), ("내 이름이 뭐야?", "name"),
+        ("Where do I work?", "work"), ("내가 어디 다니지?", "work"), ("What do I do for a living?", "job"),
+        ("When is my birthday?", "birthday"), ("내 생일이 언제야?", "birthday"),
+        ("제 고향이 어디죠?", "home town"), ("Am I vegan?", "diet"), ("How old am I?", "age"), ("나 몇 살이야?", "age"),
+        ("What do you call me?", "address"),
+    ],
+)  # fmt: skip
+def test_a_question_asks_for_a_fact(question: str, slot: str) -> None:
+    assert slot in asked(question).slots
+    assert asked(question).own
+
+
+@pytest.mark.parametrize(
+    "question",
+    [
+        "Where did I live before?",
+        "Where did I use to live?",
+        "What was my job before?",
+        "전에 어디 살았지?",
+        "예전에 내가 어디 살았어?",
+        "내가 살던 곳이 어디야?",
+        "전에 어디 다녔지?",
+    ],
+)
+def test_a_question_asks_for_the_past(question: str) -> None:
+    assert asked(question).past
+
+
+@pytest.mark.parametrize("question", ["Where do I live?", "How do I boil an egg before noon?", "내가 어디 살지?",
+                                      "회의 전에 뭘 준비해?", "What did the Romans eat?"])  # fmt: skip
+def test_a_question_does_not_ask_for_the_past(question: str) -> None:
+    assert not asked(question).past
+
+
+@pytest.mark.parametrize(("question", "own"), [("Feed my dog", True), ("How do I boil an egg?", False),
+                                               ("Tell me a joke", False), ("Do I like tea?", True),
+                                               ("우리 팀 회의", True), ("계란 삶는 법", False)])  # fmt: skip
+def test_a_question_of_ones_own(question: str, own: bool) -> None:
+    assert asked(question).own == own
 
 
 # ── the default embedder ─────────────────────────────────────────────────────────────────────────

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import dataclasses
+import time
 import unicodedata
 from collections.abc import Sequence
 from pathlib import Path
@@ -243,9 +244,13 @@ def test_a_newer_answer_hides_the_older_and_undo_brings_it_back(mina: UserMemory
     (before,) = learn(mina, old)
     (after,) = learn(mina, new)
     assert mina.list() == (after,)
-    with pytest.raises(NotFound):
-        mina.get(before.id)
-    mina.delete(after.id)
+    replaced = mina.get(before.id)
+    assert (replaced.replaced_by, replaced.text) == (after.id, before.text)
+    assert after.created_at <= (replaced.valid_to or 0) <= time.time()
+    assert [one.id for one in mina.history(after.id)] == [before.id, after.id]
+    assert mina.history(before.id) == mina.history(after.id)
+    assert [one.id for one in mina.list(past=True)] == [after.id, before.id]
+    assert mina.delete(after.id) == after
     assert mina.list() == (before,)
 
 
@@ -368,7 +373,7 @@ def full(mina: UserMemory) -> UserMemory:
     return mina
 
 
-PROFILE = ["Always cite sources.", "Prefers short answers.", "Name is Mina."]
+PROFILE = ["Name is Mina.", "Always cite sources.", "Prefers short answers."]
 
 
 @pytest.mark.parametrize("question", ["Who wrote Hamlet?", "", "   ", "?", "안녕", "x" * 100_000, "\ud800"])
@@ -382,7 +387,7 @@ def test_a_question_without_facts_gets_the_profile_alone(full: UserMemory, quest
         ("Which food is good for dogs?", "The user's dog's name is Rex."),
         ("Where is the nearest printer?", "The printer is on the second floor."),
         ("주차장이 어디야?", 'Said: "우리 회사 주차장은 지하 2층이야"'),
-        ("Find it.\n" + "lorem ipsum " * 5_000 + "\nHow old can a dog get?", "The user's dog's name is Rex."),
+        ("찾아 줘.\n" + "and so on " * 5_000 + "\n주차장이 몇 층이야?", 'Said: "우리 회사 주차장은 지하 2층이야"'),
     ],
 )
 def test_a_fact_comes_when_the_question_is_about_it(full: UserMemory, question: str, fact: str) -> None:
@@ -398,19 +403,21 @@ def test_what_was_shown_is_not_shown_again(full: UserMemory) -> None:
 def test_the_room_is_shared_between_profile_and_facts(database: Database) -> None:
     memory = limited(database, recall=4)
     for n, dish in enumerate(("soup", "rice", "beans", "bread", "fish", "cake")):
-        learn(memory, f"I like {dish}. Remember that gate number{n} opens at dawn.")
-    assert texts(memory.recall("Hello")) == ["Likes cake.", "Likes fish.", "Likes bread.", "Likes beans."]
+        learn(memory, f"Always mention {dish}. Remember that gate number{n} opens at dawn.")
+    orders = ["Always mention cake.", "Always mention fish.", "Always mention bread.", "Always mention beans."]
+    assert texts(memory.recall("Hello")) == orders
     shared = texts(memory.recall("When does the gate open, at dawn?"))
-    assert shared[:2] == ["Likes cake.", "Likes fish."]
+    assert shared[:2] == orders[:2]
     assert len(shared) == 4
     assert all(text.startswith("Gate") for text in shared[2:])
 
 
-def test_an_old_preference_comes_when_the_question_is_about_it(database: Database) -> None:
+def test_a_taste_comes_when_the_question_is_about_it_alone(database: Database) -> None:
     memory = limited(database, recall=2)
     for dish in ("soup", "rice", "beans", "bread"):
         learn(memory, f"I like {dish}.")
-    assert texts(memory.recall("Do you have a recipe with soup?")) == ["Likes bread.", "Likes soup."]
+    assert texts(memory.recall("Do you have a recipe with soup?")) == ["Likes soup."]
+    assert memory.recall("Who wrote Hamlet?") == ()
 
 
 def test_no_room_no_recall(database: Database) -> None:

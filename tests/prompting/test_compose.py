@@ -16,6 +16,7 @@ from server.prompting import Domain, FewShot, UserProfile, compose
 from server.prompting.constraint import REASONING_RULE
 from server.types import (
     Compaction,
+    EarlierTurn,
     HistoryTurn,
     Memory,
     MemoryKind,
@@ -437,3 +438,37 @@ def test_appending_and_exact_counts_hold_with_the_default_model(chat_model_dir):
         assert starts == len(bundle.messages) + 1, "text opened a role"
         before = [*bundle.token_ids, *tokenizer.answer("Within 45 days [1]. ")]
         history = [*history, HistoryTurn(question, bundle.context, "Within 45 days [1]. ")]
+
+
+# ── memories and earlier chats ───────────────────────────────────────────────────────────────────
+
+
+def earlier(n: int, text: str = "To Jeju.") -> EarlierTurn:
+    return EarlierTurn("c", f"m{n}", "Trip", "user", text, 1_700_000_000.0 + n)
+
+
+def test_memories_stay_under_their_budget_and_a_long_one_leaves_its_place():
+    held = TurnContext(memories=(memory(0), memory(1, "x" * 90), memory(2)))
+    bundle = ask(context=held, settings=SETTINGS.model_copy(update={"memory_tokens": 60}))
+    assert [each.id for each in bundle.context.memories] == [0, 2]
+    (section,) = [each for each in bundle.sections if each.name == "memory"]
+    assert section.tokens <= 60
+    assert ask(context=held, settings=SETTINGS.model_copy(update={"memory_tokens": 0})).context.memories == ()
+
+
+def test_earlier_chats_stay_under_their_budget_best_first():
+    held = TurnContext(nonce="7f3a9c2e", chats=tuple(earlier(n) for n in range(9)))
+    bundle = ask(context=held, settings=SETTINGS.model_copy(update={"chats_tokens": 250}))
+    assert [each.message_id for each in bundle.context.chats] == ["m0", "m1", "m2"]
+    (section,) = [each for each in bundle.sections if each.name == "chats"]
+    assert section.tokens <= 250
+    assert bundle.messages[-1].content.count("To Jeju.") == 3
+
+
+def test_compaction_drops_earlier_chats_with_the_evidence():
+    past = HistoryTurn("Where?", TurnContext(nonce="7f3a9c2e", chats=(earlier(0, "y" * 700),)), "Jeju.")
+    full = ask(history=(past,) * 3, context_length=4000)
+    assert full.compaction == Compaction()
+    tight = ask(history=(past,) * 3, context_length=1500)
+    assert tight.compaction.evidence_before > 0
+    assert sum(message.content.count("y" * 700) for message in tight.messages) < 3

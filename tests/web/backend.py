@@ -18,6 +18,7 @@ from starlette.types import ASGIApp, Receive, Scope, Send
 
 from server.api.security import content_security_policy
 from server.web import STATIC
+from tests.web.memory_backend import memory_routes
 
 TYPES = {".js": b"text/javascript", ".mjs": b"text/javascript", ".css": b"text/css", ".svg": b"image/svg+xml"}
 PASSAGE = {
@@ -116,10 +117,13 @@ def generation(number: int, **fields: Any) -> dict[str, Any]:
                      {"what": "changed", "file": "support/refunds.md"}]} | fields  # fmt: skip
 
 
-def memory(number: int, text: str, kind: str = "fact", quote: str = "") -> dict[str, Any]:
-    now = time.time()
-    return {"id": number, "kind": kind, "text": text, "quote": quote, "conversation_id": None, "message_id": None,
-            "created_at": now, "updated_at": now}
+# event → its field, and the stored answer's
+KEPT = {
+    "notice": ("text", "notice"),
+    "memories": ("memories", "memories_used"),
+    "chats": ("turns", "chats_used"),
+    "memory_saved": ("memories", "memories_saved"),
+}
 
 
 @dataclass
@@ -142,6 +146,9 @@ class Backend:
         self.messages: dict[str, list[dict[str, Any]]] = {}
         self.events: dict[str, list[dict[str, Any]]] = {}
         self.memories: list[dict[str, Any]] = []
+        self.paused = False
+        self.dead: list[dict[str, Any]] = []          # messages that could not be read for memories
+        self.asked: list[dict[str, Any]] = []         # what lists of memories were asked for
         self.files: dict[str, list[dict[str, Any]]] = {"support": [self.file("refunds.md")], "contracts": []}
         self.index: dict[str, Any] = {"generation": 3, "busy": False, "progress": None, "held": None, "pending": 0,
                                       "building": False, "problem": "", "limited": []}  # fmt: skip
@@ -215,7 +222,9 @@ class Backend:
             conversation_id = frame.get("conversation_id") or f"c{next(self.ids)}"
             if conversation_id not in self.conversations:
                 self.stored(conversation_id, title=frame["text"][:80])
-                self.conversations[conversation_id]["domain"] = frame.get("domain")
+                self.conversations[conversation_id] |= {
+                    "domain": frame.get("domain"), "temporary": frame.get("temporary", False)
+                }  # fmt: skip
             question = {
                 "id": f"m{next(self.ids)}", "parent_id": frame.get("parent_id"), "role": "user",
                 "text": frame["text"], "created_at": time.time(), "status": "complete",
@@ -251,13 +260,8 @@ class Backend:
 
     async def _run(self, answer: dict[str, Any], script: Script) -> None:
         for event in script.before:
+            answer |= self._record(answer, event)
             self.publish(answer["id"], **event)
-            if event["type"] == "evidence":
-                answer |= {"passages": event["passages"], "folders": event["folders"]}
-            if event["type"] == "notice":
-                answer |= {"notice": event["text"]}
-            if event["type"] == "route":
-                answer |= {"route": event["decision"], "domain_title": event["title"], "adapter": event["adapter"]}
         for token in script.tokens:
             await asyncio.sleep(script.pause)
             while self._holds(token) and answer["id"] not in self.stopped:  # noqa: ASYNC110  (tests set it)
@@ -276,15 +280,28 @@ class Backend:
                 answer["id"], type="done", finish_reason=script.finish, usage=script.usage, tokens_per_second=15.2
             )
         for event in script.after:
-            if event["type"] == "citations":
-                answer |= {"citations": event["citations"], "invalid_citations": event["invalid"],
-                           "checks": event.get("checks", [])}  # fmt: skip
-            if event["type"] == "memory_saved":
-                self.memories[:0] = event["memories"]
-                answer["memories_saved"] = event["memories"]
+            answer |= self._record(answer, event)
             self.publish(answer["id"], **event)
         self.publish(answer["id"], type="closed")
         self._tell("conversations")
+
+    def _record(self, answer: dict[str, Any], event: dict[str, Any]) -> dict[str, Any]:
+        """What a stored answer keeps of an event."""
+        if event["type"] == "evidence":
+            return {"passages": event["passages"], "folders": event["folders"]}
+        if event["type"] == "route":
+            return {"route": event["decision"], "domain_title": event["title"], "adapter": event["adapter"]}
+        if event["type"] == "citations":
+            return {"citations": event["citations"], "invalid_citations": event["invalid"],
+                    "checks": event.get("checks", [])}  # fmt: skip
+        if event["type"] == "memory_saved":
+            for saved in event["memories"]:
+                saved["conversation_id"] = answer["conversation_id"]
+            self.memories[:0] = event["memories"]
+        if event["type"] == "memory_forgotten":
+            return {"memories_forgotten": len(event["memories"])}
+        names = KEPT.get(event["type"])
+        return {names[1]: event[names[0]]} if names else {}
 
     def _holds(self, token: str) -> bool:
         return self.held is not None and self.held in token
@@ -422,6 +439,8 @@ def _application(backend: Backend) -> FastAPI:  # noqa: PLR0915  (a route a line
     async def conversations() -> dict[str, Any]:
         return {"conversations": sorted(backend.conversations.values(), key=lambda c: -c["updated_at"])}
 
+    memory_routes(app, backend)
+
     @app.get("/api/conversations/{key}")
     async def conversation(key: str) -> Response:
         if key not in backend.conversations:
@@ -434,8 +453,10 @@ def _application(backend: Backend) -> FastAPI:  # noqa: PLR0915  (a route a line
         return backend.conversations[key]
 
     @app.delete("/api/conversations/{key}", status_code=204)
-    async def delete(key: str) -> None:
+    async def delete(key: str, memories: str = "keep") -> None:
         del backend.conversations[key]
+        if memories == "forget":
+            backend.memories = [m for m in backend.memories if m["conversation_id"] != key]
 
     @app.get("/api/messages/{key}/prompt")
     async def prompt(key: str) -> dict[str, Any]:
@@ -509,25 +530,6 @@ def _application(backend: Backend) -> FastAPI:  # noqa: PLR0915  (a route a line
     @app.delete("/api/knowledge/{folder}/{file:path}", status_code=204)
     async def delete_file(folder: str, file: str) -> None:
         backend.files[folder] = [held for held in backend.files[folder] if held["file"] != file]
-
-    @app.get("/api/memories")
-    async def memories() -> dict[str, Any]:
-        return {"memories": backend.memories}
-
-    @app.post("/api/memories", status_code=201)
-    async def add(body: dict[str, Any]) -> dict[str, Any]:
-        backend.memories.insert(0, memory(next(backend.ids) + 1000, body["text"], body.get("kind", "fact")))
-        return backend.memories[0]
-
-    @app.patch("/api/memories/{key}")
-    async def edit(key: int, body: dict[str, Any]) -> dict[str, Any]:
-        held = next(m for m in backend.memories if m["id"] == key)
-        held["text"] = body["text"]
-        return held
-
-    @app.delete("/api/memories/{key}", status_code=204)
-    async def forget(key: int) -> None:
-        backend.memories = [m for m in backend.memories if m["id"] != key]
 
     @app.get("/api/adapters")
     async def adapters() -> dict[str, Any]:

@@ -9,7 +9,8 @@ import pytest
 from playwright.sync_api import Browser, Page, expect
 
 from tests.browsers import TIMEOUT
-from tests.web.backend import PASSAGE, ROUTE, SECTIONS, Backend, memory
+from tests.web.backend import PASSAGE, ROUTE, SECTIONS, Backend
+from tests.web.memory_backend import memory
 from tests.web.steps import connected, opened, settled, write
 
 pytestmark = pytest.mark.browser
@@ -17,7 +18,7 @@ pytestmark = pytest.mark.browser
 FULL = {
     "before": [
         {"type": "route", "decision": ROUTE, "title": "Support FAQ", "adapter": "grounded"},
-        {"type": "memories", "memories": [memory(1, "Likes brass", quote="I like brass")]},
+        {"type": "memories", "memories": [memory(1, "Likes brass", quote="I like brass", why="profile")]},
         {"type": "evidence", "passages": [{"n": 1, "place": "", "passage": PASSAGE}], "folders": ["support"],
          "generation": 1, "dropped": 1},
         {"type": "prompt", "sections": [{"name": s["name"], "tokens": s["tokens"]} for s in SECTIONS], "tokens": 238,
@@ -27,6 +28,8 @@ FULL = {
     "after": [
         {"type": "citations", "citations": [{"n": 1, "passage_id": "p1"}], "invalid": [5]},
         {"type": "memory_saved", "memories": [memory(7, "Has two cats", quote="I have two cats")]},
+        {"type": "memory_forgotten", "memories": [memory(8, "Likes tea")]},
+        {"type": "memory_held_back", "items": [{"text": "4111 1111 1111 1111", "reason": "secret"}]},
     ],
 }  # fmt: skip
 ANSWER = """Within **45 days** [1], see [5].
@@ -68,9 +71,10 @@ def open_with(browser: Browser, served: tuple[Backend, str]) -> Iterator[Open]:
 
 def chat(page: Page, backend: Backend) -> None:
     backend.memories = [memory(1, "Likes brass", quote="I like brass")]
+    backend.dead = [{"id": 1, "text": "A long story", "reason": "no JSON", "created_at": 1.0, "conversation_id": None}]
     backend.script(ANSWER, **FULL)
     write(page, "A question")
-    page.wait_for_selector(".receipt")
+    page.wait_for_selector(".receipt.offer")
     settled(page)
 
 
@@ -88,11 +92,23 @@ def each_view(page: Page) -> Iterator[str]:
         yield selector
         page.keyboard.press("Escape")
         expect(page.locator("dialog")).to_have_count(0)
-    page.locator(".pill").click()
+    page.locator(".composer .pill").click()
     page.locator(".popup").wait_for()
     yield "domains"
     page.keyboard.press("Escape")
     expect(page.locator(".popup")).to_have_count(0)
+    if phone:
+        page.locator(".header .icon-button").first.click()
+    page.locator(".chat-row").first.hover()
+    page.locator(".row-menu").first.click()
+    page.get_by_role("menuitem").last.click()
+    page.locator(".forget-too").wait_for()
+    settled(page)
+    yield "deleting a chat"
+    page.keyboard.press("Escape")
+    expect(page.locator("dialog")).to_have_count(0)
+    if phone:
+        page.keyboard.press("Escape")
     for index in range(5):
         if phone:
             page.locator(".header .icon-button").first.click()
@@ -102,6 +118,8 @@ def each_view(page: Page) -> Iterator[str]:
         yield f"lever {index}"
         if index == 1:
             yield from each_view_of_the_index(page)
+        if index == 2:
+            yield from each_view_of_memory(page)
         page.keyboard.press("Escape")
         if phone and index == 4:
             page.keyboard.press("Escape")
@@ -124,6 +142,26 @@ def each_view_of_the_index(page: Page) -> Iterator[str]:
     expect(page.locator("dialog")).to_have_count(0)
 
 
+def each_view_of_memory(page: Page) -> Iterator[str]:
+    """A time line and the domains unfolded, and the box that asks before erasing."""
+    page.locator(".memory [aria-expanded]").first.click()
+    page.locator(".moment").first.wait_for()
+    page.locator(".panel .section > summary").click()
+    page.locator(".memory-domains").wait_for()
+    settled(page)
+    yield "time line"
+    page.locator(".memory [aria-expanded] + button").first.click()
+    page.locator(".edit-memory").wait_for()
+    yield "editing a memory"
+    page.keyboard.press("Escape")
+    page.locator(".memory-data button").click()
+    page.locator("dialog").wait_for()
+    settled(page)
+    yield "erasing"
+    page.keyboard.press("Escape")
+    expect(page.locator("dialog")).to_have_count(0)
+
+
 # ── the browser's safeguards ─────────────────────────────────────────────────────────────────────
 
 
@@ -135,7 +173,7 @@ def test_no_view_breaks_the_content_security_policy(page: Page, backend: Backend
     opened(page)
     chat(page, backend)
     views = list(each_view(page))
-    assert len(views) == 14
+    assert len(views) == 18
     assert page.evaluate("broken") == []
 
 
@@ -331,7 +369,7 @@ def test_a_menu_is_driven_by_arrows(page: Page, backend: Backend) -> None:
 
 def test_a_click_on_its_button_closes_a_menu(page: Page, backend: Backend) -> None:
     page.goto("/")
-    pill = page.locator(".pill")
+    pill = page.locator(".composer .pill")
     for shown in (1, 0, 1, 0):
         pill.click()
         expect(page.locator(".popup")).to_have_count(shown)
@@ -377,7 +415,7 @@ SMALL = """
 () => [...document.querySelectorAll('button, a[href], select, input:not([type=radio], [type=file]), summary')]
   .filter((e) => e.checkVisibility({ opacityProperty: true, visibilityProperty: true }))
   .filter((e) => !e.closest('[inert], .markdown, .skip, .reasoning'))
-  .map((e) => [e.getBoundingClientRect(), e.outerHTML.slice(0, 90)])
+  .map((e) => [(e.closest('label') ?? e).getBoundingClientRect(), e.outerHTML.slice(0, 90)])
   .filter(([box]) => box.width > 0 && (box.height < 39.5 || box.width < 39.5))
   .map(([box, name]) => `${Math.round(box.width)}x${Math.round(box.height)} ${name}`)
 """

@@ -8,7 +8,8 @@ import time
 import pytest
 from playwright.sync_api import Page, expect
 
-from tests.web.backend import PASSAGE, ROUTE, SECTIONS, USAGE, Backend, memory
+from tests.web.backend import PASSAGE, ROUTE, SECTIONS, USAGE, Backend
+from tests.web.memory_backend import memory
 from tests.web.steps import eventually, opened, scrolled_to, write
 
 pytestmark = pytest.mark.browser
@@ -307,7 +308,7 @@ def test_used_memories_open_and_saved_ones_can_be_undone_and_edited(page: Page, 
         after=[{"type": "memory_saved", "memories": saved}],
     )
     write(page, "remember that I have two cats")
-    page.get_by_role("button", name="1 memory").click()
+    page.get_by_role("button", name="1 memory used").click()
     expect(page.get_by_role("dialog")).to_contain_text("Likes brass")
     page.keyboard.press("Escape")
     receipts = page.locator(".receipt")
@@ -629,10 +630,10 @@ def test_many_chats_can_be_filtered(page: Page, backend: Backend) -> None:
     for n in range(14):
         backend.stored(f"c{n}", title=f"Chat number {n}", age=n * 90000)
     opened(page)
-    page.get_by_role("searchbox", name="Filter chats").fill("number 1")
+    page.get_by_role("searchbox", name="Search chats").fill("number 1")
     expect(page.locator(".chat-row")).to_have_count(5)
-    page.get_by_role("searchbox", name="Filter chats").fill("nothing like it")
-    expect(page.get_by_text("No chat has these words in its title.")).to_be_visible()
+    page.get_by_role("searchbox", name="Search chats").fill("nothing like it")
+    expect(page.get_by_text("No chat has these words.")).to_be_visible()
 
 
 def test_a_domain_is_chosen_for_a_new_chat_and_changed_in_an_old_one(page: Page, backend: Backend) -> None:

@@ -181,7 +181,7 @@ def test_strings_are_filled_and_follow_the_chosen_language(client: Page) -> None
     body = "m.setLang(a); const s = m.t('usage.tokens', {n: 3}); m.setLang(''); return s"
     assert run(client, "i18n", body, "en") == "3 tokens"
     assert run(client, "i18n", body, "ko") == "3토큰"
-    assert run(client, "i18n", "return m.t('route.memories', {n: 1})") == "1 memory"
+    assert run(client, "i18n", "return m.t('used.chip', {n: 1})") == "1 memory used"
 
 
 @pytest.mark.parametrize(

@@ -5,7 +5,8 @@ from __future__ import annotations
 import pytest
 from playwright.sync_api import Page, expect
 
-from tests.web.backend import Backend, memory
+from tests.web.backend import Backend
+from tests.web.memory_backend import memory
 from tests.web.steps import opened
 
 pytestmark = pytest.mark.browser

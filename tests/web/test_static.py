@@ -23,6 +23,12 @@ def import_map() -> dict[str, str]:
     return dict(json.loads(found.group(1))["imports"])
 
 
+def keys(language: str) -> set[str]:
+    """Of the strings of a language, in its files together."""
+    found = STATIC.glob(f"js/strings/{language}*.js")
+    return {key for path in found for key in STRING_KEY.findall(path.read_text(encoding="utf-8"))}
+
+
 def on_disk(address: str) -> Path:
     assert address.startswith("/static/"), address
     return STATIC / address.removeprefix("/static/")
@@ -79,10 +85,7 @@ def test_files_stay_a_page_or_two() -> None:
 
 
 def test_both_languages_have_the_same_strings_and_every_string_is_used() -> None:
-    english, korean = (
-        set(STRING_KEY.findall((STATIC / "js" / "strings" / f"{name}.js").read_text(encoding="utf-8")))
-        for name in ("en", "ko")
-    )
+    english, korean = keys("en"), keys("ko")
     assert english == korean
     code = "\n".join(path.read_text(encoding="utf-8") for path in MODULES if path.parent.name != "strings")
     computed = set(re.findall(r"`([a-z]+)\.\$\{", code))
@@ -93,7 +96,7 @@ def test_both_languages_have_the_same_strings_and_every_string_is_used() -> None
 
 
 def test_every_fate_and_gate_of_a_search_has_its_words() -> None:
-    english = set(STRING_KEY.findall((STATIC / "js" / "strings" / "en.js").read_text(encoding="utf-8")))
+    english = keys("en")
     fates = {f"fate.{fate.replace(' ', '_')}" for fate in (*FATES, NO_ROOM)}
     assert {key for key in english if key.startswith("fate.")} == fates
     assert {key for key in english if key.startswith("gate.")} == {f"gate.{gate or 'none'}" for gate in GATES}

@@ -5,7 +5,7 @@ import { t } from "./i18n.js";
 import { newest } from "./newest.js";
 import { go, route } from "./router.js";
 import { send as sendFrame } from "./socket.js";
-import { domains, drawer, newDomain, toast } from "./state.js";
+import { domains, drawer, newDomain, newTemporary, toast } from "./state.js";
 import { outgoing } from "./thread.js";
 import { begin, current, forget, list, loadList, loadThread } from "./threads.js";
 
@@ -25,7 +25,8 @@ export function ask(text) {
   const thread = current.value;
   if (!thread) {
     const domain = newDomain.value;
-    post({ type: "send", text, ...(domain ? { domain } : {}) }, null, text);
+    const temporary = newTemporary.value;
+    post({ type: "send", text, ...(domain ? { domain } : {}), ...(temporary ? { temporary } : {}) }, null, text);
     return;
   }
   post({ type: "send", text, conversation_id: thread.id, parent_id: thread.shown.value.at(-1) ?? null }, thread, text);
@@ -65,6 +66,7 @@ export function started(event) {
   const { thread, fresh, item } = begin(event);
   if (fresh && item && route.value === null) {
     newDomain.value = null;
+    newTemporary.value = false;
     setDraft(thread.id, draftOf("")); // what was typed meanwhile goes along
     setDraft("", "");
     current.value = thread;
@@ -107,6 +109,7 @@ function arrived({ thread, text, known }) {
 export function newChat(event) {
   event?.preventDefault();
   drawer.value = false;
+  newTemporary.value = false;
   go(null);
   requestAnimationFrame(() => document.querySelector(".composer textarea")?.focus());
 }
@@ -124,15 +127,17 @@ export async function rename(id, title) {
   }
 }
 
-export async function remove(id) {
+/** With `memories` what was remembered from the chat is forgotten with it. */
+export async function remove(id, { memories = false } = {}) {
   try {
-    await call("DELETE", path(id));
+    await call("DELETE", memories ? `${path(id)}?memories=forget` : path(id));
     setDraft(id, "");
     forget(id);
     if (route.value === id) go(null, { replace: true });
-    toast(t("chat.deleted"));
+    return true;
   } catch (error) {
     toast(error.message, { kind: "error" });
+    return false;
   }
 }
 

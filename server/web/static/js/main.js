@@ -8,7 +8,7 @@ import { checkModel, whenModelIsBack } from "./health.js";
 import { html } from "./html.js";
 import { t } from "./i18n.js";
 import { plainText } from "./markdown.js";
-import { includeMemories, loadMemories } from "./memories.js";
+import { checkReceipts, loadMemories, note } from "./memories.js";
 import { route } from "./router.js";
 import { listen } from "./shortcuts.js";
 import { connect, disconnect } from "./socket.js";
@@ -74,6 +74,12 @@ function changed(what) {
   else if (changes[what]) changes[what].value += 1;
 }
 
+/** Whether what an opened chat's receipts name is still there. */
+function readReceipts(thread) {
+  const named = [...thread.cells.values()].flatMap(({ value }) => value.memories_saved.map((memory) => memory.id));
+  if (named.length) checkReceipts(thread.id, named);
+}
+
 /** The socket was refused: perhaps the session ended. */
 async function checkSession() {
   try {
@@ -88,7 +94,8 @@ whenUnauthorized(checkSession);
 whenModelIsBack(() => toast(t("model.back")));
 whenAnswered((message, saved) => {
   if (saved) {
-    includeMemories(message.memories_saved);
+    note(message.memories_saved);
+    loadMemories();
     return;
   }
   const text = message.error ? message.error.message : plainText(message.text).slice(0, ANNOUNCED);
@@ -98,6 +105,14 @@ whenAnswered((message, saved) => {
 effect(() => {
   const id = route.value;
   if (session.value?.user) untracked(() => openThread(id));
+});
+effect(() => {
+  const thread = current.value;
+  void changes.memories.value; // read, so that the effect runs again with it
+  if (thread?.state.value === "ready") untracked(() => readReceipts(thread));
+});
+effect(() => {
+  if (changes.memories.value) untracked(loadMemories);
 });
 effect(() => {
   const title = current.value?.title.value;

@@ -1,21 +1,33 @@
-// The address: "#/c/<id>" is a chat, anything else a new one.
+// The address: "#/c/<id>" is a chat, "#/c/<id>/<message>" one of its messages, anything else a new chat.
 import { signal } from "@preact/signals";
 
 const read = () => {
-  const match = /^#\/c\/([\w-]+)$/.exec(location.hash);
-  return match ? match[1] : null;
+  const match = /^#\/c\/([\w-]+)(?:\/([\w-]+))?$/.exec(location.hash);
+  return { id: match ? match[1] : null, message: match?.[2] ?? null };
 };
 
+const first = read();
+
 /** The id of the open chat, or null. */
-export const route = signal(read());
+export const route = signal(first.id);
+/** null or {id, message}: the message to be brought into view, once for each object. */
+export const target = signal(first.message ? first : null);
 
-export const addressOf = (id) => (id === null ? "#/" : `#/c/${id}`);
+export const addressOf = (id, message = null) => (id === null ? "#/" : `#/c/${id}${message ? `/${message}` : ""}`);
 
-export function go(id, { replace = false } = {}) {
-  if (replace) history.replaceState(null, "", addressOf(id));
-  else if (route.value !== id) history.pushState(null, "", addressOf(id));
+export function go(id, { replace = false, message = null } = {}) {
+  const address = addressOf(id, message);
+  if (replace) history.replaceState(null, "", address);
+  else if (location.hash !== address && !(id === null && route.value === null)) history.pushState(null, "", address);
+  target.value = message ? { id, message } : null;
   route.value = id;
 }
 
-addEventListener("hashchange", () => (route.value = read()));
-addEventListener("popstate", () => (route.value = read()));
+function follow() {
+  const { id, message } = read();
+  if (message !== target.value?.message || id !== target.value?.id) target.value = message ? { id, message } : null;
+  route.value = id;
+}
+
+addEventListener("hashchange", follow);
+addEventListener("popstate", follow);

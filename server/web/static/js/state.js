@@ -21,9 +21,11 @@ export const staged = signal([]);
 export const domains = signal({ state: "loading", items: [], problems: [], default: "", error: "" });
 /** The domain for the next new chat; null is "auto". */
 export const newDomain = signal(null);
+/** Whether the next new chat is a temporary one. */
+export const newTemporary = signal(false);
 
 /** Grows when the server says that a list changed; panels that show it fetch again. */
-export const changes = { knowledge: signal(0), adapters: signal(0) };
+export const changes = { knowledge: signal(0), adapters: signal(0), memories: signal(0) };
 
 // ── messages to the user ─────────────────────────────────────────────────────────────────────────
 

@@ -1,7 +1,7 @@
 // One chat in this page: its message tree as signals, and what of it is still on its way.
 import { computed, signal } from "@preact/signals";
 import { branch, choicesTo } from "./tree.js";
-import { fromStored } from "./turn.js";
+import { fromStored, ONLY_TOLD } from "./turn.js";
 
 /** Sent, and not yet confirmed by `started`: {request_id, frame, thread, text, error: {code, message}, known}. */
 export const outgoing = signal([]);
@@ -9,12 +9,13 @@ export const outgoing = signal([]);
 export const homes = new Map();
 
 export class Thread {
-  constructor(id, title = "", domain = null) {
+  constructor(id, title = "", domain = null, temporary = false) {
     this.id = id;
     this.state = signal("loading"); // loading, ready, error
     this.error = signal("");
     this.title = signal(title);
     this.domain = signal(domain);
+    this.temporary = signal(Boolean(temporary)); // nothing of it is remembered, and nothing remembered is used
     this.nodes = signal([]);        // {id, parent_id, role}, oldest first
     this.choices = signal({});
     this.cells = new Map();         // id → signal of the message
@@ -47,7 +48,8 @@ export class Thread {
   putStored(stored) {
     const message = fromStored(stored);
     const held = this.cells.get(message.id)?.value;
-    this.put(held ? { ...message, seq: held.seq, prompt: held.prompt, dropped: held.dropped } : message);
+    const told = held && Object.fromEntries(ONLY_TOLD.map((name) => [name, held[name]]));
+    this.put(held ? { ...message, ...told } : message);
   }
 
   show(id) {

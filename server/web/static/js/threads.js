@@ -32,6 +32,7 @@ function followList(conversations) {
     if (!thread) continue;
     thread.title.value = item.title;
     thread.domain.value = item.domain;
+    thread.temporary.value = Boolean(item.temporary);
     const newer = item.updated_at > thread.updatedAt && !thread.own;
     thread.own = false;
     thread.updatedAt = item.updated_at;
@@ -51,7 +52,7 @@ export function openThread(id) {
   let thread = threads.get(id);
   if (!thread) {
     const known = list.value.items.find((item) => item.id === id);
-    thread = new Thread(id, known?.title, known?.domain);
+    thread = new Thread(id, known?.title, known?.domain, known?.temporary);
     threads.set(id, thread);
   }
   current.value = thread;
@@ -65,6 +66,7 @@ export async function loadThread(thread) {
     batch(() => {
       thread.title.value = stored.title;
       thread.domain.value = stored.domain;
+      thread.temporary.value = Boolean(stored.temporary);
       thread.updatedAt = stored.updated_at;
       for (const message of stored.messages) if (!homes.has(message.id)) thread.putStored(message);
       thread.state.value = "ready";
@@ -140,8 +142,10 @@ export function receive(event) {
   frame = hidden ? setTimeout(flush, 100) : requestAnimationFrame(flush);
 }
 
+const OF_MEMORY = ["memory_saved", "memory_forgotten"];
+
 let onAnswer = () => {};
-/** `callback(message)` when an answer ends, `callback(message, true)` when memories were saved. */
+/** `callback(message)` when an answer ends, `callback(message, true)` when memories were saved or forgotten. */
 export function whenAnswered(callback) {
   onAnswer = callback;
 }
@@ -169,7 +173,7 @@ function put(event) {
   cell.value = applyEvent(cell.value, event);
   if (event.type === "closed") homes.delete(event.message_id);
   if (before === "streaming" && cell.value.status !== "streaming") onAnswer(cell.value, false);
-  if (event.type === "memory_saved") onAnswer(cell.value, true);
+  if (OF_MEMORY.includes(event.type)) onAnswer(cell.value, true);
 }
 
 /** `started`: the question is stored and its answer begins. Gives the thread and whether it is new. */
@@ -179,7 +183,7 @@ export function begin(event) {
   let thread = threads.get(event.conversation_id);
   const fresh = !thread;
   if (fresh) {
-    thread = new Thread(event.conversation_id, event.title, item?.frame.domain ?? null);
+    thread = new Thread(event.conversation_id, event.title, item?.frame.domain ?? null, item?.frame.temporary);
     thread.state.value = "ready";
     threads.set(thread.id, thread);
   }

@@ -8,11 +8,19 @@ const BLANK = {
   reasoning: "", route: null, domain: null, domain_title: "", adapter: null,
   searched: false, folders: [], passages: [], dropped: 0,
   notice: "",          // what the user should know of this answer
-  memories_used: [], memories_saved: [], citations: [], invalid_citations: [],
+  memories_used: [], memories_saved: [],
+  memories_forgotten: 0, // how many; what they said is told once, in `forgotten`
+  forgotten: [],
+  held_back: [],       // [{text, reason}]: not kept unless the user says so; never stored
+  chats_used: [],      // turns of earlier chats that were quoted to the model
+  citations: [], invalid_citations: [],
   checks: [],          // of the answer's sentences; none in answers of old
   prompt: null,        // {sections, tokens, context_length, trimmed_turns, trimmed_evidence}
   usage: null, speed: 0, finish_reason: null, error: null,
 };
+
+/** What the events told and no stored message holds. */
+export const ONLY_TOLD = ["seq", "prompt", "dropped", "forgotten", "held_back"];
 
 /** A message as the API gives it, with every field present. */
 export function fromStored(stored) {
@@ -53,6 +61,8 @@ export function applyEvent(message, event) {
         adapter: event.adapter, phase: "preparing" };
     case "memories":
       return { ...next, memories_used: event.memories };
+    case "chats":
+      return { ...next, chats_used: event.turns };
     case "evidence":
       return { ...next, searched: true, passages: event.passages, folders: event.folders, dropped: event.dropped };
     case "prompt": {
@@ -75,6 +85,10 @@ export function applyEvent(message, event) {
         finish_reason: event.finish_reason, usage: event.usage, speed: event.tokens_per_second };
     case "memory_saved":
       return { ...next, memories_saved: event.memories };
+    case "memory_forgotten":
+      return { ...next, memories_forgotten: event.memories.length, forgotten: event.memories };
+    case "memory_held_back":
+      return { ...next, held_back: event.items };
     case "error":
       return { ...next, status: "failed", phase: "", error: { code: event.code, message: event.message } };
     case "closed":

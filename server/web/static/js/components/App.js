@@ -4,9 +4,11 @@ import { t } from "../i18n.js";
 import { Icon } from "../icons.js";
 import { bootError, dialog, drawer, narrow, panel, session } from "../state.js";
 import { Sidebar } from "./ChatList.js";
+import { ChatsDialog } from "./ChatSearch.js";
+import { DeleteChatDialog } from "./DeleteChat.js";
 import { ConfirmDialog } from "./Dialog.js";
 import { Login } from "./Login.js";
-import { MemoriesDialog } from "./MemoryPanel.js";
+import { ConflictDialog, MemoriesDialog } from "./MemoryDialogs.js";
 import { PanelView } from "./Panel.js";
 import { PromptDialog } from "./PromptView.js";
 import { SettingsDialog } from "./Settings.js";
@@ -17,7 +19,10 @@ import { TraceDialog } from "./Trace.js";
 import { TrialDialog } from "./Trial.js";
 
 const DIALOGS = {
+  chats: ChatsDialog,
   confirm: ConfirmDialog,
+  conflict: ConflictDialog,
+  "delete-chat": DeleteChatDialog,
   memories: MemoriesDialog,
   prompt: PromptDialog,
   settings: SettingsDialog,

@@ -1,16 +1,16 @@
 // The sidebar: new chat, the user's chats by date, the four levers, settings.
-import { useState } from "preact/hooks";
-import { newChat, remove, rename } from "../actions.js";
+import { useRef, useState } from "preact/hooks";
+import { newChat, rename } from "../actions.js";
 import { byDay } from "../format.js";
 import { html, cx } from "../html.js";
 import { t } from "../i18n.js";
 import { Icon, Mark } from "../icons.js";
 import { addressOf, go, route } from "../router.js";
 import { dialog, domains, drawer, narrow, panel, session } from "../state.js";
+import { memories } from "../memories.js";
 import { list, loadList } from "../threads.js";
+import { FoundTurns, SearchField } from "./ChatSearch.js";
 import { IconButton, InlineEdit, ListState, MenuItem, Popover } from "./controls.js";
-
-const FILTER_FROM = 12; // chats from which a filter helps
 
 export function Sidebar() {
   const hidden = narrow.value && !drawer.value;
@@ -29,20 +29,32 @@ export function Sidebar() {
 
 function Chats() {
   const [filter, setFilter] = useState("");
+  const box = useRef(null);
   const { state, items, error } = list.value;
   const wanted = filter.trim().toLowerCase();
   const shown = wanted ? items.filter((item) => item.title.toLowerCase().includes(wanted)) : items;
-  return html`<div class="chats" aria-busy=${state === "loading"}>
-    ${items.length >= FILTER_FROM &&
-    html`<input type="search" class="field chat-filter" placeholder=${t("nav.filter")} aria-label=${t("nav.filter")}
-      value=${filter} onInput=${(event) => setFilter(event.target.value)} />`}
+  return html`<div class="chats" ref=${box} aria-busy=${state === "loading"}
+    onKeyDown=${(event) => walk(event, box.current)}>
+    ${(items.length > 0 || wanted) && html`<${SearchField} value=${filter} onInput=${setFilter} />`}
     <${ListState} state=${state} error=${error} onRetry=${loadList} lines=${6}
-      empty=${state === "ready" && shown.length === 0 && t(wanted ? "nav.none_match" : "nav.empty")} />
+      empty=${state === "ready" && shown.length === 0 && !wanted && t("nav.empty")} />
     ${byDay(shown, (item) => item.updated_at).map((group) => html`<section key=${group.label} aria-label=${group.label}>
       <h2>${group.label}</h2>
       <ul>${group.items.map((item) => html`<${ChatRow} key=${item.id} item=${item} />`)}</ul>
     </section>`)}
+    ${wanted && html`<${FoundTurns} titles=${shown.length} />`}
   </div>`;
+}
+
+/** Up and down go through the search field and the chats below it. */
+function walk(event, box) {
+  const step = { ArrowDown: 1, ArrowUp: -1 }[event.key];
+  if (!step || event.isComposing || event.target.closest("[role=menu]")) return;
+  const all = [...box.querySelectorAll("input[type=search], a[href]")];
+  const next = all.indexOf(document.activeElement) + step;
+  if (!all.includes(document.activeElement) || !all[next]) return;
+  event.preventDefault();
+  all[next].focus();
 }
 
 function ChatRow({ item }) {
@@ -61,22 +73,17 @@ function ChatRow({ item }) {
   };
   return html`<li class=${cx("chat-row", active && "active")}>
     <a href=${addressOf(item.id)} aria-current=${active ? "page" : undefined} title=${item.title} onClick=${open}
-      onDblClick=${() => setRenaming(true)}>${item.title}</a>
+      onDblClick=${() => setRenaming(true)}>${item.temporary && html`<span class="temporary-mark"
+        title=${t("temporary.chat")}><${Icon} name="temporary" size=${14} /><span
+        class="unseen">${t("temporary.chat")}: </span></span>`}${item.title}</a>
     <${Popover} class="icon-button row-menu" label=${t("chat.menu", { title: item.title })} button=${html`<${Icon}
       name="more" />`}>
       ${(close) => html`
         <${MenuItem} icon="edit" onClick=${() => { close(); setRenaming(true); }}>${t("chat.rename")}</${MenuItem}>
         <${MenuItem} icon="trash" danger
-          onClick=${() => { close(); confirmRemove(item); }}>${t("chat.delete")}</${MenuItem}>`}
+          onClick=${() => { close(); dialog.value = { kind: "delete-chat", item }; }}>${t("chat.delete")}</${MenuItem}>`}
     </${Popover}>
   </li>`;
-}
-
-function confirmRemove(item) {
-  dialog.value = {
-    kind: "confirm", title: t("chat.delete_title"), text: t("chat.delete_text", { title: item.title }),
-    action: t("chat.delete"), danger: true, run: () => remove(item.id),
-  };
 }
 
 const LEVERS = [
@@ -103,6 +110,7 @@ function Levers() {
           <${Icon} name=${icon} /><span>${t(`panel.${name}`)}</span>
           ${name === "domains" && problems > 0 &&
           html`<span class="badge warn" title=${t("domains.problems", { n: problems })}>${problems}</span>`}
+          ${name === "memory" && memories.value.paused && html`<span class="badge warn">${t("memory.paused")}</span>`}
         </button></li>`)}
     </ul>
     <button type="button" class="lever" onClick=${() => (dialog.value = { kind: "settings" })}>

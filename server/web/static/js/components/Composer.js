@@ -9,6 +9,7 @@ import { Icon } from "../icons.js";
 import { connection } from "../socket.js";
 import { dialog, narrow, session } from "../state.js";
 import { DomainPicker } from "./DomainPicker.js";
+import { isTemporary, TemporaryNote } from "./Temporary.js";
 
 const TALLEST = 240; // pixels
 const touch = matchMedia("(pointer: coarse)"); // no Shift there, so Enter is a new line and the button sends
@@ -48,8 +49,9 @@ export function Composer({ thread, onSend }) {
     event.preventDefault();
     submit();
   };
-  return html`<form class="composer" aria-label=${t("composer.label")}
+  return html`<form class=${cx("composer", isTemporary(thread) && "temporary")} aria-label=${t("composer.label")}
     onSubmit=${(event) => { event.preventDefault(); submit(); }}>
+    <${TemporaryNote} thread=${thread} />
     <textarea ref=${field} rows="1" value=${text} placeholder=${t("composer.placeholder")}
       aria-label=${t("composer.label")}
       aria-describedby="composer-note" enterkeyhint=${touch.matches ? "enter" : "send"} dir="auto"

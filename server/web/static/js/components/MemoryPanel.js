@@ -1,26 +1,51 @@
-// Memory: what is known of the user, with the words it came from; adding, editing, forgetting.
+// Memory: what is known of the user, found and filtered; pausing it, adding to it, and all that belongs to it.
 import { useEffect, useState } from "preact/hooks";
-import { date, day } from "../format.js";
+import { number } from "../format.js";
 import { html } from "../html.js";
 import { t } from "../i18n.js";
-import { addMemory, editMemory, forgetMemory, loadMemories, memories } from "../memories.js";
-import { dialog } from "../state.js";
-import { IconButton, InlineEdit, ListState } from "./controls.js";
-import { Dialog } from "./Dialog.js";
+import { Icon } from "../icons.js";
+import { addMemory, KINDS, loadMemories, memories, pauseMemory, want, wanted } from "../memories.js";
+import { ListState } from "./controls.js";
+import { DeadLetters } from "./DeadLetters.js";
+import { MemoryData, MemoryDomains } from "./MemoryMore.js";
+import { MemoryRow } from "./MemoryRow.js";
 
-const KINDS = ["fact", "preference", "instruction", "identity"];
+const AT_ONCE = 60; // rows drawn at first
 
 export function MemoryPanel() {
-  const { state, items, error } = memories.value;
-  useEffect(() => { loadMemories(); }, []);
+  useEffect(() => {
+    loadMemories();
+    return () => (wanted.value = { query: "", kind: "", past: false });
+  }, []);
   return html`
+    <${Pause} />
     <${NewMemory} />
-    <${ListState} state=${state} error=${error} onRetry=${loadMemories}
-      empty=${state === "ready" && items.length === 0 && t("memory.empty")} />
-    <ul class="memories">${items.map((memory) => html`<${MemoryRow} key=${memory.id} memory=${memory} />`)}</ul>`;
+    <${Find} />
+    <${Found} />
+    <${DeadLetters} />
+    <${MemoryDomains} />
+    <${MemoryData} />`;
+}
+
+function Pause() {
+  const { state, paused } = memories.value;
+  const [busy, setBusy] = useState(false);
+  if (state !== "ready") return null;
+  const toggle = async () => {
+    setBusy(true);
+    await pauseMemory(!paused);
+    setBusy(false);
+  };
+  return html`<div class=${paused ? "notice warning pause" : "notice pause"} role="status">
+    <${Icon} name=${paused ? "pause" : "memory"} size=${16} />
+    <span>${t(paused ? "memory.is_paused" : "memory.is_on")}</span>
+    <button type="button" class="button small" disabled=${busy} onClick=${toggle}>
+      ${t(paused ? "memory.resume" : "memory.pause")}</button>
+  </div>`;
 }
 
 function NewMemory() {
+  const { paused } = memories.value;
   const [text, setText] = useState("");
   const [kind, setKind] = useState("fact");
   const [busy, setBusy] = useState(false);
@@ -33,49 +58,55 @@ function NewMemory() {
   };
   return html`<form class="new-memory" onSubmit=${submit}>
     <input class="field" value=${text} placeholder=${t("memory.placeholder")} aria-label=${t("memory.placeholder")}
-      onInput=${(event) => setText(event.target.value)} />
+      dir="auto" disabled=${paused} onInput=${(event) => setText(event.target.value)} />
     <div class="row-actions">
-      <select class="field" aria-label=${t("memory.kind")} value=${kind}
-        onChange=${(event) => setKind(event.target.value)}>
-        ${KINDS.map((name) => html`<option key=${name} value=${name}>${t(`kind.${name}`)}</option>`)}</select>
-      <button type="submit" class="button" disabled=${busy || !text.trim()}>${t("memory.add")}</button>
+      <${Kinds} value=${kind} label=${t("memory.kind")} onChange=${setKind} />
+      <button type="submit" class="button" disabled=${busy || paused || !text.trim()}>${t("memory.add")}</button>
     </div>
   </form>`;
 }
 
-function MemoryRow({ memory }) {
-  const [editing, setEditing] = useState(false);
-  const save = async (text) => {
-    setEditing(false);
-    await editMemory(memory, text);
-  };
-  return html`<li class="memory">
-    ${editing
-      ? html`<${InlineEdit} multiline value=${memory.text} label=${t("memory.edit")} onSave=${save}
-        onCancel=${() => setEditing(false)} />`
-      : html`<p class="memory-text">${memory.text}</p>`}
-    ${memory.quote && memory.quote !== memory.text && html`<q>${memory.quote}</q>`}
-    <div class="memory-foot"><span class="tag">${t(`kind.${memory.kind}`)}</span>
-      <span title=${date(memory.updated_at)}>${day(memory.created_at)}</span>
-      <span class="grow"></span>
-      ${memory.conversation_id && html`<a class="link" href=${`#/c/${memory.conversation_id}`}>${t("memory.chat")}</a>`}
-      <${IconButton} icon="edit" size=${16} label=${t("memory.edit_this", { text: memory.text })}
-        onClick=${() => setEditing(true)} />
-      <${IconButton} icon="trash" size=${16} label=${t("memory.forget_this", { text: memory.text })}
-        onClick=${() => forgetMemory(memory)} /></div>
-  </li>`;
+function Kinds({ value, label, any, onChange }) {
+  return html`<select class="field" aria-label=${label} value=${value}
+    onChange=${(event) => onChange(event.target.value)}>
+    ${any && html`<option value="">${any}</option>`}
+    ${KINDS.map((name) => html`<option key=${name} value=${name}>${t(`kind.${name}`)}</option>`)}</select>`;
 }
 
-/** Which memories an answer was given. */
-export function MemoriesDialog({ memories: used }) {
-  return html`<${Dialog} title=${t("memory.used_title")}>
-    <p class="panel-text">${t("memory.used_text")}</p>
-    <ul class="memories">${used.map((memory) => html`<li key=${memory.id} class="memory">
-      <p class="memory-text">${memory.text}</p>
-      ${memory.quote && html`<q>${memory.quote}</q>`}
-      <div class="memory-foot"><span class="tag">${t(`kind.${memory.kind}`)}</span>
-        <span title=${date(memory.created_at)}>${day(memory.created_at)}</span></div></li>`)}</ul>
-    <div class="dialog-actions"><button type="button" class="button"
-      onClick=${() => (dialog.value = null)}>${t("action.close")}</button></div>
-  </${Dialog}>`;
+function Find() {
+  const { state, total } = memories.value;
+  const { query, kind, past } = wanted.value;
+  const asked = query || kind || past;
+  if (state === "ready" && !total && !asked && !memories.value.items.length) return null;
+  return html`<div class="find-memory" role="search" aria-label=${t("memory.find")}>
+    <input type="search" class="field" placeholder=${t("memory.search")} aria-label=${t("memory.search")} value=${query}
+      onInput=${(event) => want({ query: event.target.value })} />
+    <div class="row-actions">
+      <${Kinds} value=${kind} label=${t("memory.filter")} any=${t("memory.all_kinds")}
+        onChange=${(name) => want({ kind: name })} />
+      <label class="check"><input type="checkbox" checked=${past}
+        onChange=${(event) => want({ past: event.target.checked })} /><span>${t("memory.show_past")}</span></label>
+    </div>
+  </div>`;
+}
+
+function Found() {
+  const { state, items, total, error } = memories.value;
+  const { query, kind, past } = wanted.value;
+  const [most, setMost] = useState(AT_ONCE);
+  useEffect(() => setMost(AT_ONCE), [query, kind, past]);
+  const filtered = Boolean(query.trim() || kind);
+  const shown = items.slice(0, most);
+  return html`<section class="found-memories" aria-label=${t("memory.list")} aria-busy=${state === "loading"}>
+    ${state === "ready" && error && html`<div class="notice error" role="alert"><span>${error}</span>
+      <button type="button" class="button small" onClick=${loadMemories}>${t("action.retry")}</button></div>`}
+    <${ListState} state=${state} error=${error} onRetry=${loadMemories}
+      empty=${state === "ready" && items.length === 0 && t(filtered ? "memory.none_match" : "memory.empty")} />
+    ${state === "ready" && items.length > 0 && html`<p class="hint" role="status">${filtered || past
+      ? t("memory.found", { n: number(items.length), count: items.length })
+      : t("memory.total", { n: number(total), count: total })}</p>`}
+    <ul class="memories">${shown.map((memory) => html`<${MemoryRow} key=${memory.id} memory=${memory} />`)}</ul>
+    ${items.length > most && html`<button type="button" class="button small"
+      onClick=${() => setMost(most + 4 * AT_ONCE)}>${t("memory.more", { n: number(items.length - most) })}</button>`}
+  </section>`;
 }

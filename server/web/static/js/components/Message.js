@@ -27,7 +27,7 @@ export function Question({ thread, cell }) {
       <p class="hint">${t("message.edit_hint")}</p>
     </article>`;
   }
-  return html`<article class="question" aria-label=${t("message.yours")}>
+  return html`<article class="question" aria-label=${t("message.yours")} data-message=${message.id} tabindex="-1">
     <div class="bubble" dir="auto">${message.text}</div>
     <div class="tools">
       <${Siblings} thread=${thread} id=${message.id} />
@@ -41,7 +41,8 @@ export function Question({ thread, cell }) {
 export function Answer({ thread, cell }) {
   const message = cell.value;
   const streaming = message.status === "streaming";
-  return html`<article class="answer" aria-label=${t("message.answer")} aria-busy=${streaming}>
+  return html`<article class="answer" aria-label=${t("message.answer")} aria-busy=${streaming}
+    data-message=${message.id} tabindex="-1">
     <${RouteLine} message=${message} />
     ${message.notice && html`<p class="notice warning" role="note"><${Icon} name="alert" size=${16} />
       <span>${message.notice}</span></p>`}

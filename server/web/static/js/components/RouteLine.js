@@ -8,19 +8,21 @@ import { dialog, domains } from "../state.js";
 
 export function RouteLine({ message }) {
   const [open, setOpen] = useState(false);
-  const { route, memories_used: memories } = message;
-  if (!route) return null;
-  const title = message.domain_title || titleOf(route.domain);
+  const { route, memories_used: memories, chats_used: chats } = message;
+  if (!route && !memories.length && !chats.length) return null;
   return html`<div class="route">
-    <button type="button" class="route-button" aria-expanded=${open} onClick=${() => setOpen(!open)}>
-      <strong>${title}</strong><span class="why">${reasonOf(route)}</span>
+    ${route && html`<button type="button" class="route-button" aria-expanded=${open} onClick=${() => setOpen(!open)}>
+      <strong>${message.domain_title || titleOf(route.domain)}</strong><span class="why">${reasonOf(route)}</span>
       <${Icon} name="down" size=${14} />
-    </button>
+    </button>`}
     ${message.adapter && html`<span class="chip" title=${t("route.adapter", { name: message.adapter })}>
       <${Icon} name="layers" size=${14} />${message.adapter}</span>`}
     ${memories.length > 0 && html`<button type="button" class="chip"
       onClick=${() => (dialog.value = { kind: "memories", memories })}>
-      <${Icon} name="memory" size=${14} />${t("route.memories", { n: memories.length })}</button>`}
+      <${Icon} name="memory" size=${14} />${t("used.chip", { n: memories.length })}</button>`}
+    ${chats.length > 0 && html`<button type="button" class="chip"
+      onClick=${() => (dialog.value = { kind: "chats", turns: chats })}>
+      <${Icon} name="chat" size=${14} />${t("quoted.chip", { n: chats.length })}</button>`}
     ${open && html`<${Candidates} route=${route} />`}
   </div>`;
 }

@@ -4,7 +4,8 @@ import { newChat, retry, takeBack } from "../actions.js";
 import { html } from "../html.js";
 import { t } from "../i18n.js";
 import { Icon } from "../icons.js";
-import { drawer, narrow, panel } from "../state.js";
+import { target } from "../router.js";
+import { drawer, narrow, panel, toast } from "../state.js";
 import { outgoing } from "../thread.js";
 import { current, loadThread } from "../threads.js";
 import { Banner } from "./Banner.js";
@@ -12,6 +13,7 @@ import { Composer } from "./Composer.js";
 import { IconButton, ListState } from "./controls.js";
 import { Failure } from "./Failure.js";
 import { Answer, Question } from "./Message.js";
+import { TemporaryMark } from "./Temporary.js";
 import { Welcome } from "./Welcome.js";
 
 const NEAR = 60; // pixels from the end that count as "at the end"
@@ -29,7 +31,8 @@ export function ThreadView() {
 function Header({ thread }) {
   return html`<header class="header">
     ${narrow.value && html`<${IconButton} icon="menu" label=${t("nav.open")} onClick=${() => (drawer.value = true)} />`}
-    <h1 title=${thread?.title.value}>${thread ? thread.title.value : t("thread.new")}</h1>
+    <h1 title=${thread?.title.value}>${thread ? thread.title.value || t("thread.new") : t("thread.new")}</h1>
+    <${TemporaryMark} thread=${thread} />
     ${narrow.value && html`<${IconButton} icon="plus" label=${t("nav.new")} onClick=${newChat} />`}
   </header>`;
 }
@@ -55,10 +58,23 @@ function Scroller({ thread }) {
     watcher.observe(box.current);
     return () => watcher.disconnect();
   }, []);
+  const wanted = target.value?.id === thread?.id ? target.value : null;
   useLayoutEffect(() => {
     if (empty.current) box.current.scrollTop = 0;
-    else toEnd();
+    else if (!wanted) toEnd();
   }, [thread]);
+  const ready = thread?.state.value === "ready";
+  useEffect(() => {
+    if (!wanted || !ready) return;
+    if (!thread.cells.has(wanted.message)) {
+      toast(t("search.gone"), { kind: "error" });
+      return;
+    }
+    following.current = false;
+    thread.show(wanted.message);
+    // drawn with the branch that holds it
+    requestAnimationFrame(() => requestAnimationFrame(() => pointAt(box.current, wanted.message)));
+  }, [wanted, ready]);
   const onScroll = () => {
     const { scrollTop, scrollHeight, clientHeight } = box.current;
     const near = scrollHeight - scrollTop - clientHeight < NEAR;
@@ -90,6 +106,19 @@ function Scroller({ thread }) {
         size=${16} />${t("thread.jump")}</button>`}
       <${Composer} thread=${thread} onSend=${toEnd} />
     </div>`;
+}
+
+/** Brings a message to the middle, marks it for a while, and puts the focus there. */
+function pointAt(box, id) {
+  const element = box?.querySelector(`[data-message="${CSS.escape(id)}"]`);
+  if (!element) return;
+  const { top, height } = element.getBoundingClientRect();
+  const room = Math.max(16, (box.clientHeight - height) / 2);
+  box.scrollTop += top - box.getBoundingClientRect().top - room;
+  element.focus({ preventScroll: true });
+  element.classList.remove("pointed");
+  void element.offsetWidth; // so that pointing at it again marks it again
+  element.classList.add("pointed");
 }
 
 function Messages({ thread }) {

@@ -1,9 +1,11 @@
 // English. A function gets the values, where a number changes the words.
+import { memory } from "./en_memory.js";
+
 const s = (n) => (n === 1 ? "" : "s");
 
 export const en = {
   "action.retry": "Retry", "action.copy": "Copy", "action.copied": "Copied", "action.close": "Close",
-  "action.cancel": "Cancel", "action.delete": "Delete", "action.edit": "Edit", "action.dismiss": "Dismiss",
+  "action.cancel": "Cancel", "action.delete": "Delete", "action.edit": "Edit", "action.dismiss": "Dismiss", "action.save": "Save",
   "state.loading": "Loading…",
   "error.unreachable": "The server cannot be reached. Check that it is running, then try again.",
   "error.status": "The server answered with status {status}. Try again; its log has the details.",
@@ -18,15 +20,14 @@ export const en = {
   "announce.answer": "Answer: {text}",
 
   "nav.label": "Chats and levers", "nav.new": "New chat", "nav.open": "Open the list of chats",
-  "nav.close": "Close the list of chats", "nav.filter": "Filter chats", "nav.empty": "Your chats will appear here.",
-  "nav.none_match": "No chat has these words in its title.", "nav.levers": "Levers",
+  "nav.close": "Close the list of chats", "nav.empty": "Your chats will appear here.",
+  "nav.levers": "Levers",
   "nav.skip": "Skip to the message box",
   "date.today": "Today", "date.yesterday": "Yesterday", "date.week": "Last 7 days", "date.month": "Last 30 days",
   "date.older": "Older",
   "chat.menu": "Menu of “{title}”", "chat.rename": "Rename", "chat.delete": "Delete",
   "chat.delete_title": "Delete this chat?",
-  "chat.delete_text":
-    "“{title}” and all its messages will be gone for good. What was remembered from it stays in memory.",
+  "chat.delete_text": "“{title}” and all its messages will be gone for good.",
   "chat.deleted": "Chat deleted.",
 
   "thread.label": "Chat", "thread.new": "New chat", "thread.jump": "Jump to latest",
@@ -53,7 +54,6 @@ export const en = {
   "route.domain": "Domain", "route.score": "Similarity", "route.example": "Closest example",
   "route.threshold": "A domain needs at least {threshold} to be picked.",
   "route.adapter": "Answered with adapter {name}",
-  "route.memories": ({ n }) => (n === 1 ? "1 memory" : `${n} memories`),
 
   "message.yours": "Your message", "message.answer": "Answer", "message.edit": "Edit message",
   "message.edit_hint": "Enter sends the new version; the old one stays beside it. Esc cancels.",
@@ -99,7 +99,7 @@ export const en = {
   "prompt.open": "What the model saw", "prompt.title": "What the model saw",
   "prompt.sum": "{tokens} of {room} tokens ({share})", "prompt.section": "Section", "prompt.tokens": "Tokens",
   "prompt.share": "Share", "prompt.copy": "Copy the whole prompt",
-  "section.system": "System", "section.examples": "Examples", "section.memory": "Memory",
+  "section.system": "System", "section.examples": "Examples", "section.memory": "Memory", "section.chats": "Earlier chats",
   "section.history": "History",
   "section.evidence": "Sources", "section.question": "Question", "section.template": "Chat template",
 
@@ -188,16 +188,6 @@ export const en = {
   "trial.until": "Changed until", "trial.go": "Search", "trial.busy": "Searching…",
   "trial.found": ({ n }) => `${n} passage${s(n)} for the model`, "trial.none": "Nothing was found.",
 
-  "memory.saved": "Saved:", "memory.from": "from", "memory.undo": "Undo",
-  "memory.undone": "Not remembered: {text}", "memory.edit": "Edit memory",
-  "memory.edit_this": "Edit: {text}", "memory.forget_this": "Forget: {text}", "memory.forgotten": "Forgotten: {text}",
-  "memory.placeholder": "Something to remember…", "memory.kind": "Kind", "memory.add": "Remember",
-  "memory.empty": "Nothing yet. Say “remember that …” in a chat, or write it above.",
-  "memory.chat": "Open chat", "memory.used_title": "Memories used",
-  "memory.used_text": "The model was told these for this answer.",
-  "kind.identity": "About you", "kind.preference": "Preference", "kind.instruction": "Instruction",
-  "kind.fact": "Fact",
-
   "adapters.empty": "No adapters. Put a PEFT folder into adapters/<name>/<version>/.",
   "adapters.loaded": "{n} of at most {most} loaded", "adapters.load": "Load", "adapters.unload": "Unload",
   "adapters.load_this": "Load {name}", "adapters.unload_this": "Unload {name}",
@@ -223,4 +213,5 @@ export const en = {
   "login.title": "Log in to Tailor", "login.name": "Name", "login.password": "Password", "login.action": "Log in",
   "login.busy": "Logging in…", "login.out": "Log out {name}",
   "toast.label": "Notifications",
+  ...memory,
 };

@@ -1,7 +1,9 @@
 // 한국어.
+import { memory } from "./ko_memory.js";
+
 export const ko = {
   "action.retry": "다시 시도", "action.copy": "복사", "action.copied": "복사됨", "action.close": "닫기",
-  "action.cancel": "취소", "action.delete": "삭제", "action.edit": "수정", "action.dismiss": "지우기",
+  "action.cancel": "취소", "action.delete": "삭제", "action.edit": "수정", "action.dismiss": "지우기", "action.save": "저장",
   "state.loading": "불러오는 중…",
   "error.unreachable": "서버에 연결할 수 없습니다. 서버가 켜져 있는지 확인한 뒤 다시 시도하세요.",
   "error.status": "서버가 상태 코드 {status}(으)로 응답했습니다. 다시 시도하세요. 자세한 내용은 서버 로그에 있습니다.",
@@ -16,13 +18,13 @@ export const ko = {
   "announce.answer": "답변: {text}",
 
   "nav.label": "채팅과 설정 도구", "nav.new": "새 채팅", "nav.open": "채팅 목록 열기",
-  "nav.close": "채팅 목록 닫기", "nav.filter": "채팅 찾기", "nav.empty": "채팅이 여기에 나타납니다.",
-  "nav.none_match": "제목에 이 말이 들어간 채팅이 없습니다.", "nav.levers": "조정 도구", "nav.skip": "입력창으로 건너뛰기",
+  "nav.close": "채팅 목록 닫기", "nav.empty": "채팅이 여기에 나타납니다.",
+  "nav.levers": "조정 도구", "nav.skip": "입력창으로 건너뛰기",
   "date.today": "오늘", "date.yesterday": "어제", "date.week": "지난 7일", "date.month": "지난 30일",
   "date.older": "이전",
   "chat.menu": "‘{title}’ 메뉴", "chat.rename": "이름 바꾸기", "chat.delete": "삭제",
   "chat.delete_title": "이 채팅을 삭제할까요?",
-  "chat.delete_text": "‘{title}’의 모든 메시지가 완전히 삭제됩니다. 이 채팅에서 기억한 내용은 메모리에 남습니다.",
+  "chat.delete_text": "‘{title}’의 모든 메시지가 완전히 삭제됩니다.",
   "chat.deleted": "채팅을 삭제했습니다.",
 
   "thread.label": "채팅", "thread.new": "새 채팅", "thread.jump": "맨 아래로", "thread.take_back": "메시지 수정",
@@ -47,7 +49,6 @@ export const ko = {
   "route.domain": "도메인", "route.score": "유사도", "route.example": "가장 가까운 예시",
   "route.threshold": "유사도가 {threshold} 이상이어야 선택됩니다.",
   "route.adapter": "어댑터 {name}(으)로 답변",
-  "route.memories": "메모리 {n}개",
 
   "message.yours": "내 메시지", "message.answer": "답변", "message.edit": "메시지 수정",
   "message.edit_hint": "Enter를 누르면 새 버전을 보내고, 이전 버전도 남습니다. Esc는 취소입니다.",
@@ -89,7 +90,7 @@ export const ko = {
   "prompt.open": "모델이 본 내용", "prompt.title": "모델이 본 내용",
   "prompt.sum": "{room}토큰 중 {tokens}토큰 ({share})", "prompt.section": "구역", "prompt.tokens": "토큰",
   "prompt.share": "비율", "prompt.copy": "프롬프트 전체 복사",
-  "section.system": "시스템", "section.examples": "예시", "section.memory": "메모리", "section.history": "대화 기록",
+  "section.system": "시스템", "section.examples": "예시", "section.memory": "메모리", "section.chats": "이전 채팅", "section.history": "대화 기록",
   "section.evidence": "출처", "section.question": "질문", "section.template": "채팅 템플릿",
 
   "panel.knowledge": "지식", "panel.memory": "메모리", "panel.adapters": "어댑터", "panel.domains": "도메인",
@@ -167,15 +168,6 @@ export const ko = {
   "trial.until": "바뀐 날짜 (까지)", "trial.go": "검색", "trial.busy": "검색하는 중…",
   "trial.found": "모델이 받을 구절 {n}개", "trial.none": "찾은 것이 없습니다.",
 
-  "memory.saved": "기억함:", "memory.from": "원문:", "memory.undo": "되돌리기", "memory.undone": "기억하지 않음: {text}",
-  "memory.edit": "메모리 수정",
-  "memory.edit_this": "수정: {text}", "memory.forget_this": "잊기: {text}", "memory.forgotten": "잊었습니다: {text}",
-  "memory.placeholder": "기억할 내용…", "memory.kind": "종류", "memory.add": "기억하기",
-  "memory.empty": "아직 없습니다. 채팅에서 ‘기억해 …’라고 말하거나 위에 적어 주세요.",
-  "memory.chat": "채팅 열기", "memory.used_title": "사용한 메모리",
-  "memory.used_text": "이 답변을 위해 모델에 전달된 내용입니다.",
-  "kind.identity": "나에 대해", "kind.preference": "선호", "kind.instruction": "지시", "kind.fact": "사실",
-
   "adapters.empty": "어댑터가 없습니다. adapters/<이름>/<버전>/에 PEFT 폴더를 넣으세요.",
   "adapters.loaded": "최대 {most}개 중 {n}개 불러옴", "adapters.load": "불러오기", "adapters.unload": "내리기",
   "adapters.load_this": "{name} 불러오기", "adapters.unload_this": "{name} 내리기",
@@ -197,4 +189,5 @@ export const ko = {
   "login.title": "Tailor 로그인", "login.name": "이름", "login.password": "비밀번호", "login.action": "로그인",
   "login.busy": "로그인하는 중…", "login.out": "{name} 로그아웃",
   "toast.label": "알림",
+  ...memory,
 };

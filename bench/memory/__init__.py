@@ -1,0 +1,1 @@
+"""Measures memory: recall at size, what a newer answer replaces, the relevance gate, and that no user meets another."""

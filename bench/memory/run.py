@@ -1,0 +1,76 @@
+"""What every figure of memory is given: the embedder, the data that stands beside this file, and how large the work is.
+
+Knows nothing of figures.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+from bench.context import ROOT
+from bench.knowledge.embedders import Remembering
+from server.config import DEFAULT_EMBEDDER, MemorySettings
+from server.database import Database
+from server.embedding import SentenceEmbedder
+from server.memory import MemoryStore
+from server.model_store import ModelStore
+from server.types import Embedder
+
+HERE = Path(__file__).parent
+
+
+@dataclass(frozen=True)
+class Sizes:
+    """How large each figure's work is; None takes the whole set."""
+
+    memories: int = 10_000  # of one user
+    users: int = 1_000
+    each: int = 40  # memories of every other user
+    recalls: int = 1_000
+    steps: int = 10_000
+    cases: int | None = None
+
+
+FULL = Sizes()
+QUICK = Sizes(memories=300, users=8, each=5, recalls=30, steps=200, cases=6)
+
+
+@dataclass(frozen=True)
+class Run:
+    """`data`: the folder of the evaluation sets. `embedder_path`: of another embedder than the default."""
+
+    folder: Path
+    data: Path | None = None
+    sizes: Sizes = FULL
+    embedder_path: Path | None = None
+    report: Callable[[str], None] = field(default=print)
+
+    @cached_property
+    def embedder_folder(self) -> Path:
+        store = ModelStore(ROOT / "data" / "models", report=self.report)
+        return self.embedder_path or Path(store.embedder(DEFAULT_EMBEDDER))
+
+    @cached_property
+    def embedder(self) -> Remembering:
+        """One for the run: what was embedded is not embedded again, and time spent in it is known."""
+        return Remembering(SentenceEmbedder(str(self.embedder_folder)))
+
+    def database(self, name: str) -> Database:
+        """A new file each time."""
+        number = len([*self.folder.glob(f"{name}-*.db")])
+        return Database(self.folder / f"{name}-{number}.db")
+
+    def store(self, name: str, embedder: Embedder | None = None) -> MemoryStore:
+        """An empty store over a new file, with the settings that ship."""
+        return MemoryStore(self.database(name), embedder or self.embedder, MemorySettings())
+
+
+def rows(name: str) -> list[dict[str, Any]]:
+    """The lines of a JSON lines file beside this one."""
+    text = (HERE / name).read_text(encoding="utf-8")
+    return [json.loads(line) for line in text.splitlines() if line.strip()]

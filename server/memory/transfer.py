@@ -1,0 +1,66 @@
+"""All of one user's memories at once: out as JSON, gone for good; and the transaction that every change is made in."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Sequence
+from contextlib import AbstractContextManager, ExitStack
+from types import TracebackType
+from typing import Any
+
+from sqlite_utils import Database as Connection
+
+from server.database import Database
+from server.memory.findings import Slot
+from server.memory.table import Row, Table, writing
+from server.types import UserId
+
+FORMAT = "tailor-memories-1"
+_LEFT_OUT = ("user_id", "vector", "embedder", "normal", "revision", "starts_at")
+
+
+class Writing(AbstractContextManager[Connection]):
+    """A transaction that begins with what is due: answers whose time has come replace the ones before."""
+
+    def __init__(self, database: Database, table: Table) -> None:
+        self._database = database
+        self._table = table
+        self._stack = ExitStack()
+
+    def __enter__(self) -> Connection:
+        db = self._stack.enter_context(writing(self._database))
+        db.execute("PRAGMA secure_delete = ON")
+        now = time.time()
+        for row in self._table.begin(db, now):
+            self._table.update(db, row["id"], starts_at=None)
+            self._table.supersede(
+                db, Slot(row["slot"], row["value"]), row["subject"], row["id"], now=now, since=row["valid_from"]
+            )
+        return db
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> bool | None:
+        return self._stack.__exit__(kind, error, trace)
+
+
+def exported(rows: Sequence[Row], *, paused: bool) -> dict[str, Any]:
+    """Times are seconds since 1970, UTC; `slot` is the question that one answers, `superseded_by` the newer answer."""
+    return {
+        "format": FORMAT,
+        "exported_at": time.time(),
+        "paused": paused,
+        "memories": [{name: value for name, value in row.items() if name not in _LEFT_OUT} for row in rows],
+    }
+
+
+def erase(db: Connection, user: UserId) -> int:
+    """In every table of memory that has the user's rows. Inside a transaction."""
+    db.execute("PRAGMA secure_delete = ON")
+    own = {"user": user}
+    db.execute("UPDATE memories SET superseded_by = NULL WHERE user_id = :user", own)
+    count = db.execute("DELETE FROM memories WHERE user_id = :user", own).rowcount
+    for table in ("memory_queue", "memories_gone", "memory_users"):
+        if db[table].exists():
+            db.execute(f"DELETE FROM {table} WHERE user_id = :user", own)
+    return int(count)

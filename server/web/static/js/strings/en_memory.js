@@ -1,0 +1,78 @@
+// English, of memory and of past chats.
+const s = (n) => (n === 1 ? "" : "s");
+const memories = (n, count) => (count === 1 ? "1 memory" : `${n} memories`);
+
+export const memory = {
+  "memory.receipts": "What was remembered", "memory.saved": "Saved:", "memory.kept": "Kept:", "memory.from": "from",
+  "memory.keep": "Keep", "memory.keep_this": "Keep: {text}", "memory.undo": "Undo", "memory.undo_this": "Undo: {text}",
+  "memory.undone": "Not remembered: {text}", "memory.forgotten_label": "Forgotten:", "memory.not_kept": "Not kept.",
+  "memory.forgotten_count": ({ n }) => `${memories(n, n)} forgotten.`,
+  "held.secret": "This looks like a secret, such as a card number or a password, so it was not kept. Keep it all the same?",
+  "held.order": "This reads like an order to the model, so it was not kept. Keep it all the same?",
+  "held.keep": "Keep it", "held.leave": "Don’t keep it",
+
+  "memory.edit": "Edit memory", "memory.edit_this": "Edit: {text}",
+  "memory.edit_empty": "A memory needs words. To be rid of it, forget it instead.",
+  "memory.forget_this": "Forget: {text}", "memory.forgotten": "Forgotten: {text}",
+  "memory.placeholder": "Something to remember…", "memory.kind": "Kind", "memory.add": "Remember",
+  "memory.empty": "Nothing yet. Say “remember that …” in a chat, or write it above.",
+  "memory.none_match": "No memory fits what you look for.",
+  "memory.find": "Find memories", "memory.search": "Search memories", "memory.filter": "Show only",
+  "memory.all_kinds": "All kinds", "memory.show_past": "Past ones too", "memory.list": "Memories",
+  "memory.total": ({ n, count }) => memories(n, count), "memory.found": ({ n, count }) => `${memories(n, count)} found`,
+  "memory.more": "Show {n} more",
+  "memory.since": "since {day}", "memory.until": "until {day}", "memory.between": "{from} – {to}",
+  "memory.past": "past", "memory.now": "now", "memory.history": "History", "memory.history_of": "History: {text}",
+  "memory.held": "Held", "memory.noted": "Saved on", "memory.last_used": "Last used", "memory.about": "About",
+  "memory.replaced_by": "Replaced by", "memory.read_by_model": "Read from your words by the model",
+  "memory.source": "Show where you said it", "memory.source_of": "Show where you said it: {text}",
+
+  "memory.is_on": "Memory is on.",
+  "memory.is_paused": "Memory is paused: nothing new is saved, and nothing saved is used.",
+  "memory.pause": "Pause", "memory.resume": "Resume", "memory.paused": "paused",
+  "memory.domains": "Where memory is used",
+  "memory.domains_count": "{n} of {of} domains", "memory.used_here": "Used", "memory.not_used_here": "Not used",
+  "memory.domains_text": "Each domain is a file. Memory is used where its head says",
+  "memory.export": "Export", "memory.erase": "Erase all…",
+  "memory.erase_title": ({ n, count }) => (count ? `Erase ${memories(n, count)}?` : "Erase all that is past?"),
+  "memory.erase_text":
+    "All that is remembered about you is deleted for good, past ones and their history too. Chats stay. " +
+    "This cannot be undone; Export makes a copy first.",
+  "memory.erase_action": ({ n, count }) => (count ? `Erase ${memories(n, count)}` : "Erase"),
+  "memory.erased": ({ n }) => `${memories(n, n)} erased.`,
+  "kind.identity": "About you", "kind.preference": "Preference", "kind.instruction": "Instruction",
+  "kind.project": "Project", "kind.relation": "Person", "kind.event": "Event", "kind.fact": "Fact",
+
+  "dead.title": ({ n }) => `${n} message${s(n)} could not be read for memories`,
+  "dead.text": "The model tried several times. Nothing was saved from them.",
+  "dead.retry_this": "Retry: {text}", "dead.dismiss_this": "Dismiss: {text}",
+  "dead.retried": "It will be read again when the model is idle.", "dead.dismissed": "Dismissed.",
+
+  "used.chip": ({ n }) => (n === 1 ? "1 memory used" : `${n} memories used`),
+  "used.title": ({ n }) => (n === 1 ? "1 memory used" : `${n} memories used`),
+  "used.text": "The model was told these for this answer.", "used.forget": "Forget",
+  "used.again": "Remember it again",
+  "why.profile": "Used because it is part of your profile.",
+  "why.words": "Used because it shares words with your message.",
+  "why.meaning": "Used because it is about what your message is about.",
+  "why.asked": "Used because you asked for it.",
+  "conflict.title": "Changed in two places",
+  "conflict.text": "While you were editing, this memory was changed elsewhere. Choose the one that stays.",
+  "conflict.theirs": "As it stands now", "conflict.mine": "What you wrote", "conflict.save": "Keep this one",
+
+  "temporary.chat": "Temporary chat", "temporary.mark": "Temporary",
+  "temporary.means": "Nothing said here is remembered, nothing remembered is used, and a day later it is deleted.",
+  "deletion.offer": ({ n }) => `Forget what came from this chat too? It left ${n === 1 ? "1 memory" : `${n} memories`}:`,
+  "deletion.all": "All of them", "deletion.stays": "What is not ticked stays in memory.",
+  "deletion.both": ({ n }) => `Delete and forget ${n}`,
+  "deletion.done": ({ n }) => `Chat deleted, ${memories(n, n)} forgotten.`,
+  "deletion.unknown": "What was remembered from this chat cannot be shown: {message}",
+
+  "search.chats": "Search chats", "search.found": "In messages", "search.none": "No chat has these words.",
+  "search.none_in_messages": "No message has these words.",
+  "search.count": ({ n, count }) => `${n} message${s(count)} found`,
+  "search.gone": "That message is not in this chat any more.",
+  "role.user": "You:", "role.assistant": "Answer:",
+  "quoted.chip": ({ n }) => `${n} turn${s(n)} of earlier chats`, "quoted.title": "From earlier chats",
+  "quoted.text": "The model was given these words of your earlier chats for this answer.",
+};
