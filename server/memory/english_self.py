@@ -37,6 +37,7 @@ _CALL_ME = re.compile(
     rf"|i(?: usually)? go by(?: the name)?\s+(?P<z>{_TOKEN}(?:\s+{_TOKEN})?)$",
     _IGNORE,
 )
+_TITLE = re.compile(r"(?:doctor|professor|captain|teacher|coach|chef|nurse|judge|major|colonel|boss)", re.IGNORECASE)
 _LIKES = re.compile(
     r"i(?:'d| would)?\s+(?P<adverbs>(?:(?:really|absolutely|also|personally|still|just|actually|generally|usually"
     r"|much|strongly|definitely|always)\s+)*)"
@@ -139,7 +140,10 @@ def _as_name(span: Span, found: re.Match[str], group: str, *, most: int, capital
     words = text.split()
     if words and words[-1].lower() == "please":
         words.pop()
-    if not words or len(words) > most or any(word.lower().strip(".") in NOT_NAMES for word in words):
+    if not words or len(words) > most:
+        return ""
+    called = words[1:] if len(words) > 1 and _TITLE.fullmatch(words[0]) else words
+    if any(word.lower().strip(".") in NOT_NAMES for word in called):
         return ""
     latin = [word for word in words if word[0].isascii()]
     capitals = all(word[0].isupper() and (len(word) < 3 or not word.isupper()) for word in latin)

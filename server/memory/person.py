@@ -15,7 +15,8 @@ _ADVERBS = (
     "|definitely|truly|mainly|strongly|especially|normally|typically|rarely|currently|now|much|already|both"
 )
 _LEAD = re.compile(
-    rf"i(?P<short>'?m|'ve|'ll|'d)?\s+(?P<adverbs>(?:(?:{_ADVERBS})\s+)*)(?P<verb>[a-z]+(?:'t)?)\b(?P<rest>.*)$",
+    rf"i(?P<short>'?m|'ve|'ll|'d)?\s+(?P<adverbs>(?:(?:{_ADVERBS})\s+)*)"
+    r"(?P<verb>[a-z]+(?:'t)?|\d{1,3}(?= years?\b))\b(?P<rest>.*)$",
     re.IGNORECASE | re.DOTALL,
 )
 _SHORT = {"'m": "is", "m": "is", "'ve": "has", "'ll": "will", "'d": "would"}

@@ -25,7 +25,7 @@ from server.memory.reading import clean
 from server.memory.recall import Indexes
 from server.memory.rules import extract
 from server.memory.statement import checked, flat, kind_of, slot_in
-from server.memory.table import MIGRATIONS, Row, Table, memory_of, scrub, writing
+from server.memory.table import MIGRATIONS, Row, Table, memory_of, writing
 from server.memory.vectors import Vectors
 from server.types import Embedder, Memory, MemoryKind, UserId
 
@@ -160,11 +160,14 @@ class UserMemory:
             raise InvalidInput("valid_to is before valid_from: swap them, or leave one out")
         if not 0 <= confidence <= 1:
             raise InvalidInput(f"a confidence is from 0 to 1, and this is {confidence:g}")
+        slot = slot_in(said)
+        if slot and slot.past and valid_to is None:  # "Lived in Paris.": it replaces nothing
+            valid_to = time.time()
         found = Finding(
             kind_of(said) if kind is MemoryKind.FACT else kind,
             said, 0, 0, flat(subject)[: self._settings.max_chars], valid_from, valid_to, confidence,
         )  # fmt: skip
-        (draft,) = self._drafts([(found, flat(quote), slot_in(said))])
+        (draft,) = self._drafts([(found, flat(quote), slot)])
         with self._writing() as db:
             if self._table.is_paused(db):
                 raise Conflict("memory is paused, so nothing is saved: turn it on again first")
@@ -234,8 +237,9 @@ class UserMemory:
             now = max(time.time(), before["updated_at"] + LEAST_STEP)
             if slot is None or slot.name != before["slot"]:
                 self._table.release(db, before, now)
-            self._table.update(db, memory_id, **self._columns(draft, slot), updated_at=now)
-            if slot and before["valid_to"] is None:
+            over = {"valid_to": now} if slot and slot.past and before["valid_to"] is None else {}
+            self._table.update(db, memory_id, **self._columns(draft, slot), **over, updated_at=now)
+            if slot and not slot.past and before["valid_to"] is None:
                 self._table.supersede(db, slot, before["subject"], memory_id, now=now, since=now)
             return memory_of(self._table.row(db, memory_id))
 
@@ -245,7 +249,7 @@ class UserMemory:
             row = self._table.row(db, memory_id)
             self._table.release(db, row, time.time())
             self._table.delete(db, [memory_id])
-        scrub(self._database)
+        self._database.scrub()
         return memory_of(row)
 
     def forget(self, about: str) -> tuple[Memory, ...]:
@@ -255,7 +259,7 @@ class UserMemory:
             rows = forgetting.meant(wanted, self._table.everything(db))
             self._table.delete(db, [row["id"] for row in rows])
         if rows:
-            scrub(self._database)
+            self._database.scrub()
         return tuple(memory_of(row) for row in rows)
 
     def used(self, ids: Iterable[int]) -> None:
@@ -287,7 +291,7 @@ class UserMemory:
         with writing(self._database) as db:
             count = transfer.erase(db, self._table.user)
         self._indexes.drop(self._table.user)
-        scrub(self._database)
+        self._database.scrub()
         return count
 
     # ── inside ───────────────────────────────────────────────────────────────────────────────────

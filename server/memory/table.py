@@ -22,7 +22,6 @@ from server.memory.findings import Slot
 from server.types import Memory, MemoryKind, UserId
 
 LARGEST_ID = 2**63 - 1
-SCRUB_MS = 250  # that other connections may hold up the scrubbing of deleted text
 
 Row = dict[str, Any]
 
@@ -286,17 +285,6 @@ class Table:
 
     def _query(self, db: Connection, sql: str, **values: Any) -> list[Row]:
         return [*db.query(sql, {"user": self.user, **values})]
-
-
-def scrub(database: Database) -> None:
-    """Moves what was deleted out of the write-ahead log, as far as nobody else reads it just now."""
-    raw = database.connection().conn
-    before = raw.execute("PRAGMA busy_timeout").fetchone()[0]
-    raw.execute(f"PRAGMA busy_timeout = {SCRUB_MS}")
-    try:
-        raw.execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchone()
-    finally:
-        raw.execute(f"PRAGMA busy_timeout = {before}")
 
 
 def is_over(row: Mapping[str, Any], now: float | None = None) -> bool:

@@ -58,6 +58,17 @@ def test_what_was_so_never_replaces_what_is(mina: UserMemory) -> None:
     assert "Lives in Oslo." in texts(mina.recall("Where did I live before?"))
 
 
+def test_what_was_so_replaces_nothing_when_it_is_typed(mina: UserMemory) -> None:
+    mina.add("Lives in Seoul.")
+    was = mina.add("Lived in Paris.")
+    assert was.valid_to is not None
+    assert texts(mina.list()) == ["Lives in Seoul."]
+    now = mina.add("Lives in Rome.")
+    over = mina.edit(now.id, "Lived in Rome.")
+    assert over.valid_to is not None
+    assert "Lives in Rome." not in texts(mina.list())
+
+
 def test_a_past_answer_can_be_deleted_and_the_present_one_stays(mina: UserMemory) -> None:
     for name in ("Ann", "Bea", "Cid"):
         learn(mina, f"My name is {name}")
