@@ -22,13 +22,12 @@ from bench.knowledge.scale import percentile
 from bench.memory.run import Run
 from server.config import MemorySettings
 from server.database import Database
-from server.memory import MemoryStore
-from server.memory.findings import Finding
+from server.memory import Finding, MemoryStore, UserMemory, command
 from server.types import MemoryKind, UserId
 
 _T = TypeVar("_T")
 
-LARGE = UserId("large")
+LARGE, USUAL = UserId("large"), UserId("usual")
 ROOM = 10  # memories that the large user has left
 SEED = 7
 _ENGLISH = """
@@ -60,9 +59,11 @@ _RECALL = (
     Measure("p50", "one user's 10,000 memories among 1,000 users, a recall without the embedding: median", "ms"),
     Measure("p95", "the same: 95th percentile", "ms", Bound(10, at_most=True)),
     Measure("large-p95", "the large user's alone: 95th percentile", "ms", Bound(10, at_most=True)),
+    Measure("reply", "a user's 300 memories: all that memory does before an answer, without the embedding: p95",
+            "ms", Bound(5, at_most=True)),
     Measure("save", "a memory saved without the embedding: median", "ms"),
     Measure("cold", "the large user's first recall, whose index is read from the table", "ms"),
-)
+)  # fmt: skip
 
 
 def _statements(seed: int) -> Iterator[str]:
@@ -81,7 +82,11 @@ def _filled(run: Run, embedder: Remembering) -> Database:
     database = run.database("recall")
     store = MemoryStore(database, embedder, MemorySettings())
     statements = _statements(SEED)
-    sizes = {LARGE: run.sizes.memories - ROOM, **{_user(at): run.sizes.each for at in range(run.sizes.users - 1)}}
+    sizes = {
+        LARGE: run.sizes.memories - ROOM,
+        USUAL: run.sizes.usual,
+        **{_user(at): run.sizes.each for at in range(run.sizes.users - 1)},
+    }
     for user, count in sizes.items():
         found = [Finding(MemoryKind.FACT, next(statements), 0, 0) for _ in range(count)]
         store.of(user).keep(found, conversation_id=None, message_id=None)
@@ -95,7 +100,7 @@ def _measured(run: Run, database: Database, embedder: Remembering, number: int) 
     store = MemoryStore(database, embedder, MemorySettings())
     cold = _timed(partial(store.of(LARGE).recall, "Where is my dog?"), embedder)[1]
     took: dict[bool, list[float]] = {True: [], False: []}
-    saves = []
+    saves, replies = [], []
     for at in range(run.sizes.recalls):
         large = at % 2 == 0
         memory = store.of(LARGE if large else _user(drawn.randrange(run.sizes.users - 1)))
@@ -107,15 +112,24 @@ def _measured(run: Run, database: Database, embedder: Remembering, number: int) 
             question = f"내 {drawn.choice(_KOREAN)} 어디 있지?"
         took[large].append(_timed(partial(memory.recall, question), embedder)[1])
         memory.delete(saved.id)
+        replies.append(_timed(partial(_before_an_answer, store.of(USUAL), question), embedder)[1])
     every = took[True] + took[False]
     note = f"{len(every)} questions, half Korean; a memory is saved before each and deleted after it"
     return {
         "p50": Reading(statistics.median(every), note=note),
         "p95": Reading(percentile(every, 0.95), note=note),
         "large-p95": Reading(percentile(took[True], 0.95), note=f"median {statistics.median(took[True]):.1f} ms"),
+        "reply": Reading(percentile(replies, 0.95), note=f"median {statistics.median(replies):.1f} ms"),
         "save": Reading(statistics.median(saves)),
         "cold": Reading(cold),
     }
+
+
+def _before_an_answer(memory: UserMemory, question: str) -> None:
+    """Is it a command, what belongs beside it, and what is the user called?"""
+    command(question)
+    memory.recall(question)
+    memory.name()
 
 
 def _timed(call: Callable[[], _T], embedder: Remembering) -> tuple[_T, float]:

@@ -30,14 +30,15 @@ class Sizes:
 
     memories: int = 10_000  # of one user
     users: int = 1_000
-    each: int = 40  # memories of every other user
+    each: int = 40  # memories of every other user, …
+    usual: int = 300  # … and of one of them
     recalls: int = 1_000
     steps: int = 10_000
     cases: int | None = None
 
 
 FULL = Sizes()
-QUICK = Sizes(memories=300, users=8, each=5, recalls=30, steps=200, cases=6)
+QUICK = Sizes(memories=300, users=8, each=5, usual=20, recalls=30, steps=200, cases=6)
 
 
 @dataclass(frozen=True)

@@ -9,8 +9,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from bench import command
 from bench.figure import Unavailable
-from bench.knowledge import __main__ as command
+from bench.knowledge import __main__ as knowledge
 from bench.knowledge import quality, sets
 from bench.knowledge.embedders import Fast, Remembering
 from bench.knowledge.quality import Overlap
@@ -76,14 +77,14 @@ def test_wrong_options_are_refused_before_anything_runs(
     arguments: list[str], says: str, capsys: pytest.CaptureFixture[str]
 ) -> None:
     with pytest.raises(SystemExit) as ended:
-        command.main(arguments)
+        knowledge.main(arguments)
     assert ended.value.code == 2
     assert says in capsys.readouterr().err
 
 
 def test_the_document_names_every_figure(tmp_path: Path) -> None:
     text = command.DOCUMENT.read_text(encoding="utf-8")
-    names = [figure.name for figure in command.figures(Run(tmp_path, None))]
+    names = [figure.name for figure in knowledge.figures(Run(tmp_path, None))]
     assert [name for name in names if f"`{name}`" not in text] == []
     assert "<!-- results on knowledge: begin -->" in text
 
@@ -95,7 +96,7 @@ def test_a_quick_run_measures_every_figure(
     data: Path, tmp_path: Path, embedder_dir: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     monkeypatch.setattr(command, "WORK", tmp_path / "work")
-    code = command.main(["--data", str(data), "--quick", "--rounds", "1", "--embedder", str(embedder_dir)])
+    code = knowledge.main(["--data", str(data), "--quick", "--rounds", "1", "--embedder", str(embedder_dir)])
     printed = capsys.readouterr().out
     rows = [line.split(" | ") for line in printed.splitlines() if line.startswith("| `")]
     shown = {(row[0].strip("| `"), row[1].split(":")[0]) for row in rows}
