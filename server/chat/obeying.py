@@ -76,7 +76,7 @@ def forgotten(receipt: Receipt, *, korean: bool) -> str:
         return f"기억 {count}개를 완전히 지웠어요.{prompts} 대화에 직접 쓰신 말은 그대로 남아 있어요."
     things = "1 memory" if count == 1 else f"{count} memories"
     stored = "1 stored prompt" if cleaned.prompts == 1 else f"{cleaned.prompts} stored prompts"
-    prompts = f", and took it out of {stored}" if cleaned.prompts else ""
+    prompts = f", and took {'it' if count == 1 else 'them'} out of {stored}" if cleaned.prompts else ""
     return f"Forgotten: I have deleted {things} for good{prompts}. What you wrote in your chats stays there."
 
 

@@ -10,7 +10,7 @@ import { siblings } from "../tree.js";
 import { AnswerText } from "./AnswerText.js";
 import { IconButton, InlineEdit } from "./controls.js";
 import { Failure } from "./Failure.js";
-import { Numbers } from "./Numbers.js";
+import { isServers, Numbers } from "./Numbers.js";
 import { Receipts } from "./Receipts.js";
 import { RouteLine } from "./RouteLine.js";
 import { Sources } from "./Sources.js";
@@ -94,8 +94,8 @@ function Footer({ thread, message }) {
     ${message.text && html`<${CopyButton} text=${message.text} />`}
     <${IconButton} icon="redo" label=${t("message.regenerate")} size=${16} disabled=${thread.busy.value}
       onClick=${() => regenerate(thread, message)} />
-    <${IconButton} icon="eye" label=${t("prompt.open")} size=${16}
-      onClick=${() => (dialog.value = { kind: "prompt", id: message.id })} />
+    ${!isServers(message) && html`<${IconButton} icon="eye" label=${t("prompt.open")} size=${16}
+      onClick=${() => (dialog.value = { kind: "prompt", id: message.id })} />`}
     <${Numbers} message=${message} />
   </footer>`;
 }

@@ -3,9 +3,13 @@ import { decimal, number, percent } from "../format.js";
 import { html } from "../html.js";
 import { t } from "../i18n.js";
 
+/** An answer of the server's own: no model was asked. */
+export const isServers = ({ usage }) => Boolean(usage) && !usage.prompt_tokens && !usage.completion_tokens;
+
 export function Numbers({ message }) {
   const usage = message.usage;
   if (!usage) return null;
+  if (isServers(message)) return html`<span class="numbers">${t("usage.none")}</span>`;
   const parts = [t("usage.tokens", { n: number(usage.completion_tokens) })];
   if (message.speed > 0) parts.push(t("usage.speed", { n: decimal(message.speed) }));
   if (usage.ttft_s > 0) parts.push(t("usage.ttft", { n: decimal(usage.ttft_s, 2) }));

@@ -5,6 +5,7 @@ import { html } from "../html.js";
 import { t } from "../i18n.js";
 import { Icon } from "../icons.js";
 import { dialog, domains } from "../state.js";
+import { isServers } from "./Numbers.js";
 
 export function RouteLine({ message }) {
   const [open, setOpen] = useState(false);
@@ -15,7 +16,7 @@ export function RouteLine({ message }) {
       <strong>${message.domain_title || titleOf(route.domain)}</strong><span class="why">${reasonOf(route)}</span>
       <${Icon} name="down" size=${14} />
     </button>`}
-    ${message.adapter && html`<span class="chip" title=${t("route.adapter", { name: message.adapter })}>
+    ${message.adapter && !isServers(message) && html`<span class="chip" title=${t("route.adapter", { name: message.adapter })}>
       <${Icon} name="layers" size=${14} />${message.adapter}</span>`}
     ${memories.length > 0 && html`<button type="button" class="chip"
       onClick=${() => (dialog.value = { kind: "memories", memories })}>

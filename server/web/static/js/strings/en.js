@@ -67,6 +67,7 @@ export const en = {
   "ending.length": "Cut off at the length limit",
   "ending.trimmed_turns": ({ n }) => `Trimmed ${n} turn${s(n)} to fit the context`,
   "ending.trimmed_evidence": ({ n }) => `Older sources left out of ${n} turn${s(n)}`,
+  "usage.none": "from the memory itself, without the model",
   "usage.tokens": "{n} tokens", "usage.speed": "{n} tokens/s", "usage.ttft": "first after {n} s",
   "usage.detail": "Prompt {prompt} tokens, {cached} of them cached · waited {queue} s · {total} s in all",
   "usage.reused": "{share} of the prompt cached",

@@ -60,6 +60,7 @@ export const ko = {
   "ending.length": "길이 제한에서 잘렸습니다",
   "ending.trimmed_turns": "컨텍스트에 맞추려고 대화 {n}턴을 줄였습니다",
   "ending.trimmed_evidence": "오래된 출처를 {n}턴에서 뺐습니다",
+  "usage.none": "모델 없이 메모리에서 바로 답변",
   "usage.tokens": "{n}토큰", "usage.speed": "초당 {n}토큰", "usage.ttft": "첫 토큰 {n}초",
   "usage.detail": "프롬프트 {prompt}토큰 중 {cached}토큰 캐시 사용 · 대기 {queue}초 · 전체 {total}초",
   "usage.reused": "프롬프트 {share} 캐시",
