@@ -18,7 +18,7 @@ from pydantic import BaseModel, ConfigDict
 from server.api.protocol import Changed
 from server.api.services import CurrentUser, Held, Services
 from server.chat import Receipt
-from server.errors import InvalidInput
+from server.errors import Conflict, InvalidInput
 from server.types import Memory, MemoryKind, UserId
 
 router = APIRouter(prefix="/api/memories")
@@ -41,6 +41,11 @@ class MemoryText(BaseModel):
     expected: float | None = None
 
 
+class Use(BaseModel):
+    model_config = ConfigDict(extra="forbid")
+    used: bool
+
+
 class Pause(BaseModel):
     model_config = ConfigDict(extra="forbid")
     paused: bool
@@ -57,7 +62,8 @@ async def memories(
         found = memory.list(kind=kind, query=query, past=past)
         narrowed = kind is not None or query or past
         total = len(memory.list()) if narrowed else len(found)
-        return {"memories": _bodies(found), "paused": memory.paused, "total": total}
+        off = sorted(memory.domains_off)
+        return {"memories": _bodies(found), "paused": memory.paused, "total": total, "domains_off": off}
 
     return await asyncio.to_thread(read)
 
@@ -85,6 +91,18 @@ async def pause(body: Pause, held: Held, user: CurrentUser) -> dict[str, Any]:
     await asyncio.to_thread(held.memory.of(user.user_id).pause, body.paused)
     _changed(held, user.user_id)
     return {"paused": body.paused}
+
+
+@router.put("/domains/{name}")
+async def use_in(name: str, body: Use, held: Held, user: CurrentUser) -> dict[str, Any]:
+    """Whether the caller's chats of that domain save and recall."""
+    domain = held.library.get(name)
+    if not domain.memory:
+        raise Conflict(f"domain '{name}' uses no memory: its file says so (memory: false)")
+    memory = held.memory.of(user.user_id)
+    await asyncio.to_thread(memory.use_in, domain.name, body.used)
+    _changed(held, user.user_id)
+    return {"domains_off": sorted(await asyncio.to_thread(lambda: memory.domains_off))}
 
 
 @router.get("/export")

@@ -37,7 +37,8 @@ async def gather(
 ) -> Gathered:
     """`earlier` is the question before this one; `shown` are ids of memories, and `read` of messages, that the prompt
     holds already. `memory` and `view` are the asking user's."""
-    recalled = await in_domain(memory, domain).recall(question, shown=shown, read=read)
+    allowed = await in_domain(memory, domain)
+    recalled = await allowed.recall(question, shown=shown, read=read)
     found = None
     if domain.knowledge:
         found = await asyncio.to_thread(view.search, question, domain.knowledge, earlier=earlier, traced=True)

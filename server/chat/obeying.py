@@ -26,11 +26,15 @@ def is_korean(text: str) -> bool:
 
 
 def without_memory(why: str, *, korean: bool) -> str:
-    """For a chat that has no memory: `why` is 'temporary' or 'domain'."""
+    """For a chat that has no memory: `why` is 'temporary', 'domain' or 'switched off'."""
     if why == "temporary":
         if korean:
             return "이 대화는 임시 대화라서 기억을 쓰지도, 저장하거나 지우지도 않아요. 보통 대화에서 말씀해 주세요."
         return "This is a temporary chat: it reads, keeps and deletes no memories. Ask again in an ordinary chat."
+    if why == "switched off":
+        if korean:
+            return "이 도메인에서는 기억을 꺼 두셨어요. 기억 화면에서 다시 켜거나 다른 도메인에서 말씀해 주세요."
+        return "You have switched memory off in this domain. The memory panel switches it on, or ask in another domain."
     if korean:
         return "이 도메인에서는 기억이 꺼져 있어요. 다른 도메인에서 다시 말씀해 주세요."
     return "Memory is off in this domain. Ask again in another domain."

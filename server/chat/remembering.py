@@ -54,6 +54,9 @@ class ChatMemory(Protocol):
     @property
     def why_not(self) -> str: ...
 
+    async def is_off(self, domain: str) -> bool:
+        """The user wants no memory there."""
+
     async def known(self, ids: Collection[int]) -> dict[int, Memory]:
         """Those of `ids` that are still kept, the replaced included, for the history of the chat."""
 
@@ -78,6 +81,9 @@ class _NoMemory:
 
     __slots__ = ()
     why_not: ClassVar[str]
+
+    async def is_off(self, domain: str) -> bool:
+        return False
 
     async def known(self, ids: Collection[int]) -> dict[int, Memory]:
         return {}
@@ -112,9 +118,20 @@ class DomainWithoutMemory(_NoMemory):
     why_not = "domain"
 
 
-def in_domain(memory: ChatMemory, domain: Domain) -> ChatMemory:
+class SwitchedOff(_NoMemory):
+    """A turn of a domain in which the user wants no memory."""
+
+    __slots__ = ()
+    why_not = "switched off"
+
+
+async def in_domain(memory: ChatMemory, domain: Domain) -> ChatMemory:
     """What a turn of that domain is given of the chat's memory."""
-    return memory if domain.memory or memory.why_not else DomainWithoutMemory()
+    if memory.why_not:
+        return memory
+    if not domain.memory:
+        return DomainWithoutMemory()
+    return SwitchedOff() if await memory.is_off(domain.name) else memory
 
 
 class RememberingChat:
@@ -138,6 +155,9 @@ class RememberingChat:
         self._writer = writer
         self._forget = forget
         self._erase = erase
+
+    async def is_off(self, domain: str) -> bool:
+        return domain in await asyncio.to_thread(lambda: self._memory.domains_off)
 
     async def known(self, ids: Collection[int]) -> dict[int, Memory]:
         return await asyncio.to_thread(self._known, ids) if ids else {}

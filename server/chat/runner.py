@@ -137,7 +137,7 @@ class TurnRunner:
         # 3) a command to the memory is answered by the server itself
         if (order := command(self._question.text)) is not None:
             asked = bool(branch and branch[-1].answer and branch[-1].answer.command == ASKED)
-            memory = in_domain(self._memory, domain)
+            memory = await in_domain(self._memory, domain)
             reply = await obey(order, memory, self._question.text, asked_to_erase=asked)
             return await self._say(reply, compaction)
         # 4) what is remembered and what is known about it
@@ -169,7 +169,7 @@ class TurnRunner:
         # 6) check and keep
         await self._end(Status.COMPLETE, finished.reason, finished.usage)
         # 7) off the reply's path: learn from what the user said
-        await self._learn(in_domain(self._memory, domain))
+        await self._learn(await in_domain(self._memory, domain))
 
     async def _say(self, reply: Reply, compaction: Compaction) -> None:
         """An answer of the server's own, stored and streamed as any other."""

@@ -281,10 +281,21 @@ class UserMemory:
         with writing(self._database) as db:
             self._table.pause(db, on)
 
+    @property
+    def domains_off(self) -> frozenset[str]:
+        """Names of the domains in which the user wants no memory."""
+        return self._table.domains_off(self._database.connection())
+
+    def use_in(self, domain: str, on: bool) -> None:
+        """Whether chats of that domain save and recall. A domain that has `memory: false` never does."""
+        with writing(self._database) as db:
+            self._table.use_in(db, domain, on)
+
     def export(self) -> dict[str, Any]:
         """All rows of the user as JSON values, those that are over too."""
         db = self._settled()
-        return transfer.exported(self._table.everything(db), paused=self._table.is_paused(db))
+        rows, paused = self._table.everything(db), self._table.is_paused(db)
+        return transfer.exported(rows, paused=paused, domains_off=self._table.domains_off(db))
 
     def erase(self) -> int:
         """Deletes everything that memory has of the user, settings and what waits to be read too; counts memories."""

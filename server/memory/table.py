@@ -105,6 +105,8 @@ MIGRATIONS = (
             AND number <= (SELECT deleted - 100 FROM memory_users WHERE user_id = OLD.user_id);
     END;
     """,
+    "CREATE TABLE memory_domains_off (user_id TEXT NOT NULL, domain TEXT NOT NULL, PRIMARY KEY (user_id, domain))"
+    " WITHOUT ROWID;",
 )
 
 _LATEST = "ORDER BY updated_at DESC, id DESC"
@@ -282,6 +284,17 @@ class Table:
             "ON CONFLICT (user_id) DO UPDATE SET paused = :on",
             {"user": self.user, "on": int(on)},
         )
+
+    def domains_off(self, db: Connection) -> frozenset[str]:
+        found = self._query(db, "SELECT domain FROM memory_domains_off WHERE user_id = :user")
+        return frozenset(row["domain"] for row in found)
+
+    def use_in(self, db: Connection, domain: str, on: bool) -> None:
+        own = {"user": self.user, "domain": domain}
+        if on:
+            db.execute("DELETE FROM memory_domains_off WHERE user_id = :user AND domain = :domain", own)
+        else:
+            db.execute("INSERT OR IGNORE INTO memory_domains_off VALUES (:user, :domain)", own)
 
     def _query(self, db: Connection, sql: str, **values: Any) -> list[Row]:
         return [*db.query(sql, {"user": self.user, **values})]

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from contextlib import AbstractContextManager, ExitStack
 from types import TracebackType
 from typing import Any
@@ -44,12 +44,13 @@ class Writing(AbstractContextManager[Connection]):
         return self._stack.__exit__(kind, error, trace)
 
 
-def exported(rows: Sequence[Row], *, paused: bool) -> dict[str, Any]:
+def exported(rows: Sequence[Row], *, paused: bool, domains_off: Collection[str]) -> dict[str, Any]:
     """Times are seconds since 1970, UTC; `slot` is the question that one answers, `superseded_by` the newer answer."""
     return {
         "format": FORMAT,
         "exported_at": time.time(),
         "paused": paused,
+        "domains_off": sorted(domains_off),
         "memories": [{name: value for name, value in row.items() if name not in _LEFT_OUT} for row in rows],
     }
 
@@ -60,7 +61,7 @@ def erase(db: Connection, user: UserId) -> int:
     own = {"user": user}
     db.execute("UPDATE memories SET superseded_by = NULL WHERE user_id = :user", own)
     count = db.execute("DELETE FROM memories WHERE user_id = :user", own).rowcount
-    for table in ("memory_queue", "memories_gone", "memory_users"):
+    for table in ("memory_queue", "memories_gone", "memory_domains_off", "memory_users"):
         if db[table].exists():
             db.execute(f"DELETE FROM {table} WHERE user_id = :user", own)
     return int(count)

@@ -117,6 +117,19 @@ def test_memory_can_be_paused(live: Live, client: httpx.Client) -> None:
     assert client.put("/api/memories/paused", json={}).status_code == 400
 
 
+def test_memory_can_be_switched_off_in_a_domain(live: Live, client: httpx.Client) -> None:
+    add(client, "Name is Mina.")
+    assert client.get("/api/memories").json()["domains_off"] == []
+    assert client.put("/api/memories/domains/general", json={"used": False}).json() == {"domains_off": ["general"]}
+    assert client.get("/api/memories").json()["domains_off"] == ["general"]
+    kinds = {event["type"] for event in ask(live, "I like tea. Hello")}
+    assert not {"memories", "memory_saved"} & kinds
+    assert client.put("/api/memories/domains/general", json={"used": True}).json() == {"domains_off": []}
+    assert "memory_saved" in {event["type"] for event in ask(live, "I like tea. Hello")}
+    assert client.put("/api/memories/domains/nowhere", json={"used": False}).status_code == 404
+    assert client.put("/api/memories/domains/general", json={}).status_code == 400
+
+
 def test_the_export_is_a_file_with_every_row(client: httpx.Client) -> None:
     for text in ("Name is Mina.", "Name is Minji.", "Likes tea."):
         add(client, text)

@@ -23,7 +23,7 @@ from server.chat.events import (
     PromptComposed,
     TurnEvent,
 )
-from server.chat.remembering import DomainWithoutMemory, RememberingChat, TemporaryChat
+from server.chat.remembering import DomainWithoutMemory, RememberingChat, SwitchedOff, TemporaryChat
 from server.errors import InvalidInput, NotFound
 from server.memory import UserMemory
 from server.types import MemoryKind, Usage
@@ -169,7 +169,7 @@ async def test_what_is_replaced_stays_in_the_chat_and_its_successor_is_added(tmp
 
 
 def test_a_chat_without_memory_holds_nothing_that_could_lead_to_it() -> None:
-    for kind in (TemporaryChat, DomainWithoutMemory):
+    for kind in (TemporaryChat, DomainWithoutMemory, SwitchedOff):
         made = kind()
         assert not hasattr(made, "__dict__")
         assert all(not vars(base).get("__slots__") for base in kind.__mro__)
@@ -228,6 +228,27 @@ async def test_a_domain_without_memory_says_so(tmp_path: Path) -> None:
         events = await ask(services.chat, MINA, "I like tea.", domain="forgetful")
         assert not {MemoriesUsed, MemorySaved} & kinds(events)
         assert texts(services) == ["Name is Mina."]
+
+
+async def test_a_domain_in_which_the_user_wants_no_memory(tmp_path: Path) -> None:
+    engine = ScriptedEngine()
+    async with running(tmp_path, engine) as services:
+        mine, juns = services.memory.of(MINA), services.memory.of(JUN)
+        mine.add("Name is Mina.")
+        juns.add("Name is Jun.")
+        mine.use_in("general", False)
+        told = await ask(services.chat, MINA, "What do you know about me?", domain="general")
+        assert "switched memory off" in said(told)
+        events = await ask(services.chat, MINA, "I like tea.", domain="general")
+        assert not {MemoriesUsed, MemorySaved} & kinds(events)
+        assert MemoriesUsed in kinds(await ask(services.chat, JUN, "Hello", domain="general"))
+        assert MemoriesUsed in kinds(await ask(services.chat, MINA, "Hello", domain="support"))
+        mine.use_in("general", True)
+        assert MemorySaved in kinds(await ask(services.chat, MINA, "I like tea.", domain="general"))
+        mine.use_in("support", False)
+        assert mine.export()["domains_off"] == ["support"]
+        mine.erase()
+        assert mine.domains_off == frozenset()
 
 
 # ── learning ─────────────────────────────────────────────────────────────────────────────────────

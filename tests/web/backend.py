@@ -147,6 +147,7 @@ class Backend:
         self.events: dict[str, list[dict[str, Any]]] = {}
         self.memories: list[dict[str, Any]] = []
         self.paused = False
+        self.domains_off: list[str] = []              # where the user wants no memory
         self.dead: list[dict[str, Any]] = []          # messages that could not be read for memories
         self.asked: list[dict[str, Any]] = []         # what lists of memories were asked for
         self.files: dict[str, list[dict[str, Any]]] = {"support": [self.file("refunds.md")], "contracts": []}

@@ -39,7 +39,8 @@ def memory_routes(app: FastAPI, backend: Backend) -> None:
             held for held in backend.memories
             if (past or holds(held)) and kind in ("", held["kind"]) and query.lower() in held["text"].lower()
         ]  # fmt: skip
-        return {"memories": found, "paused": backend.paused, "total": sum(map(holds, backend.memories))}
+        return {"memories": found, "paused": backend.paused, "total": sum(map(holds, backend.memories)),
+                "domains_off": backend.domains_off}
 
     @app.post("/api/memories", status_code=201)
     async def add(body: dict[str, Any]) -> dict[str, Any]:
@@ -58,6 +59,14 @@ def memory_routes(app: FastAPI, backend: Backend) -> None:
     async def pause(body: dict[str, bool]) -> dict[str, Any]:
         backend.paused = body["paused"]
         return {"paused": backend.paused}
+
+    @app.put("/api/memories/domains/{name}")
+    async def use_in(name: str, body: dict[str, bool]) -> Response:
+        if name == "broken":
+            return refused(507, "storage_full", "the disk is full")
+        rest = [other for other in backend.domains_off if other != name]
+        backend.domains_off = rest if body["used"] else sorted([*rest, name])
+        return JSONResponse({"domains_off": backend.domains_off})
 
     @app.get("/api/memories/export")
     async def export() -> Response:

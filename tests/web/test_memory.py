@@ -287,9 +287,19 @@ def test_which_domains_use_memory_and_where_that_is_changed(page: Page, backend:
     rows = sheet.locator(".memory-domains li")
     expect(rows).to_have_count(4)
     expect(rows.filter(has_text="Support FAQ")).to_contain_text("prompts/support-faq.md")
-    expect(rows.filter(has_text="Support FAQ").locator(".state")).to_have_text("Used")
-    expect(rows.filter(has_text="Log parsing").locator(".state")).to_have_text("Not used")
+    expect(rows.filter(has_text="Log parsing").locator(".state")).to_have_text("Never used")
     expect(sheet).to_contain_text("memory: true")
+    switch = rows.filter(has_text="Support FAQ").get_by_role("checkbox", name="Use memory in Support FAQ")
+    expect(switch).to_be_checked()
+    switch.press("Space")
+    expect(rows.filter(has_text="Support FAQ").locator(".use")).to_have_text("Switched off")
+    assert backend.domains_off == ["support-faq"]
+    panel(page)
+    sheet.get_by_text("Where memory is used").click()
+    expect(switch).not_to_be_checked()
+    switch.press("Space")
+    expect(switch).to_be_checked()
+    assert backend.domains_off == []
 
 
 def test_messages_that_could_not_be_read_are_retried_or_dismissed(page: Page, backend: Backend) -> None:

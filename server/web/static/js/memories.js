@@ -10,7 +10,7 @@ export const KINDS = ["identity", "preference", "instruction", "project", "relat
 /** What the panel asks for. */
 export const wanted = signal({ query: "", kind: "", past: false });
 /** The answer to it; `total` and `paused` are the same whatever is asked for. */
-export const memories = signal({ state: "loading", items: [], total: 0, paused: false, error: "" });
+export const memories = signal({ state: "loading", items: [], total: 0, paused: false, off: [], error: "" });
 /** id → the memory as this page last heard of it, or null: it is forgotten. */
 export const known = signal(new Map());
 
@@ -30,8 +30,8 @@ export const loadMemories = newest(() => call("GET", address(wanted.value)), (fo
     memories.value = { ...held, state: held.state === "ready" ? "ready" : "error", error: error.message };
     return;
   }
-  const { memories: items, total = items.length, paused = false } = found;
-  memories.value = { state: "ready", items, total, paused, error: "" };
+  const { memories: items, total = items.length, paused = false, domains_off: off = [] } = found;
+  memories.value = { state: "ready", items, total, paused, off, error: "" };
 });
 
 /** Changes what the panel asks for. */
@@ -133,6 +133,11 @@ export async function forgetMemory(memory) {
 
 export async function pauseMemory(paused) {
   await change(() => call("PUT", "/api/memories/paused", { paused }));
+}
+
+/** Whether the user's chats of that domain read and add to the memory. */
+export async function useMemoryIn(domain, used) {
+  await change(() => call("PUT", `/api/memories/domains/${encodeURIComponent(domain)}`, { used }));
 }
 
 export async function eraseMemories() {

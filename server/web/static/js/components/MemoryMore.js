@@ -2,18 +2,19 @@
 import { useState } from "preact/hooks";
 import { loadDomains } from "../actions.js";
 import { number } from "../format.js";
-import { html, cx } from "../html.js";
+import { html } from "../html.js";
 import { t } from "../i18n.js";
 import { Icon } from "../icons.js";
-import { eraseMemories, memories } from "../memories.js";
+import { eraseMemories, memories, useMemoryIn } from "../memories.js";
 import { dialog, domains } from "../state.js";
 import { ListState } from "./controls.js";
 
-/** Which domains use memory. A domain is a file, so it is changed there. */
+/** Which domains use memory: those whose file says so, as far as the user has not switched them off. */
 export function MemoryDomains() {
   const [open, setOpen] = useState(false);
   const { state, items, error } = domains.value;
-  const using = items.filter((item) => item.memory).length;
+  const { off } = memories.value;
+  const using = items.filter((item) => item.memory && !off.includes(item.name)).length;
   return html`<details class="section" open=${open} onToggle=${(event) => setOpen(event.target.open)}>
     <summary>${t("memory.domains")}<span>${t("memory.domains_count", { n: using, of: items.length })}</span></summary>
     ${open && html`
@@ -21,10 +22,23 @@ export function MemoryDomains() {
         empty=${state === "ready" && !items.length && t("domains.empty")} />
       <ul class="memory-domains">${items.map((item) => html`<li key=${item.name}>
         <span>${item.title}</span><code>prompts/${item.name}.md</code>
-        <span class=${cx("state", item.memory && "indexed")}>${t(item.memory ? "memory.used_here"
-          : "memory.not_used_here")}</span></li>`)}</ul>
+        ${item.memory
+          ? html`<${Use} name=${item.name} title=${item.title} used=${!off.includes(item.name)} />`
+          : html`<span class="state">${t("memory.not_used_here")}</span>`}</li>`)}</ul>
       <p class="hint">${t("memory.domains_text")} <code>memory: true</code></p>`}
   </details>`;
+}
+
+function Use({ name, title, used }) {
+  const [busy, setBusy] = useState(false);
+  const change = async () => {
+    setBusy(true);
+    await useMemoryIn(name, !used);
+    setBusy(false);
+  };
+  return html`<label class="check use"><input type="checkbox" checked=${used} disabled=${busy}
+    aria-label=${t("memory.use_in", { title })} onChange=${change} /><span>${t(used ? "memory.used_here"
+    : "memory.switched_off")}</span></label>`;
 }
 
 export function MemoryData() {

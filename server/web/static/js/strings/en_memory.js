@@ -31,8 +31,9 @@ export const memory = {
   "memory.is_paused": "Memory is paused: nothing new is saved, and nothing saved is used.",
   "memory.pause": "Pause", "memory.resume": "Resume", "memory.paused": "paused",
   "memory.domains": "Where memory is used",
-  "memory.domains_count": "{n} of {of} domains", "memory.used_here": "Used", "memory.not_used_here": "Not used",
-  "memory.domains_text": "Each domain is a file. Memory is used where its head says",
+  "memory.domains_count": "{n} of {of} domains", "memory.used_here": "Used", "memory.not_used_here": "Never used",
+  "memory.switched_off": "Switched off", "memory.use_in": "Use memory in {title}",
+  "memory.domains_text": "Switched off, a domain neither reads nor adds to what is remembered of you. “Never used” stands in its file: its head does not say",
   "memory.export": "Export", "memory.erase": "Erase all…",
   "memory.erase_title": ({ n, count }) => (count ? `Erase ${memories(n, count)}?` : "Erase all that is past?"),
   "memory.erase_text":

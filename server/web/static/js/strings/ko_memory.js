@@ -27,8 +27,9 @@ export const memory = {
   "memory.is_paused": "메모리가 일시 중지되었습니다. 새로 기억하지도, 기억한 내용을 쓰지도 않습니다.",
   "memory.pause": "일시 중지", "memory.resume": "다시 켜기", "memory.paused": "중지됨",
   "memory.domains": "메모리를 쓰는 도메인",
-  "memory.domains_count": "도메인 {of}개 중 {n}개", "memory.used_here": "사용", "memory.not_used_here": "사용 안 함",
-  "memory.domains_text": "도메인마다 파일이 하나씩 있습니다. 파일 머리에 다음이 있으면 메모리를 씁니다:",
+  "memory.domains_count": "도메인 {of}개 중 {n}개", "memory.used_here": "사용", "memory.not_used_here": "쓰지 않는 도메인",
+  "memory.switched_off": "꺼짐", "memory.use_in": "{title}에서 메모리 사용",
+  "memory.domains_text": "끄면 그 도메인에서는 나에 대한 기억을 읽지도 더하지도 않습니다. ‘쓰지 않는 도메인’은 파일 머리에 다음이 없는 곳입니다:",
   "memory.export": "내보내기", "memory.erase": "모두 지우기…",
   "memory.erase_title": ({ n, count }) => (count ? `메모리 ${n}개를 모두 지울까요?` : "지난 내용을 모두 지울까요?"),
   "memory.erase_text":
