@@ -114,7 +114,7 @@ export const en = {
   "knowledge.name_example": "for example: contracts", "knowledge.folder_empty": "Give the folder a name.",
   "knowledge.folder_bad": "A folder's name cannot hold / \\ : * ? \" < > | or begin or end with a dot.",
   "knowledge.drop": "Drop files here to add them to {folder}", "knowledge.drop_first": "Name the folder first",
-  "knowledge.choose": "Choose files", "knowledge.formats": "Markdown, text, HTML, PDF, Word, CSV, JSON",
+  "knowledge.choose": "Choose files", "knowledge.formats": "Markdown, text, HTML, PDF, Word, PowerPoint, Excel, CSV, JSON, e-mail, source code",
   "knowledge.staged": ({ n, names }) => `${n} file${s(n)} waiting for a folder: ${names}`, "knowledge.send": "Add",
   "knowledge.too_large": "Larger than {limit} bytes. Split it, or raise server.max_upload_bytes.",
   "knowledge.admin": "Only an admin can add or delete files.",

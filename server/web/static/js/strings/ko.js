@@ -104,7 +104,7 @@ export const ko = {
   "knowledge.name_example": "예: 계약서", "knowledge.folder_empty": "폴더 이름을 입력하세요.",
   "knowledge.folder_bad": "폴더 이름에는 / \\ : * ? \" < > | 를 쓸 수 없고, 점으로 시작하거나 끝날 수 없습니다.",
   "knowledge.drop": "파일을 여기에 놓으면 {folder}에 추가됩니다", "knowledge.drop_first": "먼저 폴더 이름을 입력하세요",
-  "knowledge.choose": "파일 선택", "knowledge.formats": "Markdown, 텍스트, HTML, PDF, Word, CSV, JSON",
+  "knowledge.choose": "파일 선택", "knowledge.formats": "Markdown, 텍스트, HTML, PDF, Word, PowerPoint, Excel, CSV, JSON, 이메일, 소스 코드",
   "knowledge.staged": "폴더를 기다리는 파일 {n}개: {names}", "knowledge.send": "추가",
   "knowledge.too_large": "{limit}바이트보다 큽니다. 나누거나 server.max_upload_bytes를 올리세요.",
   "knowledge.admin": "파일 추가와 삭제는 관리자만 할 수 있습니다.", "knowledge.empty": "아직 폴더가 없습니다. 위에서 첫 파일을 추가하세요.",
