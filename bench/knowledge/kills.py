@@ -63,7 +63,10 @@ def _killed(run: Run, root: Path) -> Mapping[str, Reading]:
             run.report(f"kill {turn}: {error}")
         else:
             kept.append(100 * min(1.0, before / max(1, base.history()[0].chunks)))
-            lost += _missing(base, root)
+            gone = _missing(base, root)
+            lost += len(gone)
+            for told in gone:
+                run.report(f"kill {turn}: {told}")
         asyncio.run(base.close())
     note = f"{run.sizes.kills} kills, {run.sizes.kill_files} files that change all the time"
     return {
@@ -82,12 +85,16 @@ def _run_and_kill(root: Path, index: Path, turn: int, after: float) -> None:
         process.send_signal(signal.SIGKILL)
 
 
-def _missing(base: KnowledgeBase, root: Path) -> int:
-    """Files on disk that are not indexed, or not found by their word."""
-    states = {file.file: file.state for folder in base.status().folders for file in folder.files}
-    missing = len(states.keys() ^ {path.name for path in (root / FOLDER).iterdir()})
-    for name, state in states.items():
+def _missing(base: KnowledgeBase, root: Path) -> list[str]:
+    """Files on disk that are not indexed, or not found by their word; and files indexed that are not there."""
+    files = {file.file: file for folder in base.status().folders for file in folder.files}
+    there = {path.name for path in (root / FOLDER).iterdir()}
+    missing = [f"{name} is {'not known' if name in there else 'gone, but known'}" for name in files.keys() ^ there]
+    for name, file in files.items():
         wanted = word(int(name.removesuffix(".md")))
         found = base.search(wanted, [FOLDER]).passages
-        missing += state is not FileState.INDEXED or not any(wanted in passage.text for passage in found)
+        if file.state is not FileState.INDEXED:
+            missing.append(f"{name} is {file.state}: {file.reason}")
+        elif not any(wanted in passage.text for passage in found):
+            missing.append(f"{name} is not found by {wanted}: {[passage.text[:80] for passage in found]}")
     return missing
