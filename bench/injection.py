@@ -370,7 +370,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     threads = torch.get_num_threads()
     disable_progress_bar()
     outcomes = asyncio.run(_measured(drawn(mails, attacks, options.cases), options.model, options.minutes))
-    command = shlex.join(["python", "-m", "bench.injection", *given])
+    shown = ["FOLDER" if word == str(options.data) else word for word in given]
+    command = shlex.join(["python", "-m", "bench.injection", *shown])
     if options.answers:
         rows = [json.dumps(asdict(outcome), ensure_ascii=False) for outcome in outcomes]
         options.answers.write_text("\n".join(rows) + "\n", encoding="utf-8")
