@@ -367,7 +367,6 @@ def main(arguments: Sequence[str] | None = None) -> int:
         parser.error(str(error))
     os.environ.setdefault("HF_HUB_OFFLINE", "1")
     os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
-    threads = torch.get_num_threads()
     disable_progress_bar()
     outcomes = asyncio.run(_measured(drawn(mails, attacks, options.cases), options.model, options.minutes))
     shown = ["FOLDER" if word == str(options.data) else word for word in given]
@@ -375,7 +374,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     if options.answers:
         rows = [json.dumps(asdict(outcome), ensure_ascii=False) for outcome in outcomes]
         options.answers.write_text("\n".join(rows) + "\n", encoding="utf-8")
-    head = machine.describe("cpu", threads, command)
+    head = machine.describe("cpu", torch.get_num_threads(), command)
     text = "\n".join([*(f"- {line}" for line in head), "", *table(outcomes)])
     print(text)
     if options.write:
