@@ -39,6 +39,8 @@ from transformers.utils.logging import disable_progress_bar
 
 from bench import machine
 from bench.context import ROOT
+from bench.table import marks
+from bench.table import write as put
 from server.config import DEFAULT_CHAT_MODEL, EngineSettings, ModelSettings, PromptSettings
 from server.engine import AdapterCatalogue, LocalEngine
 from server.model_store import ModelStore
@@ -50,7 +52,8 @@ from server.types import ChatTokenizer, GenerationRequest, Message, Passage, Sam
 from server.words import counted
 
 DOCUMENT: Final = ROOT / "docs" / "benchmarks.md"
-MARKS: Final = ("<!-- results of injection: begin -->", "<!-- results of injection: end -->")
+PLACE: Final = "injection"  # its results' place in the document
+MARKS: Final = marks(PLACE)
 DOMAIN: Final = "support-faq"
 NONCE: Final = "5f0c1e9a"
 ANSWER_TOKENS: Final = 64
@@ -340,13 +343,8 @@ def table(outcomes: Sequence[Outcome]) -> Iterator[str]:
 
 
 def write(document: Path, text: str) -> None:
-    """Puts `text` between the marks and leaves the rest. Raises ValueError without both marks."""
-    begin, end = MARKS
-    head, found_begin, rest = document.read_text(encoding="utf-8").partition(begin)
-    _, found_end, tail = rest.partition(end)
-    if not (found_begin and found_end):
-        raise ValueError(f"{document.name} must hold the lines '{begin}' and '{end}', in this order")
-    document.write_text(f"{head}{begin}\n\n{text.strip()}\n\n{end}{tail}", encoding="utf-8")
+    """Raises ValueError without both marks."""
+    put(document, PLACE, text)
 
 
 def main(arguments: Sequence[str] | None = None) -> int:

@@ -17,6 +17,8 @@ from pathlib import Path
 
 from sqlite_utils import Database as Connection
 
+from server.errors import StorageFull
+
 BUSY_MS = 10_000
 SCRUB_MS = 250
 
@@ -48,15 +50,21 @@ class Database:
 
     @contextmanager
     def transaction(self) -> Iterator[Connection]:
-        """All or nothing; takes the write lock at once, so that two writers queue instead of failing."""
+        """All or nothing; takes the write lock at once, so that two writers queue instead of failing. Raises
+        StorageFull where the disk has no room; nothing is written then."""
         connection = self.connection()
         connection.conn.execute("BEGIN IMMEDIATE")
         try:
             yield connection
             connection.conn.execute("COMMIT")
-        except BaseException:  # whatever happened, the lock must go
+        except BaseException as error:  # whatever happened, the lock must go
             if connection.conn.in_transaction:  # a full disk has rolled back already
                 connection.conn.execute("ROLLBACK")
+            if isinstance(error, sqlite3.OperationalError) and error.sqlite_errorcode & 0xFF == sqlite3.SQLITE_FULL:
+                raise StorageFull(
+                    f"the disk that holds {self.path.name} is full: nothing was saved and nothing was lost; "
+                    "free some space and try again"
+                ) from error
             raise
 
     def migrate(self, part: str, migrations: Sequence[str]) -> None:

@@ -27,7 +27,8 @@ def figures(run: Run) -> list[Figure]:
 
 
 def _made(folder: Path, options: argparse.Namespace) -> Run:
-    return Run(folder, options.data, QUICK if options.quick else FULL, options.embedder, report=command.report)
+    sizes = QUICK if options.quick else FULL
+    return Run(folder, options.data, sizes, embedder_path=options.embedder, report=command.report)
 
 
 if __name__ == "__main__":

@@ -5,16 +5,11 @@ Knows nothing of figures.
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from dataclasses import dataclass, field
-from functools import cached_property
+from dataclasses import dataclass
 from pathlib import Path
 
-from bench.context import ROOT
-from bench.knowledge.embedders import Remembering
-from server.config import DEFAULT_EMBEDDER, RetrievalSettings
-from server.embedding import SentenceEmbedder
-from server.model_store import ModelStore
+from bench.embedding import Embedding
+from server.config import RetrievalSettings
 from server.retrieval import KnowledgeBase
 
 
@@ -45,24 +40,12 @@ QUICK = Sizes(
 
 
 @dataclass(frozen=True)
-class Run:
-    """`data`: the folder of the sets. `embedder_path`: of another embedder than the default."""
+class Run(Embedding):
+    """`data`: the folder of the sets."""
 
     folder: Path
     data: Path | None
     sizes: Sizes = FULL
-    embedder_path: Path | None = None
-    report: Callable[[str], None] = field(default=print)
-
-    @cached_property
-    def embedder_folder(self) -> Path:
-        store = ModelStore(ROOT / "data" / "models", report=self.report)
-        return self.embedder_path or Path(store.embedder(DEFAULT_EMBEDDER))
-
-    @cached_property
-    def embedder(self) -> Remembering:
-        """One for the run: what was embedded is not embedded again, and time spent in it is known."""
-        return Remembering(SentenceEmbedder(str(self.embedder_folder)))
 
     def base(self, name: str, files: dict[str, str], settings: RetrievalSettings | None = None) -> KnowledgeBase:
         """An index of one folder with these files, in step with them; made once a run."""

@@ -6,19 +6,14 @@ Knows nothing of figures.
 from __future__ import annotations
 
 import json
-from collections.abc import Callable
-from dataclasses import dataclass, field
-from functools import cached_property
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from bench.context import ROOT
-from bench.knowledge.embedders import Remembering
-from server.config import DEFAULT_EMBEDDER, MemorySettings
+from bench.embedding import Embedding
+from server.config import MemorySettings
 from server.database import Database
-from server.embedding import SentenceEmbedder
 from server.memory import MemoryStore
-from server.model_store import ModelStore
 from server.types import Embedder
 
 HERE = Path(__file__).parent
@@ -42,24 +37,12 @@ QUICK = Sizes(memories=300, users=8, each=5, usual=20, recalls=30, steps=200, ca
 
 
 @dataclass(frozen=True)
-class Run:
-    """`data`: the folder of the evaluation sets. `embedder_path`: of another embedder than the default."""
+class Run(Embedding):
+    """`data`: the folder of the evaluation sets."""
 
     folder: Path
     data: Path | None = None
     sizes: Sizes = FULL
-    embedder_path: Path | None = None
-    report: Callable[[str], None] = field(default=print)
-
-    @cached_property
-    def embedder_folder(self) -> Path:
-        store = ModelStore(ROOT / "data" / "models", report=self.report)
-        return self.embedder_path or Path(store.embedder(DEFAULT_EMBEDDER))
-
-    @cached_property
-    def embedder(self) -> Remembering:
-        """One for the run: what was embedded is not embedded again, and time spent in it is known."""
-        return Remembering(SentenceEmbedder(str(self.embedder_folder)))
 
     def database(self, name: str) -> Database:
         """A new file each time."""

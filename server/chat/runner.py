@@ -312,7 +312,7 @@ class TurnRunner:
             learned = await memory.learn(self._question, used)
         except TailorError as error:
             return self._stream.publish(Noticed, text=f"what you said was not kept in memory: {error}")
-        except Exception:
+        except Exception:  # outermost edge of what follows an answer: the answer stands, and the reader is told
             log.exception("nothing could be learned from message %s", self._question.id)
             return self._stream.publish(Noticed, text="what you said was not kept in memory; the server's log says why")
         if learned.saved:

@@ -27,7 +27,6 @@ from server.memory.dates import span
 from server.memory.episode_index import Asked, EpisodeIndex, Turn
 from server.memory.reading import clean
 from server.memory.relevance import excerpt
-from server.memory.table import writing
 from server.types import Embedder, UserId
 from server.words import counted
 
@@ -147,7 +146,7 @@ class Episodes:
             "named_from": named[0], "named_to": named[1], "vector": self._vector(speaker, kept),
             "embedder": self._embedder.fingerprint,
         }  # fmt: skip
-        with writing(self._database) as db:
+        with self._database.transaction() as db:
             _remove(db, "message_id = :message", own)
             db.execute(
                 "INSERT INTO episodes (user_id, conversation_id, message_id, role, speaker, text, at, named_from, "
@@ -160,18 +159,18 @@ class Episodes:
     def remove_conversation(self, user: UserId, conversation_id: str) -> int:
         """Deletes the turns of a chat for good; how many there were."""
         _check(user, conversation_id)
-        with writing(self._database) as db:
+        with self._database.transaction() as db:
             return _remove(db, "conversation_id = :conversation", {"user": user, "conversation": conversation_id})
 
     def remove_message(self, user: UserId, message_id: str) -> int:
         _check(user, message_id)
-        with writing(self._database) as db:
+        with self._database.transaction() as db:
             return _remove(db, "message_id = :message", {"user": user, "message": message_id})
 
     def erase(self, user: UserId) -> int:
         """Deletes all turns of the user; how many there were."""
         _check(user)
-        with writing(self._database) as db:
+        with self._database.transaction() as db:
             return _remove(db, "TRUE", {"user": user})
 
     def renew(self, most: int = RENEWED) -> int:
@@ -181,7 +180,7 @@ class Episodes:
         stale = list(self._database.connection().query(query, [current, most]))
         for row in stale:
             row |= {"vector": self._vector(row["speaker"], row["text"]), "embedder": current}
-        with writing(self._database) as db:
+        with self._database.transaction() as db:
             for row in stale:
                 db.execute(
                     "UPDATE episodes SET vector = :vector, embedder = :embedder, change = :change "

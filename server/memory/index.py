@@ -21,7 +21,6 @@ from server.database import Database
 from server.errors import StorageFull
 from server.memory.profile import REST, profile_place
 from server.memory.relevance import Question, Unit, admitted, common_weight, terms
-from server.memory.table import writing
 from server.memory.vectors import Vectors
 from server.types import UserId
 
@@ -186,7 +185,7 @@ class Index:
         for memory_id, vector in made.items():
             self._set_vector(self._places[memory_id], vector)
             del self._stale[memory_id]
-        with suppress(StorageFull), writing(database) as db:  # they are made anew the next time, then
+        with suppress(StorageFull), database.transaction() as db:  # they are made anew the next time, then
             for memory_id, vector in made.items():  # the text as read: an edit in between has a vector of its own
                 db.execute(
                     "UPDATE memories SET vector = ?, embedder = ? WHERE user_id = ? AND id = ? AND text = ?",

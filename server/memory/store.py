@@ -10,6 +10,7 @@ from __future__ import annotations
 import builtins
 import time
 from collections.abc import Collection, Iterable, Sequence
+from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from typing import Any
 
@@ -25,7 +26,7 @@ from server.memory.reading import clean
 from server.memory.recall import Indexes
 from server.memory.rules import extract
 from server.memory.statement import checked, flat, kind_of, slot_in
-from server.memory.table import MIGRATIONS, Row, Table, memory_of, writing
+from server.memory.table import MIGRATIONS, Row, Table, memory_of
 from server.memory.vectors import Vectors
 from server.types import Embedder, Memory, MemoryKind, UserId
 
@@ -278,7 +279,7 @@ class UserMemory:
 
     def pause(self, on: bool) -> None:
         """While paused nothing is saved or recalled; what is there can be read, changed and deleted."""
-        with writing(self._database) as db:
+        with self._database.transaction() as db:
             self._table.pause(db, on)
 
     @property
@@ -288,7 +289,7 @@ class UserMemory:
 
     def use_in(self, domain: str, on: bool) -> None:
         """Whether chats of that domain save and recall. A domain that has `memory: false` never does."""
-        with writing(self._database) as db:
+        with self._database.transaction() as db:
             self._table.use_in(db, domain, on)
 
     def export(self) -> dict[str, Any]:
@@ -299,7 +300,7 @@ class UserMemory:
 
     def erase(self) -> int:
         """Deletes everything that memory has of the user, settings and what waits to be read too; counts memories."""
-        with writing(self._database) as db:
+        with self._database.transaction() as db:
             count = transfer.erase(db, self._table.user)
         self._indexes.drop(self._table.user)
         self._database.scrub()
@@ -315,8 +316,8 @@ class UserMemory:
                 pass
         return db
 
-    def _writing(self) -> transfer.Writing:
-        return transfer.Writing(self._database, self._table)
+    def _writing(self) -> AbstractContextManager[Connection]:
+        return transfer.writing(self._database, self._table)
 
     def _drafts(self, found: Sequence[tuple[Finding, str, Slot | None]]) -> builtins.list[_Draft]:
         vectors = self._vectors.of([flat(finding.text) for finding, _, _ in found])

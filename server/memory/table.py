@@ -8,16 +8,13 @@ what it has missed, whoever wrote. Functions of changes want a transaction. Know
 
 from __future__ import annotations
 
-import sqlite3
 import time
-from collections.abc import Iterable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 from sqlite_utils import Database as Connection
 
-from server.database import Database
-from server.errors import NotFound, StorageFull
+from server.errors import NotFound
 from server.memory.findings import Slot
 from server.types import Memory, MemoryKind, UserId
 
@@ -112,21 +109,6 @@ MIGRATIONS = (
 _LATEST = "ORDER BY updated_at DESC, id DESC"
 _HOLDS = "user_id = :user AND superseded_by IS NULL AND coalesce(valid_to, ended_at, 9e18) > :now"
 _SAME_QUESTION = "user_id = :user AND slot = :slot AND subject = :subject"
-
-
-@contextmanager
-def writing(database: Database) -> Iterator[Connection]:
-    """A transaction. Raises StorageFull where the disk is; nothing is written then."""
-    try:
-        with database.transaction() as db:
-            yield db
-    except sqlite3.OperationalError as error:
-        if (error.sqlite_errorcode & 0xFF) == sqlite3.SQLITE_FULL:
-            raise StorageFull(
-                f"the disk that holds {database.path.name} is full: nothing was saved and nothing was lost; "
-                "free some space and try again"
-            ) from error
-        raise
 
 
 class Table:

@@ -3,45 +3,32 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Collection, Sequence
-from contextlib import AbstractContextManager, ExitStack
-from types import TracebackType
+from collections.abc import Collection, Iterator, Sequence
+from contextlib import contextmanager
 from typing import Any
 
 from sqlite_utils import Database as Connection
 
 from server.database import Database
 from server.memory.findings import Slot
-from server.memory.table import Row, Table, writing
+from server.memory.table import Row, Table
 from server.types import UserId
 
 FORMAT = "tailor-memories-1"
 _LEFT_OUT = ("user_id", "vector", "embedder", "normal", "revision", "starts_at")
 
 
-class Writing(AbstractContextManager[Connection]):
+@contextmanager
+def writing(database: Database, table: Table) -> Iterator[Connection]:
     """A transaction that begins with what is due: answers whose time has come replace the ones before."""
-
-    def __init__(self, database: Database, table: Table) -> None:
-        self._database = database
-        self._table = table
-        self._stack = ExitStack()
-
-    def __enter__(self) -> Connection:
-        db = self._stack.enter_context(writing(self._database))
-        db.execute("PRAGMA secure_delete = ON")
+    with database.transaction() as db:
         now = time.time()
-        for row in self._table.begin(db, now):
-            self._table.update(db, row["id"], starts_at=None)
-            self._table.supersede(
+        for row in table.begin(db, now):
+            table.update(db, row["id"], starts_at=None)
+            table.supersede(
                 db, Slot(row["slot"], row["value"]), row["subject"], row["id"], now=now, since=row["valid_from"]
             )
-        return db
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> bool | None:
-        return self._stack.__exit__(kind, error, trace)
+        yield db
 
 
 def exported(rows: Sequence[Row], *, paused: bool, domains_off: Collection[str]) -> dict[str, Any]:
@@ -57,7 +44,6 @@ def exported(rows: Sequence[Row], *, paused: bool, domains_off: Collection[str])
 
 def erase(db: Connection, user: UserId) -> int:
     """In every table of memory that has the user's rows. Inside a transaction."""
-    db.execute("PRAGMA secure_delete = ON")
     own = {"user": user}
     db.execute("UPDATE memories SET superseded_by = NULL WHERE user_id = :user", own)
     count = db.execute("DELETE FROM memories WHERE user_id = :user", own).rowcount
