@@ -10,7 +10,7 @@ VENV   := .venv
 BIN    := $(VENV)/bin
 VENDOR := server/web/static/vendor
 VLLM   := build/peers/vllm
-LANG   := build/peers/langchain
+LANGCHAIN := build/peers/langchain
 ARGS   ?=
 
 .PHONY: serve test lint browser bench bench-peers bench-knowledge bench-memory vendor clean
@@ -18,10 +18,8 @@ ARGS   ?=
 serve: $(VENV)/.installed
 	@$(BIN)/tailor serve $(ARGS)
 
-# The browser has a process of its own: its driver has failed to start in one that had run all the other tests. 5: no such tests.
 test: $(VENV)/.installed-dev browser
-	$(BIN)/pytest -m "not browser" $(ARGS) || [ $$? -eq 5 ]
-	$(BIN)/pytest -m browser $(ARGS) || [ $$? -eq 5 ]
+	$(BIN)/pytest $(ARGS)
 
 lint: $(VENV)/.installed-dev
 	$(BIN)/ruff check server tests bench
@@ -41,16 +39,16 @@ $(VLLM)/.installed:
 	$(VLLM)/bin/pip uninstall --disable-pip-version-check -y torchvision torchaudio torchcodec
 	@touch $@
 
-bench-knowledge: $(VENV)/.installed-bench $(LANG)/.installed
+bench-knowledge: $(VENV)/.installed-bench $(LANGCHAIN)/.installed
 	@test -n "$(DATA)" || { echo "Name the folder of the evaluation sets: make bench-knowledge DATA=folder (docs/benchmarks.md)"; exit 2; }
 	$(BIN)/python -m bench.knowledge --data $(DATA) $(ARGS)
 
 bench-memory: $(VENV)/.installed-bench
 	$(BIN)/python -m bench.memory $(if $(DATA),--data $(DATA)) $(ARGS)
 
-$(LANG)/.installed:
-	$(PYTHON) -m venv $(LANG)
-	$(LANG)/bin/pip install --disable-pip-version-check -q langchain-community==0.4.2 langchain-text-splitters==1.1.3 faiss-cpu numpy \
+$(LANGCHAIN)/.installed:
+	$(PYTHON) -m venv $(LANGCHAIN)
+	$(LANGCHAIN)/bin/pip install --disable-pip-version-check -q langchain-community==0.4.2 langchain-text-splitters==1.1.3 faiss-cpu numpy \
 	  bm25s==0.3.16 tantivy==0.27.0
 	@touch $@
 
