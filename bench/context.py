@@ -46,7 +46,7 @@ class Sizes:
     rank: int = 16
     alone: int = 128  # new tokens of one chat alone
     turns: int = 10
-    answer: int = 32  # new tokens of one of those turns
+    answer: int = 300  # new tokens of one of those turns: what the sample's domain allows
     streams: int = 8
     idle_s: float = 5.0  # how long streams are watched before anything disturbs them
     long_prompt: int = 4000

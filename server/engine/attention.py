@@ -18,10 +18,11 @@ from torch import Tensor
 from torch.nn import functional as F  # noqa: N812  (the name everyone reads)
 from transformers import AttentionInterface
 
-from server.engine.kv import KVArena, whole
+from server.engine.kv import KVArena
 
 NAME = "tailor_packed"
 _UNSUPPORTED = ("s_aux", "position_bias", "alibi")  # arguments that change the result and are not applied here
+_CUT = 16            # keys and values of the common product are cut at a multiple of it
 _CALL_TOKENS = 256   # a product of its own costs as much as so many more tokens in the common one
 
 
@@ -38,7 +39,7 @@ class Common(NamedTuple):
     """Rows of one token that are computed together: arena places [first, last) up to `tokens` of each.
 
     `source` and `lengths` [places]: the step's token for each place (any, where there is none) and how many are
-    before it; `places` and `columns`, which are real.
+    before it; `places` and `columns`, which are real. `straight`: they are the whole step, in its order.
     """
 
     first: int
@@ -48,6 +49,7 @@ class Common(NamedTuple):
     places: Tensor
     columns: Tensor
     lengths: Tensor
+    straight: bool = False
 
 
 @dataclass
@@ -67,7 +69,7 @@ class AttentionStep:
         self.positions = torch.tensor([s.length + n for s in spans for n in range(s.end - s.begin)], device=device)
         self._places = torch.tensor([s.place for s in spans for _ in range(s.end - s.begin)], device=device)
         together, alone = _split(spans)
-        self._common: Common | None = _common(together, device) if together else None
+        self._common: Common | None = _common(together, device, not alone) if together else None
         self._alone = [Single(span, {}) for span in alone]
         self._masks: dict[int, Tensor] = {}
 
@@ -95,13 +97,18 @@ class AttentionStep:
         self._arena.write(layer, self._places, self.positions, k, v)
         keys, values = self._arena.keys[layer], self._arena.values[layer]
         groups = q.shape[1] // k.shape[1]
-        out = q.new_empty(q.shape[0], q.shape[1], v.shape[2])
         common = self._common
         if common is not None:
             cut = slice(common.first, common.last), slice(None), slice(0, common.tokens)
-            seen = q.index_select(0, common.source).view(-1, k.shape[1], groups, q.shape[2])
-            found = _one_each(seen, keys[cut], values[cut], self._mask(common, window, q, k.shape[1]), scale, softcap)
-            out.index_copy_(0, common.columns, found.flatten(1, 2).index_select(0, common.places))
+            seen = (q if common.straight else q.index_select(0, common.source)).reshape(
+                -1, k.shape[1], groups, q.shape[2])
+            found = _one_each(seen, keys[cut], values[cut], self._mask(common, window, q, k.shape[1]), scale,
+                              softcap).flatten(1, 2)
+            if common.straight:
+                return found
+        out = q.new_empty(q.shape[0], q.shape[1], v.shape[2])
+        if common is not None:
+            out.index_copy_(0, common.columns, found.index_select(0, common.places))
         for single in self._alone:
             out[single.span.begin:single.span.end] = _alone(single, q, keys, values, scale, window, softcap)
         return out
@@ -127,14 +134,18 @@ def _split(spans: Sequence[Span]) -> tuple[list[Span], list[Span]]:
     best, cost = 0, sum(s.length + _CALL_TOKENS for s in ones)
     for count in range(2, len(ones) + 1):
         places = [s.place for s in ones[:count]]
-        spread = (max(places) - min(places) + 1) * whole(ones[count - 1].length + 1) + _CALL_TOKENS
+        spread = (max(places) - min(places) + 1) * _cut(ones[count - 1].length + 1) + _CALL_TOKENS
         total = spread + sum(s.length + _CALL_TOKENS for s in ones[count:])
         if total < cost:
             best, cost = count, total
     return ones[:best], ones[best:] + chunks
 
 
-def _common(spans: Sequence[Span], device: torch.device) -> Common:
+def _cut(tokens: int) -> int:
+    return -(-tokens // _CUT) * _CUT
+
+
+def _common(spans: Sequence[Span], device: torch.device, whole_step: bool) -> Common:
     first = min(span.place for span in spans)
     last = max(span.place for span in spans) + 1
     source, lengths = [spans[0].begin] * (last - first), [0] * (last - first)
@@ -142,11 +153,12 @@ def _common(spans: Sequence[Span], device: torch.device) -> Common:
         source[span.place - first] = span.begin
         lengths[span.place - first] = span.length
     return Common(
-        first, last, whole(max(lengths) + 1),
+        first, last, _cut(max(lengths) + 1),
         torch.tensor(source, device=device),
         torch.tensor([span.place - first for span in spans], device=device),
         torch.tensor([span.begin for span in spans], device=device),
         torch.tensor(lengths, device=device),
+        whole_step and len(spans) == last - first and source == sorted(source),
     )
 
 

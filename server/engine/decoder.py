@@ -104,12 +104,14 @@ class Decoder:
         cos, sin = (part[0, :, None] for part in self._rope(h[None], step.positions[None]))
         for number, layer in enumerate(self._layers):
             x = self._normed(h, layer.norm)
-            h += layer.out(self._attention(number, layer, layer.qkv(x, lots), step, cos, sin), lots)
+            seen = self._attention(number, layer, layer.qkv(x, lots), step, cos, sin)
+            if number == len(self._layers) - 1:  # what follows is only for the tokens that are asked for
+                h, seen, lots = h.index_select(0, wanted), seen.index_select(0, wanted), wanted_lots
+            h += layer.out(seen, lots)
             x = self._normed(h, layer.mlp_norm)
             gate, up = layer.gate_up(x, lots).chunk(2, dim=1)
             h += layer.down(F.silu(gate).mul_(up), lots)
-        last = self._normed(h.index_select(0, wanted), self._norm)
-        return self._head(last, wanted_lots)
+        return self._head(self._normed(h, self._norm), lots)
 
     def _attention(
         self, number: int, layer: Layer, qkv: Tensor, step: AttentionStep, cos: Tensor, sin: Tensor

@@ -77,6 +77,13 @@ def check(rows: list[Row], window: int = 0, softcap: float | None = None, seed: 
 lengths = st.one_of(st.integers(0, 5), st.integers(60, 66), st.integers(0, 400))
 
 
+@pytest.mark.parametrize("places", [(0, 1, 2), (2, 1, 0), (0, 2, 1), (3, 4, 5), (0, 2, 3)])
+@pytest.mark.parametrize("length", [14, 15, 16, 17])
+def test_rows_of_one_token_stand_in_any_order(places: tuple[int, ...], length: int) -> None:
+    """In the order of their places they are computed as they stand; keys are cut at multiples of 16."""
+    check([Row(place, length, 1) for place in places])
+
+
 @given(
     places=st.lists(st.integers(0, PLACES - 1), min_size=1, max_size=PLACES, unique=True),
     shapes=st.lists(st.tuples(lengths, st.sampled_from([1, 1, 1, 2, 7, 33])), min_size=PLACES, max_size=PLACES),

@@ -13,14 +13,17 @@ from server.engine.linears import (
     Int8Linear,
     LinearChoice,
     PackedLinear,
+    PixelLinear,
     PlainLinear,
+    SevenBitLinear,
     WeightOnlyLinear,
+    _pixel_packed,
     choose_linear,
 )
 
 CPU = torch.device("cpu")
-WAYS = {"plain": (PlainLinear, 1e-6), "packed": (PackedLinear, 1e-6), "int8": (Int8Linear, 0.02),
-        "weights": (WeightOnlyLinear, 0.02)}
+WAYS = {"plain": (PlainLinear, 1e-6), "packed": (PackedLinear, 1e-6), "pixel": (PixelLinear, 1e-6),
+        "int8": (Int8Linear, 0.02), "seven": (SevenBitLinear, 0.04), "weights": (WeightOnlyLinear, 0.02)}
 SIZES = [(48, 64), (160, 96), (64, 400)]
 
 
@@ -43,8 +46,7 @@ def error(found: torch.Tensor, expected: torch.Tensor) -> float:
 @pytest.fixture(params=WAYS)
 def way(request):
     """A way that works on this processor, and its tolerance."""
-    kind = {"int8": Int8Linear, "weights": WeightOnlyLinear}.get(request.param)
-    if kind is Int8Linear and choose_linear("int8", CPU, torch.float32).make is not Int8Linear:
+    if request.param == "int8" and choose_linear("int8", CPU, torch.float32).make is not Int8Linear:
         pytest.skip("this processor's int8 products saturate")
     return WAYS[request.param]
 
@@ -83,12 +85,41 @@ def test_no_row_disturbs_another(mates: int, place: int, scale: float) -> None:
     own, crowd = rows(1, 160), rows(mates + 1, 160, seed=2) * scale
     crowd[min(place, mates)] = own[0]
     weight, bias = weights(160, 96)
-    usable = choose_linear("int8", CPU, torch.float32).make  # with activations too, where the processor can
-    for make, tolerance in ((PlainLinear, 1e-6), (PackedLinear, 1e-6), (usable, 0), (WeightOnlyLinear, 0)):
+    usable = choose_linear("int8", CPU, torch.float32).make
+    exact, whole = (PlainLinear, PackedLinear, PixelLinear), (usable, SevenBitLinear, WeightOnlyLinear)
+    for make, tolerance in [(make, 1e-6) for make in exact] + [(make, 0) for make in whole]:
         linear = make(weight, bias)
         alone, beside = linear(own)[0], linear(crowd)[min(place, mates)]
         size = float(alone.abs().max())
         assert float((alone - beside).abs().max()) <= tolerance * size, make.__name__
+
+
+def test_no_rows_at_all(way) -> None:
+    """A step that only reads prompts asks for no logits."""
+    make, _ = way
+    assert make(*weights(160, 96))(torch.empty(0, 160)).shape == (0, 96)
+
+
+@pytest.mark.parametrize("count", [*range(1, 20), 63, 65, 71, 73, 287, 288, 289, 300, 577])
+def test_pixels_whatever_the_number_of_rows(count: int) -> None:
+    """Few rows are padded, many are cut; none of the padding comes back."""
+    weight, bias = weights(160, 96)
+    x = rows(count, 160)
+    found = PixelLinear(weight, bias)(x)
+    expected = x.double() @ weight.double().t() + bias.double()
+    assert found.shape == (count, 96)
+    assert found.is_contiguous()
+    assert float((found.double() - expected).abs().max() / expected.abs().max()) < 1e-6
+
+
+def test_pixels_take_row_counts_that_leave_the_weights_in_their_order() -> None:
+    """Any other count would reorder all weights in each product."""
+    weight, _ = weights(576, 64)
+    linear = PixelLinear(weight, None)
+    order = torch.ops.mkldnn._get_mkldnn_serialized_md
+    for count in sorted(set(linear._padded)):
+        assert torch.equal(order(_pixel_packed(weight, count)), order(linear._packed)), count
+    assert all(padded >= rows for rows, padded in enumerate(linear._padded))
 
 
 @pytest.mark.parametrize("make", [way for way, _ in WAYS.values()])
@@ -101,9 +132,10 @@ def test_rows_of_zeros_and_weights_of_zeros(make) -> None:
 # ── the choice ───────────────────────────────────────────────────────────────────────────────────
 
 
-def test_on_a_cpu_in_float32_packed_weights() -> None:
-    assert choose_linear("none", CPU, torch.float32) == LinearChoice(
-        PackedLinear, "exact float32 with packed weights", True)
+@pytest.mark.parametrize(("sets", "make"), [("AVX2", PixelLinear), ("AVX512", PackedLinear), ("DEFAULT", PackedLinear)])
+def test_on_a_cpu_in_float32_packed_weights(monkeypatch, sets: str, make: type) -> None:
+    monkeypatch.setattr(torch.backends.cpu, "get_cpu_capability", lambda: sets)
+    assert choose_linear("none", CPU, torch.float32) == LinearChoice(make, "exact float32 with packed weights", True)
 
 
 @pytest.mark.parametrize(("device", "dtype"), [(CPU, torch.bfloat16), (torch.device("cuda"), torch.float32)])
@@ -117,9 +149,17 @@ def test_elsewhere_plain_products(device, dtype) -> None:
 
 def test_int8_takes_what_this_processor_can() -> None:
     chosen = choose_linear("int8", CPU, torch.float32)
-    assert chosen.make in (Int8Linear, WeightOnlyLinear)
-    assert "int8 weights" in chosen.reason
+    assert chosen.make in (Int8Linear, SevenBitLinear)
+    assert "int8 activations" in chosen.reason or chosen.reason == "int8 weights and activations"
     assert not chosen.exact
+
+
+@pytest.mark.parametrize("make", [SevenBitLinear, WeightOnlyLinear])
+def test_sums_do_not_saturate_at_the_ends_of_the_range(make) -> None:
+    """Where products are added in 16 bits, pairs of the largest numbers are what goes wrong."""
+    ones = torch.ones(32, 256)
+    assert torch.allclose(make(ones, None)(torch.ones(3, 256)), torch.full((3, 32), 256.0), rtol=0.01)
+    assert torch.allclose(make(-ones, None)(torch.ones(3, 256)), torch.full((3, 32), -256.0), rtol=0.01)
 
 
 def missing(self, weight, bias) -> None:
@@ -142,27 +182,41 @@ WORDS = {"missing": r"it cannot be computed (no such operator)", "wrong": "the p
 
 
 @pytest.mark.parametrize("how", WORDS)
-def test_without_packed_weights_plain_ones(breaks, how: str) -> None:
+def test_without_pixels_the_linear_layer_and_without_that_plain_products(breaks, how: str) -> None:
+    breaks(PixelLinear, how)
+    assert choose_linear("none", CPU, torch.float32) == LinearChoice(
+        PackedLinear, "exact float32 with packed weights", True)
     breaks(PackedLinear, how)
     assert choose_linear("none", CPU, torch.float32) == LinearChoice(
         PlainLinear, f"exact float32, unpacked: {WORDS[how]}", True)
 
 
 @pytest.mark.parametrize("how", WORDS)
-def test_without_int8_products_int8_weights_alone(breaks, how: str) -> None:
+def test_without_int8_products_weights_of_seven_bits(breaks, how: str) -> None:
     breaks(Int8Linear, how)
-    assert choose_linear("int8", CPU, torch.float32) == LinearChoice(
-        WeightOnlyLinear, f"int8 weights alone: with activations too, {WORDS[how]} here", False)
+    reason = f"7-bit weights and int8 activations (not int8 weights and activations: {WORDS[how]})"
+    assert choose_linear("int8", CPU, torch.float32) == LinearChoice(SevenBitLinear, reason, False)
+
+
+@pytest.mark.parametrize("how", WORDS)
+def test_without_those_int8_weights_alone(breaks, how: str) -> None:
+    breaks(Int8Linear, how)
+    breaks(SevenBitLinear, how)
+    reason = (f"int8 weights alone (not int8 weights and activations: {WORDS[how]}; "
+              f"not 7-bit weights and int8 activations: {WORDS[how]})")
+    assert choose_linear("int8", CPU, torch.float32) == LinearChoice(WeightOnlyLinear, reason, False)
 
 
 @pytest.mark.parametrize("how", WORDS)
 def test_without_any_int8_the_exact_way_and_it_says_so(breaks, how: str) -> None:
-    breaks(Int8Linear, how)
-    breaks(WeightOnlyLinear, how)
+    for make in (Int8Linear, SevenBitLinear, WeightOnlyLinear):
+        breaks(make, how)
     chosen = choose_linear("int8", CPU, torch.float32)
-    assert (chosen.make, chosen.exact) == (PackedLinear, True)
-    assert chosen.reason == (f"int8 was left out: {WORDS[how]}; with weights alone, {WORDS[how]}; "
-                             "exact float32 with packed weights")
+    assert chosen.make in (PixelLinear, PackedLinear)
+    assert chosen.exact
+    assert chosen.reason == (
+        f"not int8 weights and activations: {WORDS[how]}; not 7-bit weights and int8 activations: {WORDS[how]}; "
+        f"not int8 weights alone: {WORDS[how]}; exact float32 with packed weights")
 
 
 def test_operators_that_are_gone_are_not_the_end(monkeypatch) -> None:
@@ -171,13 +225,13 @@ def test_operators_that_are_gone_are_not_the_end(monkeypatch) -> None:
     chosen = choose_linear("int8", CPU, torch.float32)
     assert chosen.make is PlainLinear
     assert chosen.exact
-    assert chosen.reason.count("it cannot be computed") == 3
+    assert chosen.reason.count("it cannot be computed") == 4
 
 
 class _Without:
     ops = SimpleNamespace()
 
     def __getattr__(self, name: str):
-        if name == "_weight_int8pack_mm":
+        if name in ("_weight_int8pack_mm", "_make_per_channel_quantized_tensor"):
             raise AttributeError(name)
         return getattr(torch, name)
