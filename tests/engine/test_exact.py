@@ -209,7 +209,7 @@ async def test_the_default_model(chat_model_dir: Path, tmp_path: Path, engines: 
     monkeypatch.setattr("server.engine.scheduler.GRAIN", 0)  # rooms without slack, which rows outgrow at once
     folders = {name: make_adapter(chat_model_dir, tmp_path, name, seed=seed, scale=0.4, target_modules="all-linear")
                for seed, name in enumerate(("red", "green"))}
-    engine = await engines(chat_model_dir, tmp_path, prefill_tokens=32, kv_bytes=46080 * 256)
+    engine = await engines(chat_model_dir, tmp_path, prefill_tokens=32, kv_bytes=46080 * 192)
     oracle = reference(chat_model_dir, folders["red"])
     oracle.load_adapter(str(folders["green"]), "green")
     questions = ["What is the capital of France, and which river runs through it? Answer in one short sentence.",
