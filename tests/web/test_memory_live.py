@@ -165,8 +165,7 @@ def test_what_was_said_is_found_opened_and_forgotten_with_its_chat(page: Page) -
     row.get_by_role("button").click()
     page.get_by_role("menuitem", name="Delete").click()
     dialog = page.get_by_role("alertdialog", name="Delete this chat?")
-    for box in dialog.get_by_role("checkbox").all():
-        box.check()
+    dialog.get_by_role("checkbox").check()
     dialog.get_by_role("button", name=re.compile("Delete and forget")).click()
     expect(page.locator(".chat-row")).to_have_count(1)
     assert memories(page) == []
