@@ -97,6 +97,7 @@ class AttentionStep:
         self._arena.write(layer, self._places, self.positions, k, v)
         keys, values = self._arena.keys[layer], self._arena.values[layer]
         groups = q.shape[1] // k.shape[1]
+        out = q.new_empty(q.shape[0], q.shape[1], v.shape[2])
         common = self._common
         if common is not None:
             cut = slice(common.first, common.last), slice(None), slice(0, common.tokens)
@@ -106,8 +107,6 @@ class AttentionStep:
                               softcap).flatten(1, 2)
             if common.straight:
                 return found
-        out = q.new_empty(q.shape[0], q.shape[1], v.shape[2])
-        if common is not None:
             out.index_copy_(0, common.columns, found.index_select(0, common.places))
         for single in self._alone:
             out[single.span.begin:single.span.end] = _alone(single, q, keys, values, scale, window, softcap)
