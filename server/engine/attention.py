@@ -1,7 +1,8 @@
 """Attention for a step's tokens of many rows, each seeing its own row's keys and values alone.
 
 Rows that add one token are one product over the arena, cut at a length that most of them need; longer rows and
-prompts' chunks have one each. Also stands behind transformers' attention interface, for models whose other
+prompts' chunks have one each. On a CPU the values of rows of one token are summed as an embedding bag's rows are, in
+half the time of a batched product. Also stands behind transformers' attention interface, for models whose other
 layers are computed by transformers. Knows nothing of sampling, adapters or scheduling.
 """
 
@@ -10,7 +11,7 @@ from __future__ import annotations
 import threading
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any, NamedTuple, Protocol
 
 import torch
@@ -35,11 +36,13 @@ class Span(NamedTuple):
     length: int
 
 
-class Common(NamedTuple):
+@dataclass
+class Common:
     """Rows of one token that are computed together: arena places [first, last) up to `tokens` of each.
 
     `source` and `lengths` [places]: the step's token for each place (any, where there is none) and how many are
-    before it; `places` and `columns`, which are real. `straight`: they are the whole step, in its order.
+    before it; `places` and `columns`, which are real. `straight`: they are the whole step, in its order. `masks` by
+    window, additive [places, kv heads, queries, tokens]; `bags`: see `_bags`.
     """
 
     first: int
@@ -50,11 +53,13 @@ class Common(NamedTuple):
     columns: Tensor
     lengths: Tensor
     straight: bool = False
+    masks: dict[int, Tensor] = field(default_factory=dict)
+    bags: tuple[Tensor, Tensor] | None = None
 
 
 @dataclass
 class Single:
-    """A row on its own; `masks` by window, additive [tokens, keys]."""
+    """A prompt's chunk; `masks` by window, additive [tokens, keys]."""
 
     span: Span
     masks: dict[int, Tensor]
@@ -68,16 +73,15 @@ class AttentionStep:
         device = arena.shape.device
         self.positions = torch.tensor([s.length + n for s in spans for n in range(s.end - s.begin)], device=device)
         self._places = torch.tensor([s.place for s in spans for _ in range(s.end - s.begin)], device=device)
-        together, alone = _split(spans)
-        self._common: Common | None = _common(together, device, not alone) if together else None
-        self._alone = [Single(span, {}) for span in alone]
-        self._masks: dict[int, Tensor] = {}
+        ones = [span for span in spans if span.end - span.begin == 1]
+        self._common = [_common(rows, device, len(rows) == len(spans)) for rows in _grouped(ones)]
+        self._alone = [Single(span, {}) for span in spans if span.end - span.begin > 1]
 
     @classmethod
     def of(cls, arena: KVArena, positions: Tensor, places: Tensor, common: Common) -> AttentionStep:
         """A step of one token a row, from tensors that are already there."""
         step = cls(arena, ())
-        step.positions, step._places, step._common = positions, places, common
+        step.positions, step._places, step._common = positions, places, [common]
         return step
 
     def attend(
@@ -98,13 +102,10 @@ class AttentionStep:
         keys, values = self._arena.keys[layer], self._arena.values[layer]
         groups = q.shape[1] // k.shape[1]
         out = q.new_empty(q.shape[0], q.shape[1], v.shape[2])
-        common = self._common
-        if common is not None:
-            cut = slice(common.first, common.last), slice(None), slice(0, common.tokens)
+        for common in self._common:
             seen = (q if common.straight else q.index_select(0, common.source)).reshape(
                 -1, k.shape[1], groups, q.shape[2])
-            found = _one_each(seen, keys[cut], values[cut], self._mask(common, window, q, k.shape[1]), scale,
-                              softcap).flatten(1, 2)
+            found = _one_each(common, seen, keys, values, window, scale, softcap).flatten(1, 2)
             if common.straight:
                 return found
             out.index_copy_(0, common.columns, found.index_select(0, common.places))
@@ -112,24 +113,11 @@ class AttentionStep:
             out[single.span.begin:single.span.end] = _alone(single, q, keys, values, scale, window, softcap)
         return out
 
-    def _mask(self, common: Common, window: int, like: Tensor, heads: int) -> Tensor:
-        """Additive [places, kv heads, queries, tokens]."""
-        known = self._masks.get(window)
-        if known is None:
-            at = torch.arange(common.tokens, device=like.device)[None, :]
-            hidden = at > common.lengths[:, None]
-            if window:
-                hidden |= at <= common.lengths[:, None] - window
-            known = like.new_zeros(hidden.shape).masked_fill_(hidden, -torch.inf)[:, None, None]
-            known = known.expand(-1, heads, like.shape[1] // heads, -1).contiguous()
-            self._masks[window] = known
-        return known
 
-
-def _split(spans: Sequence[Span]) -> tuple[list[Span], list[Span]]:
-    """Rows for the common product, and those on their own, so that the sum of both is cheap."""
-    ones = sorted((s for s in spans if s.end - s.begin == 1), key=lambda s: s.length)
-    chunks = [s for s in spans if s.end - s.begin > 1]
+def _grouped(ones: Sequence[Span]) -> list[list[Span]]:
+    """Which rows of one token are computed together, so that the sum is cheap: the shorter ones, and each longer one
+    by itself."""
+    ones = sorted(ones, key=lambda s: s.length)
     best, cost = 0, sum(s.length + _CALL_TOKENS for s in ones)
     for count in range(2, len(ones) + 1):
         places = [s.place for s in ones[:count]]
@@ -137,7 +125,7 @@ def _split(spans: Sequence[Span]) -> tuple[list[Span], list[Span]]:
         total = spread + sum(s.length + _CALL_TOKENS for s in ones[count:])
         if total < cost:
             best, cost = count, total
-    return ones[:best], ones[best:] + chunks
+    return [ones[:best]] * bool(best) + [[one] for one in ones[best:]]
 
 
 def _cut(tokens: int) -> int:
@@ -172,27 +160,57 @@ def _alone(
     k, v = keys[span.place, :, first:end], values[span.place, :, first:end]
     groups = q.shape[1] // k.shape[0]
     folded = q[span.begin:span.end].transpose(0, 1).reshape(1, k.shape[0], groups * count, -1)
-    mask = None
-    if count > 1:
-        mask = single.masks.get(window)
-        if mask is None:
-            at = torch.arange(span.length, end, device=q.device)[:, None]
-            to = torch.arange(first, end, device=q.device)[None, :]
-            hidden = to > at
-            if window:
-                hidden |= to <= at - window
-            mask = q.new_zeros(hidden.shape).masked_fill_(hidden, -torch.inf).repeat(groups, 1)
-            single.masks[window] = mask
+    mask = single.masks.get(window)
+    if mask is None:
+        at = torch.arange(span.length, end, device=q.device)[:, None]
+        to = torch.arange(first, end, device=q.device)[None, :]
+        hidden = to > at
+        if window:
+            hidden |= to <= at - window
+        mask = q.new_zeros(hidden.shape).masked_fill_(hidden, -torch.inf).repeat(groups, 1)
+        single.masks[window] = mask
     found = _product(folded, k[None], v[None], mask, scale, softcap)[0]
     return found.reshape(q.shape[1], count, -1).transpose(0, 1)
 
 
-def _one_each(q: Tensor, k: Tensor, v: Tensor, mask: Tensor, scale: float, softcap: float | None) -> Tensor:
-    """As `_product`, for rows that ask one token each: on a CPU plain products are faster than its kernel."""
+def _one_each(
+    common: Common, q: Tensor, keys: Tensor, values: Tensor, window: int, scale: float, softcap: float | None
+) -> Tensor:
+    """As `_product`, for rows that ask one token each."""
+    mask = _mask(common, window, q)
+    cut = slice(common.first, common.last), slice(None), slice(0, common.tokens)
     if q.device.type != "cpu" or softcap is not None or q.dtype != torch.float32:
-        return _product(q, k, v, mask, scale, softcap)
-    scores = torch.baddbmm(mask.flatten(0, 1), q.flatten(0, 1), k.flatten(0, 1).transpose(1, 2), alpha=scale)
-    return torch.bmm(torch.softmax(scores, -1), v.flatten(0, 1)).view(*q.shape[:3], -1)
+        return _product(q, keys[cut], values[cut], mask, scale, softcap)
+    scores = torch.baddbmm(mask.flatten(0, 1), q.flatten(0, 1), keys[cut].flatten(0, 1).transpose(1, 2), alpha=scale)
+    at, begins = _bags(common, q, values.shape[2])
+    shares = torch.softmax(scores, -1).view(-1)
+    found = F.embedding_bag(at, values.view(-1, values.shape[3]), begins, mode="sum", per_sample_weights=shares)
+    return found.view(*q.shape[:3], -1)
+
+
+def _mask(common: Common, window: int, q: Tensor) -> Tensor:
+    known = common.masks.get(window)
+    if known is None:
+        at = torch.arange(common.tokens, device=q.device)[None, :]
+        hidden = at > common.lengths[:, None]
+        if window:
+            hidden |= at <= common.lengths[:, None] - window
+        known = q.new_zeros(hidden.shape).masked_fill_(hidden, -torch.inf)[:, None, None]
+        known = known.expand(-1, q.shape[1], q.shape[2], -1).contiguous()
+        common.masks[window] = known
+    return known
+
+
+def _bags(common: Common, q: Tensor, room: int) -> tuple[Tensor, Tensor]:
+    """Of all queries, one after the other: which rows of a layer's values [places · kv heads · room, dim] they see, and
+    where each one's rows begin among these."""
+    if common.bags is None:
+        _, heads, queries, _ = q.shape
+        first = room * torch.arange(common.first * heads, common.last * heads, dtype=torch.int32)
+        at = first[:, None, None] + torch.arange(common.tokens, dtype=torch.int32)
+        at = at.expand(-1, queries, -1).flatten()
+        common.bags = at, torch.arange(0, len(at), common.tokens, dtype=torch.int32)
+    return common.bags
 
 
 def _product(q: Tensor, k: Tensor, v: Tensor, mask: Tensor | None, scale: float, softcap: float | None) -> Tensor:

@@ -72,10 +72,10 @@ class Recording:
         self._source, self._lengths = still(arena.places), still(arena.places)
         self._lora_source, self._lora_at = still(bank.places * shared), still(rows)
         columns = torch.arange(rows, device=device)
-        common = Common(0, arena.places, keys, self._source, self._places, columns, self._lengths)
         lots = [Lot(0, bank.places, shared, 0, self._lora_source, (self._lora_at, columns))] if shared else []
 
         def compute() -> Tensor:
+            common = Common(0, arena.places, keys, self._source, self._places, columns, self._lengths)
             step = AttentionStep.of(arena, self._positions, self._places, common)
             return decoder.run(self._tokens, step, lots, columns, lots)
 

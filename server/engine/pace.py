@@ -14,19 +14,28 @@ _WEIGHT = 0.2    # of a new measurement
 class Pace:
     def __init__(self, most: int) -> None:
         self._most = most
-        self._plain_s = 0.0    # a step in which every row writes one token
-        self._token_s = 0.0    # what a token of a prompt adds
+        self._plain_s: dict[int, float] = {}   # by how many write: a step in which each of them gets one token
+        self._token_s = 0.0                    # what a token of a prompt adds
 
-    def note(self, seconds: float, tokens: int, rows: int) -> None:
-        """A step took that long for `tokens` of `rows`."""
-        if tokens == rows:
-            self._plain_s += _WEIGHT * (seconds - self._plain_s) if self._plain_s else seconds
-        elif tokens - rows >= _SMALLEST:
-            added = max(0.0, seconds - self._plain_s) / (tokens - rows)
+    def note(self, seconds: float, writing: int, prompt: int) -> None:
+        """A step took that long for one token each of `writing` rows, and `prompt` tokens of others."""
+        if not prompt:
+            known = self._plain_s.get(writing, seconds)
+            self._plain_s[writing] = known + _WEIGHT * (seconds - known)
+        elif prompt >= _SMALLEST:
+            added = max(0.0, seconds - self._plain(writing)) / prompt
             self._token_s += _WEIGHT * (added - self._token_s) if self._token_s else added
 
-    def room(self, spent: float = 0.0) -> int:
-        """Prompt tokens for the next step, before which `spent` seconds went into something else."""
-        if not (self._plain_s and self._token_s):
+    def _plain(self, writing: int) -> float:
+        """A step of so many rows, or of the number nearest to it that has been seen; 0 where none has."""
+        if not self._plain_s or not writing:
+            return 0.0
+        return self._plain_s[min(self._plain_s, key=lambda seen: abs(seen - writing))]
+
+    def room(self, writing: int, spent: float = 0.0) -> int:
+        """Prompt tokens for the next step, in which so many rows write; `spent` seconds before it went into
+        something else."""
+        plain = self._plain(writing)
+        if not (plain and self._token_s):
             return min(self._most, 4 * _SMALLEST)
-        return min(self._most, max(_SMALLEST, int((_STRETCH * self._plain_s - spent) / self._token_s)))
+        return min(self._most, max(_SMALLEST, int((_STRETCH * plain - spent) / self._token_s)))

@@ -34,6 +34,7 @@ from server.types import EngineHealth, FinishReason, GenerationDone, TokenDelta,
 log = logging.getLogger("tailor.engine")
 
 _RETRY_S = 1.0       # between tries to bring a failed model back while nobody asks
+_GATHER_S = 0.002    # after the first request to an idle engine: those sent together should start together
 _STUCK_S = 120.0     # a step that takes longer is reported as failed
 
 
@@ -193,11 +194,15 @@ class Runner:
         began = time.monotonic()
         self._tidy()
         with self._changed:
-            plan = self._scheduler.plan(time.monotonic(), self._pace.room(time.monotonic() - began))
+            spent = time.monotonic() - began
+            plan = self._scheduler.plan(time.monotonic(), lambda writing: self._pace.room(writing, spent))
             self._flush()
             if not (plan.parts or self._scheduler.departures):
                 if not (self._arrived or self._stopping or self._slots.left):
-                    self._changed.wait(_RETRY_S if self._failure or self._scheduler.waiting else None)
+                    idle = not self._scheduler.waiting
+                    self._changed.wait(_RETRY_S if self._failure or not idle else None)
+                    if idle:
+                        self._changed.wait_for(lambda: self._stopping, _GATHER_S)
                 if not self._failure:
                     return
             self._step_began = time.monotonic()
@@ -261,7 +266,8 @@ class Runner:
         self._choose(wanted, logits)
         self._keep_prompts(plan.parts)  # of those that gave usable numbers
         took = time.monotonic() - began
-        self._pace.note(took, sum(len(part.tokens) for part in plan.parts), len(plan.parts))
+        writing = sum(len(part.tokens) == 1 for part in plan.parts)
+        self._pace.note(took, writing, sum(len(part.tokens) for part in plan.parts) - writing)
         self._counts["steps"] += 1
         self._step_s += took
 

@@ -140,9 +140,9 @@ class Scheduler:
 
     # ── one step ─────────────────────────────────────────────────────────────────────────────────
 
-    def plan(self, now: float, beside: int | None = None) -> Plan:
+    def plan(self, now: float, beside: Callable[[int], int] | None = None) -> Plan:
         """Admits waiting rows and fills a step: a token for each row that writes, and prompts' chunks. These have
-        `beside` tokens together while rows write, the setting's where none does or where several short prompts
+        `beside(rows that write)` tokens together, the setting's where none writes or where several short prompts
         wait, which are over soon. Rows of one adapter stand side by side in rising order of its place, those of the
         base model first. `departures` must be empty."""
         crowded = self._make_room()
@@ -152,16 +152,19 @@ class Scheduler:
                 row.position = position
                 row.emit(Queued(position))
         parts = [PlannedPart(row, row.next_tokens(1)) for row in self.running if row.pending == 1]
-        careful = bool(parts) and not self._burst(len(parts))
-        parts += self._prefill(beside if beside and careful else self._settings.prefill_tokens)
+        careful = beside is not None and parts and not self._burst(len(parts))
+        parts += self._prefill(beside(len(parts)) if beside and careful else self._settings.prefill_tokens)
         parts.sort(key=lambda part: part.row.slot.place if part.row.slot is not None else -1)
         return Plan(parts, arrivals)
 
     def _burst(self, writing: int) -> bool:
-        """Whether so many wait for their first token, with short prompts, that those who write may wait for them."""
+        """Whether those who write may wait for those who wait for their first token: there are several, and one step
+        does for them all, or they are many and their prompts are short. In small chunks these cost more, and who
+        starts late writes on when the others, who could have shared its steps, have ended."""
         left = [row.pending for row in self.running if row.pending > 1]
-        short = sum(left) <= len(left) * self._settings.prefill_tokens
-        return len(left) > 1 and short and _WEIGHT_OF_WAITING * len(left) >= writing
+        step = self._settings.prefill_tokens
+        many = _WEIGHT_OF_WAITING * len(left) >= writing and sum(left) <= len(left) * step
+        return len(left) > 1 and (many or sum(left) <= step)
 
     def _make_room(self) -> bool:
         """Gives each running row room for its next token; whether a row had to go back for it."""

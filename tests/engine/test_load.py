@@ -14,6 +14,7 @@ from typing import Any
 import pytest
 
 from server.config import ModelSettings
+from server.engine import runner
 from server.engine.prefix import BLOCK
 from server.errors import AdapterInUse, AdapterNotFound
 from server.types import GenerationRequest, SamplingParams, TokenDelta
@@ -209,3 +210,21 @@ async def test_int8_rows_hardly_notice_their_batch_mates(tiny, adapters, engines
                 break
             assert abs(mine.logprob - theirs.logprob) < 0.1
     assert sum(one.text == other.text for one, other in zip(alone, together, strict=True)) >= len(jobs) - 2
+
+
+async def test_requests_that_are_sent_together_start_together(
+    tiny, engines: EngineFactory, gate: Gate, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """One that comes to an idle engine alone would make the others wait for its step, and write on after them."""
+    monkeypatch.setattr(runner, "_GATHER_S", 1.0)
+    engine = await engines(tiny("llama"), max_batch=4)
+    gate.shut()
+    before, answers = gate.done, []
+    for number in range(4):
+        answers.append(asyncio.create_task(ask(engine, prompt(number, 20), max_tokens=4)))
+        await asyncio.sleep(0.05)
+    await gate.arrival()
+    assert (engine.health().running, engine.health().waiting) == (4, 0)
+    gate.open()
+    await asyncio.gather(*answers)
+    assert gate.done == before + 4, "a step for all prompts, and one for each further token of all"

@@ -7,6 +7,7 @@ from hypothesis import strategies as st
 from server.engine.pace import Pace
 
 SMALLEST = 8
+ROWS = 4
 
 
 class Machine:
@@ -19,10 +20,10 @@ class Machine:
         """How many times as long as a plain step the last one with a prompt's chunk took."""
         took = self.plain_s
         for _ in range(steps):
-            self.pace.note(self.plain_s, 4, 4)
-            room = self.pace.room()
+            self.pace.note(self.plain_s, ROWS, 0)
+            room = self.pace.room(ROWS)
             took = self.plain_s + room * self.token_s
-            self.pace.note(took, 4 + room, 4)
+            self.pace.note(took, ROWS, room)
         return took / self.plain_s
 
 
@@ -30,43 +31,57 @@ class Machine:
 def test_a_prompt_stretches_steps_by_a_bounded_factor_on_any_machine(plain: float, token: float, most: int) -> None:
     pace = Pace(most)
     stretched = Machine(pace, plain, token).stretched()
-    assert SMALLEST <= pace.room() <= most
-    if pace.room() > SMALLEST:
+    assert SMALLEST <= pace.room(ROWS) <= most
+    if pace.room(ROWS) > SMALLEST:
         assert stretched <= 3
-    if pace.room() < most:
+    if pace.room(ROWS) < most:
         assert stretched >= 1.5, "a prompt must not be starved either"
 
 
 def test_before_it_knows_it_is_careful() -> None:
-    assert Pace(1000).room() == 32
-    assert Pace(20).room() == 20
+    assert Pace(1000).room(ROWS) == 32
+    assert Pace(20).room(ROWS) == 20
     pace = Pace(1000)
-    pace.note(0.1, 3, 3)
-    assert pace.room() == 32, "nothing is known of prompts yet"
+    pace.note(0.1, ROWS, 0)
+    assert pace.room(ROWS) == 32, "nothing is known of prompts yet"
 
 
 def test_time_that_went_into_something_else_is_taken_off() -> None:
     pace = Pace(1000)
     Machine(pace, 0.1, 0.001).stretched()
-    assert pace.room(0.03) <= pace.room() - 20
-    assert pace.room(5.0) == SMALLEST
+    assert pace.room(ROWS, 0.03) <= pace.room(ROWS) - 20
+    assert pace.room(ROWS, 5.0) == SMALLEST
 
 
 def test_it_follows_a_machine_that_changes() -> None:
     pace = Pace(4096)
     Machine(pace, 0.01, 1e-5).stretched()
-    wide = pace.room()
+    wide = pace.room(ROWS)
     assert Machine(pace, 0.01, 1e-4).stretched() <= 3
-    assert SMALLEST < pace.room() < wide / 5
+    assert SMALLEST < pace.room(ROWS) < wide / 5
     Machine(pace, 0.01, 1e-5).stretched()
-    assert pace.room() > wide * 0.8
+    assert pace.room(ROWS) > wide * 0.8
 
 
 @pytest.mark.parametrize("seconds", [0.0, 0.05])
 def test_chunks_that_seem_free_do_no_harm(seconds: float) -> None:
     """A clock's grain, or a plain step that was slow by chance."""
     pace = Pace(512)
-    pace.note(0.1, 2, 2)
-    pace.note(seconds, 200, 2)
-    assert SMALLEST <= pace.room() <= 512
+    pace.note(0.1, ROWS, 0)
+    pace.note(seconds, ROWS, 200)
+    assert SMALLEST <= pace.room(ROWS) <= 512
     assert Machine(pace, 0.01, 1e-3).stretched(200) <= 3
+
+
+def test_a_step_is_compared_with_steps_of_as_many_rows() -> None:
+    """After the last row of a crowd has written on alone, the next crowd's steps are not taken for slow ones."""
+    pace = Pace(1000)
+    Machine(pace, 0.1, 0.001).stretched()
+    crowded = pace.room(ROWS)
+    for _ in range(60):
+        pace.note(0.01, 1, 0)
+    assert pace.room(ROWS) == crowded
+    assert pace.room(3) == pace.room(7) == crowded, "the nearest number that is known"
+    assert pace.room(1) == SMALLEST
+    pace.note(0.2, 0, 100)
+    assert pace.room(ROWS) < crowded, "a step of prompts alone tells what their tokens cost"

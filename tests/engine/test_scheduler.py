@@ -109,7 +109,8 @@ def test_a_long_prompt_comes_in_chunks_while_others_write() -> None:
 
 @pytest.mark.parametrize(
     ("writers", "late", "tokens"),
-    [(0, [200], 64), (1, [200], 8), (6, [30, 40], 64), (7, [30, 40], 8), (3, [30, 400], 8)],
+    [(0, [200], 64), (1, [200], 8), (6, [30, 40], 64), (7, [30, 40], 8), (7, [30, 34], 64), (7, [60], 8),
+     (3, [30, 400], 8)],
 )
 def test_prompts_come_slowly_beside_rows_that_write_unless_many_short_ones_wait(
     writers: int, late: list[int], tokens: int
@@ -119,7 +120,9 @@ def test_prompts_come_slowly_beside_rows_that_write_unless_many_short_ones_wait(
         bench.row(3)
     bench.plan()
     waiting = [bench.row(length).id for length in late]
-    parts = bench.scheduler.plan(bench.now, beside=8).parts
+    asked: list[int] = []
+    parts = bench.scheduler.plan(bench.now, beside=lambda writing: asked.append(writing) or 8).parts  # type: ignore[func-returns-value]
+    assert asked == [writers] * (tokens == 8)
     assert sum(len(part.tokens) for part in parts if part.row.id in waiting) == tokens
 
 
