@@ -18,7 +18,7 @@ from torch.nn import functional as F  # noqa: N812
 from server.engine.attention import AttentionStep
 from server.engine.kv import KVShape
 from server.engine.linears import Linear, Maker
-from server.engine.lora_layers import LoraBank, LoraGroup, Lot
+from server.engine.lora_layers import LoraBank, LoraGroup, Work
 
 FAMILIES = ("llama", "mistral", "qwen2", "qwen3")
 _STEADY_ROPES = ("default", "linear", "llama3", "yarn")  # whose angles do not depend on the text's length
@@ -58,7 +58,7 @@ class Projection:
     linear: Linear
     lora: LoraGroup
 
-    def __call__(self, x: Tensor, lots: Sequence[Lot]) -> Tensor:
+    def __call__(self, x: Tensor, lots: Sequence[Work]) -> Tensor:
         y = self.linear(x)
         self.lora.add(x, y, lots)
         return y
@@ -97,7 +97,7 @@ class Decoder:
         self._head = _take([model.lm_head], make, bank.group("lm_head"))
 
     def run(
-        self, tokens: Tensor, step: AttentionStep, lots: Sequence[Lot], wanted: Tensor, wanted_lots: Sequence[Lot]
+        self, tokens: Tensor, step: AttentionStep, lots: Sequence[Work], wanted: Tensor, wanted_lots: Sequence[Work]
     ) -> Tensor:
         """tokens [n] of all rows, `wanted` the columns [m] whose next token is asked for → logits [m, vocabulary]."""
         h = F.embedding(tokens, self._embedding)

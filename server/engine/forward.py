@@ -22,7 +22,7 @@ from server.engine.decoder import Decoder, group_names, misfit
 from server.engine.graphs import DecodeGraphs, Recorder, cuda_recorder
 from server.engine.kv import KVArena, KVShape
 from server.engine.linears import LinearChoice
-from server.engine.lora_layers import LoraBank, LoraGroup, Lot, linear_layers
+from server.engine.lora_layers import LoraBank, LoraGroup, Work, linear_layers
 
 _QUANTIZED = 0.3  # how far int8 logits may be from exact ones, of the largest
 
@@ -87,9 +87,9 @@ class DecoderForward:
 class _Packed:
     tokens: Tensor
     attention: AttentionStep
-    lots: list[Lot]
+    lots: list[Work]
     asked: Tensor
-    asked_lots: list[Lot]
+    asked_lots: list[Work]
 
 
 def _pack(parts: Sequence[Part], arena: KVArena, bank: LoraBank) -> _Packed:
@@ -117,8 +117,8 @@ class LoraHooks:
 
     def __init__(self, model: Any, layers: Mapping[str, tuple[int, int]], places: int) -> None:
         self.bank = LoraBank([(name,) for name in layers], layers, places, model.get_input_embeddings().weight)
-        self._lots: Sequence[Lot] = ()
-        self._asked: Sequence[Lot] = ()
+        self._lots: Sequence[Work] = ()
+        self._asked: Sequence[Work] = ()
         output = model.get_output_embeddings()
         for name, module in model.named_modules():
             if name in layers:
@@ -128,7 +128,7 @@ class LoraHooks:
                 module.register_forward_hook(self._hook(group, module is output))
 
     @contextmanager
-    def applied(self, lots: Sequence[Lot], asked: Sequence[Lot]) -> Iterator[None]:
+    def applied(self, lots: Sequence[Work], asked: Sequence[Work]) -> Iterator[None]:
         """During one forward; `asked` is for the output layer, which sees only the tokens asked for."""
         self._lots, self._asked = lots, asked
         try:

@@ -1,9 +1,10 @@
 """Adds adapters' weights to the base's linear layers, each to its own rows, in few large products.
 
 Adapters lie in stacks, one place each; layers that share their input (query, key, value; gate, up) share a
-group. Rows of one adapter stand side by side in the batch, places in rising order. Neighbouring places with
-few rows are one batched product over rows padded to equal counts; an adapter with many rows (a prompt) is a
-product of its own (compare Punica's segments: Chen et al., 2023). Only the model thread may use this.
+group. Rows of one adapter stand side by side in the batch, places in rising order. An adapter with many rows (a
+prompt) is a product of its own (compare Punica's segments: Chen et al., 2023). Others are one batched product where
+each has as many rows as the next. Where they have not, each row is, on a CPU, a sum of its adapter's rows weighted by
+its own numbers, as an embedding bag is; elsewhere rows are padded to equal counts. Only the model thread may use this.
 """
 
 from __future__ import annotations
@@ -47,6 +48,33 @@ class Lot(NamedTuple):
     target: tuple[Tensor, Tensor] | None
 
 
+class Loose:
+    """Rows of adapters that have few each: their numbers in the step, rising, and their adapters' places."""
+
+    def __init__(self, rows: Tensor, places: Tensor) -> None:
+        self.rows = rows
+        self._places = places
+        self._bags: dict[tuple[int, int], tuple[Tensor, Tensor]] = {}
+
+    def sums(self, stack: Tensor, each: int, weights: Tensor) -> Tensor:
+        """Of a stack [places, …, width], whose places hold the same number of rows of `width`: for each row of the
+        step, the sums of `each` after `each` of its place's rows, weighted → [rows · sums, width]."""
+        width, entries = stack.shape[-1], stack[0].numel() // stack.shape[-1]
+        known = self._bags.get((entries, each))
+        if known is None:
+            at = (self._places[:, None] * entries + torch.arange(entries)).flatten().to(torch.int32)
+            known = self._bags[entries, each] = at, torch.arange(0, len(at), each, dtype=torch.int32)
+        at, begins = known
+        return F.embedding_bag(at, stack.view(-1, width), begins, mode="sum", per_sample_weights=weights.reshape(-1))
+
+    def placed(self, stack: Tensor) -> Tensor:
+        """The rows' own parts of a stack [places, …] → [rows, …]."""
+        return stack.index_select(0, self._places)
+
+
+Work = Lot | Loose
+
+
 def linear_layers(model: torch.nn.Module) -> dict[str, tuple[int, int]]:
     """Layers an adapter may change, name → (in, out). Experts are left out: they see a few tokens each,
     in an order of their own."""
@@ -61,25 +89,41 @@ def linear_layers(model: torch.nn.Module) -> dict[str, tuple[int, int]]:
     return layers
 
 
-def plan_lots(segments: Sequence[Segment], device: torch.device) -> list[Lot]:
-    """How a step's segments, in order of their places, become products."""
+def plan_lots(segments: Sequence[Segment], device: torch.device, *, bags: bool) -> list[Work]:
+    """How a step's segments, in order of their places, become products. `bags`: those with few rows are computed as
+    such, unless they stand as one product needs them."""
     def many(segment: Segment) -> bool:
         return segment.end - segment.begin >= _MANY_ROWS
 
-    lots = [Lot(s.place, s.place + 1, s.end - s.begin, s.begin, None, None) for s in segments if many(s)]
-    run: list[Segment] = []
+    lots: list[Work] = [Lot(s.place, s.place + 1, s.end - s.begin, s.begin, None, None)
+                               for s in segments if many(s)]
+    runs: list[list[Segment]] = []
     for segment in (s for s in segments if not many(s)):
-        if run and segment.place > run[-1].place + 2:  # a hole of one place costs less than another product
-            lots.append(_lot(run, device))
-            run = []
-        run.append(segment)
-    return lots + ([_lot(run, device)] if run else [])
+        if not runs or segment.place > runs[-1][-1].place + 2:  # a hole of one place costs less than another product
+            runs.append([])
+        runs[-1].append(segment)
+    if bags and runs and not (len(runs) == 1 and _straight(runs[0])):
+        return [*lots, _loose([segment for run in runs for segment in run])]
+    return lots + [_lot(run, device) for run in runs]
+
+
+def _loose(few: Sequence[Segment]) -> Loose:
+    rows = [row for segment in few for row in range(segment.begin, segment.end)]
+    places = [segment.place for segment in few for _ in range(segment.begin, segment.end)]
+    return Loose(torch.tensor(rows), torch.tensor(places))
+
+
+def _straight(run: Sequence[Segment]) -> bool:
+    """Whether the segments follow each other, in their rows and in their places, and have equally many rows."""
+    rows = max(segment.end - segment.begin for segment in run)
+    count = rows * (run[-1].place + 1 - run[0].place)
+    return sum(s.end - s.begin for s in run) == count == run[-1].end - run[0].begin
 
 
 def _lot(run: Sequence[Segment], device: torch.device) -> Lot:
     first, last = run[0].place, run[-1].place + 1
     rows = max(segment.end - segment.begin for segment in run)
-    if sum(s.end - s.begin for s in run) == rows * (last - first) == run[-1].end - run[0].begin:
+    if _straight(run):
         return Lot(first, last, rows, run[0].begin, None, None)
     source = [run[0].begin] * (rows * (last - first))  # any row will do where there is none
     padded, real = [], []
@@ -98,7 +142,7 @@ class Base(NamedTuple):
 
 
 class LoraGroup:
-    """The stacks of layers that share an input: a [places, layers · rank, in], b [places, parts, rank, width].
+    """The stacks of layers that share an input: a [places, in, layers, rank], b [places, parts, rank, width].
 
     Outputs of different widths are cut into parts of one width, so that one product makes them all.
     """
@@ -152,7 +196,7 @@ class LoraGroup:
         for number, (pair, parts) in enumerate(zip(own, self._parts, strict=True)):
             if pair is not None:
                 r = pair.a.shape[0]
-                self._a[place, number, :r] = pair.a
+                self._a[place, :, number, :r] = pair.a.t()
                 b = (pair.b * pair.scale).t().reshape(r, parts, self.width).transpose(0, 1)
                 self._b[place, first:first + parts, :r] = b
                 if pair.magnitude is not None:
@@ -184,12 +228,12 @@ class LoraGroup:
         rank = -(-max(self._ranks.values()) // _RANK_STEP) * _RANK_STEP
         if rank == self.rank:
             return
-        a = zeros((self._places, len(self.names), rank, self._inside), self._like)
+        a = zeros((self._places, self._inside, len(self.names), rank), self._like)
         b = zeros((self._places, sum(self._parts), rank, self.width), self._like)
         kept = min(rank, self.rank)
         if kept:
             for place in self._ranks:
-                a[place, :, :kept] = self._a[place, :, :kept]
+                a[place, :, :, :kept] = self._a[place, :, :, :kept]
                 b[place, :, :kept] = self._b[place, :, :kept]
         self.rank, self._a, self._b = rank, a, b
         self.moves += 1
@@ -198,11 +242,14 @@ class LoraGroup:
     def bytes(self) -> int:
         return self._a.nbytes + self._b.nbytes + self._factors.nbytes
 
-    def add(self, x: Tensor, y: Tensor, lots: Sequence[Lot]) -> None:
+    def add(self, x: Tensor, y: Tensor, lots: Sequence[Work]) -> None:
         """x [rows, in], y [rows, out], both contiguous; y changes."""
         if not self.rank:
             return
         for lot in lots:
+            if isinstance(lot, Loose):
+                self._add_loose(x, y, lot)
+                continue
             count = (lot.last - lot.first) * lot.rows
             if lot.source is None or lot.target is None:
                 part = y[lot.begin:lot.begin + count]
@@ -218,6 +265,21 @@ class LoraGroup:
                 owners = torch.where(at < count, lot.first + at // lot.rows, self._places)
                 y.index_copy_(0, rows, self._multiplied(y.index_select(0, rows), self._factors.index_select(0, owners)))
 
+    def _add_loose(self, x: Tensor, y: Tensor, loose: Loose) -> None:
+        whole = len(loose.rows) == len(x)  # then they stand in the step's order: they do so among others, too
+        own = x if whole else x.index_select(0, loose.rows)
+        inner = loose.sums(self._a.flatten(2), self._inside, own)
+        if len(self._layers) != len(self.names):
+            inner = inner.view(len(own), len(self.names), self.rank).index_select(1, self._layer_of)
+        change = loose.sums(self._b, self.rank, inner).view(len(own), -1)
+        if whole:
+            y.add_(change)
+        else:
+            y.index_add_(0, loose.rows, change)
+        if self._dora:
+            changed = self._multiplied(y.index_select(0, loose.rows), loose.placed(self._factors))
+            y.index_copy_(0, loose.rows, changed)
+
     def _multiplied(self, y: Tensor, factors: Tensor) -> Tensor:
         """DoRA: all but the bias times the factors."""
         bias = self._base.bias if self._base is not None else None
@@ -226,28 +288,27 @@ class LoraGroup:
     def _product(self, x: Tensor, y: Tensor, lot: Lot) -> None:
         places, rows, rank = lot.last - lot.first, lot.rows, self.rank
         if places == 1:  # many rows most of all: added where they stand, each output is touched once
-            reduced = F.linear(x, self._a[lot.first].flatten(0, 1))
+            inner = torch.mm(x, self._a[lot.first].flatten(1))
             for part, layer in enumerate(self._layers):
                 to = y[:, part * self.width:(part + 1) * self.width]
-                to.addmm_(reduced[:, layer * rank:(layer + 1) * rank], self._b[lot.first, part])
+                to.addmm_(inner[:, layer * rank:(layer + 1) * rank], self._b[lot.first, part])
             return
         a, b = self._cut(lot.first, lot.last)
-        inner = torch.bmm(a, x.view(places, rows, -1).transpose(1, 2))  # [places, layers · rank, rows]
+        of_layer = torch.bmm(x.view(places, rows, -1), a).view(places, rows, len(self.names), rank)
         parts = len(self._layers)
         if parts == 1:
-            y.view(places, rows, -1).baddbmm_(inner.transpose(1, 2), b)
+            y.view(places, rows, -1).baddbmm_(of_layer.flatten(2), b)
             return
-        of_layer = inner.view(places, len(self.names), rank, rows)
         if parts != len(self.names):
-            of_layer = of_layer.index_select(1, self._layer_of)
-        change = torch.bmm(of_layer.transpose(2, 3).reshape(-1, rows, rank), b)
+            of_layer = of_layer.index_select(2, self._layer_of)
+        change = torch.bmm(of_layer.transpose(1, 2).reshape(-1, rows, rank), b)
         y.view(places, rows, parts, self.width).add_(change.view(places, parts, rows, self.width).transpose(1, 2))
 
     def _cut(self, first: int, last: int) -> tuple[Tensor, Tensor]:
-        """Those places' a [places, layers · rank, in] and b [places · parts, rank, width]; views, kept for the next
+        """Those places' a [places, in, layers · rank] and b [places · parts, rank, width]; views, kept for the next
         step, which nearly always asks for the same."""
         if self._cuts is None or self._cuts[0] != (first, last, self.moves):
-            a, b = self._a[first:last].flatten(1, 2), self._b[first:last].flatten(0, 1)
+            a, b = self._a[first:last].flatten(2), self._b[first:last].flatten(0, 1)
             self._cuts = ((first, last, self.moves), a, b)
         return self._cuts[1:]
 
@@ -296,7 +357,7 @@ class LoraBank:
         """Of the stacks, as if every page were touched."""
         return sum(group.bytes for group in self._groups.values())
 
-    def lots(self, rows: Sequence[tuple[int | None, int]]) -> list[Lot]:
+    def lots(self, rows: Sequence[tuple[int | None, int]]) -> list[Work]:
         """`rows`: (place or None for the base, count) of neighbours in the batch."""
         segments: list[Segment] = []
         begin = 0
@@ -305,4 +366,4 @@ class LoraBank:
             if place is not None and end > begin:
                 segments.append(Segment(place, begin, end))
             begin = end
-        return plan_lots(segments, self._device)
+        return plan_lots(segments, self._device, bags=self._device.type == "cpu")

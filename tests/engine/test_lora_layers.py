@@ -67,8 +67,10 @@ class Layers:
         x = torch.tensor(self.rng.normal(size=(at, INSIDE)), dtype=torch.float32)
         y = torch.tensor(self.rng.normal(size=(at, sum(self.outs))), dtype=torch.float32)
         wanted = self.expected(x, y.clone(), segments)
-        self.group.add(x, y, plan_lots(segments, CPU))
-        torch.testing.assert_close(y, wanted, atol=1e-4, rtol=1e-4)
+        for bags in (True, False):
+            found = y.clone()
+            self.group.add(x, found, plan_lots(segments, CPU, bags=bags))
+            torch.testing.assert_close(found, wanted, atol=1e-4, rtol=1e-4)
 
 
 def mix(kind: str, rows: int, places: int, rng: np.random.Generator) -> dict[int, int]:
@@ -191,8 +193,9 @@ def test_what_lies_at_other_places_never_reaches_a_row(counts: dict[int, int]) -
     layers.check(counts, before=2)
 
 
+@pytest.mark.parametrize("bags", [True, False])
 @pytest.mark.parametrize("broken", range(6))
-def test_a_row_that_is_no_number_stays_alone(broken: int) -> None:
+def test_a_row_that_is_no_number_stays_alone(broken: int, bags: bool) -> None:
     layers = Layers([6, 4], 4)
     for place in range(4):
         layers.write(place, [3, 3])
@@ -200,7 +203,7 @@ def test_a_row_that_is_no_number_stays_alone(broken: int) -> None:
     x, y = torch.randn(6, INSIDE), torch.zeros(6, 10)
     wanted = layers.expected(x, y.clone(), segments)
     x[broken] = NAN
-    layers.group.add(x, y, plan_lots(segments, CPU))
+    layers.group.add(x, y, plan_lots(segments, CPU, bags=bags))
     others = [row for row in range(6) if row != broken]
     torch.testing.assert_close(y[others], wanted[others], atol=1e-5, rtol=1e-5)
 
