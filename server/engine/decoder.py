@@ -127,7 +127,8 @@ class Decoder:
 
     def _normed(self, x: Tensor, weight: Tensor) -> Tensor:
         if x.dtype == torch.float32:
-            return F.rms_norm(x, (x.shape[-1],), weight, self._eps)
+            squares: Tensor = torch.linalg.vector_norm(x, dim=-1, keepdim=True).square_()
+            return x.mul(squares.div_(x.shape[-1]).add_(self._eps).rsqrt_()).mul_(weight)
         wide = x.float()  # the models' own code: the sum of squares in float32, the weight in the model's type
         return weight * (wide * torch.rsqrt(wide.square().mean(-1, keepdim=True) + self._eps)).to(x.dtype)
 

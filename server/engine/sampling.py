@@ -166,11 +166,10 @@ class Sampler:
 
 def choose_tokens(samplers: Sequence[Sampler], logits: Tensor) -> list[Choice | EngineError]:
     """The next token of each row, logits [rows, vocabulary], which may change; an error where there is none."""
-    usable = torch.isfinite(logits.amax(-1)).tolist()
     if all(sampler.plain_greedy for sampler in samplers):
-        found = logits.argmax(-1).tolist()
-        return [_noted(sampler, Choice(token)) if fine else _unusable()
-                for sampler, token, fine in zip(samplers, found, usable, strict=True)]
+        return [_noted(sampler, Choice(token)) if math.isfinite(best) else _unusable()
+                for sampler, best, token in zip(samplers, *_highest(logits), strict=True)]
+    usable = torch.isfinite(logits.amax(-1)).tolist()
     values = logits.float().cpu()
     rows = values.numpy()
     raw: dict[int, Logits] = {}
@@ -179,7 +178,7 @@ def choose_tokens(samplers: Sequence[Sampler], logits: Tensor) -> list[Choice | 
             if sampler.logprobs:
                 raw[number] = rows[number].copy()
             sampler.shape(rows[number])
-    best, found = (part.tolist() for part in values.max(-1))
+    best, found = _highest(values)
     drawn = _draws([n for n, sampler in enumerate(samplers) if sampler.random and math.isfinite(best[n])],
                    samplers, values)
     choices: list[Choice | EngineError] = []
@@ -194,6 +193,16 @@ def choose_tokens(samplers: Sequence[Sampler], logits: Tensor) -> list[Choice | 
         else:
             choices.append(_noted(sampler, Choice(token)))
     return choices
+
+
+def _highest(values: Tensor) -> tuple[list[float], list[int]]:
+    """Each row's highest value and the first place that has it; NaN and its place where a row has one."""
+    if values.device.type == "cpu" and values.dtype == torch.float32:  # numpy takes a tenth of torch's time for it
+        rows = values.numpy()
+        found = rows.argmax(-1)
+        return rows[np.arange(len(rows)), found].tolist(), found.tolist()
+    best, places = values.max(-1)
+    return best.tolist(), places.tolist()
 
 
 def _draws(numbers: list[int], samplers: Sequence[Sampler], values: Tensor) -> dict[int, int]:

@@ -17,7 +17,7 @@ from transformers import (
     TopPLogitsWarper,
 )
 
-from server.engine.sampling import Sampler, check_sampling, choose_tokens
+from server.engine.sampling import Choice, Sampler, check_sampling, choose_tokens
 from server.errors import EngineError, InvalidInput
 from server.types import SamplingParams
 from tests.engine.conftest import choose
@@ -138,6 +138,18 @@ def test_logprobs_are_of_the_unchanged_logits() -> None:
     assert [token for token, _ in choice.top] == best.indices.tolist()
     assert [value for _, value in choice.top] == pytest.approx(best.values.tolist(), abs=1e-5)
     assert choose(Sampler(SamplingParams(temperature=0, logprobs=0), []), logits()).top == ()
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+def test_of_equals_the_first_is_taken_whatever_the_numbers_are(dtype: torch.dtype) -> None:
+    """As transformers' greedy search does; bfloat16 goes another way than float32."""
+    values = torch.zeros(3, 1000, dtype=dtype)
+    values[0, [7, 700]] = 4
+    values[1, 999] = 1
+    values[2, 500] = math.nan
+    choices = choose_tokens([Sampler(SamplingParams(temperature=0.0), ()) for _ in range(3)], values)
+    assert [choice.token for choice in choices[:2] if isinstance(choice, Choice)] == [7, 999]
+    assert isinstance(choices[2], EngineError)
 
 
 @pytest.mark.parametrize("bad", [math.nan, math.inf])
