@@ -6,6 +6,8 @@ long for their next token, on any machine. Knows nothing of rows.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 _SMALLEST = 8
 _STRETCH = 0.8   # a prompt's chunk may take so many times a step without one
 _WEIGHT = 0.2    # of a new measurement
@@ -17,8 +19,10 @@ class Pace:
         self._plain_s: dict[int, float] = {}   # by how many write: a step in which each of them gets one token
         self._token_s = 0.0                    # what a token of a prompt adds
 
-    def note(self, seconds: float, writing: int, prompt: int) -> None:
-        """A step took that long for one token each of `writing` rows, and `prompt` tokens of others."""
+    def note(self, seconds: float, tokens: Sequence[int]) -> None:
+        """A step took that long for so many tokens of each row: one, or some of a prompt."""
+        writing = sum(count == 1 for count in tokens)
+        prompt = sum(tokens) - writing
         if not prompt:
             known = self._plain_s.get(writing, seconds)
             self._plain_s[writing] = known + _WEIGHT * (seconds - known)

@@ -134,14 +134,13 @@ class Runner:
 
     def health(self) -> EngineHealth:
         with self._changed:
-            running, waiting = len(self._scheduler.running), len(self._scheduler.waiting)
             reason = self._failure
             if self._stopping:
                 reason = "the engine has been stopped"
             began = self._step_began
             if began is not None and time.monotonic() - began > _STUCK_S:
                 reason = f"the model's current step has taken {time.monotonic() - began:.0f} s"
-        return EngineHealth(not reason, running, waiting, reason)
+            return EngineHealth(not reason, len(self._scheduler.running), len(self._scheduler.waiting), reason)
 
     def stats(self) -> EngineStats:
         with self._changed:
@@ -194,8 +193,8 @@ class Runner:
         began = time.monotonic()
         self._tidy()
         with self._changed:
-            spent = time.monotonic() - began
-            plan = self._scheduler.plan(time.monotonic(), lambda writing: self._pace.room(writing, spent))
+            now = time.monotonic()
+            plan = self._scheduler.plan(now, lambda writing: self._pace.room(writing, now - began))
             self._flush()
             if not (plan.parts or self._scheduler.departures):
                 if not (self._arrived or self._stopping or self._slots.left):
@@ -266,8 +265,7 @@ class Runner:
         self._choose(wanted, logits)
         self._keep_prompts(plan.parts)  # of those that gave usable numbers
         took = time.monotonic() - began
-        writing = sum(len(part.tokens) == 1 for part in plan.parts)
-        self._pace.note(took, writing, sum(len(part.tokens) for part in plan.parts) - writing)
+        self._pace.note(took, [len(part.tokens) for part in plan.parts])
         self._counts["steps"] += 1
         self._step_s += took
 
@@ -353,16 +351,12 @@ class Runner:
         now = time.monotonic()
         with self._changed:
             self._scheduler.finish(row, now)
-        self._counts.update(finished=1, prompt_tokens=len(row.prompt), cached_tokens=row.cached,
-                            completion_tokens=row.answered)
-        row.emit(GenerationDone(reason, Usage(
-            prompt_tokens=len(row.prompt),
-            completion_tokens=row.answered,
-            cached_tokens=row.cached,
-            queue_s=row.admitted - row.submitted,
-            ttft_s=row.first_token - row.submitted,
-            total_s=now - row.submitted,
-        )))
+        usage = Usage(prompt_tokens=len(row.prompt), completion_tokens=row.answered, cached_tokens=row.cached,
+                      queue_s=row.admitted - row.submitted, ttft_s=row.first_token - row.submitted,
+                      total_s=now - row.submitted)
+        self._counts.update(finished=1, prompt_tokens=usage.prompt_tokens, cached_tokens=usage.cached_tokens,
+                            completion_tokens=usage.completion_tokens)
+        row.emit(GenerationDone(reason, usage))
 
     def _logprob(self, choice: Choice) -> TokenLogprob:
         decode = self._runtime.tokenizer.decode

@@ -8,6 +8,7 @@ from server.engine.pace import Pace
 
 SMALLEST = 8
 ROWS = 4
+WRITING = [1] * ROWS
 
 
 class Machine:
@@ -20,10 +21,10 @@ class Machine:
         """How many times as long as a plain step the last one with a prompt's chunk took."""
         took = self.plain_s
         for _ in range(steps):
-            self.pace.note(self.plain_s, ROWS, 0)
+            self.pace.note(self.plain_s, WRITING)
             room = self.pace.room(ROWS)
             took = self.plain_s + room * self.token_s
-            self.pace.note(took, ROWS, room)
+            self.pace.note(took, [*WRITING, room])
         return took / self.plain_s
 
 
@@ -42,7 +43,7 @@ def test_before_it_knows_it_is_careful() -> None:
     assert Pace(1000).room(ROWS) == 32
     assert Pace(20).room(ROWS) == 20
     pace = Pace(1000)
-    pace.note(0.1, ROWS, 0)
+    pace.note(0.1, WRITING)
     assert pace.room(ROWS) == 32, "nothing is known of prompts yet"
 
 
@@ -67,8 +68,8 @@ def test_it_follows_a_machine_that_changes() -> None:
 def test_chunks_that_seem_free_do_no_harm(seconds: float) -> None:
     """A clock's grain, or a plain step that was slow by chance."""
     pace = Pace(512)
-    pace.note(0.1, ROWS, 0)
-    pace.note(seconds, ROWS, 200)
+    pace.note(0.1, WRITING)
+    pace.note(seconds, [*WRITING, 150, 50])
     assert SMALLEST <= pace.room(ROWS) <= 512
     assert Machine(pace, 0.01, 1e-3).stretched(200) <= 3
 
@@ -79,9 +80,9 @@ def test_a_step_is_compared_with_steps_of_as_many_rows() -> None:
     Machine(pace, 0.1, 0.001).stretched()
     crowded = pace.room(ROWS)
     for _ in range(60):
-        pace.note(0.01, 1, 0)
+        pace.note(0.01, [1])
     assert pace.room(ROWS) == crowded
     assert pace.room(3) == pace.room(7) == crowded, "the nearest number that is known"
     assert pace.room(1) == SMALLEST
-    pace.note(0.2, 0, 100)
+    pace.note(0.2, [100])
     assert pace.room(ROWS) < crowded, "a step of prompts alone tells what their tokens cost"
