@@ -94,6 +94,7 @@ class Terminal:
                 self._sources = []
             case "evidence":
                 self._sources = event["passages"]
+                self._write(_unread(event["unread"]))
             case "queued":
                 self._write(f"(waiting, place {event['position']})\n")
             case "token":
@@ -133,6 +134,12 @@ class _StopOnInterrupt:
             task = asyncio.ensure_future(self._socket.send(frame))
             self._sending.add(task)
             task.add_done_callback(self._sending.discard)
+
+
+def _unread(files: int) -> str:
+    if not files:
+        return ""
+    return f"({files} {'file is' if files == 1 else 'files are'} still being read, and not known to this answer)\n"
 
 
 def _numbers(usage: dict[str, Any], speed: float) -> str:

@@ -297,6 +297,15 @@ def test_an_unknown_domain_is_an_error_status(live: Live) -> None:
     assert "nowhere" in result.output
 
 
+@pytest.mark.parametrize(
+    ("files", "says"),
+    [(0, ""), (1, "(1 file is still being read, and not known to this answer)\n"),
+     (3, "(3 files are still being read, and not known to this answer)\n")],
+)  # fmt: skip
+def test_files_that_are_still_being_read_are_told_of(files: int, says: str) -> None:
+    assert terminal._unread(files) == says
+
+
 def test_a_conversation_in_the_terminal(live: Live, monkeypatch: pytest.MonkeyPatch) -> None:
     told = ["My name is Mina.", "What do you know about me?", "Forget my name", "/temporary", "I like tea."]
     lines = ["/help", "/domain support", "How do I return a lamp?", "/sources", "", "/new", "/sources", "/nonsense"]

@@ -138,6 +138,7 @@ def _answer(answer: AnswerRecord, view: KnowledgeView) -> dict[str, Any]:
     body["folders"] = [folder for folder in answer.folders if view.may_see(folder)]
     body["citations"] = [asdict(one) for one in answer.citations if one.n in {each.n for each in shown}]
     body["searched"] = answer.context.searched
+    body["unread"] = answer.context.unread
     body["memories_used"] = [asdict(memory) for memory in answer.context.memories + answer.memories_told]
     body["chats_used"] = [asdict(turn) for turn in answer.context.chats]
     return body

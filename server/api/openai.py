@@ -184,6 +184,7 @@ class _Reply:
                 "domain": self._planned.domain,
                 "route": asdict(self._planned.route) if self._planned.route else None,
                 "notice": choice.notice,
+                "unread": choice.bundle.context.unread,
                 "passages": [asdict(passage) for passage in numbered(passages)],
                 "citations": [asdict(citation) for citation in citations],
                 "invalid_citations": invalid,

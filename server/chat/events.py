@@ -67,7 +67,8 @@ class NumberedPassage:
 
 @dataclass(frozen=True, slots=True)
 class EvidenceFound:
-    """What the model was given to answer from; empty when nothing matched. `dropped` did not fit."""
+    """What the model was given to answer from; empty when nothing matched. `dropped` did not fit; `unread` files of its
+    folders were still being read."""
 
     message_id: str
     seq: int
@@ -75,6 +76,7 @@ class EvidenceFound:
     folders: tuple[str, ...]
     generation: int
     dropped: int
+    unread: int
     type: Literal["evidence"] = "evidence"
 
 
@@ -100,11 +102,12 @@ class PromptComposed:
 
 @dataclass(frozen=True, slots=True)
 class Noticed:
-    """Something the user should know of this answer, such as an adapter that could not be used."""
+    """Something the user should know of this answer. `without_adapter`: its adapter could not be used."""
 
     message_id: str
     seq: int
     text: str
+    without_adapter: bool = False
     type: Literal["notice"] = "notice"
 
 

@@ -44,7 +44,8 @@ async def gather(
         found = await asyncio.to_thread(view.search, question, domain.knowledge, earlier=earlier, traced=True)
     context = TurnContext(
         nonce=new_nonce(),
-        searched=found is not None and bool(found.folders),
+        searched=found is not None and bool(found.folders or found.unread),
+        unread=found.unread if found is not None else 0,
         passages=found.passages if found is not None else (),
         memories=recalled.memories,
         chats=recalled.chats,

@@ -222,7 +222,7 @@ class TurnRunner:
                     self._stream.publish(InQueue, position=step.position)
                 elif isinstance(step, WithoutAdapter):
                     self._draft.record = replace(self._draft.record, adapter=None, notice=step.reason)
-                    self._stream.publish(Noticed, text=step.reason)
+                    self._stream.publish(Noticed, text=step.reason, without_adapter=True)
                 elif isinstance(step, Piece):
                     await self._show(step)
                 elif isinstance(step, Finished):
@@ -259,6 +259,7 @@ class TurnRunner:
                 folders=draft.record.folders,
                 generation=draft.record.generation,
                 dropped=bundle.dropped_passages,
+                unread=context.unread,
             )
         self._stream.publish(PromptComposed, **{name: getattr(summary, name) for name in PromptSummary.__slots__})
         prompt = PromptRecord(bundle.sections, bundle.messages, len(bundle.token_ids), limit)

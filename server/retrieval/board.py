@@ -49,6 +49,11 @@ class Board:
     def busy(self) -> bool:
         return bool(self._waiting)
 
+    def unread(self, folders: Collection[str]) -> int:
+        """How many files of these folders wait."""
+        with self._lock:
+            return sum(key.folder in folders for key in self._waiting)
+
     def files(self, generation: Generation) -> tuple[FolderStatus, ...]:
         with self._lock:
             return assemble(generation, self.folders, self._waiting, self._gone)

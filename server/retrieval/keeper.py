@@ -78,6 +78,13 @@ class Keeper:
             if beside is not None:
                 log.info("the index is made anew for other settings; the last one answers until it is whole")
 
+    def foresee(self) -> None:
+        """Before anything is indexed, files are known to wait: nobody who asks at once is to take them for missing."""
+        held, began = self._require(), time.monotonic()
+        if not self._generations[held.name].files:
+            plan = self._plan(held, self._look(None))
+            self.board.await_(began, (file for file in plan.to_read if file.key in plan.news), None)
+
     def close(self) -> None:
         self._reader.close()
         with self._publish_lock:

@@ -75,6 +75,10 @@ class KnowledgeBase:
     async def start(self) -> None:
         """Opens the last generation, so that searches work at once; sync and watch go on behind."""
         await asyncio.to_thread(self._keeper.open)
+        try:
+            await asyncio.to_thread(self._keeper.foresee)
+        except Exception:  # the thread below looks again, and its trouble is shown
+            log.exception("the knowledge folders could not be looked at")
         self._stop.clear()
         self._look_at(None)
         for name, work in (
@@ -112,8 +116,9 @@ class KnowledgeBase:
             reranker=self._reranker,
         )  # fmt: skip
         filled = tuple(folder for folder in folders if generation.holds(folder))
+        unread = self._keeper.board.unread(folders)
         passages, trace = searcher.search(query, earlier, traced=traced)
-        return SearchResult(passages, generation.number, filled, trace)
+        return SearchResult(passages, generation.number, filled, unread, trace)
 
     def passage(self, chunk_id: str) -> Passage | None:
         """What an answer has cited, as long as a kept generation holds it."""

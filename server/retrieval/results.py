@@ -50,10 +50,12 @@ class SearchTrace:
 class SearchResult:
     """Passages of one index generation, best first; empty when nothing passed the evidence gate.
 
-    `folders` are those of the folders asked that hold something.
+    `folders` are those of the folders asked that hold something. `unread` files are in the folders asked, and are
+    still being read: the generation does not know them, or not as they are now.
     """
 
     passages: tuple[Passage, ...]
     generation: int
     folders: tuple[str, ...]
+    unread: int = 0
     trace: SearchTrace | None = None

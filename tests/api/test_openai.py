@@ -65,6 +65,7 @@ def test_a_domain_brings_its_knowledge_and_says_so(client: openai.OpenAI, engine
     assert reply.choices[0].message.content == "Within 45 days [1]."
     extras = reply.model_extra["tailor"]
     assert extras["passages"][0]["passage"]["file"] == "refunds.md"
+    assert extras["unread"] == 0, "every file of its folders was known to it"
     assert [citation["n"] for citation in extras["citations"]] == [1]
     (checked,) = extras["checks"]
     assert (checked["verdict"], checked["marks"][0]["shown"]) == ("supported", [1])

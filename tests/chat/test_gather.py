@@ -57,6 +57,23 @@ async def test_a_domain_gets_the_levers_it_names(parts) -> None:
     assert general.context.nonce != support.context.nonce
 
 
+async def test_files_that_are_still_being_read_count_as_searched(parts, tmp_path: Path) -> None:
+    """The model is told that nothing was found, rather than left to make an answer up; and the user, why."""
+    library, memory, _ = parts
+    base = KnowledgeBase(tmp_path / "files", tmp_path / "first", WordEmbedder(), RetrievalSettings(min_similarity=0.1))
+    base.open()  # nothing is indexed yet
+    view = SharedKnowledge(base, Access(tmp_path / "files", tmp_path / "first.json", {ANN: "ann"}.get)).of(ANN)
+    for file, searched in ((None, False), ("lamps.md", True)):
+        if file:
+            base.save("support", file, b"A lamp can be returned within 45 days.")
+        given = await gather(QUESTION, library.get("support"), remembering(ANN, memory), view)
+        assert (given.context.searched, given.context.unread, given.context.passages) == (searched, int(searched), ())
+    await asyncio.to_thread(base.sync)
+    given = await gather(QUESTION, library.get("support"), remembering(ANN, memory), view)
+    assert (given.context.searched, given.context.unread, len(given.context.passages)) == (True, 0, 1)
+    await base.close()
+
+
 async def test_what_the_prompt_shows_already_is_not_recalled_again(parts) -> None:
     library, memory, knowledge = parts
     first = await gather(QUESTION, library.get("general"), remembering(ANN, memory), knowledge.of(ANN))

@@ -209,6 +209,36 @@ def test_the_first_import_is_searchable_in_steps(place: Place, monkeypatch: pyte
     assert not base.status().busy
 
 
+async def test_who_asks_before_the_first_index_is_there_hears_how_much_is_unread(place: Place) -> None:
+    """The server takes requests as soon as it has started; its first index takes a moment more."""
+    place.put("shop/one.md", "red lamps")
+    place.put("shop/two.md", "blue lamps")
+    place.put("office/three.md", "chairs")
+    free = threading.Event()
+
+    class Held(WordEmbedder):
+        def embed(self, texts: Sequence[str]) -> NDArray[np.float32]:
+            assert free.wait(DEADLINE)
+            return super().embed(texts)
+
+    place.embedder = Held()
+    base = place.open()
+    await base.start()
+    try:
+        assert [base.search("", [folder]).unread for folder in ("shop", "office", "none")] == [2, 1, 0]
+        assert base.search("", ["shop", "office"]).unread == 3
+        free.set()
+        wait(lambda: not base.status().busy, "the first index")
+        assert base.search("red lamps", ["shop", "office"]).unread == 0
+    finally:
+        free.set()
+        await base.close()
+    again = place.open()
+    await again.start()
+    assert again.search("red lamps", ["shop"]).unread == 0, "what was indexed before does not wait"
+    await again.close()
+
+
 def test_a_burst_is_one_generation_with_its_progress(place: Place, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("server.retrieval.board.TOLD_S", 0.0)
     place.put("shop/first.md", "fig")
@@ -375,6 +405,18 @@ def test_an_upload_is_shown_at_once_and_found_after_the_sync(place: Place) -> No
     assert abs(indexed.changed_at - time.time()) < 60
     assert not base.status().busy
     assert found(base, "배송비") == ["배송비는 무료입니다."]
+
+
+def test_a_new_upload_is_unread_until_the_sync(place: Place) -> None:
+    base = place.open()
+    base.save("shop", "a.md", b"red lamps")
+    base.sync()
+    assert base.search("red lamps", ["shop"]).unread == 0
+    base.save("shop", "a.md", b"red lamps and green ones")
+    found = base.search("red lamps", ["shop"])
+    assert (found.passages[0].text, found.unread) == ("red lamps", 1)
+    base.sync()
+    assert base.search("red lamps", ["shop"]).unread == 0
 
 
 def test_the_same_name_replaces(place: Place) -> None:

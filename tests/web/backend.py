@@ -289,7 +289,8 @@ class Backend:
     def _record(self, answer: dict[str, Any], event: dict[str, Any]) -> dict[str, Any]:
         """What a stored answer keeps of an event."""
         if event["type"] == "evidence":
-            return {"passages": event["passages"], "folders": event["folders"]}
+            return {"passages": event["passages"], "folders": event["folders"], "searched": True,
+                    "unread": event.get("unread", 0)}  # fmt: skip
         if event["type"] == "route":
             return {"route": event["decision"], "domain_title": event["title"], "adapter": event["adapter"]}
         if event["type"] == "citations":

@@ -264,11 +264,20 @@ def test_other_routes_in_words(page: Page, backend: Backend, how: str, words: st
 def test_a_notice_stands_above_its_answer_and_survives_a_reload(page: Page, backend: Backend) -> None:
     opened(page)
     text = "adapter 'grounded' is made for another base model; the base answers alone"
-    backend.script("ok", before=[{"type": "notice", "text": text}])
+    backend.script("ok", before=[{"type": "notice", "text": text, "without_adapter": True}])
     write(page, "go")
     expect(page.locator(".answer .notice")).to_have_text(text)
     page.reload()
     expect(page.locator(".answer .notice")).to_have_text(text)
+
+
+def test_a_notice_about_something_else_leaves_the_adapter(page: Page, backend: Backend) -> None:
+    opened(page)
+    route = {"type": "route", "decision": ROUTE, "title": "Support", "adapter": "grounded"}
+    backend.script("ok", before=[route], after=[{"type": "notice", "text": "it was not kept"}])
+    write(page, "go")
+    expect(page.locator(".answer .notice")).to_have_text("it was not kept")
+    expect(page.locator(".answer .route")).to_contain_text("grounded")
 
 
 def test_sources_open_from_their_chip_and_from_the_text(page: Page, backend: Backend) -> None:

@@ -220,6 +220,19 @@ def test_an_answer_says_why_it_had_its_sources_in_plain_words(page: Page, backen
     expect(box).to_contain_text("Generation 12 of the index")
 
 
+@pytest.mark.parametrize(("folders", "passages"), [(["support"], EVIDENCE["passages"]), (["support"], []), ([], [])])
+def test_an_answer_says_how_much_was_unread(page: Page, backend: Backend, folders: list, passages: list) -> None:
+    opened(page)
+    backend.script("ok", before=[EVIDENCE | {"folders": folders, "passages": passages, "unread": 2}])
+    write(page, "How long can I return a lamp?")
+    line = page.locator(".answer .searched").first
+    expect(line).to_have_text("2 files were still being read, and not known to this answer")
+    nothing = page.locator(".answer .searched", has_text="found nothing")
+    expect(nothing).to_have_count(1 if folders and not passages else 0)
+    page.reload()
+    expect(line).to_have_text("2 files were still being read, and not known to this answer")
+
+
 def test_an_answer_without_sources_says_why_too(page: Page, backend: Backend) -> None:
     left_out = [one | {"fate": "no evidence", "gate": ""} for one in TRACE["candidates"][:1]]
     backend.trace = TRACE | {"dense_weight": 0, "candidates": left_out, "queries": ["and?", "Can I? and?"]}

@@ -7,6 +7,7 @@ const BLANK = {
   position: 0,         // in the queue
   reasoning: "", route: null, domain: null, domain_title: "", adapter: null,
   searched: false, folders: [], passages: [], dropped: 0,
+  unread: 0,           // files of its folders that were still being read
   notice: "",          // what the user should know of this answer
   memories_used: [], memories_saved: [],
   memories_forgotten: 0, // how many; what they said is told once, in `forgotten`
@@ -64,14 +65,15 @@ export function applyEvent(message, event) {
     case "chats":
       return { ...next, chats_used: event.turns };
     case "evidence":
-      return { ...next, searched: true, passages: event.passages, folders: event.folders, dropped: event.dropped };
+      return { ...next, searched: true, passages: event.passages, folders: event.folders, dropped: event.dropped,
+        unread: event.unread };
     case "prompt": {
       const { sections, tokens, context_length, trimmed_turns, trimmed_evidence } = event;
       const prompt = { sections, tokens, context_length, trimmed_turns, trimmed_evidence };
       return { ...next, prompt, phase: "thinking" };
     }
     case "notice":
-      return { ...next, notice: event.text, adapter: null }; // the base answers alone
+      return { ...next, notice: event.text, adapter: event.without_adapter ? null : next.adapter };
     case "queued":
       return { ...next, phase: "queued", position: event.position };
     case "reasoning":

@@ -10,7 +10,9 @@ export function Sources({ message }) {
   const found = message.passages.length > 0;
   const invalid = message.invalid_citations;
   return html`
-    ${!found && html`<p class="searched"><${Icon} name="book" size=${14} />
+    ${message.unread > 0 && html`<p class="searched"><${Icon} name="clock" size=${14} />
+      ${t("source.unread", { n: message.unread })}</p>`}
+    ${!found && message.folders.length > 0 && html`<p class="searched"><${Icon} name="book" size=${14} />
       ${t("source.nothing", { folders: message.folders.join(", ") })}</p>`}
     ${(found || invalid.length > 0) && html`<section class="sources" aria-label=${t("source.title")}>
       ${found && html`<${Chips} message=${message} />`}

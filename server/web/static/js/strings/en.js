@@ -79,6 +79,7 @@ export const en = {
   "source.title": "Sources", "source.open": "Open source {n}", "source.unknown": "There is no source {n}",
   "source.cited": "Cited in the answer", "source.given": "Given to the model, not cited",
   "source.nothing": "Searched {folders}, found nothing",
+  "source.unread": ({ n }) => `${n} file${s(n)} ${n === 1 ? "was" : "were"} still being read, and not known to this answer`,
   "source.dropped": ({ n }) => `${n} more passage${s(n)} did not fit`,
   "source.invalid": "The answer cites {list}, but there is no such source.",
   "source.folder": "Folder", "source.heading": "Heading", "source.place": "Place", "source.score": "Score",

@@ -71,7 +71,8 @@ export const ko = {
 
   "source.title": "출처", "source.open": "출처 {n} 열기", "source.unknown": "출처 {n}은(는) 없습니다",
   "source.cited": "답변에 인용됨", "source.given": "모델에 제공됨, 인용되지 않음",
-  "source.nothing": "{folders} 검색, 찾은 내용 없음", "source.dropped": "구절 {n}개는 자리가 없어 빠졌습니다",
+  "source.nothing": "{folders} 검색, 찾은 내용 없음",
+  "source.unread": "파일 {n}개는 아직 읽는 중이어서 이 답변에 반영되지 않았습니다", "source.dropped": "구절 {n}개는 자리가 없어 빠졌습니다",
   "source.invalid": "답변이 없는 출처를 인용했습니다: {list}",
   "source.folder": "폴더", "source.heading": "제목", "source.place": "위치", "source.score": "점수",
   "source.page": "{n}쪽", "source.line": "{n}행", "source.lines": "{from}-{to}행",
