@@ -247,10 +247,10 @@ class TurnContext:
 
     nonce: str = ""
     searched: bool = False  # knowledge was searched, even if nothing was found
-    unread: int = 0  # files of the domain's folders that were there and still being read
     passages: tuple[Passage, ...] = ()
     memories: tuple[Memory, ...] = ()  # those not already shown earlier in the chat
     chats: tuple[EarlierTurn, ...] = ()  # of other chats, where the user asked for them
+    unread: int = 0  # files of the domain's folders that were there and still being read
 
 
 @dataclass(frozen=True, slots=True)
