@@ -11,24 +11,27 @@ from concurrent.futures import ThreadPoolExecutor
 
 from server.engine.catalogue import AdapterFolder
 from server.engine.lora import AdapterTarget, LoraPair, read_adapter
+from server.engine.lora_layers import Laid
 from server.engine.slots import Slot
 from server.errors import AdapterError, AdapterInvalid
 
 log = logging.getLogger("tailor.engine")
 
-Pairs = Mapping[str, LoraPair]
-Arrived = tuple[Slot, Pairs | AdapterError]
+Arrived = tuple[Slot, Mapping[str, Laid] | AdapterError]
 
 
 class AdapterLoader:
-    """`finish` completes what was read with what must be computed from the base, on the reader's thread; `arrived`
-    is called there with each result."""
+    """`lay` brings what was read into the order of the stacks, on the reader's thread; `arrived` is called there with
+    each result."""
 
     def __init__(
-        self, target: AdapterTarget, finish: Callable[[Pairs], Pairs], arrived: Callable[[Arrived], None]
+        self,
+        target: AdapterTarget,
+        lay: Callable[[Mapping[str, LoraPair]], Mapping[str, Laid]],
+        arrived: Callable[[Arrived], None],
     ) -> None:
         self._target = target
-        self._finish = finish
+        self._lay = lay
         self._arrived = arrived
         self._reader = ThreadPoolExecutor(1, "tailor-adapters")
 
@@ -41,9 +44,9 @@ class AdapterLoader:
     def _load(self, slot: Slot) -> None:
         self._arrived((slot, self._read(slot.folder)))
 
-    def _read(self, folder: AdapterFolder) -> Pairs | AdapterError:
+    def _read(self, folder: AdapterFolder) -> Mapping[str, Laid] | AdapterError:
         try:
-            return self._finish(read_adapter(folder.path, self._target)[1])
+            return self._lay(read_adapter(folder.path, self._target)[1])
         except AdapterInvalid as error:
             return error
         except Exception as error:  # a worker's outermost edge: a row must never wait for ever

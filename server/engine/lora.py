@@ -56,8 +56,7 @@ class AdapterTarget:
 
 
 class LoraPair(NamedTuple):
-    """a [r, in] and b [out, r]. `magnitude` [out] is DoRA's: of the changed weights' rows; finished, what each
-    output is multiplied with."""
+    """a [r, in] and b [out, r]. `magnitude` [out] is DoRA's: of the changed weights' rows."""
 
     a: Tensor
     b: Tensor

@@ -54,7 +54,7 @@ class Runner:
         self._pool = BlockPool(arena.shape, blocks) if arena is not None and blocks else None
         self._eager = runtime.card.device != "cpu"
         self._budget = KVBudget(settings.kv_bytes, runtime.bytes_per_token, settings.max_batch, eager=self._eager)
-        self._loader = AdapterLoader(runtime.target, runtime.path.bank.finished, self._take_in)
+        self._loader = AdapterLoader(runtime.target, runtime.path.bank.laid, self._take_in)
         self._scheduler = Scheduler(
             settings, self._budget, self._slots, self._prefix, self._loader.start, chunked=runtime.path.chunked
         )

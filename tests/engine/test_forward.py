@@ -42,7 +42,7 @@ def load(chosen: ChosenPath, base, folders) -> None:
     for place, folder in enumerate(folders):
         facts, pairs = read_adapter(folder, target)
         assert facts.modules == len(pairs)
-        chosen.path.bank.write(place, pairs)
+        chosen.path.bank.write(place, chosen.path.bank.laid(pairs))
 
 
 def close(logits, expected) -> None:

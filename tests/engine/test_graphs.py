@@ -23,10 +23,10 @@ def build(folder, record) -> DecoderForward:
     path = DecoderForward(model, choose_linear("none", CPU, torch.float32), layers, 4, record)
     torch.manual_seed(0)
     for place in (0, 2, 3):
-        path.bank.write(place, {
+        path.bank.write(place, path.bank.laid({
             name: LoraPair(torch.randn(4, inside) * 0.2, torch.randn(outside, 4) * 0.2, 1.0)
             for name, (inside, outside) in layers.items()
-        })
+        }))
     path.arena.fit(9, 256, {})
     return path
 
@@ -74,8 +74,10 @@ def test_what_moves_in_memory_is_recorded_anew(tiny) -> None:
         path.run([Part((5, 6), 0, 0), Part((5, 6, 7), 1, 0, 2)])
     step(2)
     for path in (recorded, plain):
-        path.bank.write(1, {name: LoraPair(torch.ones(12, inside), torch.ones(outside, 12), 0.01)
-                            for name, (inside, outside) in linear_layers(reference(tiny("llama"))).items()})
+        path.bank.write(1, path.bank.laid({
+            name: LoraPair(torch.ones(12, inside), torch.ones(outside, 12), 0.01)
+            for name, (inside, outside) in linear_layers(reference(tiny("llama"))).items()
+        }))
     step(3)
     for path in (recorded, plain):
         path.arena.fit(9, 600, {0: 64, 1: 64})

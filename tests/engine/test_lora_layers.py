@@ -40,7 +40,10 @@ class Layers:
         """A rank of 0 leaves that layer alone."""
         self.held[place] = {name: pair(self.rng, rank, out)
                             for name, rank, out in zip(self.names, ranks, self.outs, strict=True) if rank}
-        self.group.write(place, self.held[place])
+        laid = self.group.laid(self.held[place])
+        assert (laid is None) == (not any(ranks))
+        if laid is not None:
+            self.group.write(place, laid)
 
     def clear(self, place: int) -> None:
         self.held.pop(place, None)
@@ -119,7 +122,7 @@ def test_a_bank_tells_the_base_from_adapters() -> None:
     bank = LoraBank([("a",)], {"a": (INSIDE, 4)}, 3, LIKE)
     weights = {place: pair(np.random.default_rng(place), 2, 4) for place in range(3)}
     for place, own in weights.items():
-        bank.write(place, {"a": own})
+        bank.write(place, bank.laid({"a": own}))
     rows: list[tuple[int | None, int]] = [(None, 1), (None, 2), (0, 3), (0, 20), (1, 1), (2, 1), (2, 1)]
     x, y = torch.randn(29, INSIDE), torch.zeros(29, 4)
     bank.group("a").add(x, y, bank.lots(rows))
@@ -157,7 +160,7 @@ def test_ranks_follow_the_largest_adapter() -> None:
 
 def test_an_adapter_that_touches_no_layer_of_the_group_takes_nothing() -> None:
     layers = Layers([4, 4], 3)
-    layers.group.write(1, {"another": pair(layers.rng, 2, 4)})
+    assert layers.group.laid({"another": pair(layers.rng, 2, 4)}) is None
     assert layers.group.bytes == 0
     layers.check({0: 2, 1: 3})
     layers.clear(1)
@@ -168,9 +171,9 @@ def test_an_adapter_that_touches_no_layer_of_the_group_takes_nothing() -> None:
 def test_a_place_is_cleared_before_it_is_written() -> None:
     bank = LoraBank([("a", "b")], {"a": (INSIDE, 4), "b": (INSIDE, 4)}, 2, LIKE)
     rng = np.random.default_rng(0)
-    bank.write(0, {"a": pair(rng, 8, 4), "b": pair(rng, 8, 4)})
+    bank.write(0, bank.laid({"a": pair(rng, 8, 4), "b": pair(rng, 8, 4)}))
     own = pair(rng, 2, 4)
-    bank.write(0, {"b": own})
+    bank.write(0, bank.laid({"b": own}))
     x, y = torch.randn(1, INSIDE), torch.zeros(1, 8)
     bank.group("a").add(x, y, bank.lots([(0, 1)]))
     assert not y[0, :4].any()
