@@ -1,8 +1,8 @@
 """Attention for a step's tokens of many rows, each seeing its own row's keys and values alone.
 
 Rows that add one token are one product over the arena, cut at a length that most of them need; longer rows and
-prompts' chunks have one each. On a CPU the values of rows of one token are summed as an embedding bag's rows are, in
-half the time of a batched product. Also stands behind transformers' attention interface, for models whose other
+prompts' chunks have one each. On a CPU the values of rows of one token are summed as an embedding bag's rows are,
+which is faster than a batched product. Also stands behind transformers' attention interface, for models whose other
 layers are computed by transformers. Knows nothing of sampling, adapters or scheduling.
 """
 
@@ -125,7 +125,8 @@ def _grouped(ones: Sequence[Span]) -> list[list[Span]]:
         total = spread + sum(s.length + _CALL_TOKENS for s in ones[count:])
         if total < cost:
             best, cost = count, total
-    return [ones[:best]] * bool(best) + [[one] for one in ones[best:]]
+    together = [ones[:best]] if best else []
+    return together + [[one] for one in ones[best:]]
 
 
 def _cut(tokens: int) -> int:
@@ -164,11 +165,7 @@ def _alone(
     if mask is None:
         at = torch.arange(span.length, end, device=q.device)[:, None]
         to = torch.arange(first, end, device=q.device)[None, :]
-        hidden = to > at
-        if window:
-            hidden |= to <= at - window
-        mask = q.new_zeros(hidden.shape).masked_fill_(hidden, -torch.inf).repeat(groups, 1)
-        single.masks[window] = mask
+        mask = single.masks[window] = _hiding(at, to, window, q).repeat(groups, 1)
     found = _product(folded, k[None], v[None], mask, scale, softcap)[0]
     return found.reshape(q.shape[1], count, -1).transpose(0, 1)
 
@@ -191,14 +188,18 @@ def _one_each(
 def _mask(common: Common, window: int, q: Tensor) -> Tensor:
     known = common.masks.get(window)
     if known is None:
-        at = torch.arange(common.tokens, device=q.device)[None, :]
-        hidden = at > common.lengths[:, None]
-        if window:
-            hidden |= at <= common.lengths[:, None] - window
-        known = q.new_zeros(hidden.shape).masked_fill_(hidden, -torch.inf)[:, None, None]
-        known = known.expand(-1, q.shape[1], q.shape[2], -1).contiguous()
-        common.masks[window] = known
+        to = torch.arange(common.tokens, device=q.device)[None, :]
+        hiding = _hiding(common.lengths[:, None], to, window, q)[:, None, None]
+        known = common.masks[window] = hiding.expand(-1, q.shape[1], q.shape[2], -1).contiguous()
     return known
+
+
+def _hiding(at: Tensor, to: Tensor, window: int, like: Tensor) -> Tensor:
+    """Additive: a token at the position `at` [n, 1] sees none of `to` [1, keys] after it, nor beyond the window."""
+    hidden = to > at
+    if window:
+        hidden |= to <= at - window
+    return like.new_zeros(hidden.shape).masked_fill_(hidden, -torch.inf)
 
 
 def _bags(common: Common, q: Tensor, room: int) -> tuple[Tensor, Tensor]:

@@ -95,8 +95,7 @@ def plan_lots(segments: Sequence[Segment], device: torch.device, *, bags: bool) 
     def many(segment: Segment) -> bool:
         return segment.end - segment.begin >= _MANY_ROWS
 
-    lots: list[Work] = [Lot(s.place, s.place + 1, s.end - s.begin, s.begin, None, None)
-                               for s in segments if many(s)]
+    lots: list[Work] = [Lot(s.place, s.place + 1, s.end - s.begin, s.begin, None, None) for s in segments if many(s)]
     runs: list[list[Segment]] = []
     for segment in (s for s in segments if not many(s)):
         if not runs or segment.place > runs[-1][-1].place + 2:  # a hole of one place costs less than another product

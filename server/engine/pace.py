@@ -1,7 +1,7 @@
 """How much of a prompt a step may compute while others' answers are being written.
 
 Learns what steps take, so that a long prompt makes running streams wait no more than about twice as
-long for their next token, on any machine. Knows nothing of rows.
+long for their next token, on any machine. Knows of rows only how many there are.
 """
 
 from __future__ import annotations

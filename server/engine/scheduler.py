@@ -152,8 +152,10 @@ class Scheduler:
                 row.position = position
                 row.emit(Queued(position))
         parts = [PlannedPart(row, row.next_tokens(1)) for row in self.running if row.pending == 1]
-        careful = beside is not None and parts and not self._burst(len(parts))
-        parts += self._prefill(beside(len(parts)) if beside and careful else self._settings.prefill_tokens)
+        room = self._settings.prefill_tokens
+        if beside is not None and parts and not self._burst(len(parts)):
+            room = beside(len(parts))
+        parts += self._prefill(room)
         parts.sort(key=lambda part: part.row.slot.place if part.row.slot is not None else -1)
         return Plan(parts, arrivals)
 
