@@ -187,6 +187,7 @@ def _tensors(path: Path, target: AdapterTarget) -> dict[str, dict[str, Tensor]]:
         raise AdapterInvalid(f"{path.name} has {size} bytes, and an adapter of rank {target.max_rank} for this base at "
                              f"most {most}")
     found: dict[str, dict[str, Tensor]] = {}
+    exact: dict[str, Tensor] = {}
     for key, tensor in load(path.read_bytes()).items():  # never mapped: a mapped file that shrinks ends the process
         match = _TENSOR.fullmatch(key)
         if match is None and key.endswith(".base_layer.weight"):
@@ -200,18 +201,20 @@ def _tensors(path: Path, target: AdapterTarget) -> dict[str, dict[str, Tensor]]:
         _check_shape(module, side, list(tensor.shape), target)
         if not tensor.is_floating_point():
             raise AdapterInvalid(f"tensor '{key}' holds {tensor.dtype}, not floating point numbers")
-        exact = tensor.to(torch.float32).contiguous()
-        if not _finite(exact):
-            raise AdapterInvalid(f"tensor '{key}' holds NaN or infinite values: the training diverged")
-        found.setdefault(module, {})[side] = exact
+        found.setdefault(module, {})[side] = exact[key] = tensor.to(torch.float32).contiguous()
     if not found:
         raise AdapterInvalid("it holds no tensors")
+    _check_finite(exact)
     return found
 
 
-def _finite(tensor: Tensor) -> bool:
-    """A sum tells it in one pass; only where it does not, each number is looked at."""
-    return bool(torch.isfinite(tensor.sum())) or bool(torch.isfinite(tensor).all())
+def _check_finite(tensors: Mapping[str, Tensor]) -> None:
+    """Sums tell it in one pass; only where they do not, each number is looked at."""
+    if torch.isfinite(torch.stack([tensor.sum() for tensor in tensors.values()])).all():
+        return
+    for key, tensor in tensors.items():
+        if not torch.isfinite(tensor).all():
+            raise AdapterInvalid(f"tensor '{key}' holds NaN or infinite values: the training diverged")
 
 
 def _check_shape(module: str, side: str, shape: list[int], target: AdapterTarget) -> None:

@@ -149,6 +149,15 @@ class Laid(NamedTuple):
     factors: Tensor | None
 
 
+def _filled(matrix: Tensor, rows: int, columns: int) -> Tensor:
+    """With zeros up to [rows, columns]."""
+    if matrix.shape == (rows, columns):
+        return matrix
+    filled = torch.zeros(rows, columns)
+    filled[:matrix.shape[0], :matrix.shape[1]] = matrix
+    return filled
+
+
 class LoraGroup:
     """The stacks of layers that share an input: a [places, in, layers, rank], b [places, parts, rank, width].
 
@@ -186,16 +195,13 @@ class LoraGroup:
         if not rank:
             return None
         rank = -(-rank // _RANK_STEP) * _RANK_STEP
-        a = torch.zeros(len(own), rank, self._inside)
-        b = torch.zeros(sum(self._outs), rank)
-        first = 0
-        for number, (pair, out) in enumerate(zip(own, self._outs, strict=True)):
-            if pair is not None:
-                r = pair.a.shape[0]
-                a[number, :r] = pair.a
-                torch.mul(pair.b, pair.scale, out=b[first:first + out, :r])
-            first += out
-        turned = a.flatten(0, 1).t().contiguous()  # as one: one by one takes three times as long
+        empty = LoraPair(torch.zeros(0, self._inside), torch.zeros(0, 0), 1.0, None)
+        filled = [empty if pair is None else pair for pair in own]
+        a = torch.cat([_filled(pair.a, rank, self._inside) for pair in filled])
+        b = torch.cat([_filled(pair.b, out, rank) for pair, out in zip(filled, self._outs, strict=True)])
+        for pair, part in zip(filled, torch.split(b, self._outs), strict=True):
+            part.mul_(pair.scale)
+        turned = torch.from_numpy(a.numpy().T.copy())  # half of the time that torch takes for it
         b = b.view(-1, self.width, rank).transpose(1, 2).contiguous()
         return Laid(turned.view(self._inside, len(own), rank), b, self._factors_of(own))
 

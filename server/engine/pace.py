@@ -1,16 +1,19 @@
 """How much of a prompt a step may compute while others' answers are being written.
 
 Learns what steps take, so that a long prompt makes running streams wait no more than about twice as
-long for their next token, on any machine. Knows of rows only how many there are.
+long for their next token, on any machine. A step that was faster than expected tells more than a slower one, which may
+have shared the processor with something else: chunks do not shrink at each disturbance. Knows of rows only how many
+there are.
 """
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 
-_SMALLEST = 8
-_STRETCH = 0.8   # a prompt's chunk may take so many times a step without one
-_WEIGHT = 0.2    # of a new measurement
+_SMALLEST = 6     # tokens: in fewer, what is already known is read through once more for next to nothing
+_STRETCH = 1.2   # a prompt's chunk may take so many times a step without one
+_FASTER = 0.3    # the weight of a new measurement below what is expected
+_SLOWER = 0.1    # and of one above
 
 
 class Pace:
@@ -24,11 +27,10 @@ class Pace:
         writing = sum(count == 1 for count in tokens)
         prompt = sum(tokens) - writing
         if not prompt:
-            known = self._plain_s.get(writing, seconds)
-            self._plain_s[writing] = known + _WEIGHT * (seconds - known)
+            self._plain_s[writing] = _blended(self._plain_s.get(writing, seconds), seconds)
         elif prompt >= _SMALLEST:
             added = max(0.0, seconds - self._plain(writing)) / prompt
-            self._token_s += _WEIGHT * (added - self._token_s) if self._token_s else added
+            self._token_s = _blended(self._token_s or added, added)
 
     def _plain(self, writing: int) -> float:
         """A step of so many rows, or of the number nearest to it that has been seen; 0 where none has."""
@@ -41,5 +43,9 @@ class Pace:
         something else."""
         plain = self._plain(writing)
         if not (plain and self._token_s):
-            return min(self._most, 4 * _SMALLEST)
+            return min(self._most, 5 * _SMALLEST)
         return min(self._most, max(_SMALLEST, int((_STRETCH * plain - spent) / self._token_s)))
+
+
+def _blended(known: float, new: float) -> float:
+    return known + (_FASTER if new < known else _SLOWER) * (new - known)

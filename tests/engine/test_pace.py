@@ -6,7 +6,7 @@ from hypothesis import strategies as st
 
 from server.engine.pace import Pace
 
-SMALLEST = 8
+SMALLEST = 6
 ROWS = 4
 WRITING = [1] * ROWS
 
@@ -40,11 +40,11 @@ def test_a_prompt_stretches_steps_by_a_bounded_factor_on_any_machine(plain: floa
 
 
 def test_before_it_knows_it_is_careful() -> None:
-    assert Pace(1000).room(ROWS) == 32
+    assert Pace(1000).room(ROWS) == 30
     assert Pace(20).room(ROWS) == 20
     pace = Pace(1000)
     pace.note(0.1, WRITING)
-    assert pace.room(ROWS) == 32, "nothing is known of prompts yet"
+    assert pace.room(ROWS) == 30, "nothing is known of prompts yet"
 
 
 def test_time_that_went_into_something_else_is_taken_off() -> None:
@@ -83,6 +83,6 @@ def test_a_step_is_compared_with_steps_of_as_many_rows() -> None:
         pace.note(0.01, [1])
     assert pace.room(ROWS) == crowded
     assert pace.room(3) == pace.room(7) == crowded, "the nearest number that is known"
-    assert pace.room(1) == SMALLEST
+    assert pace.room(1) < crowded / 5
     pace.note(0.2, [100])
     assert pace.room(ROWS) < crowded, "a step of prompts alone tells what their tokens cost"
