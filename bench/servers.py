@@ -180,12 +180,13 @@ async def _turn(connection: ClientConnection, text: str) -> Turn:
     frame = {"type": "send", "request_id": uuid.uuid4().hex, "text": text, "domain": "general"}
     await connection.send(json.dumps(frame))
     texts: list[str] = []
-    while True:
-        event: dict[str, Any] = json.loads(await asyncio.wait_for(connection.recv(), _ANSWER_S))
-        if event["type"] == "token":
-            texts.append(event["text"])
-        elif event["type"] == "error":
-            raise ServerFailed(f"{event['code']}: {event['message']}")
-        elif event["type"] == "done":
-            usage = event["usage"]
-            return Turn(usage["prompt_tokens"], usage["completion_tokens"], "".join(texts))
+    async with asyncio.timeout(_ANSWER_S):
+        while True:
+            event: dict[str, Any] = json.loads(await connection.recv())
+            if event["type"] == "token":
+                texts.append(event["text"])
+            elif event["type"] == "error":
+                raise ServerFailed(f"{event['code']}: {event['message']}")
+            elif event["type"] == "done":
+                usage = event["usage"]
+                return Turn(usage["prompt_tokens"], usage["completion_tokens"], "".join(texts))

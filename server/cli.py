@@ -83,6 +83,7 @@ def serve(
             log_level="warning",
             ws="websockets-sansio",
             ws_max_size=WEBSOCKET_BYTES,
+            ws_per_message_deflate=False,  # a token's frame is too small to gain by it
             timeout_graceful_shutdown=STOP_SECONDS,
         )
         with suppress(KeyboardInterrupt):  # uvicorn has stopped in order and hands the signal on

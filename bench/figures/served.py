@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import AsyncIterator, Mapping
 from contextlib import AsyncExitStack, asynccontextmanager
 from functools import partial
@@ -13,6 +14,8 @@ from server.config import PromptSettings
 from server.engine import LocalEngine, ModelTokenizer
 from server.prompting import PromptLibrary, UserProfile, compose
 from server.types import PromptBundle, TurnContext
+
+_SETTLE_S = 2.0   # what a server does after its answers must not slow the other side
 
 
 @asynccontextmanager
@@ -56,6 +59,7 @@ async def websockets(bench: Bench) -> AsyncIterator[Round]:
             bundles = [_composed(engine, library, text) for text in texts]
             through, turns = await servers.ask_sockets(sockets, texts)
             asked = tuple(bundle.token_ids for bundle in bundles)
+            await asyncio.sleep(_SETTLE_S)
             alone = await ours.run(engine, chats.Chats(asked, (None,) * len(asked), sizes.new))
             _check([len(prompt) for prompt in asked], sizes.new, turns)
             return {"ratio": ratio(through.speed, alone.speed, chats.alike(through, alone))}

@@ -14,6 +14,7 @@ from contextlib import suppress
 from dataclasses import dataclass
 from typing import Final, cast
 
+from server.background import background_worker
 from server.chat.conversations import ConversationStore
 from server.chat.earlier import asks_for_chats
 from server.chat.records import StoredMessage
@@ -49,6 +50,7 @@ class PastChats:
         self._turns = turns
         self._news = asyncio.Event()
         self._task: asyncio.Task[None] | None = None
+        self._worker = background_worker("tailor-past-chats")
 
     # ── feeding ──────────────────────────────────────────────────────────────────────────────────
 
@@ -61,19 +63,21 @@ class PastChats:
             self._task.cancel()
             with suppress(asyncio.CancelledError):
                 await self._task
+        await asyncio.to_thread(self._worker.shutdown)
 
     def notice(self) -> None:
         """A turn has ended. On the event loop."""
         self._news.set()
 
     async def _feed(self) -> None:
+        loop = asyncio.get_running_loop()
         while True:
             await self._news.wait()
             self._news.clear()
             try:
-                while await asyncio.to_thread(self._feed_some):
+                while await loop.run_in_executor(self._worker, self._feed_some):
                     pass
-                while await asyncio.to_thread(self._episodes.renew):  # the embedder was changed
+                while await loop.run_in_executor(self._worker, self._episodes.renew):  # the embedder was changed
                     pass
             except Exception:  # the outermost edge of this task: it is tried again, and nothing is marked as done
                 log.exception("past chats could not be taken into the search; trying again")

@@ -1,5 +1,4 @@
-"""Reads adapters in a thread of its own, so that no running answer waits for a disk; it stands back where the model's
-threads need the processor, so that their steps stay short.
+"""Reads adapters in a thread of its own, so that no running answer waits for a disk, or for the processor.
 
 Knows nothing of rows or of where the weights go.
 """
@@ -7,12 +6,9 @@ Knows nothing of rows or of where the weights go.
 from __future__ import annotations
 
 import logging
-import os
-import sys
-import threading
 from collections.abc import Callable, Mapping
-from concurrent.futures import ThreadPoolExecutor
 
+from server.background import background_worker
 from server.engine.catalogue import AdapterFolder
 from server.engine.lora import AdapterTarget, LoraPair, read_adapter
 from server.engine.lora_layers import Laid
@@ -20,8 +16,6 @@ from server.engine.slots import Slot
 from server.errors import AdapterError, AdapterInvalid
 
 log = logging.getLogger("tailor.engine")
-
-_NICE = 5   # a third of the processor time that another thread gets
 
 Arrived = tuple[Slot, Mapping[str, Laid] | AdapterError]
 
@@ -39,7 +33,7 @@ class AdapterLoader:
         self._target = target
         self._lay = lay
         self._arrived = arrived
-        self._reader = ThreadPoolExecutor(1, "tailor-adapters", _stand_back)
+        self._reader = background_worker("tailor-adapters")
 
     def start(self, slot: Slot) -> None:
         self._reader.submit(self._load, slot)
@@ -58,8 +52,3 @@ class AdapterLoader:
         except Exception as error:  # a worker's outermost edge: a row must never wait for ever
             log.error("reading an adapter failed", exc_info=error)
             return AdapterInvalid(f"the adapter {folder.name} cannot be read: {error}")
-
-
-def _stand_back() -> None:
-    if sys.platform == "linux":  # elsewhere a thread has no priority of its own
-        os.setpriority(os.PRIO_PROCESS, threading.get_native_id(), _NICE)

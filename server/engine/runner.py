@@ -263,6 +263,7 @@ class Runner:
         for part in plan.parts:
             part.row.computed += len(part.tokens)
         self._choose(wanted, logits)
+        self._flush()  # who reads need not wait for the store
         self._keep_prompts(plan.parts)  # of those that gave usable numbers
         took = time.monotonic() - began
         self._pace.note(took, [len(part.tokens) for part in plan.parts])
@@ -309,8 +310,6 @@ class Runner:
     # ── tokens ───────────────────────────────────────────────────────────────────────────────────
 
     def _choose(self, rows: list[Row], logits: torch.Tensor) -> None:
-        if not rows:
-            return
         for row, choice in zip(rows, choose_tokens([row.sampler for row in rows], logits), strict=True):
             if row.cancelled:
                 continue

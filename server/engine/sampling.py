@@ -166,6 +166,8 @@ class Sampler:
 
 def choose_tokens(samplers: Sequence[Sampler], logits: Tensor) -> list[Choice | EngineError]:
     """The next token of each row, logits [rows, vocabulary], which may change; an error where there is none."""
+    if not samplers:
+        return []
     if all(sampler.plain_greedy for sampler in samplers):
         return [_noted(sampler, Choice(token)) if math.isfinite(best) else _unusable()
                 for sampler, best, token in zip(samplers, *_highest(logits), strict=True)]

@@ -1,0 +1,24 @@
+"""Work that no answer waits for, in threads that stand back where others need the processor.
+
+A model's step is as slow as the slowest of its threads: what takes half of one core takes half of the speed.
+"""
+
+from __future__ import annotations
+
+import os
+import sys
+import threading
+from concurrent.futures import ThreadPoolExecutor
+from typing import Final
+
+NICE: Final = 5  # a third of the processor time another thread gets; who waits for a lock held here still gets it soon
+
+
+def background_worker(name: str) -> ThreadPoolExecutor:
+    """One thread, which starts with its first task."""
+    return ThreadPoolExecutor(1, name, _stand_back)
+
+
+def _stand_back() -> None:
+    if sys.platform == "linux":  # elsewhere a thread has no priority of its own
+        os.setpriority(os.PRIO_PROCESS, threading.get_native_id(), NICE)
