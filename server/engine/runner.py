@@ -34,7 +34,7 @@ from server.types import EngineHealth, FinishReason, GenerationDone, TokenDelta,
 log = logging.getLogger("tailor.engine")
 
 _RETRY_S = 1.0       # between tries to bring a failed model back while nobody asks
-_GATHER_S = 0.002    # after the first request to an idle engine: those sent together should start together
+_GATHER_S = 0.004    # an idle engine starts when no request has come for so long: those sent together start together
 _STUCK_S = 120.0     # a step that takes longer is reported as failed
 
 
@@ -198,9 +198,10 @@ class Runner:
             self._flush()
             if not (plan.parts or self._scheduler.departures):
                 if not (self._arrived or self._stopping or self._slots.left):
-                    idle = not self._scheduler.waiting
+                    idle, count = not self._scheduler.waiting, 0
                     self._changed.wait(_RETRY_S if self._failure or not idle else None)
-                    if idle:
+                    while idle and count < min(len(self._scheduler.waiting), self._settings.max_batch):
+                        count = len(self._scheduler.waiting)
                         self._changed.wait_for(lambda: self._stopping, _GATHER_S)
                 if not self._failure:
                     return
