@@ -21,4 +21,5 @@ def background_worker(name: str) -> ThreadPoolExecutor:
 
 def _stand_back() -> None:
     if sys.platform == "linux":  # elsewhere a thread has no priority of its own
-        os.setpriority(os.PRIO_PROCESS, threading.get_native_id(), NICE)
+        own = threading.get_native_id()  # relative: a server that was started with `nice` may not raise it again
+        os.setpriority(os.PRIO_PROCESS, own, os.getpriority(os.PRIO_PROCESS, own) + NICE)

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-_SMALLEST = 6     # tokens: in fewer, what is already known is read through once more for next to nothing
+_SMALLEST = 6    # tokens: in fewer, what is already known is read through once more for next to nothing
 _STRETCH = 1.0   # a prompt's chunk may take so many times a step without one
 _FASTER = 0.3    # the weight of a new measurement below what is expected
 _SLOWER = 0.1    # and of one above
