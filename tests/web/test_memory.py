@@ -77,6 +77,31 @@ def test_an_edit_to_nothing_is_refused_with_what_to_do(page: Page, backend: Back
     assert not [call for call in backend.calls if call.startswith("PATCH /api/memories")]
 
 
+FOCUSED_AT_ONCE = """
+async (button) => {
+  const field = new Promise((found) => new MutationObserver(() => {
+    const it = document.querySelector('.edit-memory textarea, .question.editing textarea');
+    if (it) found(document.activeElement === it);
+  }).observe(document.body, { childList: true, subtree: true }));
+  button.click();
+  return field;
+}
+"""
+
+
+def test_an_editor_has_the_focus_when_it_appears(page: Page, backend: Backend) -> None:
+    """A key pressed before the next frame would otherwise go to the page: Escape closes the whole panel."""
+    backend.memories = [memory(7, "Has two cats.")]
+    sheet = panel(page)
+    assert sheet.get_by_role("button", name="Edit: Has two cats.").evaluate(FOCUSED_AT_ONCE)
+    page.keyboard.press("Escape")
+    expect(page.locator(".edit-memory")).to_have_count(0)
+    expect(sheet).to_be_visible()
+    write(page, "A question")
+    asked = page.get_by_role("button", name="Edit message").first
+    assert asked.evaluate(FOCUSED_AT_ONCE)
+
+
 def test_what_was_forgotten_in_words_is_told(page: Page, backend: Backend) -> None:
     gone = [memory(3, "Likes tea.", "preference"), memory(4, "Likes green tea.", "preference")]
     backend.script("Done.", after=[{"type": "memory_forgotten", "memories": gone}])

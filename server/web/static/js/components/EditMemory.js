@@ -1,5 +1,5 @@
 // Changing the words of a memory: Enter saves, Escape leaves, nothing empty is taken.
-import { useEffect, useId, useRef, useState } from "preact/hooks";
+import { useId, useLayoutEffect, useRef, useState } from "preact/hooks";
 import { html } from "../html.js";
 import { t } from "../i18n.js";
 
@@ -8,7 +8,7 @@ export function EditMemory({ memory, onSave, onCancel }) {
   const id = useId();
   const [text, setText] = useState(memory.text);
   const empty = !text.trim();
-  useEffect(() => {
+  useLayoutEffect(() => { // at once: an Escape before it had the focus would close the panel
     field.current.focus();
     field.current.select();
   }, []);

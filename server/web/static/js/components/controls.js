@@ -1,5 +1,5 @@
 // Small controls used everywhere: icon button, menu, segmented choice, inline confirm, states of a list.
-import { useEffect, useLayoutEffect, useRef, useState } from "preact/hooks";
+import { useLayoutEffect, useRef, useState } from "preact/hooks";
 import { html, cx } from "../html.js";
 import { t } from "../i18n.js";
 import { Icon } from "../icons.js";
@@ -100,7 +100,7 @@ export function Segmented({ label, options, value, onChange }) {
 /** A one-line text field that saves on Enter and gives up on Escape. */
 export function InlineEdit({ value, label, onSave, onCancel, multiline = false }) {
   const field = useRef(null);
-  useEffect(() => {
+  useLayoutEffect(() => { // at once: the keys that follow are for this field
     field.current.focus();
     field.current.select();
   }, []);
