@@ -32,6 +32,7 @@ class Database:
         self._local = threading.local()
         self._open: list[sqlite3.Connection] = []
         self._lock = threading.Lock()
+        self._write = threading.Lock()  # SQLite lets a second writer sleep for up to 100 ms, however short the first is
 
     def connection(self) -> Connection:
         """This thread's sqlite-utils database."""
@@ -50,22 +51,26 @@ class Database:
 
     @contextmanager
     def transaction(self) -> Iterator[Connection]:
-        """All or nothing; takes the write lock at once, so that two writers queue instead of failing. Raises
-        StorageFull where the disk has no room; nothing is written then."""
+        """All or nothing; takes the write lock at once, so that two writers queue instead of failing. Inside another
+        it is a part of that one. Raises StorageFull where the disk has no room; nothing is written then."""
         connection = self.connection()
-        connection.conn.execute("BEGIN IMMEDIATE")
-        try:
+        if connection.conn.in_transaction:
             yield connection
-            connection.conn.execute("COMMIT")
-        except BaseException as error:  # whatever happened, the lock must go
-            if connection.conn.in_transaction:  # a full disk has rolled back already
-                connection.conn.execute("ROLLBACK")
-            if isinstance(error, sqlite3.OperationalError) and error.sqlite_errorcode & 0xFF == sqlite3.SQLITE_FULL:
-                raise StorageFull(
-                    f"the disk that holds {self.path.name} is full: nothing was saved and nothing was lost; "
-                    "free some space and try again"
-                ) from error
-            raise
+            return
+        with self._write:
+            connection.conn.execute("BEGIN IMMEDIATE")
+            try:
+                yield connection
+                connection.conn.execute("COMMIT")
+            except BaseException as error:  # whatever happened, the lock must go
+                if connection.conn.in_transaction:  # a full disk has rolled back already
+                    connection.conn.execute("ROLLBACK")
+                if isinstance(error, sqlite3.OperationalError) and error.sqlite_errorcode & 0xFF == sqlite3.SQLITE_FULL:
+                    raise StorageFull(
+                        f"the disk that holds {self.path.name} is full: nothing was saved and nothing was lost; "
+                        "free some space and try again"
+                    ) from error
+                raise
 
     def migrate(self, part: str, migrations: Sequence[str]) -> None:
         """Runs those SQL scripts of `part` that this file has not seen, in order, each in a transaction."""

@@ -10,6 +10,7 @@ import asyncio
 import hashlib
 import re
 from collections.abc import AsyncGenerator, Callable, Sequence
+from contextlib import AbstractContextManager, nullcontext
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -111,6 +112,9 @@ class ScriptedEngine:
         self._foreign = tuple(foreign)
         self._adapters = dict.fromkeys(adapters, AdapterState.AVAILABLE)
         self.model = ModelCard("scripted", "scripted-1", "cpu", "float32", "a test", "script", context_length, 0)
+
+    def expecting(self) -> AbstractContextManager[None]:
+        return nullcontext()
 
     async def generate(self, request: GenerationRequest) -> AsyncGenerator[GenerationEvent, None]:
         if self.down:

@@ -69,6 +69,24 @@ def test_foreign_keys_hold_in_every_thread(database: Database) -> None:
     assert "FOREIGN KEY" in asyncio.run(elsewhere())
 
 
+def test_a_transaction_inside_another_is_a_part_of_it(database: Database) -> None:
+    database.migrate("a", [TABLE])
+    with database.transaction():
+        insert(database, "one")
+        insert(database, "two")
+
+    def half_done() -> None:
+        with database.transaction():
+            insert(database, "three")
+            raise OSError("broken")
+
+    with pytest.raises(OSError, match="broken"):
+        half_done()
+    assert notes(database) == ["one", "two"]
+    insert(database, "four")
+    assert notes(database) == ["one", "two", "four"]
+
+
 def test_what_was_written_is_there_after_reopening(database: Database) -> None:
     database.migrate("a", [TABLE])
     insert(database, "kept")

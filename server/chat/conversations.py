@@ -11,6 +11,7 @@ import time
 import uuid
 import zlib
 from collections.abc import Iterable
+from contextlib import AbstractContextManager
 from dataclasses import replace
 from typing import Any
 
@@ -66,12 +67,18 @@ class ConversationStore:
         self._database = database
         database.migrate("chat", MIGRATIONS)
 
+    def together(self) -> AbstractContextManager[object]:
+        """What this thread stores inside is kept whole, or not at all. Raises StorageFull."""
+        return self._database.transaction()
+
     # ── conversations ────────────────────────────────────────────────────────────────────────────
 
-    def create(self, user: UserId, title: str, *, temporary: bool = False) -> Conversation:
-        """An empty title is given by the first question."""
+    def create(
+        self, user: UserId, title: str, domain: str | None = None, *, temporary: bool = False
+    ) -> Conversation:
+        """An empty title is given by the first question; `domain` is the user's own choice."""
         now = time.time()
-        conversation = Conversation(uuid.uuid4().hex, short_title(title), None, None, now, now, temporary)
+        conversation = Conversation(uuid.uuid4().hex, short_title(title), domain, None, now, now, temporary)
         self._database.connection().table("conversations").insert(
             {
                 "id": conversation.id,
@@ -79,7 +86,7 @@ class ConversationStore:
                 "title": conversation.title,
                 "created_at": now,
                 "updated_at": now,
-                "domain": None,
+                "domain": domain,
                 "sticky": None,
                 "temporary": int(temporary),
             }
@@ -194,6 +201,15 @@ class ConversationStore:
 
     def add_answer(self, user: UserId, conversation_id: str, question_id: str) -> StoredMessage:
         return self._add(user, conversation_id, question_id, "assistant", "", Status.STREAMING)
+
+    def keep_running(self, answers: Iterable[tuple[UserId, str, str, AnswerRecord]]) -> None:
+        """What there is by now of answers that are being written: (user, id, text, record). One that has ended stays
+        as it ended."""
+        rows = [(text, _ANSWER.dump_json(record).decode(), id, user) for user, id, text, record in answers]
+        with self._database.transaction() as db:
+            db.conn.executemany(
+                "UPDATE messages SET text = ?, answer = ? WHERE id = ? AND user_id = ? AND status = 'streaming'", rows
+            )
 
     def update_answer(
         self,

@@ -20,14 +20,14 @@ class Draft:
     prompt_tokens: int = 0
     started: float = field(default_factory=time.monotonic)
     first_token: float | None = None
-    flushed: float = field(default_factory=time.monotonic)
 
     def add(self, piece: Piece) -> None:
         if self.first_token is None:
             self.first_token = time.monotonic()
         self.text += piece.answer
         self.tokens += piece.tokens
-        self.record = replace(self.record, reasoning=self.record.reasoning + piece.reasoning)
+        if piece.reasoning:
+            self.record = replace(self.record, reasoning=self.record.reasoning + piece.reasoning)
 
     def usage_so_far(self) -> Usage:
         """For an answer that was stopped, where the engine gives no account."""

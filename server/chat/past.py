@@ -1,7 +1,8 @@
-"""Past chats: finished turns are put into the search one by one, off the reply's path, and found again.
+"""Past chats: finished turns are put into the search one by one, while no answer is being written, and found again.
 
-What is not in yet is known from the messages themselves, so that a crash loses nothing and chats that were there
-before are taken in at the first start. A temporary chat is never in.
+Where answers never rest, they are put in after a while all the same. What is not in yet is known from the messages
+themselves, so that a crash loses nothing and chats that were there before are taken in at the first start. A temporary
+chat is never in.
 """
 
 from __future__ import annotations
@@ -23,8 +24,9 @@ from server.types import EarlierTurn, Role, UserId
 
 log = logging.getLogger("tailor.chat")
 
-AT_ONCE: Final = 16  # messages read from the table at a time
+AT_ONCE: Final = 4  # messages taken in before it is looked anew whether answers are being written
 RETRY_SECONDS: Final = 30.0
+PATIENCE_SECONDS: Final = 10.0  # how long a finished turn waits for others to end
 MOST_FOUND: Final = 50  # of one search by the user
 
 
@@ -49,6 +51,9 @@ class PastChats:
         self._episodes = episodes
         self._turns = turns
         self._news = asyncio.Event()
+        self._resting = asyncio.Event()
+        self._resting.set()
+        self._writing = 0
         self._task: asyncio.Task[None] | None = None
         self._worker = background_worker("tailor-past-chats")
 
@@ -65,8 +70,15 @@ class PastChats:
                 await self._task
         await asyncio.to_thread(self._worker.shutdown)
 
-    def notice(self) -> None:
-        """A turn has ended. On the event loop."""
+    def begun(self) -> None:
+        """A turn has begun. On the event loop, as `ended`."""
+        self._writing += 1
+        self._resting.clear()
+
+    def ended(self) -> None:
+        self._writing -= 1
+        if not self._writing:
+            self._resting.set()
         self._news.set()
 
     async def _feed(self) -> None:
@@ -74,15 +86,23 @@ class PastChats:
         while True:
             await self._news.wait()
             self._news.clear()
+            patience = loop.time() + PATIENCE_SECONDS
             try:
-                while await loop.run_in_executor(self._worker, self._feed_some):
-                    pass
-                while await loop.run_in_executor(self._worker, self._episodes.renew):  # the embedder was changed
-                    pass
+                for some in (self._feed_some, self._episodes.renew):  # renewed where the embedder was changed
+                    more = True
+                    while more:
+                        await self._rest(patience)
+                        more = bool(await loop.run_in_executor(self._worker, some))
             except Exception:  # the outermost edge of this task: it is tried again, and nothing is marked as done
                 log.exception("past chats could not be taken into the search; trying again")
                 await asyncio.sleep(RETRY_SECONDS)
                 self._news.set()
+
+    async def _rest(self, until: float) -> None:
+        """Until no answer is being written; at most until then, by the loop's clock."""
+        with suppress(TimeoutError):
+            async with asyncio.timeout_at(until):
+                await self._resting.wait()
 
     def _feed_some(self) -> int:
         waiting = self._store.not_fed(AT_ONCE)

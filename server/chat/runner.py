@@ -8,8 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
-import time
-from contextlib import aclosing
+from contextlib import ExitStack, aclosing
 from dataclasses import dataclass, replace
 
 from server.chat.citations import checked, find_citations
@@ -37,11 +36,19 @@ from server.chat.events import (
 )
 from server.chat.gather import gather, still_allowed
 from server.chat.obeying import ASKED, Reply, obey
-from server.chat.records import Conversation, ErrorNote, PromptRecord, PromptSummary, Status, StoredMessage
+from server.chat.records import (
+    AnswerRecord,
+    Conversation,
+    ErrorNote,
+    PromptRecord,
+    PromptSummary,
+    Status,
+    StoredMessage,
+)
 from server.chat.redaction import Forgotten
 from server.chat.remembering import ChatMemory, in_domain
 from server.chat.streams import TurnStream
-from server.chat.traces import TraceStore, trace_of
+from server.chat.traces import AnswerTrace, TraceStore, trace_of
 from server.chat.turn import Finished, Piece, Turn, TurnPipeline, WithoutAdapter
 from server.engine import Engine
 from server.errors import TailorError
@@ -62,8 +69,6 @@ from server.types import (
 )
 
 log = logging.getLogger("tailor.chat")
-
-FLUSH_SECONDS = 1.0  # how much of a running answer a crash may lose
 
 
 @dataclass(frozen=True)
@@ -100,12 +105,14 @@ class TurnRunner:
         self._memory = memory
         self._forgotten: list[Forgotten] = []  # while this turn ran
         self._draft = Draft()
+        self._coming = ExitStack()  # the engine is told that a request comes
         self.stop_status = Status.STOPPED  # what a cancellation means
         self.answered = False  # `done` is out; what is left is off the reply's path
 
     async def run(self) -> None:
         """One turn, from the stored question to the stored answer. Never raises."""
         try:
+            self._coming.enter_context(self._parts.engine.expecting())
             await self._answer_question()
         except asyncio.CancelledError:
             if not self.answered:
@@ -116,11 +123,17 @@ class TurnRunner:
             log.exception("turn %s failed", self._answer.id)
             await self._fail("internal", "the server made a mistake; its log has the details")
         finally:
+            self._coming.close()
             try:
                 for forgotten in self._forgotten:
                     await asyncio.to_thread(self._parts.store.redact, self.user, forgotten)
             finally:
                 self._stream.publish(Closed)
+
+    def written(self) -> tuple[UserId, str, str, AnswerRecord] | None:
+        """(user, id, text, record) of the answer as it stands; None before its first words."""
+        draft = self._draft
+        return (self.user, self._answer.id, draft.text, draft.record) if draft.first_token is not None else None
 
     def forget(self, forgotten: Forgotten) -> None:
         """It was forgotten while this turn ran: what the turn stores of it goes when it ends."""
@@ -173,6 +186,7 @@ class TurnRunner:
 
     async def _say(self, reply: Reply, compaction: Compaction) -> None:
         """An answer of the server's own, stored and streamed as any other."""
+        self._coming.close()
         draft, store = self._draft, self._parts.store
         draft.record = replace(
             draft.record,
@@ -188,7 +202,7 @@ class TurnRunner:
         if reply.forgotten:
             self._stream.publish(MemoryForgotten, memories=reply.forgotten)
         for line in reply.text.splitlines(keepends=True):
-            await self._show(Piece("", line, 0))
+            self._show(Piece("", line, 0))
         await self._end(Status.COMPLETE, FinishReason.STOP, Usage(0, 0, 0, 0.0, 0.0, 0.0))
 
     async def _route(self) -> Domain:
@@ -218,13 +232,15 @@ class TurnRunner:
             async for step in steps:
                 if isinstance(step, PromptBundle):
                     await self._announce(step)
-                elif isinstance(step, Queued):
+                    continue
+                self._coming.close()
+                if isinstance(step, Queued):
                     self._stream.publish(InQueue, position=step.position)
                 elif isinstance(step, WithoutAdapter):
                     self._draft.record = replace(self._draft.record, adapter=None, notice=step.reason)
                     self._stream.publish(Noticed, text=step.reason, without_adapter=True)
                 elif isinstance(step, Piece):
-                    await self._show(step)
+                    self._show(step)
                 elif isinstance(step, Finished):
                     return step
         raise RuntimeError("the engine's stream ended without GenerationDone")
@@ -263,22 +279,23 @@ class TurnRunner:
             )
         self._stream.publish(PromptComposed, **{name: getattr(summary, name) for name in PromptSummary.__slots__})
         prompt = PromptRecord(bundle.sections, bundle.messages, len(bundle.token_ids), limit)
-        await asyncio.to_thread(self._parts.store.save_prompt, self.user, self._answer.id, prompt)
-        if draft.found is not None:
-            trace = trace_of(draft.found, {passage.id for passage in context.passages})
-            await asyncio.to_thread(self._parts.traces.save, self.user, self._answer.id, trace)
-        await self._store(Status.STREAMING)
+        trace = trace_of(draft.found, {passage.id for passage in context.passages}) if draft.found is not None else None
+        await asyncio.to_thread(self._keep_prompt, prompt, trace, draft.record)
 
-    async def _show(self, piece: Piece) -> None:
-        draft = self._draft
-        draft.add(piece)
+    def _keep_prompt(self, prompt: PromptRecord, trace: AnswerTrace | None, record: AnswerRecord) -> None:
+        parts, user, answer = self._parts, self.user, self._answer.id
+        with parts.store.together():
+            parts.store.save_prompt(user, answer, prompt)
+            if trace is not None:
+                parts.traces.save(user, answer, trace)
+            parts.store.update_answer(user, answer, text="", status=Status.STREAMING, record=record)
+
+    def _show(self, piece: Piece) -> None:
+        self._draft.add(piece)
         if piece.reasoning:
             self._stream.publish(ReasoningDelta, text=piece.reasoning)
         if piece.answer:
             self._stream.publish(AnswerDelta, text=piece.answer)
-        if time.monotonic() - draft.flushed > FLUSH_SECONDS:
-            draft.flushed = time.monotonic()
-            await self._store(Status.STREAMING)
 
     async def _end(self, status: Status, reason: FinishReason, usage: Usage) -> None:
         draft = self._draft

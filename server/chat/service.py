@@ -10,9 +10,9 @@ import asyncio
 import logging
 import time
 from collections.abc import Callable
-from contextlib import suppress
 from dataclasses import dataclass
 from enum import Enum
+from typing import TypeAlias
 
 from server.chat.conversations import ConversationStore
 from server.chat.events import Started
@@ -32,6 +32,8 @@ log = logging.getLogger("tailor.chat")
 
 NEWEST = "newest"  # parent_id: after the newest message of the conversation
 
+_Begun: TypeAlias = tuple[Conversation, StoredMessage, StoredMessage]  # the chat, the question, the place of its answer
+
 
 class Keep(Enum):
     """Stands for "as the conversation has it", where None means "auto"."""
@@ -40,6 +42,7 @@ class Keep(Enum):
 
 
 CLOSE_SECONDS = 5.0
+KEEP_SECONDS = 1.0  # how much of a running answer a crash may lose
 TEMPORARY_SECONDS = 24 * 3600.0  # how long a temporary chat lives after its last message
 SWEEP_SECONDS = 600.0
 
@@ -61,7 +64,7 @@ class ChatService:
         self._streams = StreamRegistry(keep_streams)
         self._running: dict[str, tuple[asyncio.Task[None], TurnRunner]] = {}
         self._on_change: list[Callable[[UserId], None]] = []
-        self._sweeper: asyncio.Task[None] | None = None
+        self._tasks: tuple[asyncio.Task[None], ...] = ()
 
     @property
     def store(self) -> ConversationStore:
@@ -78,12 +81,27 @@ class ChatService:
         await asyncio.to_thread(self.store.delete_temporary)
         await self._remembering.past.start()
         self._remembering.writer.start()
-        self._sweeper = asyncio.create_task(self._sweep(), name="temporary-chats")
+        self._tasks = (
+            asyncio.create_task(self._sweep(), name="temporary-chats"),
+            asyncio.create_task(self._keep(), name="running-answers"),
+        )
 
     async def _sweep(self) -> None:
         while True:
             await asyncio.sleep(SWEEP_SECONDS)
             await asyncio.to_thread(self.store.delete_temporary, time.time() - TEMPORARY_SECONDS)
+
+    async def _keep(self) -> None:
+        """What running answers have by now, in one transaction a second, off their readers' path."""
+        while True:
+            await asyncio.sleep(KEEP_SECONDS)
+            answers = [kept for _, runner in self._running.values() if (kept := runner.written()) is not None]
+            if not answers:
+                continue
+            try:
+                await asyncio.to_thread(self.store.keep_running, answers)
+            except Exception:  # the outermost edge of this task: answers go on, and are stored when they end
+                log.exception("running answers could not be kept for a crash; trying again")
 
     async def close(self) -> None:
         """Stops what runs and keeps what there is of it."""
@@ -94,17 +112,15 @@ class ChatService:
             await asyncio.wait([task for task, _ in self._running.values()], timeout=CLOSE_SECONDS)
         await self._remembering.writer.close()
         await self._remembering.past.close()
-        if self._sweeper is not None:
-            self._sweeper.cancel()
-            with suppress(asyncio.CancelledError):
-                await self._sweeper
+        for task in self._tasks:
+            task.cancel()
+        await asyncio.gather(*self._tasks, return_exceptions=True)
         await asyncio.to_thread(self.store.delete_temporary)
 
     async def create(self, user: UserId, *, temporary: bool, domain: str | None = None) -> Conversation:
         """An empty chat; its first question gives it its title. Raises NotFound for a domain that is not there."""
         self._check_domain(domain)
-        conversation = await asyncio.to_thread(self.store.create, user, "", temporary=temporary)
-        conversation = await self._choose(user, conversation, domain)
+        conversation = await asyncio.to_thread(self.store.create, user, "", domain, temporary=temporary)
         self._tell(user)
         return conversation
 
@@ -128,37 +144,54 @@ class ChatService:
         if temporary and conversation_id is not None:
             raise InvalidInput("a chat is temporary from its first message on; begin a new one without conversation_id")
         self._check_domain(domain)
+        begun = await asyncio.to_thread(self._begin, user, text, conversation_id, parent_id, domain, temporary)
+        return self._answer(user, *begun, request_id)
+
+    def _begin(
+        self,
+        user: UserId,
+        text: str,
+        conversation_id: str | None,
+        parent_id: str | None,
+        domain: str | Keep | None,
+        temporary: bool,
+    ) -> _Begun:
+        """Stores the question and the place of its answer, and the conversation where it is new: all, or nothing."""
         store = self.store
-        if conversation_id is None:
-            conversation = await asyncio.to_thread(store.create, user, text, temporary=temporary)
-            parent_id = None
-        else:
-            conversation = await asyncio.to_thread(store.get, user, conversation_id)
-            if not conversation.title:
-                conversation = await asyncio.to_thread(store.rename, user, conversation_id, text)
-            if parent_id == NEWEST:
-                parent_id = await asyncio.to_thread(store.newest, user, conversation_id)
-            elif parent_id is not None:
-                parent = await asyncio.to_thread(store.message, user, parent_id)
-                if parent.conversation_id != conversation_id:
+        with store.together():
+            if conversation_id is None:
+                chosen = None if isinstance(domain, Keep) else domain
+                conversation = store.create(user, text, chosen, temporary=temporary)
+                parent_id = None
+            else:
+                conversation = self._chosen(user, store.get(user, conversation_id), domain)
+                if not conversation.title:
+                    conversation = store.rename(user, conversation_id, text)
+                if parent_id == NEWEST:
+                    parent_id = store.newest(user, conversation_id)
+                elif parent_id is not None and store.message(user, parent_id).conversation_id != conversation_id:
                     raise InvalidInput(f"message '{parent_id}' is not in conversation '{conversation_id}'")
-        conversation = await self._choose(user, conversation, domain)
-        question = await asyncio.to_thread(store.add_question, user, conversation.id, parent_id, text)
-        return await self._answer(user, conversation, question, request_id)
+            question = store.add_question(user, conversation.id, parent_id, text)
+            return conversation, question, store.add_answer(user, conversation.id, question.id)
 
     async def regenerate(
         self, user: UserId, message_id: str, *, domain: str | Keep | None = Keep.DOMAIN, request_id: str = ""
     ) -> TurnStream:
         """Another answer beside `message_id`; given a question, an answer to it."""
         self._check_domain(domain)
-        message = await asyncio.to_thread(self.store.message, user, message_id)
-        if message.role != "user":
-            if message.status is Status.STREAMING:
-                raise Conflict("this answer is still being written; stop it first")
-            message = await asyncio.to_thread(self.store.message, user, message.parent_id or "")
-        conversation = await asyncio.to_thread(self.store.get, user, message.conversation_id)
-        conversation = await self._choose(user, conversation, domain)
-        return await self._answer(user, conversation, message, request_id)
+        begun = await asyncio.to_thread(self._begin_again, user, message_id, domain)
+        return self._answer(user, *begun, request_id)
+
+    def _begin_again(self, user: UserId, message_id: str, domain: str | Keep | None) -> _Begun:
+        store = self.store
+        with store.together():
+            message = store.message(user, message_id)
+            if message.role != "user":
+                if message.status is Status.STREAMING:
+                    raise Conflict("this answer is still being written; stop it first")
+                message = store.message(user, message.parent_id or "")
+            conversation = self._chosen(user, store.get(user, message.conversation_id), domain)
+            return conversation, message, store.add_answer(user, conversation.id, message.id)
 
     async def stop(self, user: UserId, message_id: str) -> None:
         """Frees the model before its next step. What was written is kept."""
@@ -223,15 +256,19 @@ class ChatService:
         if isinstance(domain, str):
             self._parts.library.get(domain)
 
-    async def _choose(self, user: UserId, conversation: Conversation, domain: str | Keep | None) -> Conversation:
+    def _chosen(self, user: UserId, conversation: Conversation, domain: str | Keep | None) -> Conversation:
         if isinstance(domain, Keep) or domain == conversation.domain:
             return conversation
-        return await asyncio.to_thread(self.store.choose_domain, user, conversation.id, domain)
+        return self.store.choose_domain(user, conversation.id, domain)
 
-    async def _answer(
-        self, user: UserId, conversation: Conversation, question: StoredMessage, request_id: str
+    def _answer(
+        self,
+        user: UserId,
+        conversation: Conversation,
+        question: StoredMessage,
+        answer: StoredMessage,
+        request_id: str,
     ) -> TurnStream:
-        answer = await asyncio.to_thread(self.store.add_answer, user, conversation.id, question.id)
         stream = self._streams.open(user, answer.id)
         stream.publish(
             Started,
@@ -243,6 +280,7 @@ class ChatService:
         )
         memory = self._memory_of(user, conversation)
         runner = TurnRunner(self._parts, user, conversation, question, answer, stream, memory)
+        self._remembering.past.begun()
         task = asyncio.create_task(runner.run(), name=f"turn-{answer.id}")
         self._running[answer.id] = (task, runner)
         task.add_done_callback(lambda _: self._ended(user, answer.id))
@@ -271,7 +309,7 @@ class ChatService:
 
     def _ended(self, user: UserId, message_id: str) -> None:
         self._running.pop(message_id, None)
-        self._remembering.past.notice()
+        self._remembering.past.ended()
         self._tell(user)
 
     def _tell(self, user: UserId) -> None:

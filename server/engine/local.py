@@ -12,6 +12,7 @@ import threading
 import time
 from collections.abc import AsyncGenerator
 from concurrent.futures import Future
+from contextlib import AbstractContextManager
 
 from server.config import EngineSettings, ModelSettings
 from server.engine.adapters import AdapterBook, Resolved
@@ -111,6 +112,9 @@ class LocalEngine:
         self._serving().check_integrity()
 
     # ── generating ───────────────────────────────────────────────────────────────────────────────
+
+    def expecting(self) -> AbstractContextManager[None]:
+        return self._serving().gathering.expecting()
 
     async def generate(self, request: GenerationRequest) -> AsyncGenerator[GenerationEvent, None]:
         """See `Engine.generate`. `max_tokens` is cut to the setting and to what the context leaves."""

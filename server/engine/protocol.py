@@ -6,6 +6,7 @@ Safe to call from the event loop: nothing here computes on the caller's thread.
 from __future__ import annotations
 
 from collections.abc import AsyncGenerator
+from contextlib import AbstractContextManager
 from typing import Protocol
 
 from server.engine.stats import EngineStats
@@ -25,6 +26,10 @@ class Engine(Protocol):
 
     @property
     def model(self) -> ModelCard: ...
+
+    def expecting(self) -> AbstractContextManager[None]:
+        """Announces a request that is being prepared: an engine with nothing to do waits a moment for it before it
+        begins with others. Open it early, close it when the first event has come."""
 
     def generate(self, request: GenerationRequest) -> AsyncGenerator[GenerationEvent, None]:
         """Events of one row: any number of Queued and TokenDelta, then one GenerationDone. A row that must make

@@ -18,6 +18,7 @@ import torch
 from server.config import EngineSettings
 from server.engine.catalogue import AdapterFolder
 from server.engine.forward import Part
+from server.engine.gathering import Gathering
 from server.engine.kv import KVBudget, rounded
 from server.engine.loading import AdapterLoader, Arrived
 from server.engine.pace import Pace
@@ -34,7 +35,6 @@ from server.types import EngineHealth, FinishReason, GenerationDone, TokenDelta,
 log = logging.getLogger("tailor.engine")
 
 _RETRY_S = 1.0       # between tries to bring a failed model back while nobody asks
-_GATHER_S = 0.004    # an idle engine starts when no request has come for so long: those sent together start together
 _STUCK_S = 120.0     # a step that takes longer is reported as failed
 
 
@@ -59,6 +59,7 @@ class Runner:
             settings, self._budget, self._slots, self._prefix, self._loader.start, chunked=runtime.path.chunked
         )
         self._pace = Pace(settings.prefill_tokens)
+        self.gathering = Gathering(self._changed, settings.max_batch)
         self._arrived: list[Arrived] = []
         self._stopping = False
         self._failure = ""
@@ -198,11 +199,10 @@ class Runner:
             self._flush()
             if not (plan.parts or self._scheduler.departures):
                 if not (self._arrived or self._stopping or self._slots.left):
-                    idle, count = not self._scheduler.waiting, 0
+                    idle = not self._scheduler.waiting
                     self._changed.wait(_RETRY_S if self._failure or not idle else None)
-                    while idle and count < min(len(self._scheduler.waiting), self._settings.max_batch):
-                        count = len(self._scheduler.waiting)
-                        self._changed.wait_for(lambda: self._stopping, _GATHER_S)
+                    if idle:
+                        self.gathering.wait(self._scheduler.waiting, lambda: self._stopping)
                 if not self._failure:
                     return
             self._step_began = time.monotonic()

@@ -63,6 +63,20 @@ def turn(store: ConversationStore, conversation_id: str, parent: str | None, tex
     return reply.id
 
 
+def test_what_is_kept_of_running_answers_never_overwrites_one_that_has_ended(store: ConversationStore) -> None:
+    conversation = store.create(MINA, "t")
+    question = store.add_question(MINA, conversation.id, None, "q")
+    ended, running = (store.add_answer(MINA, conversation.id, question.id) for _ in range(2))
+    store.update_answer(MINA, ended.id, text="all of it", status=Status.COMPLETE, record=full_record())
+    store.keep_running((user, each.id, "half", AnswerRecord(reasoning="hm"))
+                       for each in (ended, running) for user in (MINA, JUN))  # fmt: skip
+    assert store.message(MINA, ended.id) == replace(ended, text="all of it", status=Status.COMPLETE,
+                                                    answer=full_record())  # fmt: skip
+    assert store.message(MINA, running.id) == replace(running, text="half", answer=AnswerRecord(reasoning="hm"))
+    store.keep_running([(JUN, running.id, "not theirs", AnswerRecord())])
+    assert store.message(MINA, running.id).text == "half"
+
+
 def test_an_answer_comes_back_as_it_was_stored(store: ConversationStore) -> None:
     conversation = store.create(MINA, "Return a lamp?")
     question = store.add_question(MINA, conversation.id, None, "Return a lamp?")

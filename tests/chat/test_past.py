@@ -120,6 +120,30 @@ async def test_chats_that_were_there_before_are_taken_in_at_the_start(tmp_path: 
         assert (await services.chat.search(MINA, "door of the lamp shop"))[0].title == DECIDED
 
 
+@pytest.mark.parametrize("patience", [60.0, 0.2], ids=["until it ends", "but not forever"])
+async def test_chats_are_taken_in_while_no_answer_is_being_written(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, patience: float
+) -> None:
+    """Taking them in costs the processor that writes answers."""
+    from server.chat import past
+
+    monkeypatch.setattr(past, "PATIENCE_SECONDS", patience)
+    engine = ScriptedEngine(lambda request, prompt: "word " * (40_000 if "Talk" in prompt else 1), pause=0.01)
+    async with running(tmp_path, engine) as services:
+        chat = services.chat
+        long = await chat.send(JUN, "Talk", domain="general")
+        await ask(chat, MINA, DECIDED, domain="general")
+        if patience < 1:
+            await taken_in(services)
+        else:
+            await asyncio.sleep(0.3)
+            assert len(chat.store.not_fed(9)) == 2
+        assert chat.store.message(JUN, long.message_id).status == "streaming"
+        await chat.stop(JUN, long.message_id)
+        await taken_in(services)
+        assert await chat.search(MINA, "door of the lamp shop")
+
+
 async def test_a_failure_is_tried_again_and_nothing_is_marked_as_done(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

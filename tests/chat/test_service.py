@@ -224,6 +224,32 @@ async def test_an_answer_is_finished_though_nobody_watches(tmp_path: Path) -> No
         assert seen[0] == 3
 
 
+async def test_a_crash_loses_little_of_a_running_answer(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """What is stored while it is written; and a failure to store it takes no answer down."""
+    from server.chat import service
+
+    monkeypatch.setattr(service, "KEEP_SECONDS", 0.02)
+    engine = ScriptedEngine(lambda request, prompt: "word " * 40_000, pause=0.01)
+    async with running(tmp_path, engine) as services:
+        store = services.chat.store
+        keep, failures = store.keep_running, [OSError("no disk")]
+
+        def once_broken(answers: Any) -> None:
+            if failures:
+                raise failures.pop()
+            keep(answers)
+
+        monkeypatch.setattr(store, "keep_running", once_broken)
+        stream = await services.chat.send(MINA, "Talk")
+        async with asyncio.timeout(60):
+            while "word" not in (message := store.message(MINA, stream.message_id)).text:  # noqa: ASYNC110
+                await asyncio.sleep(0.01)
+        assert message.status == "streaming"
+        assert message.answer is not None
+        assert message.answer.domain
+        assert not failures
+
+
 async def test_a_closing_server_keeps_what_was_written(tmp_path: Path) -> None:
     engine = ScriptedEngine(lambda request, prompt: "word " * 40_000, pause=0.01)
     async with running(tmp_path, engine) as services:
@@ -328,8 +354,13 @@ async def test_a_parent_of_another_conversation_is_refused(tmp_path: Path) -> No
     async with running(tmp_path) as services:
         first = await ask(services.chat, MINA, "One")
         second = await ask(services.chat, MINA, "Two")
+        chat = conversation_of(first)
+        before = await services.chat.conversation(MINA, chat)
         with pytest.raises(InvalidInput, match="not in conversation"):
-            await services.chat.send(MINA, "x", conversation_id=conversation_of(first), parent_id=second[0].message_id)
+            await services.chat.send(
+                MINA, "x", conversation_id=chat, parent_id=second[0].message_id, domain="support"
+            )
+        assert await services.chat.conversation(MINA, chat) == before, "a refused question leaves nothing behind"
 
 
 async def test_a_schema_reaches_the_engine_and_an_edit_takes_effect(tmp_path: Path) -> None:
