@@ -6,7 +6,7 @@ from hypothesis import strategies as st
 
 from server.engine.pace import Pace
 
-SMALLEST = 6
+SMALLEST = 4
 ROWS = 4
 WRITING = [1] * ROWS
 
@@ -39,12 +39,21 @@ def test_a_prompt_stretches_steps_by_a_bounded_factor_on_any_machine(plain: floa
         assert stretched >= 1.5, "a prompt must not be starved either"
 
 
+@given(st.integers(1, 64), st.floats(1e-3, 1), st.floats(1e-5, 0.1))
+def test_a_chunk_fills_up_what_products_are_padded_to(writing: int, plain: float, token: float) -> None:
+    pace = Pace(1 << 20)
+    pace.note(plain, [1] * writing)
+    pace.note(plain + 50 * token, [*[1] * writing, 50])
+    assert (pace.room(writing) + writing) % 4 == 0
+    assert pace.room(writing) >= SMALLEST
+
+
 def test_before_it_knows_it_is_careful() -> None:
-    assert Pace(1000).room(ROWS) == 30
+    assert Pace(1000).room(ROWS) == 32
     assert Pace(20).room(ROWS) == 20
     pace = Pace(1000)
     pace.note(0.1, WRITING)
-    assert pace.room(ROWS) == 30, "nothing is known of prompts yet"
+    assert pace.room(ROWS) == 32, "nothing is known of prompts yet"
 
 
 def test_time_that_went_into_something_else_is_taken_off() -> None:
@@ -94,7 +103,7 @@ def test_a_step_is_compared_with_steps_of_as_many_rows() -> None:
     for _ in range(60):
         pace.note(0.01, [1])
     assert pace.room(ROWS) == crowded
-    assert pace.room(3) == pace.room(7) == crowded, "the nearest number that is known"
-    assert pace.room(1) == pytest.approx(crowded / 10, abs=1), "its steps take a tenth"
+    assert pace.room(3) == pace.room(7) == pytest.approx(crowded, abs=3), "the nearest number that is known"
+    assert pace.room(1) == pytest.approx(crowded / 10, abs=4), "its steps take a tenth"
     pace.note(0.2, [100])
     assert pace.room(ROWS) < crowded, "a step of prompts alone tells what their tokens cost"
