@@ -1,7 +1,7 @@
 """What the engine knows of the adapters folder: which versions fit the model, and how each is shown.
 
 Checks of files are kept by the files' signature, so each version is read once, in a worker thread. Knows
-nothing of rows; asks the runner what is loaded.
+nothing of rows; asks the rack what is loaded.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ from typing import NamedTuple
 
 from server.engine.catalogue import AdapterCatalogue, AdapterFolder
 from server.engine.lora import AdapterFacts, AdapterTarget, check_adapter
-from server.engine.runner import Runner
+from server.engine.rack import AdapterRack
 from server.engine.slots import SlotState
 from server.errors import AdapterInvalid
 from server.types import AdapterInfo, AdapterState
@@ -35,10 +35,10 @@ class Resolved(NamedTuple):
 class AdapterBook:
     """Safe from any thread. `infos` and `info` never read an adapter; `resolve` and the looks may."""
 
-    def __init__(self, catalogue: AdapterCatalogue, target: AdapterTarget, runner: Runner) -> None:
+    def __init__(self, catalogue: AdapterCatalogue, target: AdapterTarget, rack: AdapterRack) -> None:
         self._catalogue = catalogue
         self._target = target
-        self._runner = runner
+        self._rack = rack
         self._lock = threading.Lock()
         self._checked: dict[object, AdapterFacts | AdapterInvalid] = {}   # by a folder's key
         self._seen: set[object] = set()
@@ -71,7 +71,7 @@ class AdapterBook:
                 newest.setdefault(folder.name, Resolved(folder, result.bytes))
         self._seen = {folder.key for folder in folders}
         with self._lock:
-            held = {folder.key for folder, *_ in self._runner.loaded()} | self._seen
+            held = {folder.key for folder, *_ in self._rack.loaded()} | self._seen
             self._checked = {key: result for key, result in self._checked.items() if key in held}
         return [found for found in newest.values() if found.folder.key in fresh]
 
@@ -83,13 +83,13 @@ class AdapterBook:
         def superseded(folder: AdapterFolder) -> bool:
             return folder.key not in order or order[folder.key] > newest.get(folder.name, len(order))
 
-        self._runner.unload(superseded)
+        self._rack.unload(superseded)
 
     # ── showing ──────────────────────────────────────────────────────────────────────────────────
 
     def infos(self) -> tuple[AdapterInfo, ...]:
         """The newest version of each adapter, the newest valid one, and any other that is loaded."""
-        slots = self._runner.loaded()
+        slots = self._rack.loaded()
         loaded = {folder.key for folder, *_ in slots}
         shown: dict[object, AdapterFolder] = {}
         newest: set[str] = set()
@@ -107,7 +107,7 @@ class AdapterBook:
         return tuple(self._info(folder, slots) for folder in shown.values())
 
     def info(self, folder: AdapterFolder) -> AdapterInfo:
-        return self._info(folder, self._runner.loaded())
+        return self._info(folder, self._rack.loaded())
 
     def _info(self, folder: AdapterFolder, slots: Iterable[tuple[AdapterFolder, SlotState, int, float]]) -> AdapterInfo:
         known = self._known(folder)

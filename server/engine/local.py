@@ -64,7 +64,7 @@ class LocalEngine:
         self._thread = threading.Thread(target=self._live, args=(ready, outbox), name="tailor-model", daemon=True)
         self._thread.start()
         self._runner = await asyncio.wrap_future(ready)
-        self._book = AdapterBook(self._catalogue, self._ready().target, self._runner)
+        self._book = AdapterBook(self._catalogue, self._ready().target, self._runner.rack)
         await asyncio.to_thread(self._book.look)  # what is there now is loaded on first use
         card = self.model
         log.debug("%s runs on %s in %s (%s); %s", card.id, card.device, card.dtype, card.reason, card.path)
@@ -182,15 +182,15 @@ class LocalEngine:
     # ── adapters ─────────────────────────────────────────────────────────────────────────────────
 
     async def load_adapter(self, name: str) -> AdapterInfo:
-        book, runner = self._adapter_book(), self._serving()
+        book, rack = self._adapter_book(), self._serving().rack
         folder, size = await asyncio.to_thread(book.resolve, name)
-        await asyncio.wrap_future(runner.load(folder, size))
+        await asyncio.wrap_future(rack.load(folder, size))
         book.drop_superseded(by=() if "@" in name else (folder,))
         return book.info(folder)
 
     async def unload_adapter(self, name: str) -> None:
         bare, _, version = name.partition("@")
-        dropped, used = self._serving().unload(
+        dropped, used = self._serving().rack.unload(
             lambda folder: folder.name == bare and (not version or folder.version == version)
         )
         if used:
@@ -201,12 +201,12 @@ class LocalEngine:
     async def refresh_adapters(self) -> None:
         """Brings the slots in step with the folder: adapters that are new there are loaded while slots are
         free, those that are gone or replaced leave once unused. Cheap when nothing has changed."""
-        book, runner = self._adapter_book(), self._serving()
+        book, rack = self._adapter_book(), self._serving().rack
         loaded = []
         for folder, size in await asyncio.to_thread(book.look):
             try:
-                if runner.free_slots() or runner.holds(folder):
-                    await asyncio.wrap_future(runner.load(folder, size))
+                if rack.free_slots() or rack.holds(folder):
+                    await asyncio.wrap_future(rack.load(folder, size))
                     loaded.append(folder)
             except (AdapterInUse, AdapterInvalid) as error:
                 log.warning("a new adapter is not loaded: %s", error)

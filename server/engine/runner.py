@@ -11,25 +11,23 @@ import threading
 import time
 from collections import Counter
 from collections.abc import Callable, Iterable, Sequence
-from concurrent.futures import Future
 
 import torch
 
 from server.config import EngineSettings
-from server.engine.catalogue import AdapterFolder
 from server.engine.forward import Part
 from server.engine.gathering import Gathering
 from server.engine.kv import KVBudget, rounded
-from server.engine.loading import AdapterLoader, Arrived
 from server.engine.pace import Pace
 from server.engine.prefix import BlockPool, PrefixIndex, block_bytes
+from server.engine.rack import AdapterRack
 from server.engine.runtime import Runtime
 from server.engine.sampling import Choice, choose_tokens
 from server.engine.scheduler import Departure, Plan, PlannedPart, Scheduler
 from server.engine.sequence import Row, RowState
-from server.engine.slots import Slot, SlotState, SlotTable
+from server.engine.slots import Slot
 from server.engine.stats import EngineStats
-from server.errors import AdapterError, AdapterInUse, AdapterInvalid, EngineBusy, EngineDown, EngineError
+from server.errors import EngineBusy, EngineDown, EngineError
 from server.types import EngineHealth, FinishReason, GenerationDone, TokenDelta, TokenLogprob, Usage
 
 log = logging.getLogger("tailor.engine")
@@ -47,20 +45,18 @@ class Runner:
         self._flush = flush
         self._settings = settings
         self._changed = threading.Condition()
-        self._slots = SlotTable(settings.max_loras, settings.adapter_bytes)
+        self.rack = AdapterRack(runtime, settings, self._changed)
         arena = runtime.path.arena
         blocks = settings.prefix_bytes // block_bytes(arena.shape) if arena is not None else 0
         self._prefix = PrefixIndex(blocks)
         self._pool = BlockPool(arena.shape, blocks) if arena is not None and blocks else None
         self._eager = runtime.card.device != "cpu"
         self._budget = KVBudget(settings.kv_bytes, runtime.bytes_per_token, settings.max_batch, eager=self._eager)
-        self._loader = AdapterLoader(runtime.target, runtime.path.bank.laid, self._take_in)
         self._scheduler = Scheduler(
-            settings, self._budget, self._slots, self._prefix, self._loader.start, chunked=runtime.path.chunked
+            settings, self._budget, self.rack.slots, self._prefix, self.rack.read, chunked=runtime.path.chunked
         )
         self._pace = Pace(settings.prefill_tokens)
         self.gathering = Gathering(self._changed, settings.max_batch)
-        self._arrived: list[Arrived] = []
         self._stopping = False
         self._failure = ""
         self._step_began: float | None = None
@@ -89,50 +85,6 @@ class Runner:
                 self._counts["cancelled"] += 1
             self._changed.notify()
 
-    def load(self, folder: AdapterFolder, size: int) -> Future[None]:
-        """Done when the adapter of `size` bytes is in a slot. Raises AdapterInUse at once when no slot can be
-        freed, AdapterInvalid when it could never fit."""
-        done: Future[None] = Future()
-        with self._changed:
-            now = time.monotonic()
-            slot = self._slots.reserve(folder, size, now)
-            if slot is None:
-                used = ", ".join(sorted(f"{held.folder.name}@{held.folder.version}" for held in self._slots))
-                raise AdapterInUse(f"no adapter slot can be freed, running answers use them ({used}): wait for one to "
-                                   "end, or raise engine.max_loras or engine.adapter_bytes")
-            if slot.state is SlotState.LOADED:
-                done.set_result(None)
-                return done
-            slot.waiters.append(done)
-            if not slot.reading:
-                slot.reading = True
-                self._loader.start(slot)
-        return done
-
-    def unload(self, wanted: Callable[[AdapterFolder], bool]) -> tuple[int, int]:
-        """Drops the matching slots that nobody uses: (how many, how many stay because they are in use)."""
-        with self._changed:
-            matching = [slot for slot in self._slots if wanted(slot.folder)]
-            free = [slot for slot in matching if not slot.users and slot.state is SlotState.LOADED]
-            for slot in free:
-                self._slots.drop(slot)
-            self._changed.notify()
-            return len(free), len(matching) - len(free)
-
-    def loaded(self) -> list[tuple[AdapterFolder, SlotState, int, float]]:
-        """(folder, state, rows that use it, last use by the monotonic clock) of each slot."""
-        with self._changed:
-            return [(slot.folder, slot.state, slot.users, slot.last_used) for slot in self._slots]
-
-    def holds(self, folder: AdapterFolder) -> bool:
-        """Whether exactly these files are in a slot, or on their way."""
-        with self._changed:
-            return self._slots.holding(folder) is not None
-
-    def free_slots(self) -> int:
-        with self._changed:
-            return self._slots.capacity - len(self._slots)
-
     def health(self) -> EngineHealth:
         with self._changed:
             reason = self._failure
@@ -153,8 +105,8 @@ class Runner:
                 kv_bytes=self._budget.used * self._budget.bytes_per_token,
                 max_kv_bytes=self._budget.total * self._budget.bytes_per_token,
                 prefix_bytes=len(self._prefix) * block, max_prefix_bytes=self._prefix.capacity * block,
-                adapters=len(self._slots), max_adapters=settings.max_loras,
-                adapter_bytes=self._slots.bytes, max_adapter_bytes=settings.adapter_bytes,
+                adapters=len(self.rack.slots), max_adapters=settings.max_loras,
+                adapter_bytes=self.rack.slots.bytes, max_adapter_bytes=settings.adapter_bytes,
                 max_per_user=settings.max_per_user, max_tokens=settings.max_tokens,
                 preempted=self._scheduler.preempted, step_s=self._step_s,
                 **{name: counts[name] for name in ("prompt_tokens", "cached_tokens", "completion_tokens", "finished",
@@ -183,10 +135,10 @@ class Runner:
                 except Exception as error:  # noqa: BLE001  the thread's outermost edge: anything a model raises
                     self._fail(error)
                 self._flush()
-        self._loader.close()
+        self.rack.close()
         with self._changed:
             self._end_rows((*self._scheduler.waiting, *self._scheduler.running), "the engine has been stopped")
-            for slot in self._slots:
+            for slot in self.rack.slots:
                 self._drop_failed(slot, EngineDown("the engine has been stopped"))
         self._flush()
 
@@ -198,11 +150,7 @@ class Runner:
             plan = self._scheduler.plan(now, lambda writing: self._pace.room(writing, now - began))
             self._flush()
             if not (plan.parts or self._scheduler.departures):
-                if not (self._arrived or self._stopping or self._slots.left):
-                    idle = not self._scheduler.waiting
-                    self._changed.wait(_RETRY_S if self._failure or not idle else None)
-                    if idle:
-                        self.gathering.wait(self._scheduler.waiting, lambda: self._stopping)
+                self._rest()
                 if not self._failure:
                     return
             self._step_began = time.monotonic()
@@ -219,20 +167,27 @@ class Runner:
                 self._counts["restarts"] += 1
             self._failure = ""
 
+    def _rest(self) -> None:
+        """With nothing to compute: until something happens. Holds the lock."""
+        if self.rack.moving or self._stopping:
+            return
+        idle = not self._scheduler.waiting
+        self._changed.wait(_RETRY_S if self._failure or not idle else None)
+        if idle:
+            self.gathering.wait(self._scheduler.waiting, lambda: self._stopping)
+
     def _tidy(self) -> None:
         """Between steps: rows that left are kept for others, adapters come and go."""
         with self._changed:
             self._scheduler.reap(time.monotonic())
             departures = self._scheduler.take_departures()
         self._keep(departures)
-        with self._changed:
-            left, self._slots.left = self._slots.left, []
-            for slot in left:
-                self._prefix.drop(slot.id)
-            written = {slot.place for slot in self._slots if slot.state is SlotState.LOADED}  # taken again since
-        for place in {slot.place for slot in left} - written:
-            self._runtime.path.bank.clear(place)
-        self._install()
+        for load in self.rack.clear():
+            with self._changed:
+                self._prefix.drop(load)
+        for slot, error in self.rack.install(1 if self._scheduler.running else None):  # one a step beside answers
+            with self._changed:
+                self._drop_failed(slot, error)
 
     def _keep(self, departures: Iterable[Departure]) -> None:
         for departure in departures:
@@ -363,38 +318,9 @@ class Runner:
         top = tuple((decode([token]), value) for token, value in choice.top)
         return TokenLogprob(decode([choice.token]), choice.logprob or 0.0, top)
 
-    # ── adapters ─────────────────────────────────────────────────────────────────────────────────
-
-    def _take_in(self, arrived: Arrived) -> None:
-        """On the reader's thread."""
-        with self._changed:
-            self._arrived.append(arrived)
-            self._changed.notify()
-
-    def _install(self) -> None:
-        """Between steps: what was read moves to the device, one adapter a step while answers are being written."""
-        with self._changed:
-            count = 1 if self._scheduler.running else len(self._arrived)
-            arrived, self._arrived = self._arrived[:count], self._arrived[count:]
-        for slot, result in arrived:
-            if isinstance(result, AdapterError):
-                with self._changed:
-                    self._drop_failed(slot, result)
-                continue
-            try:
-                self._runtime.path.bank.write(slot.place, result)
-            except RuntimeError as error:  # a device without room for it, most of all
-                log.error("installing an adapter failed", exc_info=error)
-                with self._changed:
-                    self._drop_failed(slot, AdapterInvalid(f"the adapter {slot.folder.name} cannot be put in: {error}"))
-                continue
-            with self._changed:
-                self._slots.fill(slot)
-            log.info("adapter %s@%s is loaded", slot.folder.name, slot.folder.version)
-
     def _drop_failed(self, slot: Slot, error: Exception) -> None:
         for row in (*self._scheduler.waiting, *self._scheduler.running):
             if row.slot is slot:
                 self._scheduler.finish(row, time.monotonic())
                 row.emit(type(error)(str(error)))
-        self._slots.fail(slot, type(error)(str(error)))
+        self.rack.slots.fail(slot, type(error)(str(error)))

@@ -89,7 +89,7 @@ async def test_a_place_that_is_taken_again_while_it_is_cleared(tiny, adapters, e
     """Between clearing what has left and installing what has come, another adapter may leave and its place be taken:
     the newcomer must not be cleared with it."""
     engine = await engines(tiny("llama"), adapters, max_loras=2)
-    serving, bank = engine._runner, engine._runtime.path.bank
+    rack, bank = engine._runner.rack, engine._runtime.path.bank
     for name in ("b", "c"):
         await engine.load_adapter(name)
     clear, loop = bank.clear, asyncio.get_running_loop()
@@ -102,7 +102,7 @@ async def test_a_place_that_is_taken_again_while_it_is_cleared(tiny, adapters, e
             for name in ("a", "b"):  # the second one takes the place of the last that is loaded
                 loads.append(asyncio.run_coroutine_threadsafe(engine.load_adapter(name), loop))
                 ends = time.monotonic() + 30
-                while not any(slot.folder.name == name for slot, _ in tuple(serving._arrived)):
+                while not any(slot.folder.name == name for slot, _ in tuple(rack._arrived)):
                     assert time.monotonic() < ends
                     time.sleep(0.001)
 
