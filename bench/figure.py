@@ -67,13 +67,15 @@ Round = Callable[[int], Awaitable[Mapping[str, Reading]]]
 
 @dataclass(frozen=True)
 class Figure:
-    """`open` makes ready, warm-up included, and yields the round. `rounds` overrides the run's number."""
+    """`open` makes ready, warm-up included, and yields the round. `rounds` overrides the run's number, `times` is how
+    many it takes for each of these: rounds of a few seconds differ most."""
 
     name: str
     measures: tuple[Measure, ...]
     open: Callable[[Bench], AbstractAsyncContextManager[Round]]
     device: Device = "cpu"
     rounds: int | None = None
+    times: int = 1
 
 
 @dataclass(frozen=True)
@@ -97,7 +99,7 @@ async def measure(figure: Figure, bench: Bench, rounds: int) -> list[Outcome]:
     taken: list[Mapping[str, Reading]] = []
     try:
         async with figure.open(bench) as one_round:
-            for number in range(figure.rounds or rounds):
+            for number in range(figure.rounds or rounds * figure.times):
                 taken.append(await one_round(number))
         return [summary(figure.name, each, [readings[each.name] for readings in taken]) for each in figure.measures]
     except Unavailable as error:

@@ -120,5 +120,6 @@ FIGURES = (
             ),
         ),
         websockets,
+        times=3,
     ),
 )  # fmt: skip

