@@ -10,6 +10,7 @@ import asyncio
 import logging
 import time
 from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import dataclass
 from enum import Enum
 from typing import TypeAlias
@@ -114,7 +115,8 @@ class ChatService:
         await self._remembering.past.close()
         for task in self._tasks:
             task.cancel()
-        await asyncio.gather(*self._tasks, return_exceptions=True)
+            with suppress(asyncio.CancelledError):
+                await task
         await asyncio.to_thread(self.store.delete_temporary)
 
     async def create(self, user: UserId, *, temporary: bool, domain: str | None = None) -> Conversation:
