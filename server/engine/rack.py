@@ -9,7 +9,7 @@ from __future__ import annotations
 import logging
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from concurrent.futures import Future
 
 from server.config import EngineSettings
@@ -102,26 +102,25 @@ class AdapterRack:
             self._bank.clear(place)
         return [slot.id for slot in left]
 
-    def install(self, most: int | None) -> list[tuple[Slot, AdapterError]]:
-        """Moves at most so many of those that were read to the device; which loads went wrong, and why: the caller
-        ends them."""
+    def install(self, *, one: bool) -> Iterator[tuple[Slot, AdapterError]]:
+        """Moves those that were read to the device, or the first of them. Gives each load that went wrong, and why, as
+        it does: the caller ends it, whatever becomes of the next."""
         with self._changed:
-            arrived, self._arrived = self._arrived[:most], self._arrived[len(self._arrived[:most]):]
-        wrong: list[tuple[Slot, AdapterError]] = []
+            count = 1 if one else len(self._arrived)
+            arrived, self._arrived = self._arrived[:count], self._arrived[count:]
         for slot, result in arrived:
             if isinstance(result, AdapterError):
-                wrong.append((slot, result))
+                yield slot, result
                 continue
             try:
                 self._bank.write(slot.place, result)
             except RuntimeError as error:  # a device without room for it, most of all
                 log.error("installing an adapter failed", exc_info=error)
-                wrong.append((slot, AdapterInvalid(f"the adapter {slot.folder.name} cannot be put in: {error}")))
+                yield slot, AdapterInvalid(f"the adapter {slot.folder.name} cannot be put in: {error}")
                 continue
             with self._changed:
                 self.slots.fill(slot)
             log.info("adapter %s@%s is loaded", slot.folder.name, slot.folder.version)
-        return wrong
 
     def _take_in(self, arrived: Arrived) -> None:
         """On the reader's thread."""

@@ -185,7 +185,7 @@ class Runner:
         for load in self.rack.clear():
             with self._changed:
                 self._prefix.drop(load)
-        for slot, error in self.rack.install(1 if self._scheduler.running else None):  # one a step beside answers
+        for slot, error in self.rack.install(one=bool(self._scheduler.running)):  # one a step beside answers
             with self._changed:
                 self._drop_failed(slot, error)
 

@@ -6,10 +6,16 @@ import asyncio
 import threading
 import time
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
+import pytest
+
+from server.config import EngineSettings
 from server.engine import loading, lora
+from server.engine.catalogue import AdapterFolder
 from server.engine.lora_layers import LoraGroup
+from server.engine.rack import AdapterRack
 from server.errors import AdapterInvalid
 from server.types import AdapterState
 from tests.engine.conftest import EngineFactory, Reply, ask, until
@@ -112,3 +118,22 @@ async def test_a_place_that_is_taken_again_while_it_is_cleared(tiny, adapters, e
     await exact(engine, prompt(1, 20))
     await exact(engine, prompt(1, 20), "a")
     await exact(engine, prompt(1, 20), "b")
+
+
+def test_a_load_that_went_wrong_is_told_whatever_becomes_of_the_next(tmp_path: Path) -> None:
+    class Bank:
+        laid = clear = None
+
+        def write(self, place: int, laid: object) -> None:
+            raise ValueError("nobody has thought of this")
+
+    changed = threading.Condition()
+    rack = AdapterRack(SimpleNamespace(target=None, path=SimpleNamespace(bank=Bank())), EngineSettings(), changed)
+    broken, good = (rack.slots.reserve(AdapterFolder(name, "1", tmp_path / name, (), ""), 1, 0.0) for name in "ab")
+    rack._take_in((broken, AdapterInvalid("it is cut off")))
+    rack._take_in((good, {}))
+    wrong = rack.install(one=False)
+    assert next(wrong)[0] is broken
+    with pytest.raises(ValueError, match="thought"):
+        next(wrong)
+    rack.close()

@@ -1,17 +1,15 @@
 // Changing the words of a memory: Enter saves, Escape leaves, nothing empty is taken.
-import { useId, useLayoutEffect, useRef, useState } from "preact/hooks";
+import { useId, useRef, useState } from "preact/hooks";
 import { html } from "../html.js";
 import { t } from "../i18n.js";
+import { useFocus } from "./controls.js";
 
 export function EditMemory({ memory, onSave, onCancel }) {
   const field = useRef(null);
   const id = useId();
   const [text, setText] = useState(memory.text);
   const empty = !text.trim();
-  useLayoutEffect(() => { // at once: an Escape before it had the focus would close the panel
-    field.current.focus();
-    field.current.select();
-  }, []);
+  useFocus(field);
   const save = () => {
     if (empty) return;
     if (text.trim() === memory.text) onCancel();

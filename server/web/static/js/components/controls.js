@@ -97,13 +97,18 @@ export function Segmented({ label, options, value, onChange }) {
   </div>`;
 }
 
-/** A one-line text field that saves on Enter and gives up on Escape. */
-export function InlineEdit({ value, label, onSave, onCancel, multiline = false }) {
-  const field = useRef(null);
-  useLayoutEffect(() => { // at once: the keys that follow are for this field
+/** The field has the focus when it is drawn, its text selected: the keys that follow are for it, not for the page. */
+export function useFocus(field) {
+  useLayoutEffect(() => {
     field.current.focus();
     field.current.select();
   }, []);
+}
+
+/** A one-line text field that saves on Enter and gives up on Escape. */
+export function InlineEdit({ value, label, onSave, onCancel, multiline = false }) {
+  const field = useRef(null);
+  useFocus(field);
   const ended = useRef(false); // leaving the page takes the focus, which would save once more
   const cancel = () => {
     ended.current = true;
