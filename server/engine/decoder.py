@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
@@ -64,17 +64,44 @@ class Projection:
         return y
 
 
+class Norm:
+    """Root mean square norm (Zhang and Sennrich, 2019) over the last dimension."""
+
+    def __init__(self, weight: Tensor, eps: float) -> None:
+        self._weight = weight
+        self._eps = eps
+        self._plain = weight.dtype == torch.float32
+        if self._plain:  # x / sqrt(sum / n + eps) = x · sqrt(n) / sqrt(sum + n · eps): fewer operators
+            self._weight = weight * weight.shape[0] ** 0.5
+            self._least = weight.new_tensor([weight.shape[0] * eps])
+
+    def __call__(self, x: Tensor) -> Tensor:
+        if self._plain:
+            root: Tensor = torch.linalg.vector_norm(x, dim=-1, keepdim=True)
+            return x.mul(torch.addcmul(self._least, root, root).rsqrt_()).mul_(self._weight)
+        wide = x.float()  # the models' own code: the sum of squares in float32, the weight in the model's type
+        return self._weight * (wide * torch.rsqrt(wide.square().mean(-1, keepdim=True) + self._eps)).to(x.dtype)
+
+
 @dataclass(frozen=True)
 class Layer:
-    norm: Tensor
+    norm: Norm
     qkv: Projection
-    q_norm: Tensor | None
-    k_norm: Tensor | None
+    q_norm: Norm | None
+    k_norm: Norm | None
     out: Projection
-    mlp_norm: Tensor
+    mlp_norm: Norm
     gate_up: Projection
     down: Projection
     window: int
+
+
+class Turn(NamedTuple):
+    """By a token's position [tokens, 1, dim or half of it]: `back` is minus the first half of the sines."""
+
+    cos: Tensor
+    back: Tensor
+    sin: Tensor
 
 
 class Decoder:
@@ -83,17 +110,17 @@ class Decoder:
     def __init__(self, model: Any, make: Maker, bank: LoraBank) -> None:
         """Empties `model` of its linear layers' weights."""
         config = model.config
-        self._eps = float(config.rms_norm_eps)
+        eps = float(config.rms_norm_eps)
         self._heads = int(config.num_attention_heads)
         self._kv_heads = int(config.num_key_value_heads)
         self._dim = int(getattr(config, "head_dim", None) or config.hidden_size // self._heads)
         body = model.model
         self._embedding = body.embed_tokens.weight
         self._rope = body.rotary_emb
-        self._norm = body.norm.weight
+        self._norm = Norm(body.norm.weight, eps)
         self.shape = KVShape(len(body.layers), self._kv_heads, self._dim, self._dim,
                              self._embedding.dtype, self._embedding.device)
-        self._layers = [_layer(f"model.layers.{n}", layer, make, bank) for n, layer in enumerate(body.layers)]
+        self._layers = [_layer(f"model.layers.{n}", layer, eps, make, bank) for n, layer in enumerate(body.layers)]
         self._head = _take([model.lm_head], make, bank.group("lm_head"))
 
     def run(
@@ -102,55 +129,49 @@ class Decoder:
         """tokens [n] of all rows, `wanted` the columns [m] whose next token is asked for → logits [m, vocabulary]."""
         h = F.embedding(tokens, self._embedding)
         cos, sin = (part[0, :, None] for part in self._rope(h[None], step.positions[None]))
+        first, second = sin.chunk(2, dim=-1)
+        turn = Turn(cos, -first, second)
         for number, layer in enumerate(self._layers):
-            x = self._normed(h, layer.norm)
-            seen = self._attention(number, layer, layer.qkv(x, lots), step, cos, sin)
+            x = layer.norm(h)
+            seen = self._attention(number, layer, layer.qkv(x, lots), step, turn)
             if number == len(self._layers) - 1:  # what follows is only for the tokens that are asked for
                 h, seen, lots = h.index_select(0, wanted), seen.index_select(0, wanted), wanted_lots
             h += layer.out(seen, lots)
-            x = self._normed(h, layer.mlp_norm)
+            x = layer.mlp_norm(h)
             gate, up = layer.gate_up(x, lots).chunk(2, dim=1)
             h += layer.down(F.silu(gate).mul_(up), lots)
-        return self._head(self._normed(h, self._norm), lots)
+        return self._head(self._norm(h), lots)
 
     def _attention(
-        self, number: int, layer: Layer, qkv: Tensor, step: AttentionStep, cos: Tensor, sin: Tensor
+        self, number: int, layer: Layer, qkv: Tensor, step: AttentionStep, turn: Turn
     ) -> Tensor:
         heads = qkv.view(len(qkv), -1, self._dim)
         both, v = heads[:, :-self._kv_heads], heads[:, -self._kv_heads:]
         if layer.q_norm is not None and layer.k_norm is not None:
-            both = torch.cat((self._normed(both[:, :self._heads], layer.q_norm),
-                              self._normed(both[:, self._heads:], layer.k_norm)), dim=1)
-        turned = _turned(both, cos, sin)
+            both = torch.cat((layer.q_norm(both[:, :self._heads]), layer.k_norm(both[:, self._heads:])), dim=1)
+        turned = _turned(both, turn)
         q, k = turned[:, :self._heads], turned[:, self._heads:]
         return step.attend(number, q, k, v, self._dim ** -0.5, layer.window).flatten(1)
 
-    def _normed(self, x: Tensor, weight: Tensor) -> Tensor:
-        if x.dtype == torch.float32:
-            squares: Tensor = torch.linalg.vector_norm(x, dim=-1, keepdim=True).square_()
-            return x.mul(squares.div_(x.shape[-1]).add_(self._eps).rsqrt_()).mul_(weight)
-        wide = x.float()  # the models' own code: the sum of squares in float32, the weight in the model's type
-        return weight * (wide * torch.rsqrt(wide.square().mean(-1, keepdim=True) + self._eps)).to(x.dtype)
 
-
-def _turned(x: Tensor, cos: Tensor, sin: Tensor) -> Tensor:
+def _turned(x: Tensor, turn: Turn) -> Tensor:
     """Rotary position embedding (Su et al., 2021) of x [tokens, heads, dim], halves turned against each other."""
-    half = x.shape[-1] // 2
-    turned = x * cos
-    turned[..., :half].addcmul_(x[..., half:], sin[..., :half], value=-1)
-    turned[..., half:].addcmul_(x[..., :half], sin[..., half:])
+    turned = x * turn.cos
+    (first, second), (to_first, to_second) = x.chunk(2, dim=-1), turned.chunk(2, dim=-1)
+    to_first.addcmul_(second, turn.back)
+    to_second.addcmul_(first, turn.sin)
     return turned
 
 
-def _layer(name: str, layer: Any, make: Maker, bank: LoraBank) -> Layer:
+def _layer(name: str, layer: Any, eps: float, make: Maker, bank: LoraBank) -> Layer:
     attention, mlp = layer.self_attn, layer.mlp
     return Layer(
-        norm=layer.input_layernorm.weight,
+        norm=Norm(layer.input_layernorm.weight, eps),
         qkv=_take([attention.q_proj, attention.k_proj, attention.v_proj], make, bank.group(f"{name}.self_attn.q_proj")),
-        q_norm=attention.q_norm.weight if hasattr(attention, "q_norm") else None,
-        k_norm=attention.k_norm.weight if hasattr(attention, "k_norm") else None,
+        q_norm=Norm(attention.q_norm.weight, eps) if hasattr(attention, "q_norm") else None,
+        k_norm=Norm(attention.k_norm.weight, eps) if hasattr(attention, "k_norm") else None,
         out=_take([attention.o_proj], make, bank.group(f"{name}.self_attn.o_proj")),
-        mlp_norm=layer.post_attention_layernorm.weight,
+        mlp_norm=Norm(layer.post_attention_layernorm.weight, eps),
         gate_up=_take([mlp.gate_proj, mlp.up_proj], make, bank.group(f"{name}.mlp.gate_proj")),
         down=_take([mlp.down_proj], make, bank.group(f"{name}.mlp.down_proj")),
         window=int(_window(attention) or 0),

@@ -23,6 +23,7 @@ Kind = Literal["none", "int8"]
 _MISFITS = (RuntimeError, AttributeError, TypeError, ValueError, NotImplementedError)
 _ROWS_HINT = 16      # what weights are laid out for; measured as good as any from 1 to 256 rows
 _ROWS = (*range(4, 65, 4), *range(72, 289, 8))  # what a product over pixels may be rounded up to
+_NO_VALUES: list[float] = []   # of what may follow a product
 _LARGE = 1 << 24     # weights from here on are tried for the first 16 of those alone: each try copies them
 
 
@@ -90,20 +91,17 @@ class PixelLinear:
         self._run = torch.ops.mkldnn._convolution_pointwise.default
 
     def __call__(self, x: Tensor) -> Tensor:
-        if len(x) <= self._most:
-            return self._product(x)
-        return torch.cat([self._product(part) for part in torch.split(x, self._most)])
-
-    def _product(self, x: Tensor) -> Tensor:
-        rows, inside = x.shape
-        count = self._padded[rows]
+        rows = x.shape[0]
+        if rows > self._most:
+            return torch.cat([self(part) for part in torch.split(x, self._most)])
+        inside, out, count = self._inside, self._out, self._padded[rows]
         if count != rows:
             padded = x.new_zeros(count, inside)
             padded[:rows] = x
             x = padded
         pixels = x.as_strided((1, inside, 1, count), (count * inside, 1, count * inside, inside))
-        y: Tensor = self._run(pixels, self._packed, self._bias, (0, 0), (1, 1), (1, 1), 1, "none", [], "")
-        return y.permute(0, 2, 3, 1).reshape(count, self._out)[:rows]
+        y: Tensor = self._run(pixels, self._packed, self._bias, (0, 0), (1, 1), (1, 1), 1, "none", _NO_VALUES, "")
+        return y.as_strided((rows, out), (out, 1))  # pixel by pixel, as its input was
 
     def weight(self) -> Tensor:
         dense: Tensor = self._packed.to_dense()

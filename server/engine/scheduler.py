@@ -25,6 +25,7 @@ _SECONDS_A_ROW = 10.0
 _SLOT_PATIENCE_S = 2.0   # after it, later rows stop taking the slots a waiting row needs
 _SMALLEST_CHUNK = 16
 _WEIGHT_OF_WAITING = 3   # who sees nothing yet counts as so many who wait for their next token
+_OTHER_ADAPTER = 16      # a prompt of an adapter no other has in its step costs as much as so many more tokens
 _WORTH_WAITING = 2 * BLOCK   # tokens another row computes now, for which an equal prompt is held back
 
 
@@ -257,7 +258,8 @@ class Scheduler:
         return False
 
     def _prefill(self, room: int) -> list[PlannedPart]:
-        """The oldest prompt gets half of the room and what the shortest ones leave."""
+        """The oldest prompt gets half of the room and what the shortest ones leave, among which those of one adapter
+        are taken together."""
         rows = [row for row in self.running if row.pending > 1]
         if not rows:
             return []
@@ -267,10 +269,14 @@ class Scheduler:
         oldest, *others = rows
         kept = min(oldest.pending, room // 2 if others else room)
         room -= kept
-        for row in sorted(others, key=lambda other: other.pending):
+        loads = {oldest.load}
+        while room and others:
+            row = min(others, key=lambda other: other.pending + _OTHER_ADAPTER * (other.load not in loads))
+            others.remove(row)
             share = min(row.pending, room)
-            if share and (share == row.pending or share >= _SMALLEST_CHUNK):
+            if share == row.pending or share >= _SMALLEST_CHUNK:
                 shares[row.id] = share
+                loads.add(row.load)
                 room -= share
         shares[oldest.id] = min(oldest.pending, kept + room)
         return [PlannedPart(row, row.next_tokens(shares[row.id])) for row in rows if row.id in shares]

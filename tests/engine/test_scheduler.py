@@ -143,6 +143,17 @@ def test_the_oldest_prompt_always_moves() -> None:
         assert bench.plan()[1] >= 4
 
 
+def test_prompts_of_one_adapter_are_computed_together() -> None:
+    bench = Bench(loras=3, prefill_tokens=80)
+    for adapter in ("one", "two", "three", "two", "one"):
+        bench.row(20, adapter=adapter)
+    bench.row(38, adapter="one")
+    bench.plan()
+    bench.load_all()
+    assert bench.plan() == {1: 20, 5: 20, 2: 20, 4: 20}, "shorter ones of another adapter before a longer one"
+    assert bench.plan() == {1: 1, 2: 1, 3: 20, 4: 1, 5: 1, 6: 38}
+
+
 def test_without_chunks_one_whole_prompt_a_step() -> None:
     bench = Bench(chunked=False, prefill_tokens=16)
     bench.row(40)

@@ -1,0 +1,42 @@
+"""Memory of the model comes in huge pages where the system gives them to those who ask."""
+
+from __future__ import annotations
+
+import os
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parents[1]
+ASKED = Path("/sys/kernel/mm/transparent_hugepage/enabled")
+
+SCRIPT = """
+import {first}
+import torch
+tensor = torch.ones(8 << 20)
+print(open("/proc/self/smaps_rollup").read())
+"""
+
+
+def huge(first: str, **environment: str) -> int:
+    """kB of huge pages of a process that imports `first` and then makes a tensor of 32 MiB."""
+    inherited = {name: value for name, value in os.environ.items() if name != "THP_MEM_ALLOC_ENABLE"}
+    done = subprocess.run(
+        [sys.executable, "-c", SCRIPT.format(first=first)],
+        cwd=ROOT, env=inherited | environment, capture_output=True, text=True, check=True, timeout=300,
+    )
+    found = re.search(r"AnonHugePages:\s+(\d+) kB", done.stdout)
+    assert found, done.stdout
+    return int(found[1])
+
+
+@pytest.mark.skipif(
+    not ASKED.is_file() or "[madvise]" not in ASKED.read_text(), reason="huge pages are not given to those who ask"
+)
+@pytest.mark.parametrize("first", ["server.cli", "server.engine", "bench.engine"])
+def test_large_tensors_come_in_huge_pages_unless_they_are_unwanted(first: str) -> None:
+    assert huge(first) >= 16 << 10
+    assert huge(first, THP_MEM_ALLOC_ENABLE="0") == 0
