@@ -9,8 +9,8 @@ from __future__ import annotations
 import asyncio
 import hashlib
 import re
-from collections.abc import AsyncGenerator, Callable, Sequence
-from contextlib import AbstractContextManager, nullcontext
+from collections.abc import AsyncGenerator, Callable, Iterator, Sequence
+from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -103,6 +103,8 @@ class ScriptedEngine:
         self.pause = pause
         self.tokenizer = ByteTokenizer()
         self.requests: list[GenerationRequest] = []
+        self.expected = 0
+        self.announced: list[int] = []  # at each request: how many were expected
         self.cancelled = 0
         self.finished = 0
         self.failed = 0
@@ -113,8 +115,13 @@ class ScriptedEngine:
         self._adapters = dict.fromkeys(adapters, AdapterState.AVAILABLE)
         self.model = ModelCard("scripted", "scripted-1", "cpu", "float32", "a test", "script", context_length, 0)
 
-    def expecting(self) -> AbstractContextManager[None]:
-        return nullcontext()
+    @contextmanager
+    def expecting(self) -> Iterator[None]:
+        self.expected += 1
+        try:
+            yield
+        finally:
+            self.expected -= 1
 
     async def generate(self, request: GenerationRequest) -> AsyncGenerator[GenerationEvent, None]:
         if self.down:
@@ -123,6 +130,7 @@ class ScriptedEngine:
         if request.adapter is not None:
             await self.load_adapter(request.adapter)
         self.requests.append(request)
+        self.announced.append(self.expected)
         text = self.script(request, self.tokenizer.decode(request.prompt))
         words = re.findall(r"\s*\S+\s*$|\s*\S+", text)
         sent = 0

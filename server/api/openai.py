@@ -9,7 +9,7 @@ import logging
 import time
 import uuid
 from collections.abc import AsyncIterator
-from contextlib import aclosing
+from contextlib import ExitStack, aclosing
 from dataclasses import asdict, dataclass, field, replace
 from typing import Any, Literal
 
@@ -74,14 +74,18 @@ Step = PromptBundle | WithoutAdapter | Piece | Finished
 
 
 async def _run(held: Services, planned: Plan) -> AsyncIterator[Step]:
-    if planned.turn is not None:
-        steps: Any = held.pipeline.run(planned.turn)
-    else:
-        steps = held.pipeline.generate(planned.bare)  # type: ignore[arg-type]  # a plan has one of the two
-    async with aclosing(steps):
-        async for step in steps:
-            if isinstance(step, Step):
-                yield step
+    with ExitStack() as coming:
+        coming.enter_context(held.engine.expecting())
+        if planned.turn is not None:
+            steps: Any = held.pipeline.run(planned.turn)
+        else:
+            steps = held.pipeline.generate(planned.bare)  # type: ignore[arg-type]  # a plan has one of the two
+        async with aclosing(steps):
+            async for step in steps:
+                if not isinstance(step, PromptBundle):
+                    coming.close()
+                if isinstance(step, Step):
+                    yield step
 
 
 @dataclass

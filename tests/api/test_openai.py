@@ -48,6 +48,14 @@ def test_models(client: openai.OpenAI) -> None:
     assert {model.id for model in client.models.list()} == {"base", "general", "support", "helper", "poet"}
 
 
+@pytest.mark.parametrize("model", ["base", "general"])
+def test_requests_are_announced_until_they_begin(client: openai.OpenAI, engine: ScriptedEngine, model: str) -> None:
+    engine.announced.clear()
+    ask(client, model, n=3)
+    assert max(engine.announced) == 3
+    assert engine.expected == 0
+
+
 @pytest.mark.parametrize(
     ("model", "adapter"),
     [("base", "None"), ("poet", "poet"), ("helper@1", "helper@1"), ("general", "None")],
