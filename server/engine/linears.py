@@ -23,7 +23,6 @@ Kind = Literal["none", "int8"]
 _MISFITS = (RuntimeError, AttributeError, TypeError, ValueError, NotImplementedError)
 _ROWS_HINT = 16      # what weights are laid out for; measured as good as any from 1 to 256 rows
 _ROWS = (*range(4, 65, 4), *range(72, 289, 8))  # what a product over pixels may be rounded up to
-_NO_VALUES: list[float] = []   # of what may follow a product
 _LARGE = 1 << 24     # weights from here on are tried for the first 16 of those alone: each try copies them
 
 
@@ -100,7 +99,7 @@ class PixelLinear:
             padded[:rows] = x
             x = padded
         pixels = x.as_strided((1, inside, 1, count), (count * inside, 1, count * inside, inside))
-        y: Tensor = self._run(pixels, self._packed, self._bias, (0, 0), (1, 1), (1, 1), 1, "none", _NO_VALUES, "")
+        y: Tensor = self._run(pixels, self._packed, self._bias, (0, 0), (1, 1), (1, 1), 1, "none", [], "")
         return y.as_strided((rows, out), (out, 1))  # pixel by pixel, as its input was
 
     def weight(self) -> Tensor:
