@@ -26,6 +26,9 @@ from server.engine.lora_layers import LoraBank, LoraGroup, Work, linear_layers
 
 _QUANTIZED = 0.3  # how far int8 logits may be from exact ones, of the largest
 
+# What a model's forward and its output call its cache: since transformers 5.24, and before.
+_CACHE_NAMES = ("cache", "past_key_values", "cache_params")
+
 # What a model's own code raises when a way of calling it does not fit.
 _MISFITS = (RuntimeError, TypeError, ValueError, AttributeError, LookupError, NotImplementedError, AssertionError)
 
@@ -218,8 +221,9 @@ class SingleForward:
         self._caches = caches
         self._model = model
         self._rows: dict[int, OwnCache] = {}
-        selects = "logits_to_keep" in inspect.signature(model.forward).parameters
-        self._selection = {"logits_to_keep": 1} if selects else {}
+        parameters = inspect.signature(model.forward).parameters
+        self._selection = {"logits_to_keep": 1} if "logits_to_keep" in parameters else {}
+        self._cache_name = next((name for name in _CACHE_NAMES if name in parameters), _CACHE_NAMES[0])
 
     def run(self, parts: Sequence[Part]) -> Tensor:
         rows = [logits for part in parts if (logits := self._one(part)) is not None]
@@ -237,13 +241,13 @@ class SingleForward:
             return None
         tokens = part.tokens if self._caches else cache.tokens
         ids = torch.tensor([list(tokens)], dtype=torch.long, device=self._model.device)
-        state = {"past_key_values": cache.state, "use_cache": True} if self._caches else {"use_cache": False}
+        state = {self._cache_name: cache.state, "use_cache": True} if self._caches else {"use_cache": False}
         lots = self.bank.lots([(part.lora, len(tokens))])
         asked = self.bank.lots([(part.lora, 1)]) if self._selection else lots
         with self._hooks.applied(lots, asked):
             output = self._model(input_ids=ids, **state, **self._selection)
         if self._caches:
-            cache.state = output.past_key_values
+            cache.state = getattr(output, self._cache_name)
         logits: Tensor = output.logits[0, -1]
         return logits if part.wanted else None
 
@@ -265,7 +269,7 @@ def choose_path(model: Any, load: Callable[[], Any], linear: LinearChoice, place
     plain = [model(input_ids=torch.tensor([text], device=model.device), use_cache=False).logits[0].float()
              for text in texts]
     layers = linear_layers(model)
-    rounding = 1e-3 if model.dtype == torch.float32 else 5e-2  # of the largest logit; a wrong mask costs far more
+    rounding = 1e-4 if model.dtype == torch.float32 else 5e-2  # of the largest logit; a wrong mask costs far more
     problem = misfit(model)
     records: list[tuple[Recorder | None, str]] = [(None, "")]
     if model.device.type == "cuda":
@@ -332,7 +336,7 @@ def _try(path: ForwardPath, texts: list[list[int]], plain: list[Tensor], toleran
                 expected = plain[row][cut[step + 1] - 1]
                 error = float((logits[row] - expected).abs().max() / expected.abs().max().clamp_min(1e-6))
                 if not error <= tolerance:
-                    return f"its logits differ by {error:.1%} in step {step + 1}"
+                    return f"its logits differ by {error:.2%} in step {step + 1}"
     except _MISFITS as error:
         return f"it fails ({type(error).__name__}: {error})"
     finally:

@@ -23,6 +23,7 @@ from transformers import (
     LlamaConfig,
     MambaConfig,
     MistralConfig,
+    OpenAIGPTConfig,
     PreTrainedTokenizerFast,
     Qwen2Config,
     Qwen3Config,
@@ -67,6 +68,8 @@ CONFIGS: dict[str, Callable[[], Any]] = {
                                  eos_token_id=2, pad_token_id=2, initializer_range=0.15),
     "mamba": lambda: MambaConfig(vocab_size=VOCABULARY, hidden_size=32, num_hidden_layers=2, bos_token_id=0,
                                  eos_token_id=2, pad_token_id=2),
+    "openai-gpt": lambda: OpenAIGPTConfig(vocab_size=VOCABULARY, n_embd=48, n_layer=2, n_head=4, n_positions=256,
+                                          initializer_range=0.15),
 }
 
 
