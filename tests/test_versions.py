@@ -1,0 +1,55 @@
+"""The pinned versions and the ranges around them."""
+
+from __future__ import annotations
+
+import re
+import subprocess
+import sys
+import tomllib
+from importlib.metadata import distributions
+
+import pytest
+from packaging.requirements import Requirement
+from packaging.version import Version
+
+from tests.conftest import ROOT
+
+PINNED = dict(re.findall(r"^([\w.-]+)==(\S+)$", (ROOT / "constraints.txt").read_text(encoding="utf-8"), re.MULTILINE))
+PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]
+NEEDED = [Requirement(one) for one in PROJECT["dependencies"]]
+EXTRAS = [Requirement(one) for extra in PROJECT["optional-dependencies"].values() for one in extra]
+
+
+def versions(which: str) -> dict[str, str]:
+    """What .ci/versions.py gives."""
+    done = subprocess.run(
+        [sys.executable, str(ROOT / ".ci" / "versions.py"), which],
+        cwd=ROOT, capture_output=True, text=True, check=True, timeout=60,
+    )
+    return dict(re.findall(r"^([\w.-]+)==(\S+)$", done.stdout, re.MULTILINE))
+
+
+@pytest.mark.parametrize("requirement", [*NEEDED, *EXTRAS], ids=str)
+def test_each_range_holds_the_pinned_version(requirement: Requirement) -> None:
+    if requirement.name == "torch":
+        assert "torch" not in PINNED, "a pinned torch would bring another build than pyproject.toml's line"
+    else:
+        pinned = PINNED[requirement.name.lower()]
+        assert Version(pinned) in requirement.specifier
+        assert not Version(pinned).local, "a local tag names a build of one machine"
+
+
+def test_what_is_installed_is_what_would_be_pinned() -> None:
+    found = versions("installed")
+    assert "torch" not in found
+    assert "tailor-chat" not in found
+    assert found["numpy"] == next(one.version for one in distributions(name="numpy"))
+    assert not [name for name, version in found.items() if "+" in version]
+
+
+def test_the_oldest_versions_are_the_lower_bounds() -> None:
+    found = versions("oldest")
+    assert set(found) == {one.name for one in NEEDED} - {"torch"}
+    for requirement in NEEDED:
+        if requirement.name != "torch":
+            assert Version(found[requirement.name]) in requirement.specifier
