@@ -15,7 +15,8 @@ from concurrent.futures import Future
 from server.config import EngineSettings
 from server.engine.catalogue import AdapterFolder
 from server.engine.loading import AdapterLoader, Arrived
-from server.engine.runtime import Runtime
+from server.engine.lora import AdapterTarget
+from server.engine.lora_layers import LoraBank
 from server.engine.slots import Slot, SlotState, SlotTable
 from server.errors import AdapterError, AdapterInUse, AdapterInvalid
 
@@ -25,11 +26,13 @@ log = logging.getLogger("tailor.engine")
 class AdapterRack:
     """`clear` and `install` are for the model's thread, everything else for any; who reads `slots` holds `changed`."""
 
-    def __init__(self, runtime: Runtime, settings: EngineSettings, changed: threading.Condition) -> None:
+    def __init__(
+        self, bank: LoraBank, target: AdapterTarget, settings: EngineSettings, changed: threading.Condition
+    ) -> None:
         self.slots = SlotTable(settings.max_loras, settings.adapter_bytes)
         self._changed = changed
-        self._bank = runtime.path.bank
-        self._loader = AdapterLoader(runtime.target, runtime.path.bank.laid, self._take_in)
+        self._bank = bank
+        self._loader = AdapterLoader(target, bank.laid, self._take_in)
         self._arrived: list[Arrived] = []
 
     # ── what others ask ──────────────────────────────────────────────────────────────────────────

@@ -45,7 +45,7 @@ class Runner:
         self._flush = flush
         self._settings = settings
         self._changed = threading.Condition()
-        self.rack = AdapterRack(runtime, settings, self._changed)
+        self.rack = AdapterRack(runtime.path.bank, runtime.target, settings, self._changed)
         arena = runtime.path.arena
         blocks = settings.prefix_bytes // block_bytes(arena.shape) if arena is not None else 0
         self._prefix = PrefixIndex(blocks)

@@ -6,7 +6,6 @@ import asyncio
 import threading
 import time
 from pathlib import Path
-from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -128,7 +127,7 @@ def test_a_load_that_went_wrong_is_told_whatever_becomes_of_the_next(tmp_path: P
             raise ValueError("nobody has thought of this")
 
     changed = threading.Condition()
-    rack = AdapterRack(SimpleNamespace(target=None, path=SimpleNamespace(bank=Bank())), EngineSettings(), changed)
+    rack = AdapterRack(Bank(), None, EngineSettings(), changed)
     broken, good = (rack.slots.reserve(AdapterFolder(name, "1", tmp_path / name, (), ""), 1, 0.0) for name in "ab")
     rack._take_in((broken, AdapterInvalid("it is cut off")))
     rack._take_in((good, {}))
