@@ -1,10 +1,10 @@
 """Generates tokens: one thread owns the model, rows of many users and adapters share each step."""
 
-from server.engine.catalogue import AdapterCatalogue
-from server.engine.fingerprint import model_fingerprint
+from server.engine.adapters.folders import AdapterCatalogue
 from server.engine.local import LocalEngine
+from server.engine.model.fingerprint import model_fingerprint
+from server.engine.model.tokenizer import ModelTokenizer
 from server.engine.protocol import Engine
 from server.engine.stats import EngineStats
-from server.engine.tokenizer import ModelTokenizer
 
 __all__ = ["AdapterCatalogue", "Engine", "EngineStats", "LocalEngine", "ModelTokenizer", "model_fingerprint"]

@@ -15,16 +15,16 @@ from concurrent.futures import Future
 from contextlib import AbstractContextManager
 
 from server.config import EngineSettings, ModelSettings
-from server.engine.adapters import AdapterBook, Resolved
-from server.engine.catalogue import AdapterCatalogue
-from server.engine.constraint import GrammarMask
-from server.engine.detokenize import TextStream
-from server.engine.runner import Runner
+from server.engine.adapters.folders import AdapterCatalogue
+from server.engine.adapters.registry import AdapterBook, Resolved
+from server.engine.model.tokenizer import ModelTokenizer
 from server.engine.runtime import Runtime, build_runtime
-from server.engine.sampling import Sampler, check_sampling
-from server.engine.sequence import Emit, Row
+from server.engine.sampling.constraint import GrammarMask
+from server.engine.sampling.detokenize import TextStream
+from server.engine.sampling.sampler import Sampler, check_sampling
+from server.engine.scheduling.model_thread import Runner
+from server.engine.scheduling.row import Emit, Row
 from server.engine.stats import EngineStats
-from server.engine.tokenizer import ModelTokenizer
 from server.errors import AdapterInUse, AdapterInvalid, AdapterNotFound, EngineDown, InvalidInput
 from server.types import (
     AdapterInfo,

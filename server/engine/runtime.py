@@ -12,15 +12,15 @@ from pathlib import Path
 import torch
 
 from server.config import EngineSettings, ModelSettings
-from server.engine.constraint import ConstraintCompiler
-from server.engine.fingerprint import model_fingerprint
-from server.engine.forward import ForwardPath, choose_path
-from server.engine.kv import KVBudget
-from server.engine.linears import choose_linear
-from server.engine.lora import AdapterTarget
-from server.engine.lora_layers import linear_layers
-from server.engine.model import load_model
-from server.engine.tokenizer import ModelTokenizer
+from server.engine.adapters.lora_layers import linear_layers
+from server.engine.adapters.reading import AdapterTarget
+from server.engine.cache.kv import KVBudget
+from server.engine.forward.linears import choose_linear
+from server.engine.forward.paths import ForwardPath, choose_path
+from server.engine.model.fingerprint import model_fingerprint
+from server.engine.model.loading import load_model
+from server.engine.model.tokenizer import ModelTokenizer
+from server.engine.sampling.constraint import ConstraintCompiler
 from server.errors import ModelError
 from server.types import ModelCard
 

@@ -31,8 +31,8 @@ from transformers import (
 
 from server.config import EngineSettings, ModelSettings
 from server.engine import AdapterCatalogue, LocalEngine
-from server.engine.forward import DecoderForward
-from server.engine.sampling import Choice, Sampler, choose_tokens
+from server.engine.forward.paths import DecoderForward
+from server.engine.sampling.sampler import Choice, Sampler, choose_tokens
 from server.errors import EngineError
 from server.types import GenerationDone, GenerationRequest, SamplingParams, TokenDelta, Usage
 from tests.engine.oracle import Oracle, assert_is, greedy, peft_quiet, reference, unspeakable

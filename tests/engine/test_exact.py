@@ -13,7 +13,7 @@ from typing import Any
 import pytest
 import torch
 
-from server.engine.prefix import BLOCK
+from server.engine.cache.prefix import BLOCK
 from server.types import GenerationRequest, Message, SamplingParams
 from tests.engine.conftest import EngineFactory, Gate, Reply, ask, greedy, make_adapter, reference, settle, until
 from tests.engine.oracle import Answer, Oracle, assert_is, entries, prompt, unspeakable
@@ -206,7 +206,8 @@ async def test_after_rows_went_back_to_wait(family: Family, engines: EngineFacto
 
 @pytest.mark.model
 async def test_the_default_model(chat_model_dir: Path, tmp_path: Path, engines: EngineFactory, monkeypatch) -> None:
-    monkeypatch.setattr("server.engine.scheduler.GRAIN", 0)  # rooms without slack, which rows outgrow at once
+    # rooms without slack, which rows outgrow at once
+    monkeypatch.setattr("server.engine.scheduling.scheduler.GRAIN", 0)
     folders = {name: make_adapter(chat_model_dir, tmp_path, name, seed=seed, scale=0.4, target_modules="all-linear")
                for seed, name in enumerate(("red", "green"))}
     engine = await engines(chat_model_dir, tmp_path, prefill_tokens=32, kv_bytes=46080 * 192)

@@ -9,10 +9,12 @@ import pytest
 import torch
 from safetensors.torch import load_file, save_file
 
-from server.engine import kv, local, prefix, runner
-from server.engine.attention import AttentionStep
-from server.engine.forward import DecoderForward, SingleForward
-from server.engine.prefix import BLOCK
+from server.engine import local
+from server.engine.cache import kv, prefix
+from server.engine.cache.prefix import BLOCK
+from server.engine.forward.attention import AttentionStep
+from server.engine.forward.paths import DecoderForward, SingleForward
+from server.engine.scheduling import model_thread as runner
 from server.errors import EngineDown, EngineError
 from server.types import GenerationRequest, SamplingParams
 from tests.engine.conftest import EngineFactory, Gate, Reply, ask, settle, until

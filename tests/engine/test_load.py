@@ -15,8 +15,8 @@ from typing import Any
 import pytest
 
 from server.config import ModelSettings
-from server.engine import gathering
-from server.engine.prefix import BLOCK
+from server.engine.cache.prefix import BLOCK
+from server.engine.scheduling import batch_window as gathering
 from server.errors import AdapterInUse, AdapterNotFound
 from server.types import GenerationRequest, SamplingParams, TokenDelta
 from tests.engine.conftest import EngineFactory, Gate, Reply, ask, make_adapter, settle, until

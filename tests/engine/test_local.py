@@ -11,7 +11,7 @@ import pytest
 
 from server.config import EngineSettings, ModelSettings
 from server.engine import AdapterCatalogue, LocalEngine
-from server.engine.forward import DecoderForward
+from server.engine.forward.paths import DecoderForward
 from server.errors import EngineBusy, EngineDown, InvalidInput, ModelError
 from server.types import (
     FinishReason,

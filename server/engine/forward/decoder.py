@@ -1,0 +1,200 @@
+"""The common decoder (Llama, Mistral, Qwen2, Qwen3), computed by ourselves: fused projections, fast linears,
+one attention over all rows, an adapter for each row.
+
+Takes its weights out of a model that transformers has loaded, layer by layer, so that they are never held
+twice; that model cannot be run afterwards. Knows nothing of sampling or queues.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, NamedTuple
+
+import torch
+from torch import Tensor
+from torch.nn import functional as F  # noqa: N812
+
+from server.engine.adapters.lora_layers import LoraBank, LoraGroup, Work
+from server.engine.cache.kv import KVShape
+from server.engine.forward.attention import AttentionStep
+from server.engine.forward.linears import Linear, Maker
+
+FAMILIES = ("llama", "mistral", "qwen2", "qwen3")
+_STEADY_ROPES = ("default", "linear", "llama3", "yarn")  # whose angles do not depend on the text's length
+
+
+def misfit(model: Any) -> str:
+    """Why this model is not one of ours; '' when it is."""
+    config = model.config
+    if config.model_type not in FAMILIES:
+        return f"{config.model_type} has no decoder of ours"
+    rope = getattr(config, "rope_parameters", None) or {}
+    if rope.get("rope_type", "default") not in _STEADY_ROPES:
+        return f"its rope ({rope['rope_type']}) changes with the text's length"
+    if config.hidden_act != "silu":
+        return f"its activation is {config.hidden_act}"
+    return ""
+
+
+def group_names(layers: Mapping[str, tuple[int, int]]) -> list[tuple[str, ...]]:
+    """The model's linear layers by shared input."""
+    groups: list[tuple[str, ...]] = []
+    for name in layers:
+        head, _, last = name.rpartition(".")
+        if last == "q_proj":
+            groups.append((name, f"{head}.k_proj", f"{head}.v_proj"))
+        elif last == "gate_proj":
+            groups.append((name, f"{head}.up_proj"))
+        elif last not in ("k_proj", "v_proj", "up_proj"):
+            groups.append((name,))
+    return groups
+
+
+@dataclass(frozen=True)
+class Projection:
+    """Layers that share an input, as one product, with what adapters add to it."""
+
+    linear: Linear
+    lora: LoraGroup
+
+    def __call__(self, x: Tensor, lots: Sequence[Work]) -> Tensor:
+        y = self.linear(x)
+        self.lora.add(x, y, lots)
+        return y
+
+
+class Norm:
+    """Root mean square norm (Zhang and Sennrich, 2019) over the last dimension."""
+
+    def __init__(self, weight: Tensor, eps: float) -> None:
+        self._weight = weight
+        self._eps = eps
+        self._plain = weight.dtype == torch.float32
+        if self._plain:  # x / sqrt(sum / n + eps) = x · sqrt(n) / sqrt(sum + n · eps): fewer operators
+            self._weight = weight * weight.shape[0] ** 0.5
+            self._least = weight.new_tensor([weight.shape[0] * eps])
+
+    def __call__(self, x: Tensor) -> Tensor:
+        if self._plain:
+            root: Tensor = torch.linalg.vector_norm(x, dim=-1, keepdim=True)
+            return x.mul(torch.addcmul(self._least, root, root).rsqrt_()).mul_(self._weight)
+        wide = x.float()  # the models' own code: the sum of squares in float32, the weight in the model's type
+        return self._weight * (wide * torch.rsqrt(wide.square().mean(-1, keepdim=True) + self._eps)).to(x.dtype)
+
+
+@dataclass(frozen=True)
+class Layer:
+    norm: Norm
+    qkv: Projection
+    q_norm: Norm | None
+    k_norm: Norm | None
+    out: Projection
+    mlp_norm: Norm
+    gate_up: Projection
+    down: Projection
+    window: int
+
+
+class Turn(NamedTuple):
+    """By a token's position [tokens, 1, dim or half of it]: `back` is minus the first half of the sines."""
+
+    cos: Tensor
+    back: Tensor
+    sin: Tensor
+
+
+class Decoder:
+    """Weights and forward pass. Only the model thread may run it."""
+
+    def __init__(self, model: Any, make: Maker, bank: LoraBank) -> None:
+        """Empties `model` of its linear layers' weights."""
+        config = model.config
+        eps = float(config.rms_norm_eps)
+        self._heads = int(config.num_attention_heads)
+        self._kv_heads = int(config.num_key_value_heads)
+        self._dim = int(getattr(config, "head_dim", None) or config.hidden_size // self._heads)
+        body = model.model
+        self._embedding = body.embed_tokens.weight
+        self._rope = body.rotary_emb
+        self._norm = Norm(body.norm.weight, eps)
+        self.shape = KVShape(len(body.layers), self._kv_heads, self._dim, self._dim,
+                             self._embedding.dtype, self._embedding.device)
+        self._layers = [_layer(f"model.layers.{n}", layer, eps, make, bank) for n, layer in enumerate(body.layers)]
+        self._head = _take([model.lm_head], make, bank.group("lm_head"))
+
+    def run(
+        self, tokens: Tensor, step: AttentionStep, lots: Sequence[Work], wanted: Tensor, wanted_lots: Sequence[Work]
+    ) -> Tensor:
+        """tokens [n] of all rows, `wanted` the columns [m] whose next token is asked for → logits [m, vocabulary]."""
+        h = F.embedding(tokens, self._embedding)
+        cos, sin = (part[0, :, None] for part in self._rope(h[None], step.positions[None]))
+        first, second = sin.chunk(2, dim=-1)
+        turn = Turn(cos, -first, second)
+        for number, layer in enumerate(self._layers):
+            x = layer.norm(h)
+            seen = self._attention(number, layer, layer.qkv(x, lots), step, turn)
+            if number == len(self._layers) - 1:  # what follows is only for the tokens that are asked for
+                h, seen, lots = h.index_select(0, wanted), seen.index_select(0, wanted), wanted_lots
+            h += layer.out(seen, lots)
+            x = layer.mlp_norm(h)
+            gate, up = layer.gate_up(x, lots).chunk(2, dim=1)
+            h += layer.down(F.silu(gate).mul_(up), lots)
+        return self._head(self._norm(h), lots)
+
+    def _attention(
+        self, number: int, layer: Layer, qkv: Tensor, step: AttentionStep, turn: Turn
+    ) -> Tensor:
+        heads = qkv.view(len(qkv), -1, self._dim)
+        both, v = heads[:, :-self._kv_heads], heads[:, -self._kv_heads:]
+        if layer.q_norm is not None and layer.k_norm is not None:
+            both = torch.cat((layer.q_norm(both[:, :self._heads]), layer.k_norm(both[:, self._heads:])), dim=1)
+        turned = _turned(both, turn)
+        q, k = turned[:, :self._heads], turned[:, self._heads:]
+        return step.attend(number, q, k, v, self._dim ** -0.5, layer.window).flatten(1)
+
+
+def _turned(x: Tensor, turn: Turn) -> Tensor:
+    """Rotary position embedding (Su et al., 2021) of x [tokens, heads, dim], halves turned against each other."""
+    turned = x * turn.cos
+    (first, second), (to_first, to_second) = x.chunk(2, dim=-1), turned.chunk(2, dim=-1)
+    to_first.addcmul_(second, turn.back)
+    to_second.addcmul_(first, turn.sin)
+    return turned
+
+
+def _layer(name: str, layer: Any, eps: float, make: Maker, bank: LoraBank) -> Layer:
+    attention, mlp = layer.self_attn, layer.mlp
+    return Layer(
+        norm=Norm(layer.input_layernorm.weight, eps),
+        qkv=_take([attention.q_proj, attention.k_proj, attention.v_proj], make, bank.group(f"{name}.self_attn.q_proj")),
+        q_norm=Norm(attention.q_norm.weight, eps) if hasattr(attention, "q_norm") else None,
+        k_norm=Norm(attention.k_norm.weight, eps) if hasattr(attention, "k_norm") else None,
+        out=_take([attention.o_proj], make, bank.group(f"{name}.self_attn.o_proj")),
+        mlp_norm=Norm(layer.post_attention_layernorm.weight, eps),
+        gate_up=_take([mlp.gate_proj, mlp.up_proj], make, bank.group(f"{name}.mlp.gate_proj")),
+        down=_take([mlp.down_proj], make, bank.group(f"{name}.mlp.down_proj")),
+        window=int(_window(attention) or 0),
+    )
+
+
+def _window(attention: Any) -> int | None:
+    if hasattr(attention, "sliding_window"):  # differs by layer in Qwen
+        return attention.sliding_window  # type: ignore[no-any-return]
+    return getattr(attention.config, "sliding_window", None)
+
+
+def _take(modules: Sequence[Any], make: Maker, lora: LoraGroup) -> Projection:
+    """One product of several modules' weights, which leave the modules."""
+    weights = [module.weight.detach() for module in modules]
+    weight = torch.cat(weights) if len(weights) > 1 else weights[0]
+    biases = [module.bias for module in modules]
+    bias = None
+    if any(part is not None for part in biases):
+        bias = torch.cat([weight.new_zeros(module.weight.shape[0]) if part is None else part.detach()
+                          for module, part in zip(modules, biases, strict=True)])
+    linear = make(weight, bias)
+    for module in modules:
+        module.weight = None
+    lora.attach(linear.weight, bias)
+    return Projection(linear, lora)

@@ -1,0 +1,249 @@
+"""Adapters' products for any mix of rows, against a sum row by row (the mixes of Punica's tests: Chen et al., 2023)."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule
+
+from server.engine.adapters.lora_layers import LoraBank, LoraGroup, Segment, plan_lots
+from server.engine.adapters.reading import LoraPair
+
+CPU = torch.device("cpu")
+LIKE = torch.zeros(1)
+INSIDE = 6
+WIDTHS = {"one": [10], "grouped queries": [12, 4, 4], "alike": [6, 6], "unlike": [6, 10], "odd": [7, 3, 1]}
+NAN = float("nan")
+
+
+def pair(rng: np.random.Generator, rank: int, out: int) -> LoraPair:
+    def normal(*size: int) -> torch.Tensor:
+        return torch.tensor(rng.normal(size=size), dtype=torch.float32)
+
+    return LoraPair(normal(rank, INSIDE), normal(out, rank), float(rng.uniform(0.1, 3)))
+
+
+class Layers:
+    """A group of layers, and what each place of it should hold."""
+
+    def __init__(self, outs: list[int], places: int, seed: int = 0) -> None:
+        self.rng = np.random.default_rng(seed)
+        self.names = [f"layer{n}" for n in range(len(outs))]
+        self.outs, self.places = outs, places
+        self.group = LoraGroup(self.names, INSIDE, outs, places, LIKE)
+        self.held: dict[int, dict[str, LoraPair]] = {}
+
+    def write(self, place: int, ranks: list[int]) -> None:
+        """A rank of 0 leaves that layer alone."""
+        self.held[place] = {name: pair(self.rng, rank, out)
+                            for name, rank, out in zip(self.names, ranks, self.outs, strict=True) if rank}
+        laid = self.group.laid(self.held[place])
+        assert (laid is None) == (not any(ranks))
+        if laid is not None:
+            self.group.write(place, laid)
+
+    def clear(self, place: int) -> None:
+        self.held.pop(place, None)
+        self.group.clear(place)
+
+    def expected(self, x: torch.Tensor, y: torch.Tensor, segments: list[Segment]) -> torch.Tensor:
+        y = y.double()
+        for segment in segments:
+            for row in range(segment.begin, segment.end):
+                at = 0
+                for name, out in zip(self.names, self.outs, strict=True):
+                    own = self.held.get(segment.place, {}).get(name)
+                    if own is not None:
+                        y[row, at:at + out] += own.scale * (own.b.double() @ (own.a.double() @ x[row].double()))
+                    at += out
+        return y.float()
+
+    def check(self, counts: dict[int, int], before: int = 0) -> None:
+        """So many rows of each place, behind `before` rows of the base."""
+        segments, at = [], before
+        for place in sorted(counts):
+            segments.append(Segment(place, at, at + counts[place]))
+            at += counts[place]
+        x = torch.tensor(self.rng.normal(size=(at, INSIDE)), dtype=torch.float32)
+        y = torch.tensor(self.rng.normal(size=(at, sum(self.outs))), dtype=torch.float32)
+        wanted = self.expected(x, y.clone(), segments)
+        for bags in (True, False):
+            found = y.clone()
+            self.group.add(x, found, plan_lots(segments, CPU, bags=bags))
+            torch.testing.assert_close(found, wanted, atol=1e-4, rtol=1e-4)
+
+
+def mix(kind: str, rows: int, places: int, rng: np.random.Generator) -> dict[int, int]:
+    """How many of the rows each place has."""
+    if kind == "identical":
+        return {int(rng.integers(places)): rows}
+    if kind == "distinct":
+        return dict.fromkeys(range(min(rows, places)), 1)
+    if kind == "uniform":
+        return dict.fromkeys(range(places), max(1, rows // places))
+    if kind == "zipf":
+        drawn = np.minimum(rng.zipf(1.5, rows) - 1, places - 1)
+    elif kind == "skewed":  # half of the rows have one adapter
+        drawn = np.where(rng.random(rows) < 0.5, int(rng.integers(places)), rng.integers(places, size=rows))
+    else:  # holes
+        drawn = rng.choice(rng.permutation(places)[:max(1, places // 3)], rows)
+    return {int(place): int(count) for place, count in zip(*np.unique(drawn, return_counts=True), strict=True)}
+
+
+MIXES = ["identical", "distinct", "uniform", "zipf", "skewed", "holes"]
+
+
+@pytest.mark.parametrize("kind", MIXES)
+@given(widths=st.sampled_from(sorted(WIDTHS)), places=st.integers(1, 12), rows=st.integers(1, 60),
+       before=st.integers(0, 4), seed=st.integers(0, 1000))
+@settings(max_examples=30)
+def test_any_mix_is_the_sum_row_by_row(
+    kind: str, widths: str, places: int, rows: int, before: int, seed: int
+) -> None:
+    layers = Layers(WIDTHS[widths], places, seed)
+    for place in range(places):
+        if layers.rng.random() < 0.9:
+            layers.write(place, [int(rank) for rank in layers.rng.integers(0, 11, len(layers.outs))])
+    layers.check(mix(kind, rows, places, layers.rng), before)
+
+
+def test_prompts_beside_single_rows() -> None:
+    layers = Layers(WIDTHS["grouped queries"], 6)
+    for place in range(6):
+        layers.write(place, [4, 2, 3])
+    for counts in ({0: 1, 1: 200, 2: 1}, {0: 50, 5: 50}, {0: 15, 1: 16, 2: 17}, {3: 15, 4: 1}, {2: 300}):
+        layers.check(counts, before=3)
+
+
+def test_a_bank_tells_the_base_from_adapters() -> None:
+    bank = LoraBank([("a",)], {"a": (INSIDE, 4)}, 3, LIKE)
+    weights = {place: pair(np.random.default_rng(place), 2, 4) for place in range(3)}
+    for place, own in weights.items():
+        bank.write(place, bank.laid({"a": own}))
+    rows: list[tuple[int | None, int]] = [(None, 1), (None, 2), (0, 3), (0, 20), (1, 1), (2, 1), (2, 1)]
+    x, y = torch.randn(29, INSIDE), torch.zeros(29, 4)
+    bank.group("a").add(x, y, bank.lots(rows))
+    owners = [place for place, count in rows for _ in range(count)]
+    for row, place in enumerate(owners):
+        own = None if place is None else weights[place]
+        wanted = torch.zeros(4) if own is None else own.scale * (own.b @ (own.a @ x[row]))
+        torch.testing.assert_close(y[row], wanted, atol=1e-5, rtol=1e-5)
+    assert bank.lots([(None, 5)]) == []
+
+
+# ── coming and going ─────────────────────────────────────────────────────────────────────────────
+
+
+def test_ranks_follow_the_largest_adapter() -> None:
+    layers = Layers(WIDTHS["grouped queries"], 4)
+    everyone = dict.fromkeys(range(4), 2)
+    assert layers.group.bytes == 0
+    layers.write(1, [3, 0, 5])
+    small = layers.group.bytes
+    layers.check(everyone)
+    layers.write(3, [20, 7, 1])
+    assert layers.group.bytes == small * 3, "stacks of rank 24, in steps of 8"
+    layers.check(everyone)
+    layers.clear(3)
+    layers.check(everyone)
+    layers.write(0, [8, 8, 8])
+    assert layers.group.bytes == small, "the largest has left"
+    layers.check(everyone)
+    layers.clear(1)
+    layers.clear(0)
+    assert layers.group.bytes == 0
+    layers.check(everyone)
+
+
+def test_an_adapter_that_touches_no_layer_of_the_group_takes_nothing() -> None:
+    layers = Layers([4, 4], 3)
+    assert layers.group.laid({"another": pair(layers.rng, 2, 4)}) is None
+    assert layers.group.bytes == 0
+    layers.check({0: 2, 1: 3})
+    layers.clear(1)
+    layers.write(0, [0, 3])
+    layers.check({0: 2, 1: 3})
+
+
+def test_a_place_is_cleared_before_it_is_written() -> None:
+    bank = LoraBank([("a", "b")], {"a": (INSIDE, 4), "b": (INSIDE, 4)}, 2, LIKE)
+    rng = np.random.default_rng(0)
+    bank.write(0, bank.laid({"a": pair(rng, 8, 4), "b": pair(rng, 8, 4)}))
+    own = pair(rng, 2, 4)
+    bank.write(0, bank.laid({"b": own}))
+    x, y = torch.randn(1, INSIDE), torch.zeros(1, 8)
+    bank.group("a").add(x, y, bank.lots([(0, 1)]))
+    assert not y[0, :4].any()
+    torch.testing.assert_close(y[0, 4:], own.scale * (own.b @ (own.a @ x[0])), atol=1e-5, rtol=1e-5)
+    bank.clear(0)
+    bank.clear(0)
+    assert (bank.bytes, bank.held) == (0, set())
+
+
+@pytest.mark.parametrize("counts", [{0: 1, 2: 1, 4: 1}, {0: 3, 2: 1}, {2: 20}, {0: 2, 4: 2}, {0: 1, 4: 40}])
+def test_what_lies_at_other_places_never_reaches_a_row(counts: dict[int, int]) -> None:
+    """Not even what is no number: places that are empty, that have been left, or whose rows are not in this step."""
+    layers = Layers(WIDTHS["grouped queries"], 6)
+    for place in range(5):
+        layers.write(place, [4, 2, 3])
+    layers.clear(3)
+    for place in set(range(6)) - set(counts):
+        layers.group._a[place] = NAN
+        layers.group._b[place] = NAN
+    layers.check(counts, before=2)
+
+
+@pytest.mark.parametrize("bags", [True, False])
+@pytest.mark.parametrize("broken", range(6))
+def test_a_row_that_is_no_number_stays_alone(broken: int, bags: bool) -> None:
+    layers = Layers([6, 4], 4)
+    for place in range(4):
+        layers.write(place, [3, 3])
+    segments = [Segment(0, 1, 2), Segment(1, 2, 4), Segment(3, 4, 6)]
+    x, y = torch.randn(6, INSIDE), torch.zeros(6, 10)
+    wanted = layers.expected(x, y.clone(), segments)
+    x[broken] = NAN
+    layers.group.add(x, y, plan_lots(segments, CPU, bags=bags))
+    others = [row for row in range(6) if row != broken]
+    torch.testing.assert_close(y[others], wanted[others], atol=1e-5, rtol=1e-5)
+
+
+class Stacks(RuleBasedStateMachine):
+    """Adapters of all ranks come and go in any order."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.layers = Layers(WIDTHS["unlike"], 5)
+
+    @rule(place=st.integers(0, 4), ranks=st.tuples(*[st.sampled_from([0, 1, 4, 8, 9, 16, 17])] * 2))
+    def write(self, place: int, ranks: tuple[int, int]) -> None:
+        self.layers.clear(place)
+        self.layers.write(place, list(ranks))
+
+    @precondition(lambda self: self.layers.held)
+    @rule(data=st.data())
+    def clear(self, data) -> None:
+        place = data.draw(st.sampled_from(sorted(self.layers.held)))
+        self.layers.clear(place)
+        if self.layers.group.bytes:
+            assert not self.layers.group._a[place].any()
+            assert not self.layers.group._b[place].any()
+
+    @rule(counts=st.dictionaries(st.integers(0, 4), st.sampled_from([1, 2, 16]), min_size=1))
+    def add(self, counts: dict[int, int]) -> None:
+        self.layers.check(counts)
+
+    @invariant()
+    def memory_is_taken_for_what_is_held(self) -> None:
+        anything = any(self.layers.held.values())
+        assert bool(self.layers.group.bytes) == anything
+        if anything:
+            largest = max(own.a.shape[0] for pairs in self.layers.held.values() for own in pairs.values())
+            assert self.layers.group.rank >= largest
+
+
+TestStacks = Stacks.TestCase
+TestStacks.settings = settings(max_examples=40, stateful_step_count=20, deadline=None)

@@ -1,0 +1,237 @@
+"""Each way to compute a linear layer, against the product in float64; and what happens where a way is not there."""
+
+from __future__ import annotations
+
+from types import SimpleNamespace
+
+import pytest
+import torch
+from hypothesis import given
+from hypothesis import strategies as st
+
+from server.engine.forward.linears import (
+    Int8Linear,
+    LinearChoice,
+    PackedLinear,
+    PixelLinear,
+    PlainLinear,
+    SevenBitLinear,
+    WeightOnlyLinear,
+    _pixel_packed,
+    choose_linear,
+)
+
+CPU = torch.device("cpu")
+WAYS = {"plain": (PlainLinear, 1e-6), "packed": (PackedLinear, 1e-6), "pixel": (PixelLinear, 1e-6),
+        "int8": (Int8Linear, 0.02), "seven": (SevenBitLinear, 0.04), "weights": (WeightOnlyLinear, 0.02)}
+SIZES = [(48, 64), (160, 96), (64, 400)]
+
+
+def weights(inside: int, outside: int, seed: int = 0) -> tuple[torch.Tensor, torch.Tensor]:
+    """Rows of very different sizes, as a model's are."""
+    generator = torch.Generator().manual_seed(seed)
+    weight = torch.randn(outside, inside, generator=generator) * torch.logspace(-3, 1, outside)[:, None]
+    return weight, torch.randn(outside, generator=generator)
+
+
+def rows(count: int, inside: int, seed: int = 1) -> torch.Tensor:
+    return torch.randn(count, inside, generator=torch.Generator().manual_seed(seed))
+
+
+def error(found: torch.Tensor, expected: torch.Tensor) -> float:
+    """Of each output channel by its own size, so that small channels count as much as large ones."""
+    return float(((found.double() - expected).abs().amax(0) / expected.abs().amax(0).clamp_min(1e-9)).max())
+
+
+@pytest.fixture(params=WAYS)
+def way(request):
+    """A way that works on this processor, and its tolerance."""
+    if request.param == "int8" and choose_linear("int8", CPU, torch.float32).make is not Int8Linear:
+        pytest.skip("this processor's int8 products saturate")
+    return WAYS[request.param]
+
+
+@pytest.mark.parametrize(("inside", "outside"), SIZES)
+@pytest.mark.parametrize("biased", [True, False])
+def test_every_way_is_the_product(way, inside: int, outside: int, biased: bool) -> None:
+    make, tolerance = way
+    weight, bias = weights(inside, outside)
+    linear = make(weight.clone(), bias if biased else None)
+    for count in (1, 2, 3, 16, 31, 33, 100):
+        x = rows(count, inside)
+        expected = x.double() @ weight.double().t() + (bias.double() if biased else 0)
+        size = expected.abs().amax()
+        assert float((linear(x).double() - expected).abs().max() / size) < tolerance
+        if count > 8 and not biased:
+            assert error(linear(x), expected) < 3 * tolerance, "a small channel is lost beside large ones"
+
+
+@pytest.mark.parametrize(("inside", "outside"), SIZES)
+def test_the_weights_can_be_had_back(way, inside: int, outside: int) -> None:
+    make, tolerance = way
+    weight, _ = weights(inside, outside)
+    back = make(weight.clone(), None).weight()
+    assert back.shape == weight.shape
+    assert float(((back - weight).abs().amax(1) / weight.abs().amax(1)).max()) <= tolerance
+    x = rows(7, inside)
+    expected = x.double() @ back.double().t()
+    assert float((make(weight, None)(x).double() - expected).abs().max() / expected.abs().max()) <= tolerance
+
+
+@given(mates=st.integers(0, 70), place=st.integers(0, 70), scale=st.sampled_from([1e-3, 1.0, 1e4, float("nan")]))
+def test_no_row_disturbs_another(mates: int, place: int, scale: float) -> None:
+    """Not even one with far larger numbers, or with none: int8 scales every row by itself, and is the same bit for
+    bit."""
+    own, crowd = rows(1, 160), rows(mates + 1, 160, seed=2) * scale
+    crowd[min(place, mates)] = own[0]
+    weight, bias = weights(160, 96)
+    usable = choose_linear("int8", CPU, torch.float32).make
+    exact, whole = (PlainLinear, PackedLinear, PixelLinear), (usable, SevenBitLinear, WeightOnlyLinear)
+    for make, tolerance in [(make, 1e-6) for make in exact] + [(make, 0) for make in whole]:
+        linear = make(weight, bias)
+        alone, beside = linear(own)[0], linear(crowd)[min(place, mates)]
+        size = float(alone.abs().max())
+        assert float((alone - beside).abs().max()) <= tolerance * size, make.__name__
+
+
+def test_no_rows_at_all(way) -> None:
+    """A step that only reads prompts asks for no logits."""
+    make, _ = way
+    assert make(*weights(160, 96))(torch.empty(0, 160)).shape == (0, 96)
+
+
+@pytest.mark.parametrize("count", [*range(1, 20), 63, 65, 71, 73, 287, 288, 289, 300, 577])
+def test_pixels_whatever_the_number_of_rows(count: int) -> None:
+    """Few rows are padded, many are cut; none of the padding comes back."""
+    weight, bias = weights(160, 96)
+    x = rows(count, 160)
+    found = PixelLinear(weight, bias)(x)
+    expected = x.double() @ weight.double().t() + bias.double()
+    assert found.shape == (count, 96)
+    assert found.is_contiguous()
+    assert float((found.double() - expected).abs().max() / expected.abs().max()) < 1e-6
+
+
+def test_pixels_take_row_counts_that_leave_the_weights_in_their_order() -> None:
+    """Any other count would reorder all weights in each product."""
+    weight, _ = weights(576, 64)
+    linear = PixelLinear(weight, None)
+    order = torch.ops.mkldnn._get_mkldnn_serialized_md
+    for count in sorted(set(linear._padded)):
+        assert torch.equal(order(_pixel_packed(weight, count)), order(linear._packed)), count
+    assert all(padded >= rows for rows, padded in enumerate(linear._padded))
+
+
+@pytest.mark.parametrize("make", [way for way, _ in WAYS.values()])
+def test_rows_of_zeros_and_weights_of_zeros(make) -> None:
+    linear = make(torch.zeros(96, 160), torch.ones(96))
+    assert torch.equal(linear(rows(3, 160)), torch.ones(3, 96))
+    assert torch.isfinite(make(*weights(160, 96))(torch.zeros(2, 160))).all()
+
+
+# ── the choice ───────────────────────────────────────────────────────────────────────────────────
+
+
+@pytest.mark.parametrize(("sets", "make"), [("AVX2", PixelLinear), ("AVX512", PackedLinear), ("DEFAULT", PackedLinear)])
+def test_on_a_cpu_in_float32_packed_weights(monkeypatch, sets: str, make: type) -> None:
+    monkeypatch.setattr(torch.backends.cpu, "get_cpu_capability", lambda: sets)
+    assert choose_linear("none", CPU, torch.float32) == LinearChoice(make, "exact float32 with packed weights", True)
+
+
+@pytest.mark.parametrize(("device", "dtype"), [(CPU, torch.bfloat16), (torch.device("cuda"), torch.float32)])
+def test_elsewhere_plain_products(device, dtype) -> None:
+    assert choose_linear("none", device, dtype) == LinearChoice(PlainLinear, "plain products", True)
+    left_out = choose_linear("int8", device, dtype)
+    assert left_out.make is PlainLinear
+    assert left_out.exact
+    assert left_out.reason == "plain products; int8 is for float32 on a CPU and was left out"
+
+
+def test_int8_takes_what_this_processor_can() -> None:
+    chosen = choose_linear("int8", CPU, torch.float32)
+    assert chosen.make in (Int8Linear, SevenBitLinear)
+    assert "int8 activations" in chosen.reason or chosen.reason == "int8 weights and activations"
+    assert not chosen.exact
+
+
+@pytest.mark.parametrize("make", [SevenBitLinear, WeightOnlyLinear])
+def test_sums_do_not_saturate_at_the_ends_of_the_range(make) -> None:
+    """Where products are added in 16 bits, pairs of the largest numbers are what goes wrong."""
+    ones = torch.ones(32, 256)
+    assert torch.allclose(make(ones, None)(torch.ones(3, 256)), torch.full((3, 32), 256.0), rtol=0.01)
+    assert torch.allclose(make(-ones, None)(torch.ones(3, 256)), torch.full((3, 32), -256.0), rtol=0.01)
+
+
+def missing(self, weight, bias) -> None:
+    raise AttributeError("no such operator\nand a long story")
+
+
+def wrong(self, x):
+    return torch.zeros(x.shape[0], 96)
+
+
+@pytest.fixture
+def breaks(monkeypatch):
+    def do(make: type, how: str) -> None:
+        monkeypatch.setattr(make, *(("__init__", missing) if how == "missing" else ("__call__", wrong)))
+
+    return do
+
+
+WORDS = {"missing": r"it cannot be computed (no such operator)", "wrong": "the products are off by 100.0%"}
+
+
+@pytest.mark.parametrize("how", WORDS)
+def test_without_pixels_the_linear_layer_and_without_that_plain_products(breaks, how: str) -> None:
+    breaks(PixelLinear, how)
+    assert choose_linear("none", CPU, torch.float32) == LinearChoice(
+        PackedLinear, "exact float32 with packed weights", True)
+    breaks(PackedLinear, how)
+    assert choose_linear("none", CPU, torch.float32) == LinearChoice(
+        PlainLinear, f"exact float32, unpacked: {WORDS[how]}", True)
+
+
+@pytest.mark.parametrize("how", WORDS)
+def test_without_int8_products_weights_of_seven_bits(breaks, how: str) -> None:
+    breaks(Int8Linear, how)
+    reason = f"7-bit weights and int8 activations (not int8 weights and activations: {WORDS[how]})"
+    assert choose_linear("int8", CPU, torch.float32) == LinearChoice(SevenBitLinear, reason, False)
+
+
+@pytest.mark.parametrize("how", WORDS)
+def test_without_those_int8_weights_alone(breaks, how: str) -> None:
+    breaks(Int8Linear, how)
+    breaks(SevenBitLinear, how)
+    reason = (f"int8 weights alone (not int8 weights and activations: {WORDS[how]}; "
+              f"not 7-bit weights and int8 activations: {WORDS[how]})")
+    assert choose_linear("int8", CPU, torch.float32) == LinearChoice(WeightOnlyLinear, reason, False)
+
+
+@pytest.mark.parametrize("how", WORDS)
+def test_without_any_int8_the_exact_way_and_it_says_so(breaks, how: str) -> None:
+    for make in (Int8Linear, SevenBitLinear, WeightOnlyLinear):
+        breaks(make, how)
+    chosen = choose_linear("int8", CPU, torch.float32)
+    assert chosen.make in (PixelLinear, PackedLinear)
+    assert chosen.exact
+    assert chosen.reason == (
+        f"not int8 weights and activations: {WORDS[how]}; not 7-bit weights and int8 activations: {WORDS[how]}; "
+        f"not int8 weights alone: {WORDS[how]}; exact float32 with packed weights")
+
+
+def test_operators_that_are_gone_are_not_the_end(monkeypatch) -> None:
+    """They are not public: a later PyTorch may lack them."""
+    monkeypatch.setattr("server.engine.forward.linears.torch", _Without())
+    chosen = choose_linear("int8", CPU, torch.float32)
+    assert chosen.make is PlainLinear
+    assert chosen.exact
+    assert chosen.reason.count("it cannot be computed") == 4
+
+
+class _Without:
+    ops = SimpleNamespace()
+
+    def __getattr__(self, name: str):
+        if name in ("_weight_int8pack_mm", "_make_per_channel_quantized_tensor"):
+            raise AttributeError(name)
+        return getattr(torch, name)
