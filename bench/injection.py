@@ -45,8 +45,8 @@ from server.config import DEFAULT_CHAT_MODEL, EngineSettings, ModelSettings, Pro
 from server.engine import AdapterCatalogue, LocalEngine
 from server.model_store import ModelStore
 from server.prompting import Domain, PromptLibrary, UserProfile, compose
-from server.retrieval.chunker import chunk
-from server.retrieval.files import FileKey, identified
+from server.retrieval.index.chunker import chunk
+from server.retrieval.index.files import FileKey, identified
 from server.retrieval.loaders import load
 from server.types import ChatTokenizer, GenerationRequest, Message, Passage, SamplingParams, TokenDelta, TurnContext
 from server.words import counted

@@ -1,13 +1,13 @@
 """Knowledge: folders of files, kept as a searchable index with generations."""
 
 from server.retrieval.access import LOCAL, Access
-from server.retrieval.chunker import sentences
-from server.retrieval.files import FileState
+from server.retrieval.index.chunker import sentences
+from server.retrieval.index.files import FileState
+from server.retrieval.index.lock import sole_use
 from server.retrieval.knowledge import KnowledgeBase, Surroundings
-from server.retrieval.lock import sole_use
-from server.retrieval.results import Candidate, SearchResult, SearchTrace
-from server.retrieval.search import Where
-from server.retrieval.status import FileStatus, FolderStatus, KnowledgeStatus
+from server.retrieval.search.results import Candidate, SearchResult, SearchTrace
+from server.retrieval.search.searcher import Where
+from server.retrieval.updating.status import FileStatus, FolderStatus, KnowledgeStatus
 from server.retrieval.view import REACH, FolderLimit, KnowledgeView, SharedKnowledge
 
 __all__ = [

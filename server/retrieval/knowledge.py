@@ -19,17 +19,18 @@ from watchfiles import watch
 
 from server.config import RetrievalSettings
 from server.errors import Conflict
-from server.retrieval import access, uploads
-from server.retrieval.catalog import Made
-from server.retrieval.chunker import VERSION
-from server.retrieval.files import FileKey
-from server.retrieval.home import IndexHome, MadeBy
-from server.retrieval.keeper import Keeper
-from server.retrieval.reranker import Reranker
-from server.retrieval.results import SearchResult
-from server.retrieval.scanner import is_ignored
-from server.retrieval.search import Searcher, Where
-from server.retrieval.status import FileStatus, KnowledgeStatus
+from server.retrieval import access
+from server.retrieval.index.catalog import Made
+from server.retrieval.index.chunker import VERSION
+from server.retrieval.index.directory import IndexHome, MadeBy
+from server.retrieval.index.files import FileKey
+from server.retrieval.search.reranker import Reranker
+from server.retrieval.search.results import SearchResult
+from server.retrieval.search.searcher import Searcher, Where
+from server.retrieval.updating import uploads
+from server.retrieval.updating.scanner import is_ignored
+from server.retrieval.updating.status import FileStatus, KnowledgeStatus
+from server.retrieval.updating.updater import Keeper
 from server.types import Embedder, Passage
 
 log = logging.getLogger("tailor.retrieval")

@@ -11,12 +11,12 @@ from typing import Final
 
 from server.errors import NotFound
 from server.retrieval.access import Access
-from server.retrieval.catalog import Made
-from server.retrieval.files import FileState
+from server.retrieval.index.catalog import Made
+from server.retrieval.index.files import FileState
 from server.retrieval.knowledge import KnowledgeBase, Surroundings
-from server.retrieval.results import SearchResult
-from server.retrieval.search import Where
-from server.retrieval.status import FileStatus, KnowledgeStatus
+from server.retrieval.search.results import SearchResult
+from server.retrieval.search.searcher import Where
+from server.retrieval.updating.status import FileStatus, KnowledgeStatus
 from server.types import Passage, UserId
 
 REACH: Final = 3  # passages before and after one that is looked at

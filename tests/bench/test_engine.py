@@ -106,7 +106,7 @@ def test_a_file_can_be_read_in_one_sitting_and_says_what_it_is_for(path: Path) -
 
 def test_nothing_is_measured_behind_the_engines_back() -> None:
     """Of our parts the figures see what their packages export. What asks no index cuts its text by itself."""
-    cutting = {f"server.retrieval.{name}" for name in ("chunker", "files", "loaders")}
+    cutting = {f"server.retrieval.{name}" for name in ("index.chunker", "index.files", "loaders")}
     for path in SOURCES:
         for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
             if isinstance(node, ast.ImportFrom) and (node.module or "").startswith("server."):

@@ -9,7 +9,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from functools import lru_cache
 
-from server.retrieval.chunker import chunk
+from server.retrieval.index.chunker import chunk
 from server.retrieval.loaders import load
 from server.types import Passage
 from tests.conftest import ROOT

@@ -13,9 +13,10 @@ from numpy.typing import NDArray
 
 from server.config import RetrievalSettings
 from server.errors import Conflict, InvalidInput, NotFound
-from server.retrieval import FileState, FileStatus, KnowledgeBase, keeper
+from server.retrieval import FileState, FileStatus, KnowledgeBase
 from server.retrieval import knowledge as module
-from server.retrieval.storage import IndexStore
+from server.retrieval.index.store import IndexStore
+from server.retrieval.updating import updater as keeper
 from tests.fakes import WordEmbedder
 
 SETTINGS = RetrievalSettings(min_similarity=0.6, debounce_ms=50)
@@ -240,7 +241,7 @@ async def test_who_asks_before_the_first_index_is_there_hears_how_much_is_unread
 
 
 def test_a_burst_is_one_generation_with_its_progress(place: Place, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("server.retrieval.board.TOLD_S", 0.0)
+    monkeypatch.setattr("server.retrieval.updating.progress.TOLD_S", 0.0)
     place.put("shop/first.md", "fig")
     base = place.open()
     base.sync()

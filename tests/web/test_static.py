@@ -8,8 +8,8 @@ from pathlib import Path
 
 from server.api.security import content_security_policy
 from server.chat.traces import NO_ROOM
-from server.retrieval.results import FATES
-from server.retrieval.search import _GATES as GATES
+from server.retrieval.search.results import FATES
+from server.retrieval.search.searcher import _GATES as GATES
 from server.web import STATIC
 
 INDEX = (STATIC / "index.html").read_text(encoding="utf-8")

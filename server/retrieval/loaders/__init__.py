@@ -12,7 +12,7 @@ from pathlib import PurePath
 from typing import Final, cast
 
 from server.errors import KnowledgeError
-from server.retrieval.documents import Document, bounded
+from server.retrieval.loaders.document import Document, bounded
 from server.retrieval.loaders.source_code import CODE_ENDINGS, load_code
 
 _LOADERS: Final[dict[str, str]] = {

@@ -6,8 +6,8 @@ import csv
 import io
 
 from server.errors import KnowledgeError
-from server.retrieval.decoding import decode
-from server.retrieval.documents import BlockKind, Document, DocumentBuilder
+from server.retrieval.loaders.decoding import decode
+from server.retrieval.loaders.document import BlockKind, Document, DocumentBuilder
 
 
 def load_csv(data: bytes) -> Document:

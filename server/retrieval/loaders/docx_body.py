@@ -8,7 +8,7 @@ import re
 import docx
 from docx.table import Table
 
-from server.retrieval.documents import BlockKind, Document, DocumentBuilder, HeadingPath
+from server.retrieval.loaders.document import BlockKind, Document, DocumentBuilder, HeadingPath
 from server.retrieval.loaders.office_zip import check_package
 
 _HEADING = re.compile(r"Heading ([1-9])$")

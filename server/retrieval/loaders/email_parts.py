@@ -14,8 +14,8 @@ from email.message import EmailMessage
 from typing import Final
 
 from server.errors import KnowledgeError
-from server.retrieval.decoding import decode
-from server.retrieval.documents import Document, DocumentBuilder
+from server.retrieval.loaders.decoding import decode
+from server.retrieval.loaders.document import Document, DocumentBuilder
 from server.retrieval.loaders.html_page import load_html
 
 MAX_FORWARDED: Final = 8

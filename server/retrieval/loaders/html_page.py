@@ -11,8 +11,8 @@ import re
 from bs4 import BeautifulSoup
 from bs4.element import NavigableString, PreformattedString, Tag
 
-from server.retrieval.decoding import decode
-from server.retrieval.documents import BlockKind, Document, DocumentBuilder, HeadingPath
+from server.retrieval.loaders.decoding import decode
+from server.retrieval.loaders.document import BlockKind, Document, DocumentBuilder, HeadingPath
 
 _CHARSET = re.compile(rb"""charset\s*=\s*["']?\s*([\w.:-]+)""", re.IGNORECASE)
 _HIDDEN = ["script", "style", "noscript", "template", "svg", "nav", "head", "title", "iframe", "object"]

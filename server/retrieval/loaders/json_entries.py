@@ -10,8 +10,8 @@ from dataclasses import dataclass
 from typing import Any
 
 from server.errors import KnowledgeError
-from server.retrieval.decoding import decode
-from server.retrieval.documents import BlockKind, Document, DocumentBuilder
+from server.retrieval.loaders.decoding import decode
+from server.retrieval.loaders.document import BlockKind, Document, DocumentBuilder
 
 _ENTRY_CHARS = 800
 

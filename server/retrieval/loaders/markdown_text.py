@@ -9,8 +9,8 @@ from __future__ import annotations
 import re
 from dataclasses import dataclass
 
-from server.retrieval.decoding import decode
-from server.retrieval.documents import Block, BlockKind, Document, HeadingPath
+from server.retrieval.loaders.decoding import decode
+from server.retrieval.loaders.document import Block, BlockKind, Document, HeadingPath
 
 _ATX = re.compile(r" {0,3}(#{1,6})(?:[ \t]|$)")
 _SETEXT = re.compile(r" {0,3}(=+|-+)[ \t]*$")

@@ -10,7 +10,7 @@ from pypdf import PdfReader
 from pypdf.errors import DependencyError, LimitReachedError, PdfReadError
 
 from server.errors import KnowledgeError
-from server.retrieval.documents import Document, DocumentBuilder
+from server.retrieval.loaders.document import Document, DocumentBuilder
 
 logging.getLogger("pypdf").setLevel(logging.ERROR)  # it reports every oddity of a file as a warning
 

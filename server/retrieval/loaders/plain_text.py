@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from server.retrieval.decoding import decode
-from server.retrieval.documents import Block, Document
+from server.retrieval.loaders.decoding import decode
+from server.retrieval.loaders.document import Block, Document
 
 
 def load_plain(data: bytes) -> Document:

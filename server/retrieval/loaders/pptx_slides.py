@@ -13,7 +13,7 @@ from pptx.shapes.group import GroupShape
 from pptx.table import Table
 from pptx.text.text import TextFrame
 
-from server.retrieval.documents import BlockKind, Document, DocumentBuilder
+from server.retrieval.loaders.document import BlockKind, Document, DocumentBuilder
 from server.retrieval.loaders.office_zip import check_package
 
 

@@ -8,8 +8,8 @@ from __future__ import annotations
 
 import re
 
-from server.retrieval.decoding import decode
-from server.retrieval.documents import Block, BlockKind, Document, HeadingPath
+from server.retrieval.loaders.decoding import decode
+from server.retrieval.loaders.document import Block, BlockKind, Document, HeadingPath
 
 _CODE = re.compile(r"\s*\.\. (?:code|code-block|sourcecode|parsed-literal|math|highlight|doctest)::")
 _TABLE = re.compile(r"\s*\.\. (?:table|list-table|csv-table)::")

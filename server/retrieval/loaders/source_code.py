@@ -10,8 +10,8 @@ import re
 from itertools import pairwise
 from typing import Final
 
-from server.retrieval.decoding import decode
-from server.retrieval.documents import Block, BlockKind, Document
+from server.retrieval.loaders.decoding import decode
+from server.retrieval.loaders.document import Block, BlockKind, Document
 
 _MODIFIERS = (
     r"(?:(?:export|default|public|private|protected|internal|static|final|abstract|sealed|open|override|virtual|async"

@@ -14,8 +14,8 @@ from typing import Any
 
 import openpyxl
 
-from server.retrieval.documents import BlockKind, Document, DocumentBuilder
 from server.retrieval.loaders.csv_rows import record
+from server.retrieval.loaders.document import BlockKind, Document, DocumentBuilder
 from server.retrieval.loaders.office_zip import check_package
 
 

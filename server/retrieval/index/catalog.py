@@ -1,0 +1,97 @@
+"""The tables of the index's `catalog.db`, and how rows become what the rest works with."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any, Final
+
+from server.retrieval.index.files import Chunk, FileKey, FileRecord, FileState
+from server.retrieval.index.generation import Version
+
+MIGRATIONS: Final = (
+    """
+    CREATE TABLE segments (
+        id INTEGER PRIMARY KEY, folder TEXT NOT NULL, rows INTEGER NOT NULL, arrays TEXT NOT NULL,
+        checksum INTEGER NOT NULL
+    );
+    CREATE TABLE versions (
+        id INTEGER PRIMARY KEY AUTOINCREMENT, folder TEXT NOT NULL, file TEXT NOT NULL, state TEXT NOT NULL,
+        reason TEXT NOT NULL, bytes INTEGER NOT NULL, mtime_ns INTEGER NOT NULL, read_ns INTEGER NOT NULL,
+        digest TEXT NOT NULL, chunks INTEGER NOT NULL, segment INTEGER REFERENCES segments (id),
+        suspicious INTEGER NOT NULL, suspicious_at TEXT NOT NULL
+    );
+    CREATE INDEX versions_by_place ON versions (folder, file, digest);
+    CREATE INDEX versions_by_segment ON versions (segment);
+    CREATE TABLE chunks (
+        version INTEGER NOT NULL REFERENCES versions (id) ON DELETE CASCADE, place INTEGER NOT NULL, id TEXT NOT NULL,
+        content TEXT NOT NULL, text TEXT NOT NULL, heading TEXT NOT NULL, line_start INTEGER, line_end INTEGER,
+        page INTEGER, suspicion REAL NOT NULL, PRIMARY KEY (version, place)
+    ) WITHOUT ROWID;
+    CREATE INDEX chunks_by_content ON chunks (content);
+    CREATE INDEX chunks_by_id ON chunks (id);
+    CREATE TABLE generations (
+        number INTEGER PRIMARY KEY, at REAL NOT NULL, cause TEXT NOT NULL, files INTEGER NOT NULL,
+        chunks INTEGER NOT NULL, added INTEGER NOT NULL, changed INTEGER NOT NULL, removed INTEGER NOT NULL,
+        told TEXT NOT NULL
+    );
+    CREATE TABLE lives (
+        version INTEGER NOT NULL REFERENCES versions (id) ON DELETE CASCADE, born INTEGER NOT NULL, died INTEGER,
+        PRIMARY KEY (version, born)
+    ) WITHOUT ROWID;
+    CREATE INDEX lives_by_death ON lives (died);
+    CREATE TABLE marks (name TEXT PRIMARY KEY, value TEXT NOT NULL)
+    """,
+)
+
+VERSION: Final = (
+    "id, folder, file, state, reason, bytes, mtime_ns, read_ns, digest, chunks, segment, suspicious, suspicious_at"
+)
+CHUNK: Final = "id, content, text, heading, line_start, line_end, page, suspicion"
+
+
+@dataclass(frozen=True, slots=True)
+class Made:
+    """A generation's line in the history. `told` names its first files, each with what happened to it."""
+
+    number: int
+    at: float
+    cause: str
+    files: int
+    chunks: int
+    added: int
+    changed: int
+    removed: int
+    told: tuple[tuple[str, str], ...]
+
+
+def version_row(version: Version) -> tuple[Any, ...]:
+    """Values of `VERSION`."""
+    key, record = version.key, version.record
+    return (version.id, key.folder, key.file, record.state.value, record.reason, record.bytes, record.mtime_ns,
+            record.read_ns, record.digest, version.chunks, version.segment, version.suspicious,
+            json.dumps(version.suspicious_at))  # fmt: skip
+
+
+def version(row: Sequence[Any]) -> Version:
+    at, folder, file, state, reason, size, mtime_ns, read_ns, digest, chunks, segment, suspicious, places = row
+    record = FileRecord(FileState(state), reason, size, mtime_ns, read_ns, digest)
+    return Version(at, FileKey(folder, file), record, chunks, segment, suspicious, tuple(json.loads(places)))
+
+
+def chunk_row(chunk: Chunk) -> tuple[Any, ...]:
+    heading = json.dumps(chunk.heading)
+    return (chunk.id, chunk.content, chunk.text, heading, chunk.line_start, chunk.line_end, chunk.page,
+            chunk.suspicion)  # fmt: skip
+
+
+def chunk(row: Sequence[Any]) -> Chunk:
+    identity, content, text, heading, line_start, line_end, page, suspicion = row
+    return Chunk(identity, content, text, tuple(json.loads(heading)), line_start, line_end, page, suspicion=suspicion)
+
+
+def made(row: Sequence[Any]) -> Made:
+    number, at, cause, files, chunks, added, changed, removed, told = row
+    named = tuple((str(what), str(file)) for what, file in json.loads(told))
+    return Made(number, at, cause, files, chunks, added, changed, removed, named)

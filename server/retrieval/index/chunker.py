@@ -1,0 +1,164 @@
+"""Documents to chunks: structure first, then sentences, sized by a measure given from outside.
+
+Blocks under one heading (and on one page) are packed together up to the budget; a block over it is
+split at sentence ends (prose), between lines (code, tables), and only then at spaces or anywhere. No
+chunk crosses a heading or a page. Pure: the same document, measure and budget give the same pieces.
+"""
+
+from __future__ import annotations
+
+import math
+import re
+from bisect import bisect_right
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from itertools import groupby
+
+from server.retrieval.loaders.document import Block, BlockKind, Document
+
+VERSION = 2  # raise it when the same file may give other chunks
+
+Measure = Callable[[str], int]
+
+# Where a sentence ends: after a Western stop and a space (closing quotes in between), after an
+# East Asian stop, after a Korean polite or formal ending without a stop, and at a line break unless
+# the next line goes on in lower case.
+_SENTENCE_END = re.compile(
+    r"""(?<=[.!?…])["'”’»)\]]*\s+"""
+    r"""|(?<=[。！？｡])["'”’」』）】]*\s*"""
+    r"""|(?<=니다|니까|세요|어요|아요|해요|예요|에요|네요|까요|지요|군요)\s+"""
+    r"""|\n+(?![a-zà-öø-ÿа-я])"""
+)
+_NOT_AN_END = re.compile(
+    r"(?:\b(?:[A-Za-z]|Mr|Mrs|Ms|Dr|Prof|St|No|vs|etc|Fig|e\.g|i\.e|cf|approx)|(?:^|\n)\s*\d+)\.\s+$"
+)
+_SPACE = re.compile(r"\s+")
+
+
+@dataclass(frozen=True, slots=True)
+class Piece:
+    """A chunk before it has a file: `text` is a slice of the document, after the header of a split table. `continues`:
+    it goes on where the piece before it ends, under the same heading."""
+
+    text: str
+    heading: tuple[str, ...]
+    line_start: int | None
+    line_end: int | None
+    page: int | None
+    continues: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class _Unit:
+    """What is never cut: document text from `start` to `end`. `header` stands before it in a split table."""
+
+    start: int
+    end: int
+    size: int
+    header: str = ""
+
+
+def chunk(document: Document, measure: Measure, budget: int) -> list[Piece]:
+    """Pieces in the order of the document; each measures at most `budget`, table headers aside."""
+    starts = [0, *(match.end() for match in re.finditer("\n", document.text))] if document.numbered else []
+    pieces = []
+    for group in _groups(document.blocks):
+        first = group[0]
+        units = [unit for block in group for unit in _units(document.text, block, measure, budget)]
+        for number, run in enumerate(_packed(units, budget)):
+            start, end = run[0].start, run[-1].end
+            lines = first.lines
+            if document.numbered:
+                lines = (bisect_right(starts, start), bisect_right(starts, end - 1))
+            text = document.text[start:end]
+            pieces.append(
+                Piece(
+                    text=f"{run[0].header}\n{text}" if run[0].header else text,
+                    heading=first.heading,
+                    line_start=lines[0] if lines else None,
+                    line_end=lines[1] if lines else None,
+                    page=first.page,
+                    continues=number > 0,
+                )
+            )
+    return pieces
+
+
+def _groups(blocks: tuple[Block, ...]) -> Iterator[list[Block]]:
+    """Neighbours that may share a chunk."""
+
+    def place(numbered: tuple[int, Block]) -> tuple[tuple[str, ...], int | None, int]:
+        number, block = numbered
+        return block.heading, block.page, number if block.kind is BlockKind.ROW else -1
+
+    for _, group in groupby(enumerate(blocks), key=place):
+        yield [block for _, block in group]
+
+
+def _packed(units: list[_Unit], budget: int) -> Iterator[list[_Unit]]:
+    """Runs of units up to the budget, of about equal size so that no crumb is left at the end."""
+    total = sum(unit.size for unit in units)
+    target = total / max(1, math.ceil(total / budget))
+    run: list[_Unit] = []
+    size = 0
+    for unit in units:
+        if run and (size + unit.size > budget or size >= target):
+            yield run
+            run, size = [], 0
+        run.append(unit)
+        size += unit.size
+    if run:
+        yield run
+
+
+def _units(text: str, block: Block, measure: Measure, budget: int) -> Iterator[_Unit]:
+    size = measure(text[block.start : block.end])
+    if size <= budget:
+        yield _Unit(block.start, block.end, size)
+        return
+    by_line = block.kind in (BlockKind.CODE, BlockKind.TABLE)
+    spans = _between_lines(text, block) if by_line else sentences(text, block.start, block.end)
+    for start, end in spans:
+        size = measure(text[start:end])
+        header = block.header if start > block.start else ""
+        if size <= budget:
+            yield _Unit(start, end, size, header)
+        else:
+            for inner_start, inner_end in _cut(text, start, end, measure, budget):
+                yield _Unit(inner_start, inner_end, measure(text[inner_start:inner_end]), header)
+
+
+def _between_lines(text: str, block: Block) -> Iterator[tuple[int, int]]:
+    start = block.start
+    header_end = block.start + len(block.header) if text.startswith(block.header, block.start) else block.start
+    for match in re.compile("\n").finditer(text, header_end, block.end):
+        if text[start : match.start()].strip():
+            yield start, match.start()
+            start = match.end()
+    if start < block.end:
+        yield start, block.end
+
+
+def sentences(text: str, start: int, end: int) -> Iterator[tuple[int, int]]:
+    """Spans of sentences, without the space between them."""
+    for match in _SENTENCE_END.finditer(text, start, end):
+        closing = match.start() + len(match[0].rstrip())
+        if closing <= start or _NOT_AN_END.search(text, max(start, match.start() - 12), match.end()):
+            continue
+        if match.end() >= end:
+            break
+        yield start, closing
+        start = match.end()
+    yield start, end
+
+
+def _cut(text: str, start: int, end: int, measure: Measure, budget: int) -> Iterator[tuple[int, int]]:
+    """A sentence over the budget: halved at the space nearest to its middle until each part fits."""
+    if end - start <= 1 or measure(text[start:end]) <= budget:
+        yield start, end
+        return
+    middle = (start + end) // 2
+    spaces = [gap.span() for gap in _SPACE.finditer(text, start, end) if start < gap.start() and gap.end() < end]
+    left, right = min(spaces, key=lambda span: abs(span[0] - middle), default=(middle, middle))
+    yield from _cut(text, start, left, measure, budget)
+    yield from _cut(text, right, end, measure, budget)

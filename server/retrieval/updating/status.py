@@ -1,0 +1,91 @@
+"""What the knowledge page shows: folders, their files and each file's state."""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Mapping
+from dataclasses import dataclass
+
+from server.retrieval.index.files import FileKey, FileState
+from server.retrieval.index.generation import Generation
+
+
+@dataclass(frozen=True, slots=True)
+class FileStatus:
+    """`changed_at` is the file's own time. `chunks` are those that searches find now; `suspicious` of them read like
+    instructions to a model, and `suspicious_at` says where the first of these stand ("lines 3-9", "page 2")."""
+
+    file: str
+    state: FileState
+    chunks: int
+    bytes: int
+    reason: str
+    changed_at: float
+    suspicious: int = 0
+    suspicious_at: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class FolderStatus:
+    """The folder named '' holds what lies in no folder and is therefore not read."""
+
+    name: str
+    files: tuple[FileStatus, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Progress:
+    """Of a long import. `left_s` is how long the rest will take; None until that can be said."""
+
+    files: int
+    of_files: int
+    bytes: int
+    of_bytes: int
+    left_s: float | None
+
+
+@dataclass(frozen=True, slots=True)
+class KnowledgeStatus:
+    """`busy`: files wait or are being read. `held`: the generation that was gone back to, while the index does not
+    follow the files; `pending` files on disk differ from it then. `building`: another index is being made beside the
+    one that answers. `problem`: why the index cannot be kept on disk, '' when it can."""
+
+    generation: int
+    busy: bool
+    folders: tuple[FolderStatus, ...]
+    progress: Progress | None = None
+    held: int | None = None
+    pending: int = 0
+    building: bool = False
+    problem: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class Waiting:
+    """A file that is on disk and not yet in the generation."""
+
+    bytes: int
+    mtime_ns: int
+    since: float  # time.monotonic()
+
+    def status(self, file: str, chunks: int = 0) -> FileStatus:
+        return FileStatus(file, FileState.INDEXING, chunks, self.bytes, "", self.mtime_ns / 1e9)
+
+
+def assemble(
+    generation: Generation, folders: Collection[str], waiting: Mapping[FileKey, Waiting], gone: Collection[FileKey]
+) -> tuple[FolderStatus, ...]:
+    """The generation's files, with the waiting ones over them and without the deleted ones."""
+    files: dict[str, dict[str, FileStatus]] = {name: {} for name in folders}
+    for key, version in generation.files.items():
+        if key not in gone:
+            record = version.record
+            files.setdefault(key.folder, {})[key.file] = FileStatus(
+                key.file, record.state, version.chunks, record.bytes, record.reason, record.mtime_ns / 1e9,
+                version.suspicious, version.suspicious_at,
+            )  # fmt: skip
+    for key, file in waiting.items():
+        shown = files.setdefault(key.folder, {})
+        shown[key.file] = file.status(key.file, shown[key.file].chunks if key.file in shown else 0)
+    return tuple(
+        FolderStatus(name, tuple(inside[file] for file in sorted(inside))) for name, inside in sorted(files.items())
+    )

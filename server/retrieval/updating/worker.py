@@ -1,0 +1,161 @@
+"""The process that reads files for the server: bytes in, documents out, one at a time.
+
+Started by `reader.py`, which kills it when a file takes too long. Sets its own bound on memory, ends when the server's
+end of the pipe closes, and is the first that the system ends when memory is short. It opens no file of its own.
+
+A request is the length of a name, the length of its data, then both. A reply is its length and JSON: never anything
+that would be carried out by who reads it, since a hostile file may have taken this process over.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import queue
+import signal
+import struct
+import sys
+import threading
+from contextlib import suppress
+from pathlib import Path
+from typing import Final
+
+from server.errors import KnowledgeError
+from server.retrieval.loaders import import_all, load
+from server.retrieval.loaders.document import Block, BlockKind, Document
+
+REQUEST: Final = struct.Struct("!IQ")
+REPLY: Final = struct.Struct("!Q")
+OUT_OF_MEMORY: Final = 86     # exit code
+READY: Final = "ready"
+LATE_S: Final = 5.0           # after its time a file ends the process, should nobody else do it
+
+
+def main(seconds: float, megabytes: int) -> None:
+    replies = os.dup(1)
+    import_all()
+    _give_way()
+    most = _bound_memory(megabytes)
+    quiet = os.open(os.devnull, os.O_RDWR)
+    os.dup2(quiet, 1)
+    os.dup2(quiet, 2)
+    requests: queue.SimpleQueue[tuple[str, bytes]] = queue.SimpleQueue()
+    threading.Thread(target=_receive, args=(requests,), daemon=True).start()
+    _send(replies, json.dumps({READY: True}).encode())
+    while True:
+        name, data = requests.get()
+        with suppress(AttributeError):  # not on every system
+            signal.setitimer(signal.ITIMER_REAL, seconds + LATE_S)
+        try:
+            reply = _reply(name, data, most)
+        except MemoryError:
+            os._exit(OUT_OF_MEMORY)
+        with suppress(AttributeError):
+            signal.setitimer(signal.ITIMER_REAL, 0)
+        del data
+        _send(replies, reply)
+
+
+def _reply(name: str, data: bytes, most: int) -> bytes:
+    try:
+        answer = packed(load(name, data))
+    except KnowledgeError as error:
+        if _is_memory(error):
+            raise MemoryError from error
+        answer = {"error": str(error)}
+    answer["spent"] = bool(most) and _memory() > most // 2
+    return json.dumps(answer, ensure_ascii=False).encode("utf-8", "surrogatepass")
+
+
+def packed(document: Document) -> dict[str, object]:
+    """As JSON can hold it. Headings and headers, which many blocks share, stand once."""
+    shared: dict[object, int] = {}
+    blocks = []
+    for block in document.blocks:
+        heading = shared.setdefault(block.heading, len(shared))
+        header = shared.setdefault(block.header, len(shared))
+        blocks.append((block.start, block.end, heading, block.kind.value, block.lines, block.page, header))
+    return {"text": document.text, "numbered": document.numbered, "shared": list(shared), "blocks": blocks}
+
+
+def unpacked(answer: dict[str, object]) -> Document:
+    """What `packed` gave. Raises LookupError, TypeError, ValueError for anything else."""
+    text, shared, blocks = answer["text"], answer["shared"], answer["blocks"]
+    if not (isinstance(text, str) and isinstance(shared, list) and isinstance(blocks, list)):
+        raise TypeError("not a document")
+    known = [tuple(map(str, one)) if isinstance(one, list) else str(one) for one in shared]
+    found = []
+    for start, end, heading, kind, lines, page, header in blocks:
+        path, head = known[heading], known[header]
+        if not (isinstance(path, tuple) and isinstance(head, str) and 0 <= start < end <= len(text)):
+            raise ValueError("not a block")
+        at = (int(lines[0]), int(lines[1])) if lines else None
+        found.append(Block(start, end, path, BlockKind(kind), at, None if page is None else int(page), head))
+    return Document(text, tuple(found), bool(answer["numbered"]))
+
+
+def _is_memory(error: BaseException | None) -> bool:
+    """A library met the bound on memory and told it in its own words."""
+    while error is not None:
+        if isinstance(error, MemoryError) or "memory" in str(error).lower():
+            return True
+        error = error.__cause__ or error.__context__
+    return False
+
+
+# ── the process ──────────────────────────────────────────────────────────────────────────────────
+
+
+def _receive(requests: queue.SimpleQueue[tuple[str, bytes]]) -> None:
+    """Ends the process with the server, even in the middle of a file."""
+    try:
+        while True:
+            name, data = REQUEST.unpack(_exactly(REQUEST.size))
+            requests.put((_exactly(name).decode(), _exactly(data)))
+    except EOFError:
+        os._exit(0)
+    except MemoryError:
+        os._exit(OUT_OF_MEMORY)
+
+
+def _exactly(size: int) -> bytes:
+    data = sys.stdin.buffer.read(size)
+    if len(data) < size:
+        raise EOFError
+    return data
+
+
+def _send(handle: int, reply: bytes) -> None:
+    view = memoryview(REPLY.pack(len(reply)) + reply)
+    while view:
+        view = view[os.write(handle, view) :]
+
+
+def _give_way() -> None:
+    """When memory is short the system ends this process, not the server."""
+    with suppress(OSError):
+        Path("/proc/self/oom_score_adj").write_text("1000", encoding="ascii")
+
+
+def _bound_memory(megabytes: int) -> int:
+    """Bytes of address space that this process may have from now on; 0 where that cannot be bounded."""
+    now = _memory()
+    if not now:
+        return 0
+    import resource  # not on every system
+
+    most = now + megabytes * 1024 * 1024
+    for kind, bound in ((resource.RLIMIT_AS, most), (resource.RLIMIT_CORE, 0), (resource.RLIMIT_FSIZE, 0)):
+        hard = resource.getrlimit(kind)[1]
+        allowed = bound if hard == resource.RLIM_INFINITY else min(bound, hard)
+        resource.setrlimit(kind, (allowed, allowed))
+    return most
+
+
+def _memory() -> int:
+    """Bytes of address space; 0 where the system does not tell."""
+    try:
+        pages = Path("/proc/self/statm").read_text(encoding="ascii").split()[0]
+    except OSError:
+        return 0
+    return int(pages) * os.sysconf("SC_PAGE_SIZE")
