@@ -1,14 +1,14 @@
 """Memory: what a user said about themselves, kept for that user alone."""
 
-from server.memory.commands import Forget, Tell, command
-from server.memory.dates import span
-from server.memory.episodes import Episode, Episodes
-from server.memory.findings import Finding
-from server.memory.queue import DeadLetter
-from server.memory.reading import clean
-from server.memory.rules import extract, held_back
-from server.memory.store import MemoryStore, UserMemory
-from server.memory.writer import MemoryWriter
+from server.memory.episodes.episodes import Episode, Episodes
+from server.memory.facts.findings import Finding
+from server.memory.facts.rules import extract, held_back
+from server.memory.model_pass.queue import DeadLetter
+from server.memory.model_pass.writer import MemoryWriter
+from server.memory.reading.commands import Forget, Tell, command
+from server.memory.reading.dates import span
+from server.memory.reading.own_words import clean
+from server.memory.store.store import MemoryStore, UserMemory
 
 __all__ = [
     "DeadLetter", "Episode", "Episodes", "Finding", "Forget", "MemoryStore", "MemoryWriter", "Tell", "UserMemory",

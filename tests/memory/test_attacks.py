@@ -10,9 +10,9 @@ import pytest
 
 from server.chat.events import EvidenceFound, MemoryForgotten, MemorySaved
 from server.memory import MemoryStore, command
-from server.memory.reading import clean
-from server.memory.rules import extract
-from server.memory.writer import left
+from server.memory.facts.rules import extract
+from server.memory.model_pass.writer import left
+from server.memory.reading.own_words import clean
 from tests.chat.test_service import MINA, ask
 from tests.fakes import ScriptedEngine
 from tests.live import make_app, make_workspace

@@ -1,0 +1,331 @@
+"""Past chats of a user, turn by turn: found again by words, meaning, speaker and date.
+
+Every query names the user. A row carries its vector with the embedder's fingerprint; those of another embedder are
+made anew by `renew`, and until then the turn is found by its words. Each row has the number of the user's change that
+wrote it, so the index in RAM reads only what is new; a removal has it built again. What another process writes is seen
+the same way. All methods block; any thread may call them. Knows nothing of prompts or HTTP.
+"""
+
+from __future__ import annotations
+
+import math
+import re
+import threading
+from collections import OrderedDict
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any, Final
+
+import numpy as np
+from numpy.typing import NDArray
+from sqlite_utils import Database as Connection
+
+from server.config import MemorySettings
+from server.database import Database
+from server.errors import InvalidInput
+from server.memory.episodes.index import Asked, EpisodeIndex, Turn
+from server.memory.reading.dates import span
+from server.memory.reading.own_words import clean
+from server.memory.recall.relevance import excerpt
+from server.types import Embedder, UserId
+from server.words import counted
+
+MOST_CHARS: Final = 20_000  # kept of one turn: its beginning and end
+MOST_FOUND: Final = 200
+PIECE_CHARS: Final = 1_000  # an embedder reads little more of a text: a longer one has the mean of its pieces' vectors
+MOST_PIECES: Final = 8
+SNIPPET_CHARS: Final = 240
+RENEWED: Final = 32
+TURNS_IN_RAM: Final = 200_000  # of all users together
+ROLES: Final = ("user", "assistant")
+
+# "what did I say", "you told me", "내가 뭐라고 했지"
+_SAYING = r"(?:said|told|asked|mentioned|wrote|suggested|recommended|advised|explained|answered|promised)"
+_BY_USER = re.compile(rf"\b(?:did|have|had) i\b|\bi (?:\w+ )?{_SAYING}\b|(?<![가-힣])(?:내가|제가)", re.IGNORECASE)
+_BY_ASSISTANT = re.compile(
+    rf"\b(?:did|have|had) you\b|\byou (?:\w+ )?{_SAYING}\b|(?<![가-힣])(?:네가|니가|너가|당신이)", re.IGNORECASE
+)
+_PIECE = re.compile(r"(?<=[.!?。！？])\s+|\n+")
+
+MIGRATIONS = (
+    """
+    CREATE TABLE episodes (
+        id INTEGER PRIMARY KEY AUTOINCREMENT,
+        user_id TEXT NOT NULL,
+        conversation_id TEXT NOT NULL,
+        message_id TEXT NOT NULL,
+        role TEXT NOT NULL,
+        speaker TEXT NOT NULL,
+        text TEXT NOT NULL,
+        at REAL NOT NULL,
+        named_from REAL,
+        named_to REAL,
+        vector BLOB,
+        embedder TEXT NOT NULL,
+        change INTEGER NOT NULL,
+        UNIQUE (user_id, message_id)
+    );
+    CREATE INDEX episodes_changed ON episodes (user_id, change);
+    CREATE INDEX episodes_of_conversation ON episodes (user_id, conversation_id);
+    CREATE INDEX episodes_of_embedder ON episodes (embedder);
+    CREATE TABLE episode_users (
+        user_id TEXT PRIMARY KEY,
+        changes INTEGER NOT NULL,
+        removals INTEGER NOT NULL
+    ) WITHOUT ROWID;
+    """,
+)
+
+
+@dataclass(frozen=True, slots=True)
+class Episode:
+    """A turn of a past chat. `at` is when it was said, in seconds since 1970."""
+
+    conversation_id: str
+    message_id: str
+    role: str
+    text: str
+    at: float
+    score: float = 0.0
+    snippet: str = ""  # the part of the text that the question is about
+    speaker: str = ""
+
+
+@dataclass(slots=True)
+class _Held:
+    """A user's index, and how far it has followed the table."""
+
+    index: EpisodeIndex
+    changes: int = 0
+    removals: int = 0
+    fingerprint: str = ""
+    lock: threading.Lock = field(default_factory=threading.Lock)
+
+
+class Episodes:
+    """The past chats of all users. Makes its tables when built."""
+
+    def __init__(self, database: Database, embedder: Embedder, settings: MemorySettings) -> None:
+        self._database = database
+        self._embedder = embedder
+        self._settings = settings
+        self._held: OrderedDict[str, _Held] = OrderedDict()
+        self._lock = threading.Lock()
+        database.migrate("episodes", MIGRATIONS)
+
+    # ── changing ─────────────────────────────────────────────────────────────────────────────────
+
+    def add(
+        self,
+        user: UserId,
+        conversation_id: str,
+        message_id: str,
+        role: str,
+        text: str,
+        at: float,
+        *,
+        speaker: str = "",
+    ) -> bool:
+        """Keeps a turn, or its new text; False where it is kept already or blank. The turns of a chat come in order.
+
+        `speaker` is the name of who said it, where it is known. Embeds: call it off the reply's path. Raises
+        InvalidInput, StorageFull.
+        """
+        _check(user, conversation_id, message_id)
+        if role not in ROLES:
+            raise InvalidInput(f"a turn is of {' or '.join(ROLES)}, not of '{role}'")
+        if not math.isfinite(at):
+            raise InvalidInput("the time of a turn is a number of seconds since 1970; this is none")
+        kept, speaker = _shortened(clean(text).strip()), clean(speaker).strip()[:100]
+        own: dict[str, Any] = {"user": user, "message": message_id}
+        if not kept or self._has(own, kept):
+            return False
+        named = span(kept, at) or (None, None)
+        row = own | {
+            "conversation": conversation_id, "role": role, "speaker": speaker, "text": kept, "at": at,
+            "named_from": named[0], "named_to": named[1], "vector": self._vector(speaker, kept),
+            "embedder": self._embedder.fingerprint,
+        }  # fmt: skip
+        with self._database.transaction() as db:
+            _remove(db, "message_id = :message", own)
+            db.execute(
+                "INSERT INTO episodes (user_id, conversation_id, message_id, role, speaker, text, at, named_from, "
+                "named_to, vector, embedder, change) VALUES (:user, :conversation, :message, :role, :speaker, :text, "
+                ":at, :named_from, :named_to, :vector, :embedder, :change)",
+                {**row, "change": _changed(db, user)},
+            )
+        return True
+
+    def remove_conversation(self, user: UserId, conversation_id: str) -> int:
+        """Deletes the turns of a chat for good; how many there were."""
+        _check(user, conversation_id)
+        with self._database.transaction() as db:
+            return _remove(db, "conversation_id = :conversation", {"user": user, "conversation": conversation_id})
+
+    def remove_message(self, user: UserId, message_id: str) -> int:
+        _check(user, message_id)
+        with self._database.transaction() as db:
+            return _remove(db, "message_id = :message", {"user": user, "message": message_id})
+
+    def erase(self, user: UserId) -> int:
+        """Deletes all turns of the user; how many there were."""
+        _check(user)
+        with self._database.transaction() as db:
+            return _remove(db, "TRUE", {"user": user})
+
+    def renew(self, most: int = RENEWED) -> int:
+        """Embeds turns anew that have another embedder's vectors; how many it did, 0 when there are none left."""
+        current = self._embedder.fingerprint
+        query = "SELECT * FROM episodes WHERE embedder <> ? LIMIT ?"
+        stale = list(self._database.connection().query(query, [current, most]))
+        for row in stale:
+            row |= {"vector": self._vector(row["speaker"], row["text"]), "embedder": current}
+        with self._database.transaction() as db:
+            for row in stale:
+                db.execute(
+                    "UPDATE episodes SET vector = :vector, embedder = :embedder, change = :change "
+                    "WHERE user_id = :user_id AND id = :id",
+                    row | {"change": _changed(db, row["user_id"])},
+                )
+        return len(stale)
+
+    # ── reading ──────────────────────────────────────────────────────────────────────────────────
+
+    def search(
+        self, user: UserId, question: str, *, now: float, limit: int = 10, conversation: str | None = None
+    ) -> tuple[Episode, ...]:
+        """The turns that bear on the question, best first; of one chat only, if it is named.
+
+        Days that the question names ("on Tuesday", "지난주") are counted from `now`; what was said then comes first.
+        Raises InvalidInput.
+        """
+        _check(user)
+        if not 1 <= limit <= MOST_FOUND:
+            raise InvalidInput(f"a search of past chats gives 1 to {MOST_FOUND} turns, not {limit}")
+        text = clean(excerpt(question)).strip()
+        if not text:
+            return ()
+        vector = self._embedder.embed([text])[0] if self._embedder.knows(text) else None
+        asked = Asked(counted(text), vector, span(text, now), _roles(text))
+        held = self._of(user)
+        with held.lock:
+            self._follow(user, held)
+            found = held.index.best(asked, limit, similar=self._settings.min_similarity, chat=conversation)
+        return self._episodes(user, found, asked)
+
+    def _episodes(self, user: UserId, found: Sequence[tuple[int, float]], asked: Asked) -> tuple[Episode, ...]:
+        marks = ", ".join("?" * len(found))
+        query = (  # the plus: by number, not through all rows of the user
+            "SELECT id, conversation_id, message_id, role, speaker, text, at FROM episodes "
+            f"WHERE +user_id = ? AND id IN ({marks})"
+        )
+        rows = {row["id"]: row for row in self._database.connection().query(query, [user, *(one for one, _ in found)])}
+        return tuple(
+            Episode(
+                row["conversation_id"], row["message_id"], row["role"], row["text"], row["at"], score,
+                _snippet(row["text"], asked.terms), row["speaker"],
+            )
+            for one, score in found
+            if (row := rows.get(one))
+        )  # fmt: skip
+
+    # ── the index ────────────────────────────────────────────────────────────────────────────────
+
+    def _of(self, user: UserId) -> _Held:
+        """The user's index, made the latest used; those used longest ago give way."""
+        with self._lock:
+            held = self._held.pop(user, None) or _Held(EpisodeIndex(self._embedder.dimension))
+            self._held[user] = held
+            while len(self._held) > 1 and sum(len(one.index) for one in self._held.values()) > TURNS_IN_RAM:
+                self._held.popitem(last=False)
+        return held
+
+    def _follow(self, user: UserId, held: _Held) -> None:
+        """Brings the index in step with the table: reads the rows that changed, or all after a removal."""
+        db = self._database.connection()
+        query = "SELECT changes, removals FROM episode_users WHERE user_id = ?"
+        changes, removals = db.execute(query, [user]).fetchone() or (0, 0)
+        if (removals, self._embedder.fingerprint) != (held.removals, held.fingerprint):
+            held.index = EpisodeIndex(self._embedder.dimension)
+            held.changes, held.removals, held.fingerprint = 0, removals, self._embedder.fingerprint
+        if changes == held.changes:
+            return
+        query = "SELECT * FROM episodes WHERE user_id = ? AND change > ? ORDER BY id"
+        for row in db.query(query, [user, held.changes]):
+            held.index.put(_turn(row, held.fingerprint))
+        held.changes = changes
+
+    def _has(self, own: Mapping[str, str], text: str) -> bool:
+        query = "SELECT 1 FROM episodes WHERE user_id = :user AND message_id = :message AND text = :text"
+        return self._database.connection().execute(query, {**own, "text": text}).fetchone() is not None
+
+    def _vector(self, speaker: str, text: str) -> bytes | None:
+        """Float32; None for a text in a language the embedder does not know."""
+        if not self._embedder.knows(text):
+            return None
+        said = f"{speaker}: {text}" if speaker else text
+        pieces = [said[at : at + PIECE_CHARS] for at in range(0, len(said), PIECE_CHARS)][:MOST_PIECES]
+        mean: NDArray[np.float32] = self._embedder.embed(pieces).mean(axis=0)
+        return (mean / np.float32(max(float(np.linalg.norm(mean)), 1e-9))).tobytes()
+
+
+def _check(user: str, *ids: str) -> None:
+    if not user:
+        raise InvalidInput("a past chat needs an owner; the user id is empty")
+    if not all(ids):
+        raise InvalidInput("a turn needs the ids of its chat and its message; one is empty")
+
+
+def _changed(db: Connection, user: str) -> int:
+    """The number of the user's next change. Inside a transaction."""
+    row = db.execute(
+        "INSERT INTO episode_users VALUES (?, 1, 0) ON CONFLICT (user_id) DO UPDATE SET changes = changes + 1 "
+        "RETURNING changes",
+        [user],
+    ).fetchone()
+    return int(row[0])
+
+
+def _remove(db: Connection, which: str, values: dict[str, Any]) -> int:
+    """How many rows it deleted. Inside a transaction."""
+    gone = int(db.execute(f"DELETE FROM episodes WHERE user_id = :user AND {which}", values).rowcount)
+    if gone:
+        db.execute("UPDATE episode_users SET removals = removals + 1 WHERE user_id = ?", [values["user"]])
+    return gone
+
+
+def _turn(row: Mapping[str, Any], fingerprint: str) -> Turn:
+    current = row["vector"] is not None and row["embedder"] == fingerprint
+    return Turn(
+        row["id"],
+        row["conversation_id"],
+        row["role"],
+        row["speaker"],
+        row["text"],
+        row["at"],
+        None if row["named_from"] is None else (row["named_from"], row["named_to"]),
+        np.frombuffer(row["vector"], dtype=np.float32) if current else None,
+    )
+
+
+def _roles(question: str) -> frozenset[str]:
+    """Whose words are asked for, where only one side's are."""
+    sides = {role for role, said in zip(ROLES, (_BY_USER, _BY_ASSISTANT), strict=True) if said.search(question)}
+    return frozenset(sides if len(sides) == 1 else ())
+
+
+def _shortened(text: str) -> str:
+    half = MOST_CHARS // 2
+    return text if len(text) <= MOST_CHARS else f"{text[:half]} … {text[-half:]}"
+
+
+def _snippet(text: str, asked: Mapping[str, int]) -> str:
+    """From the sentence on that shares most terms with the question."""
+    if len(text) <= SNIPPET_CHARS:
+        return text
+    starts = [0, *(found.end() for found in _PIECE.finditer(text))]
+    ends = [*starts[1:], len(text)]
+    shared = [len(counted(text[start:end]).keys() & asked.keys()) for start, end in zip(starts, ends, strict=True)]
+    start = starts[shared.index(max(shared))]
+    cut = text[start : start + SNIPPET_CHARS].strip()
+    return f"{'… ' if start else ''}{cut}{' …' if start + SNIPPET_CHARS < len(text) else ''}"

@@ -1,0 +1,74 @@
+"""A message in, the statements worth keeping out. English and Korean; the user's own words only."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator
+from dataclasses import replace
+
+from server.memory.facts import english, korean
+from server.memory.facts.findings import Finding
+from server.memory.reading import dates
+from server.memory.reading.own_words import Span, sentences
+from server.memory.reading.sensitive import is_order, is_sensitive
+from server.types import MemoryKind
+
+MOST_FINDINGS = 10  # of one message; a longer list is pasted
+_ASKED = re.compile(
+    r"\b(?:remember|memori[sz]e|don't forget|do not forget|never forget|make a note|save (?:this|that|it))\b"
+    r"|기억|잊지|까먹지|메모|저장해",
+    re.IGNORECASE,
+)
+
+
+def extract(text: str, at: float | None = None) -> tuple[Finding, ...]:
+    """Statements in the order of the message, each quoted by its position. `text` is `reading.clean`.
+
+    `at` is when it was said (seconds since 1970; None: now), from which "next Friday" is counted.
+
+    Deterministic and linear in the text. Nothing that looks like a secret comes out.
+    """
+    found: list[Finding] = []
+    for span, here in _by_sentence(text, at):
+        if not is_order(span.source):
+            found += [finding for finding in here if not is_sensitive(text[finding.start : finding.end])]
+        if len(found) >= MOST_FINDINGS:
+            break
+    return tuple(found[:MOST_FINDINGS])
+
+
+def held_back(text: str, at: float | None = None) -> tuple[Finding, ...]:
+    """What the user asked to be remembered and `extract` left out, with its `reason`. `text` is `reading.clean`.
+
+    "secret": it looks like a password, a key or a number of the kind. "order": it would change what the model is.
+    """
+    found: list[Finding] = []
+    for span, here in _by_sentence(text, at):
+        if here and _ASKED.search(span.masked):
+            order = is_order(span.source)
+            found += [
+                replace(one, reason="order" if order else "secret")
+                for one in here
+                if order or is_sensitive(text[one.start : one.end])
+            ]
+    return tuple(found[:MOST_FINDINGS])
+
+
+def _by_sentence(text: str, at: float | None) -> Iterator[tuple[Span, tuple[Finding, ...]]]:
+    earlier: Span | None = None
+    for span in sentences(text, at):
+        found = english.find(span, earlier)
+        if not found and span.korean:
+            found = korean.find(span, earlier)
+        yield span, tuple(_dated(finding, span) for finding in found)
+        earlier = span
+
+
+def _dated(finding: Finding, span: Span) -> Finding:
+    """A plain fact that says 'tomorrow' is told with the day, or it would mean another one when it is read."""
+    if finding.kind is not MemoryKind.FACT:
+        return finding
+    day = dates.find(finding.text, span.at, ahead=True)
+    if day is None or not day.relative:
+        return finding
+    return replace(finding, text=f"{finding.text.rstrip('.')} ({day.iso}).")

@@ -1,0 +1,40 @@
+"""The profile: what of a user belongs beside every question. How to speak to them and their standing orders; small."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable, Mapping
+from typing import Any, TypeVar
+
+from server.memory.facts.findings import ADDRESS, NAME
+from server.types import MemoryKind
+
+PROFILE_SLOTS = ("language", "speech level", ADDRESS, NAME)
+ORDERS = len(PROFILE_SLOTS)  # the place of standing orders, behind the slots
+REST = ORDERS + 1
+
+# A preference for how answers are, not for a thing.
+_ABOUT_ANSWERS = re.compile(
+    r"\b(?:answers?|repl(?:y|ies)|responses?|explanations?|explained|summar(?:y|ies)|bullet|emojis?|tone|formal|informal|casual"
+    r"|concise|brief|terse|verbose|detailed|details|step by step|step-by-step|tables?|examples?|metric|imperial|celsius"
+    r"|fahrenheit|kilomet\w+|units?|markdown|code comments?|plain (?:text|language|english)|jargon|dark mode)\b"
+    r"|답변|대답|답을|설명|말투|존댓말|반말|높임말|이모지|이모티콘|예시|간결|짧은|짧게|자세한|자세히|표로|단위|요약",
+    re.IGNORECASE,
+)
+
+_Row = TypeVar("_Row", bound=Mapping[str, Any])
+
+
+def profile_place(row: Mapping[str, Any]) -> int:
+    """Where in the profile it stands; `REST`: not in it."""
+    if row["subject"]:
+        return REST
+    if row["slot"] in PROFILE_SLOTS:
+        return PROFILE_SLOTS.index(row["slot"])
+    ordered = row["kind"] == MemoryKind.INSTRUCTION
+    return ORDERS if ordered or (row["kind"] == MemoryKind.PREFERENCE and _ABOUT_ANSWERS.search(row["text"])) else REST
+
+
+def in_profile_order(rows: Iterable[_Row]) -> list[_Row]:
+    """The profile first, then the rest; each as it came."""
+    return sorted(rows, key=profile_place)

@@ -1,0 +1,72 @@
+"""What a text to be kept is: one clean line within the rules, with its kind and the question it answers."""
+
+from __future__ import annotations
+
+import unicodedata
+
+from server.config import MemorySettings
+from server.errors import InvalidInput, TooLarge
+from server.memory.facts.findings import IDENTITY_SLOTS, Finding, Slot, slot_of
+from server.memory.facts.rules import extract
+from server.memory.reading.own_words import clean
+from server.memory.reading.sensitive import is_sensitive
+from server.types import MemoryKind
+
+# Zero-width and direction marks, which hide text; the joiner of emoji and scripts stays.
+_INVISIBLE = frozenset("\u200b\u200e\u200f\u202a\u202b\u202c\u202d\u202e\u2060\u2066\u2067\u2068\u2069\ufeff")
+
+
+def flat(text: str) -> str:
+    """One line without control characters: a memory is a line of the prompt and must not end it."""
+    text = clean(text)
+    if text.isprintable():  # nearly every text
+        return " ".join(text.split())
+    spaced = "".join(" " if unicodedata.category(char) in ("Cc", "Zl", "Zp") else char for char in text)
+    return " ".join("".join(char for char in spaced if char not in _INVISIBLE).split())
+
+
+def checked(text: str, settings: MemorySettings, *, confirmed: bool = False) -> str:
+    """`flat`, or InvalidInput (nothing left, a secret that the user has not `confirmed`) and TooLarge."""
+    most = settings.max_chars
+    if len(text) > 100 * most:  # not worth cleaning
+        raise _too_large(len(text), most)
+    said = flat(text)
+    if not said:
+        raise InvalidInput("a memory needs some text: write what is to be kept, or delete the memory")
+    if len(said) > most:
+        raise _too_large(len(said), most)
+    if is_sensitive(said) and not confirmed:
+        raise InvalidInput(
+            "this looks like a password, a key, a card number or an identity number; memories are put into "
+            "prompts, so it is not kept: leave the number out"
+        )
+    return said
+
+
+def slot_in(text: str) -> Slot | None:
+    """The question that the whole of `text` answers, typed in the first person or kept in the third."""
+    found = _statement(text)
+    return slot_of(text) or (slot_of(found.text) if found else None)
+
+
+def kind_of(text: str) -> MemoryKind:
+    found = _statement(text)
+    if found:
+        return found.kind
+    slot = slot_of(text)
+    if slot is None:
+        return MemoryKind.FACT
+    return MemoryKind.IDENTITY if slot.name in IDENTITY_SLOTS else MemoryKind.PREFERENCE
+
+
+def _statement(text: str) -> Finding | None:
+    """The finding that is the whole of `text`."""
+    found = extract(text)
+    return found[0] if len(found) == 1 and found[0].end - found[0].start >= len(text.strip(" .!。")) else None
+
+
+def _too_large(length: int, most: int) -> TooLarge:
+    return TooLarge(
+        f"a memory may have at most {most:,} characters and this has {length:,}: "
+        "shorten it, or raise memory.max_chars"
+    )

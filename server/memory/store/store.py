@@ -1,0 +1,377 @@
+"""Memories in SQLite. `MemoryStore.of(user)` is the only way to them, and every query names that user.
+
+A newer answer to the same question replaces the older one, which is kept with the time it held: as history, for
+questions about the past, and to come back when the newer one is deleted. Rows carry their vector with the embedder's
+fingerprint. All methods block; any thread may call them. Knows nothing of prompts, chats or HTTP.
+"""
+
+from __future__ import annotations
+
+import builtins
+import time
+from collections.abc import Collection, Iterable, Sequence
+from contextlib import AbstractContextManager
+from dataclasses import dataclass
+from typing import Any
+
+from sqlite_utils import Database as Connection
+
+from server.config import MemorySettings
+from server.database import Database
+from server.errors import Conflict, InvalidInput
+from server.memory.facts.findings import ADDRESS, NAME, Finding, Slot, normal, slot_of
+from server.memory.facts.rules import extract
+from server.memory.reading.own_words import clean
+from server.memory.recall.indexes import Indexes
+from server.memory.recall.profile import in_profile_order
+from server.memory.recall.vectors import Vectors
+from server.memory.store import forgetting, transfer
+from server.memory.store.statement import checked, flat, kind_of, slot_in
+from server.memory.store.table import MIGRATIONS, Row, Table, memory_of
+from server.types import Embedder, Memory, MemoryKind, UserId
+
+MOST_MEMORIES = 10_000  # of one user, with those that are over
+LEAST_STEP = 1e-6  # between two changes of one memory, so that `expected` tells them apart
+
+
+@dataclass(frozen=True, slots=True)
+class _Draft:
+    """A checked memory with its vector, ready to be written."""
+
+    finding: Finding
+    quote: str
+    slot: Slot | None
+    vector: bytes
+
+
+class MemoryStore:
+    """The memories of all users. Makes its tables when built."""
+
+    def __init__(self, database: Database, embedder: Embedder, settings: MemorySettings) -> None:
+        self._database = database
+        self._settings = settings
+        self._vectors = Vectors(embedder)
+        self._indexes = Indexes(database, self._vectors, settings)
+        database.migrate("memory", MIGRATIONS)
+
+    def of(self, user_id: UserId) -> UserMemory:
+        if not user_id:
+            raise InvalidInput("a memory needs an owner; the user id is empty")
+        return UserMemory(self._database, self._vectors, self._indexes, self._settings, user_id)
+
+
+class UserMemory:
+    """One user's memories. Another user's id is NotFound, as one that never was."""
+
+    def __init__(
+        self, database: Database, vectors: Vectors, indexes: Indexes, settings: MemorySettings, user_id: UserId
+    ) -> None:
+        self._database = database
+        self._vectors = vectors
+        self._indexes = indexes
+        self._settings = settings
+        self._table = Table(user_id)
+
+    # ── reading ──────────────────────────────────────────────────────────────────────────────────
+
+    def list(self, *, kind: MemoryKind | None = None, query: str = "", past: bool = False) -> tuple[Memory, ...]:
+        """What holds now, the latest change first; with `past` what is over or replaced too.
+
+        Every word of `query` stands in the text, the quote or the subject.
+        """
+        db = self._settled()
+        words = clean(query).casefold().split()
+        rows = self._table.everything(db) if past else self._table.now(db, time.time())
+        return tuple(
+            memory_of(row)
+            for row in rows
+            if (kind is None or row["kind"] == kind)
+            and all(word in f"{row['text']} {row['quote']} {row['subject']}".casefold() for word in words)
+        )
+
+    def get(self, memory_id: int) -> Memory:
+        """One of any time. Raises NotFound."""
+        return memory_of(self._table.row(self._settled(), memory_id))
+
+    def name(self) -> str:
+        """What to call the user: the form of address they asked for, else their name, else ''. '' while paused."""
+        return "" if self.paused else self.called()
+
+    def called(self) -> str:
+        """`name`, paused or not."""
+        rows = self._table.named(self._settled(), (ADDRESS, NAME), time.time())
+        rows.sort(key=lambda row: row["slot"] != ADDRESS)
+        return str(rows[0]["value"]) if rows else ""
+
+    def history(self, memory_id: int) -> tuple[Memory, ...]:
+        """All answers to the question that this one answers, the oldest first. Raises NotFound."""
+        db = self._settled()
+        return tuple(memory_of(row) for row in self._table.answers(db, self._table.row(db, memory_id)))
+
+    def about(self) -> tuple[Memory, ...]:
+        """All that holds now, the profile first."""
+        db = self._settled()
+        return tuple(memory_of(row) for row in in_profile_order(self._table.now(db, time.time())))
+
+    def from_conversation(self, conversation_id: str) -> tuple[Memory, ...]:
+        """What was said there, of any time."""
+        return tuple(memory_of(row) for row in self._table.said_in(self._settled(), conversation_id))
+
+    def recall(
+        self, question: str, *, exclude: Collection[int] = (), now: float | None = None
+    ) -> tuple[Memory, ...]:
+        """What belongs beside `question`, the profile first; at most `settings.recall`, none of `exclude`.
+
+        `why` says what let each in: "profile", "asked", "words" or "meaning". A question about the past gets what
+        was so. Nothing while paused.
+        """
+        at = time.time() if now is None else now
+        db = self._settled()
+        if self._table.is_paused(db):
+            return ()
+        found = self._indexes.recall(self._table.user, question, exclude=exclude, now=at)
+        rows = self._table.rows(db, found)
+        return tuple(memory_of(rows[memory_id], why) for memory_id, why in found.items() if memory_id in rows)
+
+    # ── changing ─────────────────────────────────────────────────────────────────────────────────
+
+    def add(
+        self,
+        text: str,
+        *,
+        kind: MemoryKind = MemoryKind.FACT,
+        subject: str = "",
+        quote: str = "",
+        conversation_id: str | None = None,
+        message_id: str | None = None,
+        valid_from: float | None = None,
+        valid_to: float | None = None,
+        confidence: float = 1.0,
+        confirmed: bool = False,
+    ) -> Memory:
+        """Keeps `text`; one that is already there is made the latest instead. `confirmed`: the user was asked, and
+        wants it kept though it looks like a secret.
+
+        A FACT in which the rules see a name, a preference or an order takes that kind. Raises
+        InvalidInput (empty, over `settings.max_chars`, a secret, times or confidence that cannot be) and
+        Conflict while paused and over `MOST_MEMORIES`.
+        """
+        said = checked(text, self._settings, confirmed=confirmed)
+        if valid_from is not None and valid_to is not None and valid_to < valid_from:
+            raise InvalidInput("valid_to is before valid_from: swap them, or leave one out")
+        if not 0 <= confidence <= 1:
+            raise InvalidInput(f"a confidence is from 0 to 1, and this is {confidence:g}")
+        slot = slot_in(said)
+        if slot and slot.past and valid_to is None:  # "Lived in Paris.": it replaces nothing
+            valid_to = time.time()
+        found = Finding(
+            kind_of(said) if kind is MemoryKind.FACT else kind,
+            said, 0, 0, flat(subject)[: self._settings.max_chars], valid_from, valid_to, confidence,
+        )  # fmt: skip
+        (draft,) = self._drafts([(found, flat(quote), slot)])
+        with self._writing() as db:
+            if self._table.is_paused(db):
+                raise Conflict("memory is paused, so nothing is saved: turn it on again first")
+            row_id, _ = self._write(db, draft, conversation_id, message_id)
+            return memory_of(self._table.row(db, row_id))
+
+    def learn(
+        self, text: str, *, conversation_id: str | None, message_id: str | None, at: float | None = None
+    ) -> tuple[Memory, ...]:
+        """Keeps what the user's own turn says about them, and returns what is new. See `keep`."""
+        if self.paused:
+            return ()
+        source = clean(text)
+        return self.keep(extract(source, at), source=source, conversation_id=conversation_id, message_id=message_id)
+
+    def keep(
+        self, findings: Iterable[Finding], *, conversation_id: str | None, message_id: str | None, source: str = ""
+    ) -> tuple[Memory, ...]:
+        """Keeps what was found in the turn `source`, from which quotes are cut, and returns what is new.
+
+        What is already known is only made the latest; of answers to one question the last holds. Left out without an
+        error: a statement over `settings.max_chars`, any beyond `MOST_MEMORIES`, and everything while paused.
+        """
+        drafts = self._drafts([
+            (found, flat(source[found.start : found.end]), slot_of(flat(found.text)))
+            for found in findings
+            if flat(found.text) and len(found.text) <= self._settings.max_chars
+        ])  # fmt: skip
+        if not drafts:
+            return ()
+        new: dict[int, None] = {}
+        with self._writing() as db:
+            if self._table.is_paused(db):
+                return ()
+            for draft in drafts:
+                if self._table.count(db) >= MOST_MEMORIES:
+                    break
+                row_id, is_new = self._write(db, draft, conversation_id, message_id)
+                if is_new:
+                    new[row_id] = None
+            rows = self._table.rows(db, new)
+        # A correction in the same breath is one memory; what was so before is one of its own.
+        told = [rows[row_id] for row_id in new if row_id in rows]
+        return tuple(memory_of(row) for row in told if row["superseded_by"] not in new or row["valid_to"] is not None)
+
+    def edit(self, memory_id: int, text: str, *, expected: float | None = None) -> Memory:
+        """Changes the text; the quote stays, as the record of what was said.
+
+        `expected` is the `updated_at` that the editor saw. Raises InvalidInput, NotFound, and Conflict when it
+        has been changed or replaced since.
+        """
+        self.get(memory_id)
+        said = checked(text, self._settings)
+        slot = slot_in(said)
+        (draft,) = self._drafts([(Finding(MemoryKind.FACT, said, 0, 0), "", slot)])
+        with self._writing() as db:
+            before = self._table.row(db, memory_id)
+            if before["superseded_by"] is not None:
+                raise Conflict(f"memory {memory_id} was replaced by memory {before['superseded_by']}: edit that one")
+            if expected is not None and before["updated_at"] != expected:
+                raise Conflict(
+                    f"memory {memory_id} has been changed since it was opened, and says now: {before['text']!r}; "
+                    "look at it again before you change it"
+                )
+            if slot is None and before["slot"] in (NAME, ADDRESS):  # 'Mina' typed over 'Name is Mina.'
+                slot = Slot(before["slot"], said.rstrip("."))
+            now = max(time.time(), before["updated_at"] + LEAST_STEP)
+            if slot is None or slot.name != before["slot"]:
+                self._table.release(db, before, now)
+            over = {"valid_to": now} if slot and slot.past and before["valid_to"] is None else {}
+            self._table.update(db, memory_id, **self._columns(draft, slot), **over, updated_at=now)
+            if slot and not slot.past and before["valid_to"] is None:
+                self._table.supersede(db, slot, before["subject"], memory_id, now=now, since=now)
+            return memory_of(self._table.row(db, memory_id))
+
+    def delete(self, memory_id: int) -> Memory:
+        """Deletes it for good and returns what it was; what it had replaced holds again. Raises NotFound."""
+        with self._writing() as db:
+            row = self._table.row(db, memory_id)
+            self._table.release(db, row, time.time())
+            self._table.delete(db, [memory_id])
+        self._database.scrub()
+        return memory_of(row)
+
+    def forget(self, about: str) -> tuple[Memory, ...]:
+        """Deletes what `about` means ("I like tea", "내 이름") with its older answers, and returns it; or ()."""
+        wanted = clean(about)
+        with self._writing() as db:
+            rows = forgetting.meant(wanted, self._table.everything(db))
+            self._table.delete(db, [row["id"] for row in rows])
+        if rows:
+            self._database.scrub()
+        return tuple(memory_of(row) for row in rows)
+
+    def used(self, ids: Iterable[int]) -> None:
+        """Notes that these were put into a prompt just now."""
+        known = [*ids]
+        if known:
+            with self._writing() as db:
+                for memory_id in known:
+                    self._table.update(db, memory_id, last_used=time.time())
+
+    # ── all of it ────────────────────────────────────────────────────────────────────────────────
+
+    @property
+    def paused(self) -> bool:
+        return self._table.is_paused(self._database.connection())
+
+    def pause(self, on: bool) -> None:
+        """While paused nothing is saved or recalled; what is there can be read, changed and deleted."""
+        with self._database.transaction() as db:
+            self._table.pause(db, on)
+
+    @property
+    def domains_off(self) -> frozenset[str]:
+        """Names of the domains in which the user wants no memory."""
+        return self._table.domains_off(self._database.connection())
+
+    def use_in(self, domain: str, on: bool) -> None:
+        """Whether chats of that domain save and recall. A domain that has `memory: false` never does."""
+        with self._database.transaction() as db:
+            self._table.use_in(db, domain, on)
+
+    def export(self) -> dict[str, Any]:
+        """All rows of the user as JSON values, those that are over too."""
+        db = self._settled()
+        rows, paused = self._table.everything(db), self._table.is_paused(db)
+        return transfer.exported(rows, paused=paused, domains_off=self._table.domains_off(db))
+
+    def erase(self) -> int:
+        """Deletes everything that memory has of the user, settings and what waits to be read too; counts memories."""
+        with self._database.transaction() as db:
+            count = transfer.erase(db, self._table.user)
+        self._indexes.drop(self._table.user)
+        self._database.scrub()
+        return count
+
+    # ── inside ───────────────────────────────────────────────────────────────────────────────────
+
+    def _settled(self) -> Connection:
+        """A connection to rows in which answers whose time has come have replaced the ones before."""
+        db = self._database.connection()
+        if self._table.begin(db, time.time()):
+            with self._writing():
+                pass
+        return db
+
+    def _writing(self) -> AbstractContextManager[Connection]:
+        return transfer.writing(self._database, self._table)
+
+    def _drafts(self, found: Sequence[tuple[Finding, str, Slot | None]]) -> builtins.list[_Draft]:
+        vectors = self._vectors.of([flat(finding.text) for finding, _, _ in found])
+        return [_Draft(*entry, vector) for entry, vector in zip(found, vectors, strict=True)]
+
+    def _columns(self, draft: _Draft, slot: Slot | None) -> Row:
+        text = flat(draft.finding.text)
+        return {
+            "text": text,
+            "normal": normal(text),
+            "slot": slot.name if slot else None,
+            "value": slot.value if slot else None,
+            "vector": draft.vector,
+            "embedder": self._vectors.fingerprint,
+        }
+
+    def _write(
+        self, db: Connection, draft: _Draft, conversation_id: str | None, message_id: str | None
+    ) -> tuple[int, bool]:
+        """The row's id, and whether it says something new. Inside a transaction."""
+        found, now = draft.finding, time.time()
+        slot = draft.slot
+        columns = {**self._columns(draft, slot), "subject": found.subject}
+        is_past = found.valid_to is not None and found.valid_to <= now
+        known = self._table.same(db, columns, now)
+        if known is not None:
+            times = {"ended_at": found.valid_to} if is_past else _given(found)
+            self._table.update(db, known["id"], updated_at=max(now, known["updated_at"] + LEAST_STEP), **times)
+            return int(known["id"]), is_past
+        past = self._table.over(db, columns["normal"], found.subject, now) if is_past else None
+        if past is not None:
+            return int(past["id"]), False
+        if self._table.count(db) >= MOST_MEMORIES:
+            raise Conflict(f"there are {MOST_MEMORIES:,} memories, the most one user can have: delete some first")
+        later = slot is not None and found.valid_from is not None and found.valid_from > now
+        row_id = self._table.insert(db, {
+            **columns,
+            "kind": found.kind.value,
+            "quote": draft.quote,
+            "conversation_id": conversation_id,
+            "message_id": message_id,
+            "created_at": now,
+            "updated_at": now,
+            "valid_from": found.valid_from,
+            "valid_to": found.valid_to,
+            "starts_at": found.valid_from if later else None,
+            "confidence": found.confidence,
+        })  # fmt: skip
+        if slot and not is_past and not later:
+            self._table.supersede(db, slot, found.subject, row_id, now=now, since=found.valid_from or now)
+        return row_id, True
+
+
+def _given(found: Finding) -> Row:
+    """The times that a statement of what is known brings with it."""
+    times = {"valid_from": found.valid_from, "valid_to": found.valid_to}
+    return {name: at for name, at in times.items() if at is not None}

@@ -1,0 +1,308 @@
+"""The rows of one user's memories in SQLite: every statement names that user.
+
+A row keeps two times: when it holds in the world (`valid_from`, `valid_to`) and when it was written. A newer answer
+to the same question (`slot` of one `subject`) replaces the older one, which stays: `superseded_by` names the newer,
+`ended_at` says since when the older is over. Triggers count each user's writes, so that an index in memory knows
+what it has missed, whoever wrote. Functions of changes want a transaction. Knows nothing of rules or vectors.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any
+
+from sqlite_utils import Database as Connection
+
+from server.errors import NotFound
+from server.memory.facts.findings import Slot
+from server.types import Memory, MemoryKind, UserId
+
+LARGEST_ID = 2**63 - 1
+
+Row = dict[str, Any]
+
+MIGRATIONS = (
+    """
+    CREATE TABLE memories (
+        id INTEGER PRIMARY KEY AUTOINCREMENT,
+        user_id TEXT NOT NULL,
+        kind TEXT NOT NULL,
+        text TEXT NOT NULL,
+        quote TEXT NOT NULL,
+        conversation_id TEXT,
+        message_id TEXT,
+        created_at REAL NOT NULL,
+        updated_at REAL NOT NULL,
+        normal TEXT NOT NULL,
+        slot TEXT,
+        value TEXT,
+        superseded_by INTEGER REFERENCES memories (id),
+        superseded_at REAL,
+        vector BLOB,
+        embedder TEXT
+    );
+    CREATE INDEX memories_of_user ON memories (user_id, superseded_by, updated_at);
+    CREATE INDEX memories_superseded ON memories (superseded_by);
+    """,
+    """
+    ALTER TABLE memories ADD COLUMN subject TEXT NOT NULL DEFAULT '';
+    ALTER TABLE memories ADD COLUMN valid_from REAL;
+    ALTER TABLE memories ADD COLUMN valid_to REAL;
+    ALTER TABLE memories ADD COLUMN ended_at REAL;
+    ALTER TABLE memories ADD COLUMN starts_at REAL;
+    ALTER TABLE memories ADD COLUMN confidence REAL NOT NULL DEFAULT 1.0;
+    ALTER TABLE memories ADD COLUMN last_used REAL;
+    ALTER TABLE memories ADD COLUMN revision INTEGER NOT NULL DEFAULT 0;
+    UPDATE memories SET ended_at = superseded_at WHERE superseded_by IS NOT NULL;
+    CREATE INDEX memories_of_slot ON memories (user_id, slot);
+    CREATE INDEX memories_same ON memories (user_id, normal);
+    CREATE INDEX memories_revised ON memories (user_id, revision);
+    CREATE INDEX memories_starting ON memories (user_id, starts_at) WHERE starts_at IS NOT NULL;
+    CREATE INDEX memories_said_in ON memories (user_id, conversation_id);
+    CREATE TABLE memory_users (
+        user_id TEXT PRIMARY KEY,
+        epoch INTEGER NOT NULL DEFAULT (random()),
+        revision INTEGER NOT NULL DEFAULT 0,
+        deleted INTEGER NOT NULL DEFAULT 0,
+        paused INTEGER NOT NULL DEFAULT 0
+    ) WITHOUT ROWID;
+    INSERT INTO memory_users (user_id) SELECT DISTINCT user_id FROM memories;
+    CREATE TRIGGER memories_added AFTER INSERT ON memories BEGIN
+        INSERT INTO memory_users (user_id, revision) VALUES (NEW.user_id, 1)
+            ON CONFLICT (user_id) DO UPDATE SET revision = revision + 1;
+        UPDATE memories SET revision = (SELECT revision FROM memory_users WHERE user_id = NEW.user_id)
+            WHERE id = NEW.id;
+    END;
+    CREATE TRIGGER memories_changed AFTER UPDATE OF kind, text, updated_at, slot, superseded_by, subject,
+        valid_from, valid_to, ended_at, starts_at ON memories
+    BEGIN
+        UPDATE memory_users SET revision = revision + 1 WHERE user_id = NEW.user_id;
+        UPDATE memories SET revision = (SELECT revision FROM memory_users WHERE user_id = NEW.user_id)
+            WHERE id = NEW.id;
+    END;
+    CREATE TRIGGER memories_deleted AFTER DELETE ON memories BEGIN
+        UPDATE memory_users SET revision = revision + 1, deleted = deleted + 1 WHERE user_id = OLD.user_id;
+    END;
+    """,
+    # Which ids went last, so that an index need not look for them among all.
+    """
+    CREATE TABLE memories_gone (
+        user_id TEXT NOT NULL,
+        number INTEGER NOT NULL,
+        memory_id INTEGER NOT NULL,
+        PRIMARY KEY (user_id, number)
+    ) WITHOUT ROWID;
+    DROP TRIGGER memories_deleted;
+    CREATE TRIGGER memories_deleted AFTER DELETE ON memories BEGIN
+        UPDATE memory_users SET revision = revision + 1, deleted = deleted + 1 WHERE user_id = OLD.user_id;
+        INSERT OR REPLACE INTO memories_gone
+            SELECT user_id, deleted, OLD.id FROM memory_users WHERE user_id = OLD.user_id;
+        DELETE FROM memories_gone WHERE user_id = OLD.user_id
+            AND number <= (SELECT deleted - 100 FROM memory_users WHERE user_id = OLD.user_id);
+    END;
+    """,
+    "CREATE TABLE memory_domains_off (user_id TEXT NOT NULL, domain TEXT NOT NULL, PRIMARY KEY (user_id, domain))"
+    " WITHOUT ROWID;",
+)
+
+_LATEST = "ORDER BY updated_at DESC, id DESC"
+_HOLDS = "user_id = :user AND superseded_by IS NULL AND coalesce(valid_to, ended_at, 9e18) > :now"
+_SAME_QUESTION = "user_id = :user AND slot = :slot AND subject = :subject"
+
+
+class Table:
+    """The rows of one user, read and changed over a connection that is handed in."""
+
+    def __init__(self, user_id: UserId) -> None:
+        self.user = user_id
+
+    # ── reading ──────────────────────────────────────────────────────────────────────────────────
+
+    def now(self, db: Connection, now: float) -> list[Row]:
+        """What holds, the latest change first; what is yet to begin too."""
+        return self._query(db, f"SELECT * FROM memories WHERE {_HOLDS} {_LATEST}", now=now)
+
+    def named(self, db: Connection, slots: Sequence[str], now: float) -> list[Row]:
+        """What holds now of the user's own answers to these questions; few rows, by their index."""
+        marks = ", ".join(f"'{slot}'" for slot in slots)
+        query = f"SELECT * FROM memories INDEXED BY memories_of_slot WHERE {_HOLDS} AND slot IN ({marks})"
+        return self._query(db, f"{query} AND subject = '' {_LATEST}", now=now)
+
+    def everything(self, db: Connection) -> list[Row]:
+        return self._query(db, f"SELECT * FROM memories WHERE user_id = :user {_LATEST}")
+
+    def said_in(self, db: Connection, conversation_id: str) -> list[Row]:
+        return self._query(
+            db,
+            f"SELECT * FROM memories WHERE user_id = :user AND conversation_id = :conversation {_LATEST}",
+            conversation=conversation_id,
+        )
+
+    def row(self, db: Connection, memory_id: int) -> Row:
+        """Raises NotFound, for another user's too."""
+        if 0 < memory_id <= LARGEST_ID:
+            for row in self._query(db, "SELECT * FROM memories WHERE user_id = :user AND id = :id", id=memory_id):
+                return row
+        raise NotFound(f"no memory {memory_id}")
+
+    def rows(self, db: Connection, ids: Iterable[int]) -> dict[int, Row]:
+        """Those of the ids that are there."""
+        wanted = ", ".join(str(int(memory_id)) for memory_id in ids)
+        found = self._query(db, f"SELECT * FROM memories WHERE +user_id = :user AND id IN ({wanted})")
+        return {row["id"]: row for row in found}
+
+    def answers(self, db: Connection, row: Row) -> list[Row]:
+        """All rows that answer the same question, the oldest answer first; the row alone where it answers none."""
+        if row["slot"] is None:
+            return [row]
+        return self._query(
+            db,
+            f"SELECT * FROM memories WHERE {_SAME_QUESTION} "
+            "ORDER BY superseded_by IS NULL AND coalesce(valid_to, ended_at) IS NULL, "
+            "coalesce(valid_to, ended_at, 9e18), coalesce(valid_from, created_at), id",
+            slot=row["slot"],
+            subject=row["subject"],
+        )
+
+    def over(self, db: Connection, normal: str, subject: str, now: float) -> Row | None:
+        """The row that says the same of the past, and that nothing has replaced."""
+        rows = self._query(
+            db,
+            "SELECT * FROM memories WHERE user_id = :user AND superseded_by IS NULL AND normal = :normal "
+            f"AND subject = :subject AND coalesce(valid_to, ended_at) <= :now {_LATEST}",
+            normal=normal,
+            subject=subject,
+            now=now,
+        )
+        return rows[0] if rows else None
+
+    def count(self, db: Connection) -> int:
+        found = db.execute("SELECT count(*) FROM memories WHERE user_id = ?", [self.user]).fetchone()
+        return int(found[0])
+
+    def same(self, db: Connection, columns: Mapping[str, Any], now: float) -> Row | None:
+        """The row that holds and says the same as `columns`."""
+        asked = {key: columns[key] for key in ("normal", "slot", "value", "subject")}
+        rows = self._query(
+            db,
+            "SELECT * FROM memories INDEXED BY memories_same "
+            f"WHERE {_HOLDS} AND normal = :normal AND subject = :subject "
+            "UNION ALL SELECT * FROM memories INDEXED BY memories_of_slot "
+            f"WHERE {_HOLDS} AND slot = :slot AND lower(value) = lower(:value) AND subject = :subject",
+            now=now,
+            **asked,
+        )
+        return rows[0] if rows else None
+
+    # ── changing ─────────────────────────────────────────────────────────────────────────────────
+
+    def insert(self, db: Connection, columns: Mapping[str, Any]) -> int:
+        full = {**columns, "user_id": self.user}
+        names = ", ".join(full)
+        values = ", ".join(f":{name}" for name in full)
+        return int(db.execute(f"INSERT INTO memories ({names}) VALUES ({values})", full).lastrowid or 0)
+
+    def update(self, db: Connection, memory_id: int, **columns: Any) -> None:
+        names = ", ".join(f"{name} = :{name}" for name in columns)
+        db.execute(
+            f"UPDATE memories SET {names} WHERE user_id = :user AND id = :id",
+            {**columns, "user": self.user, "id": memory_id},
+        )
+
+    def supersede(self, db: Connection, slot: Slot, subject: str, by: int, *, now: float, since: float) -> None:
+        """Hides what answered the question until now; it was so until `since`."""
+        db.execute(
+            "UPDATE memories SET superseded_by = :by, superseded_at = :now, "
+            "ended_at = coalesce(ended_at, :since) "
+            f"WHERE {_SAME_QUESTION} AND superseded_by IS NULL AND starts_at IS NULL "
+            "AND coalesce(valid_to, 9e18) > :now AND id <> :by",
+            {"user": self.user, "slot": slot.name, "subject": subject, "by": by, "now": now, "since": since},
+        )
+
+    def release(self, db: Connection, row: Row, now: float) -> None:
+        """Gives up what the row has replaced: to its own successor, to what else answers, or back to hold again."""
+        held = self._query(db, "SELECT * FROM memories WHERE user_id = :user AND superseded_by = :id", id=row["id"])
+        for old in held:
+            heir = row["superseded_by"] if old["slot"] == row["slot"] else None
+            if heir is None and old["slot"] is not None:
+                others = self._query(
+                    db,
+                    f"SELECT id FROM memories WHERE {_HOLDS} AND slot = :slot AND subject = :subject AND id <> :id",
+                    now=now,
+                    slot=old["slot"],
+                    subject=old["subject"],
+                    id=row["id"],
+                )
+                heir = others[0]["id"] if others else None
+            if heir is None:
+                self.update(db, old["id"], superseded_by=None, superseded_at=None, ended_at=None)
+            else:
+                self.update(db, old["id"], superseded_by=heir)
+
+    def delete(self, db: Connection, ids: Iterable[int]) -> None:
+        wanted = ", ".join(str(int(memory_id)) for memory_id in ids)
+        own = {"user": self.user}
+        mine = "WHERE +user_id = :user AND"  # the plus: by the ids, not through all of the user's
+        db.execute(f"UPDATE memories SET superseded_by = NULL {mine} superseded_by IN ({wanted})", own)
+        db.execute(f"DELETE FROM memories {mine} id IN ({wanted})", own)
+
+    def begin(self, db: Connection, now: float) -> list[Row]:
+        """Rows whose time to replace the answer of now has come."""
+        return self._query(
+            db,
+            "SELECT * FROM memories INDEXED BY memories_starting "
+            "WHERE user_id = :user AND starts_at IS NOT NULL AND starts_at <= :now ORDER BY starts_at, id",
+            now=now,
+        )
+
+    def is_paused(self, db: Connection) -> bool:
+        found = db.execute("SELECT paused FROM memory_users WHERE user_id = ?", [self.user]).fetchone()
+        return bool(found and found[0])
+
+    def pause(self, db: Connection, on: bool) -> None:
+        db.execute(
+            "INSERT INTO memory_users (user_id, paused) VALUES (:user, :on) "
+            "ON CONFLICT (user_id) DO UPDATE SET paused = :on",
+            {"user": self.user, "on": int(on)},
+        )
+
+    def domains_off(self, db: Connection) -> frozenset[str]:
+        found = self._query(db, "SELECT domain FROM memory_domains_off WHERE user_id = :user")
+        return frozenset(row["domain"] for row in found)
+
+    def use_in(self, db: Connection, domain: str, on: bool) -> None:
+        own = {"user": self.user, "domain": domain}
+        if on:
+            db.execute("DELETE FROM memory_domains_off WHERE user_id = :user AND domain = :domain", own)
+        else:
+            db.execute("INSERT OR IGNORE INTO memory_domains_off VALUES (:user, :domain)", own)
+
+    def _query(self, db: Connection, sql: str, **values: Any) -> list[Row]:
+        return [*db.query(sql, {"user": self.user, **values})]
+
+
+def is_over(row: Mapping[str, Any], now: float | None = None) -> bool:
+    """It was so, and is not any more."""
+    end = row["valid_to"] if row["valid_to"] is not None else row["ended_at"]
+    return row["superseded_by"] is not None or (end is not None and end <= (time.time() if now is None else now))
+
+
+def memory_of(row: Mapping[str, Any], why: str = "") -> Memory:
+    return Memory(
+        id=row["id"],
+        kind=MemoryKind(row["kind"]),
+        text=row["text"],
+        quote=row["quote"],
+        conversation_id=row["conversation_id"],
+        message_id=row["message_id"],
+        created_at=row["created_at"],
+        updated_at=row["updated_at"],
+        subject=row["subject"],
+        valid_from=row["valid_from"],
+        valid_to=row["valid_to"] if row["valid_to"] is not None else row["ended_at"],
+        confidence=row["confidence"],
+        last_used=row["last_used"],
+        replaced_by=row["superseded_by"],
+        why=why,
+    )
