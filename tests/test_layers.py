@@ -78,7 +78,7 @@ def test_every_part_stands_on_a_floor() -> None:
 
 
 def test_a_part_takes_of_another_only_what_its_package_exports() -> None:
-    """`from server.chat import …`, never `from server.chat.turn import …`, from outside chat."""
+    """`from server.chat import …`, never `from server.chat.service import …`, from outside chat."""
     packages = {path.parent.name for path in (ROOT / "server").glob("*/__init__.py")}
     wrong = []
     for path in SERVER:

@@ -20,8 +20,9 @@ from pydantic import BaseModel
 from server.api.errors import openai_shape, status_of
 from server.api.openai_request import BASE, ChatRequest, Plan, plan
 from server.api.services import CurrentUser, Held, Services
-from server.chat import Finished, Piece, SentenceCheck, WithoutAdapter, checked, find_citations, numbered, shown_text
+from server.chat import Finished, Piece, WithoutAdapter, numbered
 from server.errors import InvalidInput, TailorError
+from server.grounding import SentenceCheck, checked, find_citations, shown_text
 from server.types import AdapterState, FinishReason, PromptBundle, TokenLogprob, Usage
 
 log = logging.getLogger("tailor.api")

@@ -1,17 +1,16 @@
 """The turn pipeline, conversations and durable streams."""
 
-from server.chat.citations import checked, find_citations, shown_text
-from server.chat.conversations import ConversationStore
-from server.chat.events import EvidenceFound, SentenceCheck, TurnEvent, Verdict
-from server.chat.gather import gather, still_allowed
-from server.chat.past import PastChats
-from server.chat.records import AnswerRecord, Conversation, PromptRecord, StoredMessage
-from server.chat.redaction import Cleaned
-from server.chat.remembering import Receipt, RememberingChat
-from server.chat.runner import Parts, numbered
+from server.chat.conversations.past_chats import PastChats
+from server.chat.conversations.records import AnswerRecord, Conversation, PromptRecord, StoredMessage
+from server.chat.conversations.redaction import Cleaned
+from server.chat.conversations.store import ConversationStore
+from server.chat.events import EvidenceFound, TurnEvent
+from server.chat.memory_commands.access import Receipt, RememberingChat
 from server.chat.service import NEWEST, ChatService, Keep, Remembering
-from server.chat.traces import AnswerTrace, TraceStore, trace_of
-from server.chat.turn import Answer, Finished, Piece, Turn, TurnPipeline, WithoutAdapter
+from server.chat.turn.context import gather, still_allowed
+from server.chat.turn.pipeline import Answer, Finished, Piece, Turn, TurnPipeline, WithoutAdapter
+from server.chat.turn.runner import Parts, numbered
+from server.chat.turn.traces import AnswerTrace, TraceStore, trace_of
 
 __all__ = [
     "NEWEST",
@@ -32,19 +31,14 @@ __all__ = [
     "Receipt",
     "Remembering",
     "RememberingChat",
-    "SentenceCheck",
     "StoredMessage",
     "TraceStore",
     "Turn",
     "TurnEvent",
     "TurnPipeline",
-    "Verdict",
     "WithoutAdapter",
-    "checked",
-    "find_citations",
     "gather",
     "numbered",
-    "shown_text",
     "still_allowed",
     "trace_of",
 ]

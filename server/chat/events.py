@@ -8,9 +8,9 @@ which counts from 1 without gaps, so that a client that lost its connection can 
 from __future__ import annotations
 
 from dataclasses import dataclass
-from enum import StrEnum
 from typing import Literal
 
+from server.grounding import Citation, SentenceCheck
 from server.types import EarlierTurn, Memory, Passage, RouteDecision, SectionName, Usage
 
 
@@ -133,65 +133,6 @@ class AnswerDelta:
     seq: int
     text: str
     type: Literal["token"] = "token"
-
-
-@dataclass(frozen=True, slots=True)
-class Citation:
-    """`[n]` in the answer, and the passage it points to."""
-
-    n: int
-    passage_id: str
-
-
-class Verdict(StrEnum):
-    """What came of a sentence when it was held against the passages."""
-
-    SUPPORTED = "supported"
-    CORRECTED = "corrected"  # another passage than the cited one carries it
-    DROPPED = "dropped"  # what it cites does not carry it, and nothing else does
-    UNSUPPORTED = "unsupported"  # it cites nothing, and nothing carries it
-    NOTHING = "nothing"  # a greeting, a question, a heading, "I found nothing"
-    UNCHECKED = "unchecked"  # in a language that cannot be compared with the passages'
-
-
-@dataclass(frozen=True, slots=True)
-class Mark:
-    """A place in the answer where numbers are cited, and those that should be shown there instead. One that the model
-    left out has `start` = `end` and cites nothing."""
-
-    start: int
-    end: int
-    cited: tuple[int, ...]
-    shown: tuple[int, ...]
-
-
-@dataclass(frozen=True, slots=True)
-class Support:
-    """How well passage `n` carries a sentence, 0 to 1; its lines from `start` to `end` (in the passage's text) do."""
-
-    n: int
-    score: float
-    start: int
-    end: int
-
-
-@dataclass(frozen=True, slots=True)
-class SentenceCheck:
-    """One sentence of an answer. Offsets count Unicode characters of the answer; both ends as in a slice."""
-
-    start: int
-    end: int
-    verdict: Verdict
-    marks: tuple[Mark, ...] = ()
-    support: tuple[Support, ...] = ()
-
-    @property
-    def cited(self) -> tuple[int, ...]:
-        return tuple(dict.fromkeys(n for mark in self.marks for n in mark.cited))
-
-    @property
-    def shown(self) -> tuple[int, ...]:
-        return tuple(dict.fromkeys(n for mark in self.marks for n in mark.shown))
 
 
 @dataclass(frozen=True, slots=True)

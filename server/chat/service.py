@@ -15,16 +15,16 @@ from dataclasses import dataclass
 from enum import Enum
 from typing import TypeAlias
 
-from server.chat.conversations import ConversationStore
+from server.chat.conversations.past_chats import FoundTurn, PastChats
+from server.chat.conversations.records import Conversation, PromptRecord, Status, StoredMessage
+from server.chat.conversations.redaction import Forgotten
+from server.chat.conversations.store import ConversationStore
 from server.chat.events import Started
-from server.chat.forgetting import Forgetting
-from server.chat.past import FoundTurn, PastChats
-from server.chat.records import Conversation, PromptRecord, Status, StoredMessage
-from server.chat.redaction import Forgotten
-from server.chat.remembering import ChatMemory, Receipt, RememberingChat, TemporaryChat
-from server.chat.runner import Parts, TurnRunner
-from server.chat.streams import StreamRegistry, TurnStream
-from server.chat.traces import AnswerTrace
+from server.chat.memory_commands.access import ChatMemory, Receipt, RememberingChat, TemporaryChat
+from server.chat.memory_commands.forgetting import Forgetting
+from server.chat.turn.runner import Parts, TurnRunner
+from server.chat.turn.streams import StreamRegistry, TurnStream
+from server.chat.turn.traces import AnswerTrace
 from server.errors import Conflict, InvalidInput
 from server.memory import MemoryStore, MemoryWriter
 from server.types import UserId

@@ -1,7 +1,6 @@
 """Knowledge: folders of files, kept as a searchable index with generations."""
 
 from server.retrieval.access import LOCAL, Access
-from server.retrieval.index.chunker import sentences
 from server.retrieval.index.files import FileState
 from server.retrieval.index.lock import sole_use
 from server.retrieval.knowledge import KnowledgeBase, Surroundings
@@ -27,6 +26,5 @@ __all__ = [
     "SharedKnowledge",
     "Surroundings",
     "Where",
-    "sentences",
     "sole_use",
 ]

@@ -1,5 +1,6 @@
 """Words of any language for lexical search and for telling what a question is about. No dictionary, no state."""
 
+from server.words.sentences import sentences
 from server.words.words import (
     Unit,
     counted,
@@ -20,6 +21,7 @@ __all__ = [
     "is_follow_up",
     "needs_subject",
     "points_back",
+    "sentences",
     "stem",
     "terms",
     "units",

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from server.chat.events import EvidenceFound, MemoryForgotten, MemoryHeldBack, MemorySaved
-from tests.chat.test_remembering import kinds, texts
+from tests.chat.memory_commands.test_access import kinds, texts
 from tests.chat.test_service import MINA, ask, running
 from tests.conftest import ROOT
 from tests.fakes import ScriptedEngine

@@ -1,0 +1,382 @@
+"""Conversations as message trees in SQLite. Every query names the user who owns the row.
+
+A message points to its parent; an edit or a second answer is a sibling, and nothing is overwritten. An
+answer keeps all that made it: route, evidence, memories, the exact prompt. Blocking; callers on the
+event loop go through `asyncio.to_thread`.
+"""
+
+from __future__ import annotations
+
+import time
+import uuid
+import zlib
+from collections.abc import Iterable
+from contextlib import AbstractContextManager
+from dataclasses import replace
+from typing import Any
+
+from pydantic import TypeAdapter
+
+from server.chat.conversations.records import AnswerRecord, Conversation, PromptRecord, Status, StoredMessage
+from server.chat.conversations.redaction import Cleaned, Forgotten, forget_in_answer, forget_in_prompt
+from server.database import Database
+from server.errors import InvalidInput, NotFound
+from server.types import HistoryTurn, Memory, UserId
+
+MIGRATIONS = (
+    """
+    CREATE TABLE conversations (
+        id TEXT PRIMARY KEY, user_id TEXT NOT NULL, title TEXT NOT NULL,
+        domain TEXT, sticky TEXT, created_at REAL NOT NULL, updated_at REAL NOT NULL
+    );
+    CREATE INDEX conversations_of_user ON conversations (user_id, updated_at);
+    CREATE TABLE messages (
+        id TEXT PRIMARY KEY,
+        conversation_id TEXT NOT NULL REFERENCES conversations (id) ON DELETE CASCADE,
+        user_id TEXT NOT NULL, parent_id TEXT REFERENCES messages (id) ON DELETE CASCADE,
+        role TEXT NOT NULL, text TEXT NOT NULL, created_at REAL NOT NULL, status TEXT NOT NULL,
+        answer TEXT, prompt BLOB
+    );
+    CREATE INDEX messages_of_conversation ON messages (conversation_id, created_at);
+    CREATE INDEX messages_of_parent ON messages (parent_id);
+    """,
+    # fed: the search of past chats has it, or must not have it
+    """
+    ALTER TABLE conversations ADD COLUMN temporary INTEGER NOT NULL DEFAULT 0;
+    ALTER TABLE messages ADD COLUMN fed INTEGER NOT NULL DEFAULT 0;
+    CREATE INDEX messages_not_fed ON messages (created_at) WHERE fed = 0;
+    """,
+)
+TITLE_LENGTH = 80
+
+
+_OWNED = "user_id = ?"
+_NOT_FED = """
+    SELECT m.* FROM messages m JOIN conversations c ON c.id = m.conversation_id
+    WHERE m.fed = 0 AND NOT c.temporary AND m.status IN ('complete', 'stopped') AND (
+        m.role = 'assistant' OR EXISTS (SELECT 1 FROM messages a WHERE a.parent_id = m.id AND a.status <> 'streaming')
+    )
+    ORDER BY m.created_at, m.rowid LIMIT ?
+"""
+_ANSWER: TypeAdapter[AnswerRecord] = TypeAdapter(AnswerRecord)
+_PROMPT: TypeAdapter[PromptRecord] = TypeAdapter(PromptRecord)
+
+
+class ConversationStore:
+    def __init__(self, database: Database) -> None:
+        self._database = database
+        database.migrate("chat", MIGRATIONS)
+
+    def together(self) -> AbstractContextManager[object]:
+        """What this thread stores inside is kept whole, or not at all. Raises StorageFull."""
+        return self._database.transaction()
+
+    # ── conversations ────────────────────────────────────────────────────────────────────────────
+
+    def create(
+        self, user: UserId, title: str, domain: str | None = None, *, temporary: bool = False
+    ) -> Conversation:
+        """An empty title is given by the first question; `domain` is the user's own choice."""
+        now = time.time()
+        conversation = Conversation(uuid.uuid4().hex, short_title(title), domain, None, now, now, temporary)
+        self._database.connection().table("conversations").insert(
+            {
+                "id": conversation.id,
+                "user_id": user,
+                "title": conversation.title,
+                "created_at": now,
+                "updated_at": now,
+                "domain": domain,
+                "sticky": None,
+                "temporary": int(temporary),
+            }
+        )
+        return conversation
+
+    def list(self, user: UserId) -> tuple[Conversation, ...]:
+        rows = self._database.connection().query(
+            "SELECT * FROM conversations WHERE user_id = ? ORDER BY updated_at DESC, id", [user]
+        )
+        return tuple(_conversation(row) for row in rows)
+
+    def get(self, user: UserId, conversation_id: str) -> Conversation:
+        rows = self._database.connection().query(
+            "SELECT * FROM conversations WHERE id = ? AND user_id = ?", [conversation_id, user]
+        )
+        row = next(iter(rows), None)
+        if row is None:
+            raise NotFound(f"there is no conversation '{conversation_id}' of yours")
+        return _conversation(row)
+
+    def rename(self, user: UserId, conversation_id: str, title: str) -> Conversation:
+        if not title.strip():
+            raise InvalidInput("a conversation's title is empty; give it at least one character")
+        return self._change(user, conversation_id, title=short_title(title))
+
+    def choose_domain(self, user: UserId, conversation_id: str, domain: str | None) -> Conversation:
+        """The user's own choice; None gives it back to the router, with no memory of an earlier route."""
+        return self._change(user, conversation_id, domain=domain, sticky=None)
+
+    def stick(self, user: UserId, conversation_id: str, domain: str) -> None:
+        self._change(user, conversation_id, sticky=domain)
+
+    def delete(self, user: UserId, conversation_id: str) -> None:
+        with self._database.transaction() as db:
+            gone = db.conn.execute(
+                "DELETE FROM conversations WHERE id = ? AND user_id = ?", (conversation_id, user)
+            ).rowcount
+        if not gone:
+            raise NotFound(f"there is no conversation '{conversation_id}' of yours")
+        self._database.scrub()
+
+    def delete_temporary(self, before: float = float("inf")) -> int:
+        """Temporary chats whose last message is older; how many there were. Of all users: for the server itself."""
+        with self._database.transaction() as db:
+            gone = db.conn.execute("DELETE FROM conversations WHERE temporary AND updated_at < ?", (before,)).rowcount
+        if gone:
+            self._database.scrub()
+        return int(gone)
+
+    def _change(self, user: UserId, conversation_id: str, **columns: str | None) -> Conversation:
+        names = ", ".join(f"{name} = ?" for name in columns)
+        with self._database.transaction() as db:
+            db.conn.execute(
+                f"UPDATE conversations SET {names} WHERE id = ? AND user_id = ?",
+                (*columns.values(), conversation_id, user),
+            )
+        return self.get(user, conversation_id)
+
+    # ── messages ─────────────────────────────────────────────────────────────────────────────────
+
+    def messages(self, user: UserId, conversation_id: str) -> tuple[StoredMessage, ...]:
+        """The whole tree, oldest first."""
+        self.get(user, conversation_id)
+        rows = self._database.connection().query(
+            "SELECT * FROM messages WHERE conversation_id = ? AND user_id = ? ORDER BY created_at, rowid",
+            [conversation_id, user],
+        )
+        return tuple(_message(row) for row in rows)
+
+    def message(self, user: UserId, message_id: str) -> StoredMessage:
+        rows = self._database.connection().query(
+            "SELECT * FROM messages WHERE id = ? AND user_id = ?", [message_id, user]
+        )
+        row = next(iter(rows), None)
+        if row is None:
+            raise NotFound(f"there is no message '{message_id}' of yours")
+        return _message(row)
+
+    def newest(self, user: UserId, conversation_id: str) -> str | None:
+        row = (
+            self._database.connection()
+            .conn.execute(
+                "SELECT id FROM messages WHERE conversation_id = ? AND user_id = ? "
+                "ORDER BY created_at DESC, rowid DESC",
+                (conversation_id, user),
+            )
+            .fetchone()
+        )
+        return row[0] if row else None
+
+    def branch(self, user: UserId, message_id: str | None) -> tuple[StoredMessage, ...]:
+        """From the first message of the branch to `message_id`, both inside."""
+        if message_id is None:
+            return ()
+        rows = self._database.connection().query(
+            """
+            WITH RECURSIVE up (id, depth) AS (
+                SELECT id, 0 FROM messages WHERE id = :id AND user_id = :user
+                UNION ALL
+                SELECT m.parent_id, up.depth + 1 FROM messages m JOIN up ON m.id = up.id
+                WHERE m.parent_id IS NOT NULL
+            )
+            SELECT m.* FROM messages m JOIN up ON m.id = up.id WHERE m.user_id = :user ORDER BY up.depth DESC
+            """,
+            {"id": message_id, "user": user},
+        )
+        return tuple(_message(row) for row in rows)
+
+    def add_question(self, user: UserId, conversation_id: str, parent_id: str | None, text: str) -> StoredMessage:
+        return self._add(user, conversation_id, parent_id, "user", text, Status.COMPLETE)
+
+    def add_answer(self, user: UserId, conversation_id: str, question_id: str) -> StoredMessage:
+        return self._add(user, conversation_id, question_id, "assistant", "", Status.STREAMING)
+
+    def keep_running(self, answers: Iterable[tuple[UserId, str, str, AnswerRecord]]) -> None:
+        """What there is by now of answers that are being written: (user, id, text, record). One that has ended stays
+        as it ended."""
+        rows = [(text, _ANSWER.dump_json(record).decode(), id, user) for user, id, text, record in answers]
+        with self._database.transaction() as db:
+            db.conn.executemany(
+                "UPDATE messages SET text = ?, answer = ? WHERE id = ? AND user_id = ? AND status = 'streaming'", rows
+            )
+
+    def update_answer(
+        self,
+        user: UserId,
+        message_id: str,
+        *,
+        text: str,
+        status: Status,
+        record: AnswerRecord,
+    ) -> None:
+        """Silently does nothing if the conversation was deleted meanwhile."""
+        with self._database.transaction() as db:
+            db.conn.execute(
+                "UPDATE messages SET text = ?, status = ?, answer = ? WHERE id = ? AND user_id = ?",
+                (text, status, _ANSWER.dump_json(record).decode(), message_id, user),
+            )
+
+    def save_prompt(self, user: UserId, message_id: str, prompt: PromptRecord) -> None:
+        with self._database.transaction() as db:
+            db.conn.execute(
+                "UPDATE messages SET prompt = ? WHERE id = ? AND user_id = ?",
+                (zlib.compress(_PROMPT.dump_json(prompt)), message_id, user),
+            )
+
+    def prompt(self, user: UserId, message_id: str) -> PromptRecord:
+        row = (
+            self._database.connection()
+            .conn.execute("SELECT prompt FROM messages WHERE id = ? AND user_id = ?", (message_id, user))
+            .fetchone()
+        )
+        if row is None or row[0] is None:
+            raise NotFound(f"no prompt is stored for message '{message_id}'")
+        return _PROMPT.validate_json(zlib.decompress(row[0]))
+
+    # ── forgetting and finding again ─────────────────────────────────────────────────────────────
+
+    def redact(self, user: UserId, forgotten: Forgotten) -> Cleaned:
+        """Takes what is forgotten out of stored answers' records and of the exact prompts."""
+        answers: list[tuple[str, str, str]] = []
+        chats: set[str] = set()
+        prompts: list[tuple[bytes, str]] = []
+        with self._database.transaction() as db:
+            marks = forgotten.marks
+            named = " OR ".join(["instr(answer, ?)"] * len(marks))
+            for row in db.query(
+                f"SELECT id, conversation_id, text, answer FROM messages WHERE {_OWNED} AND ({named})", [user, *marks]
+            ):
+                text, record = forget_in_answer(row["text"], _ANSWER.validate_json(row["answer"]), forgotten)
+                if record is not None:
+                    answers.append((text, _ANSWER.dump_json(record).decode(), row["id"]))
+                    chats.add(row["conversation_id"])
+            for row in db.query(
+                "SELECT id, conversation_id, prompt FROM messages WHERE user_id = ? AND prompt IS NOT NULL", [user]
+            ):
+                if row["conversation_id"] not in chats and not forgotten.names:
+                    continue
+                prompt = forget_in_prompt(_PROMPT.validate_json(zlib.decompress(row["prompt"])), forgotten)
+                if prompt is not None:
+                    prompts.append((zlib.compress(_PROMPT.dump_json(prompt)), row["id"]))
+            db.conn.executemany(f"UPDATE messages SET text = ?, answer = ? WHERE id = ? AND {_OWNED}",
+                                [(*each, user) for each in answers])  # fmt: skip
+            db.conn.executemany(f"UPDATE messages SET prompt = ? WHERE id = ? AND {_OWNED}",
+                                [(*each, user) for each in prompts])  # fmt: skip
+        if answers or prompts:
+            self._database.scrub()
+        return Cleaned(len(answers), len(prompts))
+
+    def titles(self, user: UserId) -> dict[str, str]:
+        """Of the chats that are kept, by id."""
+        rows = self._database.connection().query(
+            "SELECT id, title FROM conversations WHERE user_id = ? AND NOT temporary", [user]
+        )
+        return {row["id"]: row["title"] for row in rows}
+
+    def not_fed(self, limit: int) -> tuple[tuple[UserId, StoredMessage], ...]:
+        """Finished messages that the search of past chats has not seen, oldest first. Of all users."""
+        rows = self._database.connection().query(_NOT_FED, [limit])
+        return tuple((UserId(row["user_id"]), _message(row)) for row in rows)
+
+    def mark_fed(self, user: UserId, message_id: str) -> bool:
+        """False where the message is gone."""
+        with self._database.transaction() as db:
+            changed = db.conn.execute("UPDATE messages SET fed = 1 WHERE id = ? AND user_id = ?", (message_id, user))
+            return changed.rowcount > 0
+
+    def mark_interrupted(self) -> int:
+        """At start: answers that a former process was writing. Returns how many."""
+        with self._database.transaction() as db:
+            changed = db.conn.execute(
+                "UPDATE messages SET status = ? WHERE status = ?", (Status.INTERRUPTED, Status.STREAMING)
+            ).rowcount
+        return int(changed)
+
+    def _add(
+        self, user: UserId, conversation_id: str, parent_id: str | None, role: str, text: str, status: Status
+    ) -> StoredMessage:
+        now = time.time()
+        answer = AnswerRecord() if role == "assistant" else None
+        message = StoredMessage(uuid.uuid4().hex, conversation_id, parent_id, role, text, now, status, answer)
+        with self._database.transaction() as db:
+            db.table("messages").insert(
+                {
+                    "id": message.id,
+                    "conversation_id": conversation_id,
+                    "user_id": user,
+                    "parent_id": parent_id,
+                    "role": role,
+                    "text": text,
+                    "created_at": now,
+                    "status": status.value,
+                    "answer": _ANSWER.dump_json(answer).decode() if answer else None,
+                    "prompt": None,
+                }
+            )
+            db.conn.execute(
+                "UPDATE conversations SET updated_at = ? WHERE id = ? AND user_id = ?", (now, conversation_id, user)
+            )
+        return message
+
+
+def history_of(branch: Iterable[StoredMessage], memories: dict[int, Memory]) -> tuple[HistoryTurn, ...]:
+    """Finished turns of a branch. A memory that is gone leaves the old turns too; an edited one has its text of now;
+    one that was replaced stays, as the prompt's prefix stays, and its successor is added later. A question without a
+    usable answer is left out, and so is its failed answer."""
+    turns: list[HistoryTurn] = []
+    question: StoredMessage | None = None
+    for message in branch:
+        if message.role == "user":
+            question = message
+        elif question is not None and message.answer is not None and message.text:
+            shown = message.answer.context.memories
+            kept = tuple(replace(m, text=memories[m.id].text) for m in shown if m.id in memories)
+            context = replace(message.answer.context, memories=kept)
+            turns.append(HistoryTurn(question.text, context, message.text))
+            question = None
+    return tuple(turns)
+
+
+def edited_in(branch: Iterable[StoredMessage], memories: dict[int, Memory]) -> tuple[Memory, ...]:
+    """Memories that `history_of` shows with another text than they had when they were shown first."""
+    shown = {m.id: m for message in branch if message.answer is not None for m in message.answer.context.memories}
+    return tuple(
+        replace(m, text=memories[m.id].text)
+        for m in shown.values()
+        if m.id in memories and memories[m.id].text != m.text
+    )
+
+
+def short_title(text: str) -> str:
+    line = " ".join(text.split())
+    return line if len(line) <= TITLE_LENGTH else line[: TITLE_LENGTH - 1].rstrip() + "…"
+
+
+def _conversation(row: dict[str, Any]) -> Conversation:
+    columns = {name: row[name] for name in Conversation.__slots__}
+    return Conversation(**{**columns, "temporary": bool(columns["temporary"])})
+
+
+def _message(row: dict[str, Any]) -> StoredMessage:
+    answer = _ANSWER.validate_json(row["answer"]) if row["answer"] else None
+    return StoredMessage(
+        row["id"],
+        row["conversation_id"],
+        row["parent_id"],
+        row["role"],
+        row["text"],
+        row["created_at"],
+        Status(row["status"]),
+        answer,
+    )

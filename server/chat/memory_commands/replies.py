@@ -1,0 +1,118 @@
+"""The server's own answers to commands in words: "what do you know about me?", "forget that I like tea".
+
+Exact, from the store, in English or Korean as the user wrote. Pure. An answer that is kept in the chat never repeats
+what was forgotten.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Final
+
+from server.chat.memory_commands.access import ChatMemory, Receipt
+from server.memory import Forget, Tell
+from server.prompting import memory_line
+from server.types import Memory
+
+ASKED: Final = "ask to erase"
+MOST_LINES: Final = 200  # of one answer; the page has them all
+_HANGUL = re.compile(r"[\uac00-\ud7a3\u3131-\u318e]")
+
+
+def is_korean(text: str) -> bool:
+    return bool(_HANGUL.search(text))
+
+
+def without_memory(why: str, *, korean: bool) -> str:
+    """For a chat that has no memory: `why` is 'temporary', 'domain' or 'switched off'."""
+    if why == "temporary":
+        if korean:
+            return "이 대화는 임시 대화라서 기억을 쓰지도, 저장하거나 지우지도 않아요. 보통 대화에서 말씀해 주세요."
+        return "This is a temporary chat: it reads, keeps and deletes no memories. Ask again in an ordinary chat."
+    if why == "switched off":
+        if korean:
+            return "이 도메인에서는 기억을 꺼 두셨어요. 기억 화면에서 다시 켜거나 다른 도메인에서 말씀해 주세요."
+        return "You have switched memory off in this domain. The memory panel switches it on, or ask in another domain."
+    if korean:
+        return "이 도메인에서는 기억이 꺼져 있어요. 다른 도메인에서 다시 말씀해 주세요."
+    return "Memory is off in this domain. Ask again in another domain."
+
+
+def told(memories: Sequence[Memory], *, paused: bool, korean: bool) -> str:
+    """Everything that is kept, a line each."""
+    if not memories:
+        text = "아직 기억하고 있는 것이 없어요." if korean else "I keep nothing about you yet."
+        return f"{text} {_pause(korean=korean)}" if paused else text
+    count = len(memories)
+    head = f"제가 기억하고 있는 것은 {count}개예요." if korean else f"This is what I keep about you ({count}):"
+    lines = [memory_line(memory) for memory in memories[:MOST_LINES]]
+    left = count - len(lines)
+    foot = []
+    if left:
+        foot.append(f"그 밖에 {left}개가 더 있어요." if korean else f"And {left} more.")
+    foot.append(
+        "기억 화면에서 어떤 말에서 왔는지 보고, 고치거나 지울 수 있어요."
+        if korean
+        else "The memory panel shows the words each came from; there you can change or delete it."
+    )
+    if paused:
+        foot.append(_pause(korean=korean))
+    return "\n".join([head, "", *lines, "", " ".join(foot)])
+
+
+def _pause(*, korean: bool) -> str:
+    if korean:
+        return "지금은 기억이 멈춰 있어서 새로 저장하지도, 쓰지도 않아요."
+    return "Memory is paused: nothing is saved or used."
+
+
+def forgotten(receipt: Receipt, *, korean: bool) -> str:
+    """What was done, without the words that are gone."""
+    count, cleaned = len(receipt.memories), receipt.cleaned
+    if not count:
+        if korean:
+            return "그런 기억은 없어서 지운 것이 없어요. '나에 대해 뭘 알고 있어?'라고 물으면 모두 보여 드려요."
+        return "I keep nothing like that, so nothing was deleted. Ask \"what do you know about me?\" to see all."
+    if korean:
+        prompts = f" 저장된 프롬프트 {cleaned.prompts}개에서도 지웠어요." if cleaned.prompts else ""
+        return f"기억 {count}개를 완전히 지웠어요.{prompts} 대화에 직접 쓰신 말은 그대로 남아 있어요."
+    things = "1 memory" if count == 1 else f"{count} memories"
+    stored = "1 stored prompt" if cleaned.prompts == 1 else f"{cleaned.prompts} stored prompts"
+    prompts = f", and took {'it' if count == 1 else 'them'} out of {stored}" if cleaned.prompts else ""
+    return f"Forgotten: I have deleted {things} for good{prompts}. What you wrote in your chats stays there."
+
+
+def ask_to_erase(count: int, *, korean: bool) -> str:
+    """Before everything is deleted it must be said twice."""
+    if not count:
+        return told((), paused=False, korean=korean)
+    if korean:
+        return f"기억 {count}개를 모두 영원히 지울까요? 되돌릴 수 없어요. 지우려면 한 번 더 말씀해 주세요."
+    things = "the 1 memory" if count == 1 else f"all {count} memories"
+    return f"This would delete {things} of you for good, and cannot be undone. Say it once more to do it."
+
+
+@dataclass(frozen=True, slots=True)
+class Reply:
+    """The server's answer to a command, and what it did. `command` is kept with the answer."""
+
+    text: str
+    command: str
+    told: tuple[Memory, ...] = ()
+    forgotten: tuple[Memory, ...] = ()
+
+
+async def obey(order: Tell | Forget, memory: ChatMemory, question: str, *, asked_to_erase: bool) -> Reply:
+    """`asked_to_erase`: the answer before this one asked whether everything should go."""
+    korean = is_korean(question)
+    if memory.why_not:
+        return Reply(without_memory(memory.why_not, korean=korean), "refused")
+    held, paused = await memory.told()
+    if isinstance(order, Tell):
+        return Reply(told(held, paused=paused, korean=korean), "tell", held[:MOST_LINES])
+    if order.everything and not (asked_to_erase and held):
+        return Reply(ask_to_erase(len(held), korean=korean), ASKED)
+    receipt = await (memory.erase() if order.everything else memory.forget(order.about))
+    return Reply(forgotten(receipt, korean=korean), "forget", (), receipt.memories)

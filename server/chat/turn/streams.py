@@ -1,0 +1,92 @@
+"""Turn events that outlive the connection which asked for them.
+
+A `TurnStream` numbers what its turn publishes and lets any number of readers follow from any number on.
+It belongs to one event loop and knows nothing of sockets or the database.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import AsyncIterator
+from dataclasses import replace
+from typing import Any
+
+from server.chat.conversations.redaction import Forgotten, without_lines
+from server.chat.events import AnswerDelta, ChatsFound, Closed, MemoriesUsed, MemorySaved, TurnEvent
+from server.errors import NotFound
+from server.types import UserId
+
+
+class TurnStream:
+    def __init__(self, user: UserId, message_id: str) -> None:
+        self.user = user
+        self.message_id = message_id
+        self.finished_at: float | None = None
+        self._events: list[TurnEvent] = []
+        self._news = asyncio.Event()
+
+    def publish(self, kind: type[TurnEvent], **fields: Any) -> None:
+        """Appends one event with the next number and wakes the readers."""
+        event = kind(message_id=self.message_id, seq=len(self._events) + 1, **fields)
+        self._events.append(event)
+        if isinstance(event, Closed):
+            self.finished_at = time.monotonic()
+        self._news.set()
+        self._news = asyncio.Event()
+
+    def forget(self, forgotten: Forgotten) -> None:
+        """Those who follow later hear nothing of it; the receipt that it is deleted stays."""
+        for place, event in enumerate(self._events):
+            if isinstance(event, MemoriesUsed | MemorySaved):
+                self._events[place] = replace(event, memories=forgotten.rest(event.memories))
+            elif isinstance(event, ChatsFound):
+                kept = tuple(turn for turn in event.turns if turn.conversation_id not in forgotten.chats)
+                self._events[place] = replace(event, turns=kept)
+            elif isinstance(event, AnswerDelta):
+                self._events[place] = replace(event, text=without_lines(event.text, forgotten.texts))
+
+    async def follow(self, after_seq: int = 0) -> AsyncIterator[TurnEvent]:
+        """Events numbered above `after_seq`, those to come included, up to `closed`."""
+        position = max(after_seq, 0)
+        while True:
+            news = self._news
+            while position < len(self._events):
+                event = self._events[position]
+                position += 1
+                yield event
+            if self.finished_at is not None:
+                return
+            await news.wait()
+
+
+class StreamRegistry:
+    """Running streams, and finished ones for `keep` seconds."""
+
+    def __init__(self, keep: float) -> None:
+        self._keep = keep
+        self._streams: dict[str, TurnStream] = {}
+
+    def open(self, user: UserId, message_id: str) -> TurnStream:
+        self._sweep()
+        stream = TurnStream(user, message_id)
+        self._streams[message_id] = stream
+        return stream
+
+    def get(self, user: UserId, message_id: str) -> TurnStream:
+        self._sweep()
+        stream = self._streams.get(message_id)
+        if stream is None or stream.user != user:
+            raise NotFound(f"no running or recent answer '{message_id}' of yours; fetch its conversation instead")
+        return stream
+
+    def forget(self, user: UserId, forgotten: Forgotten) -> None:
+        for stream in self._streams.values():
+            if stream.user == user:
+                stream.forget(forgotten)
+
+    def _sweep(self) -> None:
+        now = time.monotonic()
+        for message_id, stream in list(self._streams.items()):
+            if stream.finished_at is not None and now - stream.finished_at > self._keep:
+                del self._streams[message_id]
