@@ -17,10 +17,12 @@ from fastapi.responses import HTMLResponse, Response
 from fastapi.staticfiles import StaticFiles
 from watchfiles import awatch
 
-from server.api import conversations, errors, knowledge, levers, memory, metrics, openai, session, websocket
+from server.api import errors, websocket
 from server.api.accounts import Accounts
 from server.api.hub import Hub
+from server.api.openai import routes as openai
 from server.api.protocol import Changed
+from server.api.routes import conversations, knowledge, levers, memory, metrics, session
 from server.api.security import Guard, content_security_policy
 from server.api.services import Services
 from server.chat import ChatService, ConversationStore, Parts, PastChats, Remembering, TraceStore, TurnPipeline

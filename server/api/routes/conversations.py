@@ -13,8 +13,8 @@ from fastapi import APIRouter
 from fastapi.responses import JSONResponse, Response
 from pydantic import BaseModel, ConfigDict
 
-from server.api.memory import receipt_body
 from server.api.protocol import Changed
+from server.api.routes.memory import receipt_body
 from server.api.services import CurrentUser, Held
 from server.chat import AnswerRecord, Conversation, StoredMessage, numbered
 from server.errors import NotFound

@@ -18,7 +18,7 @@ from fastapi.responses import JSONResponse, Response, StreamingResponse
 from pydantic import BaseModel
 
 from server.api.errors import openai_shape, status_of
-from server.api.openai_request import BASE, ChatRequest, Plan, plan
+from server.api.openai.request import BASE, ChatRequest, Plan, plan
 from server.api.services import CurrentUser, Held, Services
 from server.chat import Finished, Piece, WithoutAdapter, numbered
 from server.errors import InvalidInput, TailorError
