@@ -22,14 +22,14 @@ from server import logging as tailor_logging
 from server.api.accounts import Accounts
 from server.app import build_engine, create_app
 from server.chat import TurnPipeline
+from server.cli.console import HERE, LOCAL_URL, Key, Set, Url, Workspace, call, out, settings_of
+from server.cli.index import index_app
 from server.config import DEFAULT_CHAT_MODEL, DEFAULT_CHAT_MODEL_HUB_ID
-from server.console import HERE, LOCAL_URL, Key, Set, Url, Workspace, call, out, settings_of
 from server.database import Database
 from server.dataset import read_examples
 from server.errors import ConfigError, TailorError
 from server.evaluation import Comparison
 from server.evaluation import compare as compare_levers
-from server.index_cli import index_app
 from server.model_store import ModelStore
 from server.prompting import PromptLibrary
 from server.retrieval import sole_use

@@ -16,8 +16,8 @@ import typer
 from rich.table import Table
 
 from server.app import build_embedder
+from server.cli.console import HERE, Key, Set, Workspace, call, out, settings_of
 from server.config import Settings
-from server.console import HERE, Key, Set, Workspace, call, out, settings_of
 from server.errors import Conflict
 from server.retrieval import KnowledgeBase, sole_use
 

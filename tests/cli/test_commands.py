@@ -18,8 +18,10 @@ import pytest
 import uvicorn
 from typer.testing import CliRunner
 
-from server import cli, index_cli, terminal
+from server import terminal
 from server.api.accounts import Accounts
+from server.cli import index as index_cli
+from server.cli import main as cli
 from server.config import ModelSettings, Settings
 from server.database import Database
 from server.errors import ConfigError, Conflict, EngineDown, NotFound, TailorError, Unauthorized
