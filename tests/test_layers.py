@@ -121,6 +121,27 @@ def test_a_library_is_known_only_where_it_belongs(module: str, parts: set[str]) 
     assert users <= parts
 
 
+MOST_MODULES = 12
+OF_ONE_KIND = {"server/retrieval/loaders"}  # a file a format
+
+
+def test_no_folder_is_a_crowd() -> None:
+    """Beyond that many modules a folder gets rooms of its own."""
+    folders = {path.parent for path in SERVER if path.parent != ROOT / "server"}
+    counted = {
+        folder.relative_to(ROOT).as_posix(): sum(path.stem != "__init__" for path in folder.glob("*.py"))
+        for folder in folders
+    }
+    assert {name for name, count in counted.items() if count > MOST_MODULES} <= OF_ONE_KIND
+
+
+@pytest.mark.parametrize("part", [path.name for path in (ROOT / "server").iterdir() if (path / "__init__.py").exists()])
+def test_a_part_with_rooms_has_floors_inside_too(part: str) -> None:
+    rooms = [path for path in (ROOT / "server" / part).iterdir() if (path / "__init__.py").exists()]
+    contracts = (ROOT / "pyproject.toml").read_text(encoding="utf-8")
+    assert not rooms or f'containers = ["server.{part}"]' in contracts
+
+
 # ── tools ────────────────────────────────────────────────────────────────────────────────────────
 
 
