@@ -36,7 +36,7 @@ def huge(first: str, **environment: str) -> int:
 @pytest.mark.skipif(
     not ASKED.is_file() or "[madvise]" not in ASKED.read_text(), reason="huge pages are not given to those who ask"
 )
-@pytest.mark.parametrize("first", ["server.cli.main", "server.engine", "bench.engine"])
+@pytest.mark.parametrize("first", ["server.cli.commands", "server.engine", "bench.engine"])
 def test_large_tensors_come_in_huge_pages_unless_they_are_unwanted(first: str) -> None:
     assert huge(first) >= 16 << 10
     assert huge(first, THP_MEM_ALLOC_ENABLE="0") == 0

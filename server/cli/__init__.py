@@ -1,5 +1,5 @@
 """`tailor`: a file a group of commands. Knows the parts and no HTTP of its own."""
 
-from server.cli.main import main
+from server.cli.commands import main
 
 __all__ = ["main"]

@@ -5,7 +5,6 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Annotated, Any
 
-import httpx
 import typer
 from rich.console import Console
 
@@ -34,6 +33,8 @@ def settings_of(workspace: Path, flags: dict[str, Any], extra: list[str] | None)
 
 
 def call(method: str, url: str, key: str | None, path: str, **body: Any) -> Any:
+    import httpx
+
     headers = {"Authorization": f"Bearer {key}"} if key else {}
     try:
         response = httpx.request(method, url.rstrip("/") + path, headers=headers, json=body or None, timeout=120)

@@ -10,25 +10,28 @@ from collections.abc import Callable
 from contextlib import ExitStack
 from dataclasses import asdict
 from datetime import datetime
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 from rich.table import Table
 
-from server.app import build_embedder
 from server.cli.console import HERE, Key, Set, Workspace, call, out, settings_of
 from server.config import Settings
 from server.errors import Conflict
-from server.retrieval import KnowledgeBase, sole_use
+
+if TYPE_CHECKING:
+    from server.retrieval import KnowledgeBase
 
 index_app = typer.Typer(help="The knowledge index; alone, it is brought in step with the files and shown.")
 
 ServerUrl = Annotated[str | None, typer.Option("--url", help="Server that has the index; absent, the workspace's.")]
-Doing = Callable[[KnowledgeBase], Any]
+Doing = Callable[["KnowledgeBase"], Any]
 
 
 def _on_index(settings: Settings, url: str | None, key: str | None, here: Doing, *asked: str, **body: Any) -> Any:
     """Where no server has the index, does it `here`; else asks the server by `asked`, a method and a path."""
+    from server.retrieval import KnowledgeBase, sole_use
+
     if url is None:
         folder = settings.paths.data / "index"
         with ExitStack() as stack:
@@ -37,6 +40,8 @@ def _on_index(settings: Settings, url: str | None, key: str | None, here: Doing,
             except Conflict:
                 url = f"http://{settings.server.host}:{settings.server.port}"
             else:
+                from server.app import build_embedder
+
                 embedder = build_embedder(settings, out.print)
                 return here(KnowledgeBase(settings.paths.knowledge, folder, embedder, settings.retrieval))
     method, path = asked

@@ -18,10 +18,12 @@ import pytest
 import uvicorn
 from typer.testing import CliRunner
 
+import server.app
 from server import terminal
 from server.api.accounts import Accounts
+from server.cli import commands as cli
 from server.cli import index as index_cli
-from server.cli import main as cli
+from server.cli import serve
 from server.config import ModelSettings, Settings
 from server.database import Database
 from server.errors import ConfigError, Conflict, EngineDown, NotFound, TailorError, Unauthorized
@@ -82,7 +84,7 @@ def test_serve_takes_the_model_as_its_flags_say(tmp_path: Path, monkeypatch: pyt
         taken.append(settings.model)
         raise Stop
 
-    monkeypatch.setattr(cli, "create_app", create_app)
+    monkeypatch.setattr(server.app, "create_app", create_app)
     flags = ("--model", "some/model", "--device", "cpu", "--dtype", "float32", "--quantize", "int8")
     for arguments in ((), flags):
         with pytest.raises(Stop):
@@ -106,7 +108,7 @@ async def test_the_start_says_which_model_runs_and_why_so(
     engine.model = replace(engine.model, reason=reason, path="batched")
     with socket.create_server(("127.0.0.1", 0)) as listener:
         config = uvicorn.Config(app=None)  # type: ignore[arg-type]
-        await cli._Server(config, SimpleNamespace(engine=engine), listener).startup()
+        await serve._Server(config, SimpleNamespace(engine=engine), listener).startup()
         port = listener.getsockname()[1]
     printed = " ".join(capsys.readouterr().out.split())
     assert f"{reason}; batched" in printed
@@ -176,7 +178,7 @@ def test_index_brings_the_files_in_and_shows_them(tmp_path: Path, embedder_dir: 
 @pytest.fixture
 def shop(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """A workspace that no server has, indexed by words."""
-    monkeypatch.setattr(index_cli, "build_embedder", lambda *_: WordEmbedder())
+    monkeypatch.setattr(server.app, "build_embedder", lambda *_: WordEmbedder())
     return make_workspace(tmp_path)
 
 
