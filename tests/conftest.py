@@ -1,4 +1,7 @@
-"""Fixtures of more than one part. The default models are fetched once into the workspace's data folder."""
+"""Fixtures of more than one part, and what holds for every test: tiers, seeds, and what to run again.
+
+The default models are fetched once into the workspace's data folder.
+"""
 
 from __future__ import annotations
 
@@ -7,6 +10,8 @@ from pathlib import Path
 
 import pytest
 from hypothesis import HealthCheck, settings
+
+from tests import tiers
 
 pytest_plugins = ["tests.deprecations"]
 
@@ -18,6 +23,32 @@ settings.register_profile("tailor", deadline=None, derandomize=True, suppress_he
 settings.load_profile("tailor")
 
 ROOT = Path(__file__).parent.parent
+NEEDS = {"chat_model_dir": "model", "embedder_dir": "model", "browser": "browser"}  # by fixture
+
+
+def pytest_addoption(parser: pytest.Parser) -> None:
+    parser.addoption("--long", action="store_true", help="run big suites whole (make test-long)")
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    tiers.choose(long=config.getoption("--long"))
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Who takes a model or a browser is marked so, and thus left out of `make check`, whoever forgot to say it."""
+    for item in items:
+        for mark in {NEEDS[name] for name in getattr(item, "fixturenames", ()) if name in NEEDS}:
+            item.add_marker(mark)
+
+
+def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
+    """What to type to run the failed tests again."""
+    reports = [*terminalreporter.stats.get("failed", ()), *terminalreporter.stats.get("error", ())]
+    failed = list(dict.fromkeys(report.nodeid for report in reports))
+    if failed:
+        terminalreporter.section("run again")
+        for nodeid in failed:
+            terminalreporter.line(f".venv/bin/pytest '{nodeid}'")
 
 
 @pytest.fixture(scope="session")

@@ -17,7 +17,7 @@ from server.memory.facts.rules import MOST_FINDINGS, extract, held_back
 from server.memory.reading.own_words import clean
 from server.types import MemoryKind
 
-TURNS = [json.loads(line) for line in (Path(__file__).parents[1] / "turns.jsonl").open(encoding="utf-8")]
+TURNS = [json.loads(line) for line in (Path(__file__).parents[1] / "turns.jsonl").read_text("utf-8").splitlines()]
 HANGUL = re.compile("[가-힣]")
 
 
