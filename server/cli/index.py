@@ -19,7 +19,7 @@ from server.app import build_embedder
 from server.cli.console import HERE, Key, Set, Workspace, call, out, settings_of
 from server.config import Settings
 from server.errors import Conflict
-from server.retrieval import KnowledgeBase, sole_use
+from server.retrieval import KnowledgeBase, index_lock
 
 index_app = typer.Typer(help="The knowledge index; alone, it is brought in step with the files and shown.")
 
@@ -33,7 +33,7 @@ def _on_index(settings: Settings, url: str | None, key: str | None, here: Doing,
         folder = settings.paths.data / "index"
         with ExitStack() as stack:
             try:
-                stack.enter_context(sole_use(folder))
+                stack.enter_context(index_lock(folder))
             except Conflict:
                 url = f"http://{settings.server.host}:{settings.server.port}"
             else:

@@ -32,7 +32,7 @@ from server.evaluation import Comparison
 from server.evaluation import compare as compare_levers
 from server.model_store import ModelStore
 from server.prompting import PromptLibrary
-from server.retrieval import sole_use
+from server.retrieval import index_lock
 from server.terminal import chat as terminal_chat
 from server.training import Recipe
 from server.training import train as train_adapter
@@ -75,7 +75,7 @@ def serve(
     }
     chosen = settings_of(workspace, flags, settings)
     with _listen(chosen.server.host, chosen.server.port) as listener:
-        with sole_use(chosen.paths.data / "index"):
+        with index_lock(chosen.paths.data / "index"):
             pass  # said now, in a line: the server takes it when it starts
         built = create_app(chosen, report=out.print)
         config = uvicorn.Config(

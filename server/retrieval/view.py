@@ -11,11 +11,11 @@ from typing import Final
 
 from server.errors import NotFound
 from server.retrieval.access import Access
-from server.retrieval.index.catalog import Made
+from server.retrieval.index.catalog import GenerationRecord
 from server.retrieval.index.files import FileState
-from server.retrieval.knowledge import KnowledgeBase, Surroundings
+from server.retrieval.knowledge import KnowledgeBase, PassageContext
 from server.retrieval.search.results import SearchResult
-from server.retrieval.search.searcher import Where
+from server.retrieval.search.searcher import SearchFilter
 from server.retrieval.updating.status import FileStatus, KnowledgeStatus
 from server.types import Passage, UserId
 
@@ -23,7 +23,7 @@ REACH: Final = 3  # passages before and after one that is looked at
 
 
 @dataclass(frozen=True, slots=True)
-class FolderLimit:
+class FolderAccess:
     """A folder that not everybody may see. `problem`: why nobody may."""
 
     folder: str
@@ -37,14 +37,14 @@ class SharedKnowledge:
     def __init__(self, base: KnowledgeBase, access: Access) -> None:
         self.base = base
         self._access = access
-        base.subscribe(self._look)
+        base.subscribe(self._record_access)
 
-    def _look(self) -> None:
+    def _record_access(self) -> None:
         """Who may see a folder is known from its first day, so that it is known when it is gone."""
         for folder in self.base.folders():
-            self._access.limit(folder)
+            self._access.access_list(folder)
 
-    def of(self, user: UserId) -> KnowledgeView:
+    def for_user(self, user: UserId) -> KnowledgeView:
         return KnowledgeView(self.base, self._access, user)
 
 
@@ -66,15 +66,21 @@ class KnowledgeView:
     # ── reading ──────────────────────────────────────────────────────────────────────────────────
 
     def search(
-        self, query: str, folders: Sequence[str], *, earlier: str = "", where: Where | None = None, traced: bool = False
+        self,
+        query: str,
+        folders: Sequence[str],
+        *,
+        previous_query: str = "",
+        filters: SearchFilter | None = None,
+        traced: bool = False,
     ) -> SearchResult:
         """As `KnowledgeBase.search`, in those of the folders that the user may see."""
-        seen = [folder for folder in folders if self.may_see(folder)]
-        return self._base.search(query, seen, earlier=earlier, where=where, traced=traced)
+        visible_folders = [folder for folder in folders if self.may_see(folder)]
+        return self._base.search(query, visible_folders, previous_query=previous_query, filters=filters, traced=traced)
 
-    def passage(self, passage_id: str, reach: int = REACH) -> Surroundings:
+    def passage(self, passage_id: str, reach: int = REACH) -> PassageContext:
         """A passage that was cited, and `reach` passages before and after it. Raises NotFound."""
-        found = self._base.surroundings(passage_id, reach)
+        found = self._base.passage_context(passage_id, reach)
         if found is None or not self.may_see(found.passage.folder):
             raise NotFound(f"no passage '{passage_id[:80]}': its file was deleted, or its generation is not kept")
         return found
@@ -92,15 +98,15 @@ class KnowledgeView:
         busy = any(file.state is FileState.INDEXING for folder in folders for file in folder.files)
         return replace(status, folders=folders, busy=busy, progress=None, pending=0)
 
-    def limits(self, *, problems: bool) -> tuple[FolderLimit, ...]:
+    def access_lists(self, *, problems: bool) -> tuple[FolderAccess, ...]:
         """Of the folders that the user may see and, with `problems`, of those that nobody may by mistake."""
         found = []
         for folder in self._base.status().folders:
-            limit = self._access.limit(folder.name) if folder.name else None
-            if limit is None or limit.users is None:
+            access_list = self._access.access_list(folder.name) if folder.name else None
+            if access_list is None or access_list.users is None:
                 continue
-            if (problems and limit.problem) or self.may_see(folder.name):
-                found.append(FolderLimit(folder.name, tuple(sorted(limit.users)), limit.problem))
+            if (problems and access_list.problem) or self.may_see(folder.name):
+                found.append(FolderAccess(folder.name, tuple(sorted(access_list.users)), access_list.problem))
         return tuple(found)
 
     # ── changing ─────────────────────────────────────────────────────────────────────────────────
@@ -120,20 +126,20 @@ class KnowledgeView:
 
     # ── generations, of all folders together ─────────────────────────────────────────────────────
 
-    def history(self) -> list[Made]:
+    def history(self) -> list[GenerationRecord]:
         """Newest first. Where something is hidden, only what changed in the other folders, of the files that are
         named; how large the whole was is then -1."""
-        made = self._base.history()
-        hidden = {folder for one in made for folder in map(_folder_of, one.told) if not self.may_see(folder)}
+        records = self._base.history()
+        hidden = {folder for one in records for folder in map(_folder_of, one.told) if not self.may_see(folder)}
         if not hidden and all(self.may_see(folder.name) for folder in self._base.status().folders):
-            return made
+            return records
         shown = []
-        for one in made:
-            told = tuple(entry for entry in one.told if _folder_of(entry) not in hidden)
-            counts = [sum(what == each for each, _ in told) for what in ("added", "changed", "removed")]
-            if told or one.cause != "files":
+        for one in records:
+            listed = tuple(entry for entry in one.told if _folder_of(entry) not in hidden)
+            counts = [sum(what == each for each, _ in listed) for what in ("added", "changed", "removed")]
+            if listed or one.cause != "files":
                 shown.append(replace(one, files=-1, chunks=-1, added=counts[0], changed=counts[1], removed=counts[2],
-                                     told=told))  # fmt: skip
+                                     told=listed))  # fmt: skip
         return shown
 
     def roll_back(self, number: int) -> int:
@@ -146,5 +152,5 @@ class KnowledgeView:
         self._base.rebuild()
 
 
-def _folder_of(told: tuple[str, str]) -> str:
-    return told[1].partition("/")[0] if "/" in told[1] else ""
+def _folder_of(change: tuple[str, str]) -> str:
+    return change[1].partition("/")[0] if "/" in change[1] else ""

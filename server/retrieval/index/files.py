@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from enum import StrEnum
 
-from server.retrieval.index.chunker import Piece
+from server.retrieval.index.chunker import ChunkText
 from server.retrieval.index.suspicion import suspicion
 from server.types import SUSPICIOUS, Passage
 
@@ -42,11 +42,11 @@ class FileRecord:
 
 @dataclass(frozen=True, slots=True)
 class Chunk:
-    """`content` hashes what is embedded: the same content has the same vector wherever it stands. `continues` is said
-    when the chunk is cut, and known to its segment from then on."""
+    """`content_hash` is of what is embedded: equal content has one vector wherever it stands. `continues` is set when
+    the document is chunked, and kept by its segment from then on."""
 
     id: str
-    content: str
+    content_hash: str
     text: str
     heading: tuple[str, ...] = ()
     line_start: int | None = None
@@ -83,32 +83,32 @@ def embedded_text(heading: Sequence[str], text: str) -> str:
     return f"{' > '.join(heading)}\n{text}" if heading else text
 
 
-def identified(key: FileKey, pieces: Sequence[Piece]) -> tuple[Chunk, ...]:
+def identify_chunks(key: FileKey, pieces: Sequence[ChunkText]) -> tuple[Chunk, ...]:
     """Chunks of one file. An id stays while folder, file and text stay; equal texts count up."""
     seen: dict[str, int] = {}
     chunks = []
     for piece in pieces:
-        whole = embedded_text(piece.heading, piece.text)
-        content = _hash(whole)
-        ordinal = seen.get(content, 0)
-        seen[content] = ordinal + 1
+        embedded = embedded_text(piece.heading, piece.text)
+        content_hash = _hash(embedded)
+        ordinal = seen.get(content_hash, 0)
+        seen[content_hash] = ordinal + 1
         chunks.append(
             Chunk(
-                id=_hash("\0".join((key.folder, key.file, content, str(ordinal))))[:16],
-                content=content,
+                id=_hash("\0".join((key.folder, key.file, content_hash, str(ordinal))))[:16],
+                content_hash=content_hash,
                 text=piece.text,
                 heading=piece.heading,
                 line_start=piece.line_start,
                 line_end=piece.line_end,
                 page=piece.page,
                 continues=piece.continues,
-                suspicion=suspicion(whole),
+                suspicion=suspicion(embedded),
             )
         )
     return tuple(chunks)
 
 
-def suspicious_places(key: FileKey, chunks: Sequence[Chunk]) -> tuple[str, ...]:
+def suspicious_locations(key: FileKey, chunks: Sequence[Chunk]) -> tuple[str, ...]:
     """Where the chunks stand that read like instructions to a model, in order."""
     return tuple(
         chunk.passage(key, 0.0).place or " > ".join(chunk.heading) or f"passage {number}"

@@ -33,7 +33,7 @@ class FolderStatus:
 
 
 @dataclass(frozen=True, slots=True)
-class Progress:
+class ImportProgress:
     """Of a long import. `left_s` is how long the rest will take; None until that can be said."""
 
     files: int
@@ -52,7 +52,7 @@ class KnowledgeStatus:
     generation: int
     busy: bool
     folders: tuple[FolderStatus, ...]
-    progress: Progress | None = None
+    progress: ImportProgress | None = None
     held: int | None = None
     pending: int = 0
     building: bool = False
@@ -60,7 +60,7 @@ class KnowledgeStatus:
 
 
 @dataclass(frozen=True, slots=True)
-class Waiting:
+class PendingFile:
     """A file that is on disk and not yet in the generation."""
 
     bytes: int
@@ -71,21 +71,24 @@ class Waiting:
         return FileStatus(file, FileState.INDEXING, chunks, self.bytes, "", self.mtime_ns / 1e9)
 
 
-def assemble(
-    generation: Generation, folders: Collection[str], waiting: Mapping[FileKey, Waiting], gone: Collection[FileKey]
+def folder_statuses(
+    generation: Generation,
+    folders: Collection[str],
+    pending: Mapping[FileKey, PendingFile],
+    deleted: Collection[FileKey],
 ) -> tuple[FolderStatus, ...]:
-    """The generation's files, with the waiting ones over them and without the deleted ones."""
+    """The generation's files, with the pending ones over them and without the deleted ones."""
     files: dict[str, dict[str, FileStatus]] = {name: {} for name in folders}
     for key, version in generation.files.items():
-        if key not in gone:
+        if key not in deleted:
             record = version.record
             files.setdefault(key.folder, {})[key.file] = FileStatus(
                 key.file, record.state, version.chunks, record.bytes, record.reason, record.mtime_ns / 1e9,
                 version.suspicious, version.suspicious_at,
             )  # fmt: skip
-    for key, file in waiting.items():
+    for key, file in pending.items():
         shown = files.setdefault(key.folder, {})
         shown[key.file] = file.status(key.file, shown[key.file].chunks if key.file in shown else 0)
     return tuple(
-        FolderStatus(name, tuple(inside[file] for file in sorted(inside))) for name, inside in sorted(files.items())
+        FolderStatus(name, tuple(by_name[file] for file in sorted(by_name))) for name, by_name in sorted(files.items())
     )

@@ -60,21 +60,21 @@ def write(root: Path, folder: str, filename: str, data: bytes) -> Path:
     name = safe_name(filename)
     if not data:
         raise InvalidInput(f"'{name}' is empty (0 bytes)")
-    place = folder_path(root, folder)
-    place.mkdir(parents=True, exist_ok=True)
-    target = place / name
+    directory = folder_path(root, folder)
+    directory.mkdir(parents=True, exist_ok=True)
+    target = directory / name
     if target.is_dir():
         raise InvalidInput(f"'{name}' is a folder in '{folder}': rename the file")
-    handle, pending = tempfile.mkstemp(prefix=".upload-", suffix=".part", dir=place)
+    handle, temporary = tempfile.mkstemp(prefix=".upload-", suffix=".part", dir=directory)
     try:
         with os.fdopen(handle, "wb") as file:
             file.write(data)
             file.flush()
             os.fsync(file.fileno())
-        Path(pending).chmod(0o644)
-        Path(pending).replace(target)
+        Path(temporary).chmod(0o644)
+        Path(temporary).replace(target)
     except BaseException:
-        Path(pending).unlink(missing_ok=True)
+        Path(temporary).unlink(missing_ok=True)
         raise
     return target
 

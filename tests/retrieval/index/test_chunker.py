@@ -5,7 +5,7 @@ import re
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from server.retrieval.index.chunker import Piece, chunk
+from server.retrieval.index.chunker import ChunkText, chunk
 from server.retrieval.loaders import load
 
 
@@ -13,7 +13,7 @@ def words(text: str) -> int:
     return len(re.findall(r"\w+|[^\w\s]", text))
 
 
-def chunked(name: str, text: str, budget: int) -> list[Piece]:
+def chunked(name: str, text: str, budget: int) -> list[ChunkText]:
     return chunk(load(name, text.encode()), words, budget)
 
 

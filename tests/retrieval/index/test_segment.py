@@ -25,8 +25,8 @@ def made(texts: list[str], *, first: int = 1, a_version: int = 1, seed: int = 0)
     return Segment.build(versions, [counted(text) for text in texts], vectors(len(texts), seed=seed), continues)
 
 
-def holding(segment: Segment, term: str) -> dict[int, int]:
-    rows, counts = segment.holding(term)
+def postings(segment: Segment, term: str) -> dict[int, int]:
+    rows, counts = segment.postings_of(term)
     return dict(zip(rows.tolist(), counts.tolist(), strict=True))
 
 
@@ -36,9 +36,9 @@ def everything(segment: Segment) -> np.ndarray:
 
 def test_terms_are_found_with_how_often_they_stand_there() -> None:
     segment = made(["fig pear fig", "melon", "fig"])
-    assert holding(segment, "fig") == {0: 2, 2: 1}
-    assert holding(segment, "melon") == {1: 1}
-    assert holding(segment, "nowhere") == {}
+    assert postings(segment, "fig") == {0: 2, 2: 1}
+    assert postings(segment, "melon") == {1: 1}
+    assert postings(segment, "nowhere") == {}
     assert segment.lengths.tolist() == [3, 1, 1]
 
 
@@ -53,8 +53,8 @@ def test_beside_a_row_stands_what_goes_on_with_it() -> None:
     terms = [counted("a")] * 6
     segment = Segment.build([1, 1, 1, 2, 2, 3], terms, vectors(6), [False, True, True, False, False, False])
     values = np.array([1, 5, 2, 7, 8, 9], np.float32)
-    assert segment.beside(values).tolist() == [5, 2, 5, 7, 8, 9]
-    assert Segment.build([1], terms[:1], vectors(1)).beside(values[:1]).tolist() == [1]
+    assert segment.best_neighbour(values).tolist() == [5, 2, 5, 7, 8, 9]
+    assert Segment.build([1], terms[:1], vectors(1)).best_neighbour(values[:1]).tolist() == [1]
 
 
 def test_what_was_written_is_opened(tmp_path: Path) -> None:
@@ -68,7 +68,7 @@ def test_what_was_written_is_opened(tmp_path: Path) -> None:
 def test_an_empty_one_is_opened_too(tmp_path: Path) -> None:
     segment = made([""])
     opened = Segment.open(tmp_path / "s", *segment.write(tmp_path / "s"))
-    assert holding(opened, "fig") == {}
+    assert postings(opened, "fig") == {}
 
 
 @pytest.mark.parametrize(
@@ -76,10 +76,10 @@ def test_an_empty_one_is_opened_too(tmp_path: Path) -> None:
 )
 def test_what_is_damaged_is_told(tmp_path: Path, damage) -> None:
     path = tmp_path / "s"
-    directory, checksum = made(["fig", "pear"]).write(path)
+    layout, checksum = made(["fig", "pear"]).write(path)
     path.write_bytes(damage(path.read_bytes()))
     with pytest.raises(ValueError, match="checksum"):
-        Segment.open(path, directory, checksum)
+        Segment.open(path, layout, checksum)
 
 
 def test_the_nearest_are_those_of_the_mask() -> None:
@@ -129,7 +129,7 @@ def test_merged_segments_hold_what_their_parts_held(one: list[str], other: list[
     order = data.draw(st.permutations([0, 1]))
     if not any(mask.any() for mask in masks):
         return
-    merged = Segment.merged([(parts[at], masks[at]) for at in order])
+    merged = Segment.merge([(parts[at], masks[at]) for at in order])
     expected = [(parts[at], row) for at in (0, 1) for row in np.flatnonzero(masks[at])]
     assert len(merged) == len(expected)
     for row, (part, old) in enumerate(expected):
@@ -140,4 +140,4 @@ def test_merged_segments_hold_what_their_parts_held(one: list[str], other: list[
     texts = [(one, other)[at][row] for at in (0, 1) for row in np.flatnonzero(masks[at])]
     for term in ("a", "b", "ab", "abc", "c", "cc"):
         counts = {row: counted(text)[term] for row, text in enumerate(texts) if counted(text)[term]}
-        assert holding(merged, term) == counts
+        assert postings(merged, term) == counts

@@ -16,7 +16,7 @@ import pytest
 from server.errors import KnowledgeError
 from server.retrieval.loaders import load
 from server.retrieval.updating import reader as module
-from server.retrieval.updating.reader import AT_ONCE_BYTES, Reader, ReaderClosed, WorkerMissing
+from server.retrieval.updating.reader import READ_INLINE_BYTES, Reader, ReaderClosed, WorkerUnavailable
 from tests.conftest import ROOT
 from tests.retrieval.loaders import hostile
 from tests.retrieval.loaders.hostile import GENEROUS_S, children, is_busy, wait_for
@@ -55,7 +55,7 @@ def reader(before: set[int]) -> Iterator[Reader]:
     [
         ("a.py", b"class A:\n    def f(self):\n        pass\n"),
         ("가격.csv", "이름,가격\n램프,39\n".encode("cp949")),
-        ("a.md", "# 반품\n\n45일 ".encode() + b"word " * AT_ONCE_BYTES),
+        ("a.md", "# 반품\n\n45일 ".encode() + b"word " * READ_INLINE_BYTES),
         ("a.json", b'{"name": "\\ud83d half"}'),
         ("a.pdf", hostile.pdf("one", "two")),
         *((f"a{ending}", hostile.office(ending, "a lamp")) for ending in hostile.OFFICE),
@@ -72,14 +72,14 @@ def test_small_notes_need_no_process(reader: Reader) -> None:
 
 
 def test_the_process_is_up_before_the_file_where_such_files_are_expected(reader: Reader) -> None:
-    reader.expect(["a.md", "b/c.txt"])
+    reader.prestart(["a.md", "b/c.txt"])
     assert reader._worker is None
-    reader.expect(["a.md", "b/c.pdf"])
+    reader.prestart(["a.md", "b/c.pdf"])
     worker = worker_of(reader)
     assert reader.read("a.py", b"x = 1") == load("a.py", b"x = 1")
     assert worker_of(reader) == worker
     reader.close()
-    reader.expect(["c.pdf"])
+    reader.prestart(["c.pdf"])
     assert reader._worker is None
 
 
@@ -238,9 +238,9 @@ sys.stdin.read()
 
 
 def test_a_worker_that_cannot_start_says_so(reader: Reader, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(module, "_BOOT", "import sys; sys.exit(3)")
-    with pytest.raises(WorkerMissing, match=r"does not start: exit code 3"):
+    monkeypatch.setattr(module, "_BOOT_SCRIPT", "import sys; sys.exit(3)")
+    with pytest.raises(WorkerUnavailable, match=r"does not start: exit code 3"):
         reader.read("a.py", b"x = 1")
     monkeypatch.setattr(sys, "executable", "/nowhere/python")
-    with pytest.raises(WorkerMissing, match=r"does not start: .*No such file"):
+    with pytest.raises(WorkerUnavailable, match=r"does not start: .*No such file"):
         reader.read("a.py", b"x = 1")
