@@ -1,4 +1,4 @@
-"""Knowledge: folders of files, kept as a searchable index with generations."""
+"""Knowledge: folders of files, indexed for search in generations. Knows nothing of prompts, chats or HTTP."""
 
 from server.retrieval.access import LOCAL_USER, Access
 from server.retrieval.index.files import FileState

@@ -4,9 +4,9 @@
     absent                       everybody
     empty or unreadable          nobody, and the status says so
 
-The file is read at every question, so that a change counts at once. What was last seen of a folder is kept in
-`data/index/access.json`: texts of a folder that is gone from the disk, which an index held at an earlier generation
-still has, stay limited as they were, and a folder of which nothing is known is nobody's. Knows nothing of sessions.
+The file is read at every question, so that a change counts at once. The access list last seen of a folder is kept in
+`data/index/access.json`: texts of a folder that was deleted from the disk, which an index held at an earlier generation
+still has, stay limited as they were, and a folder without any record is nobody's. Knows nothing of sessions.
 """
 
 from __future__ import annotations
@@ -27,14 +27,14 @@ from server.types import UserId
 log = logging.getLogger("tailor.retrieval")
 
 USERS_FILE: Final = ".users"
-LOCAL_USER: Final = UserId("local")   # the one user of a server without accounts, who may everything
+LOCAL_USER: Final = UserId("local")   # the one user of a server without accounts, who may see everything
 MAX_BYTES: Final = 64 * 1024
-SAVE_GRACE_S: Final = 2.0            # some editors remove a file and write it anew; so long it is not taken for removed
+SAVE_GRACE_S: Final = 2.0            # some editors remove a file to write it again: until then it is not removed
 
 
 @dataclass(frozen=True, slots=True)
 class AccessList:
-    """Of one folder: `users` is None where everybody may see it; `problem` says why nobody may."""
+    """Of one folder. `users` is None where everybody may see it; `problem` says why nobody may."""
 
     users: frozenset[str] | None
     problem: str = ""
@@ -44,7 +44,7 @@ NOBODY: Final = AccessList(frozenset())
 
 
 class Access:
-    """Safe from any thread. `name_of` gives the name of an account, None where it is gone."""
+    """Safe from any thread. `name_of` gives the name of an account, None where it was deleted."""
 
     def __init__(self, root: Path, last_seen_file: Path, name_of: Callable[[UserId], str | None]) -> None:
         self._root = root
@@ -61,7 +61,7 @@ class Access:
         return users is None or self._name_of(user) in users
 
     def access_list(self, folder: str) -> AccessList:
-        """As it is now, or as it was when the folder was last there."""
+        """As it is now, or as last seen where the folder was deleted."""
         if folder in (".", "..") or any(char in folder for char in "/\\\0"):
             return NOBODY
         folders = [self._root / form for form in _forms(folder)]
@@ -112,7 +112,7 @@ class Access:
             temporary.parent.mkdir(parents=True, exist_ok=True)
             temporary.write_text(json.dumps(stored, ensure_ascii=False), encoding="utf-8")
             temporary.replace(self._last_seen_file)
-        except (OSError, UnicodeEncodeError) as error:  # it is known as long as this process lives
+        except (OSError, UnicodeEncodeError) as error:  # it stays known in memory, until this process ends
             log.warning("who may see which folder cannot be kept in %s: %s", self._last_seen_file, error)
 
 

@@ -1,8 +1,8 @@
 """The knowledge of the server: folders on disk, kept searchable.
 
-One background thread brings the index in step with the disk, woken by a watcher, by an upload and now and then by
-itself (a network share sends no events); another merges what many small changes leave behind. A generation is swapped
-by one reference: a search takes it once and sees nothing else. Knows nothing of prompts, domains or HTTP.
+One background thread syncs the index with the disk, woken by a watcher, by an upload and now and then by itself (a
+network share sends no events); another merges the segments that many small changes leave behind. A generation is
+swapped by one reference: a search takes it once and sees nothing else. Knows nothing of prompts, domains or HTTP.
 """
 
 from __future__ import annotations
@@ -41,8 +41,8 @@ RESCAN_S: Final = 30.0
 
 @dataclass(frozen=True, slots=True)
 class PassageContext:
-    """A passage and what stands before and after it in its file. `is_current`: the file still holds it as it is; else
-    nothing stands around it."""
+    """A passage and what stands before and after it in its file. `is_current`: the file still has it as it is; else
+    it has no context."""
 
     passage: Passage
     before: tuple[Passage, ...] = ()
@@ -67,13 +67,13 @@ class KnowledgeBase:
         self._sync_wanted = threading.Event()
         self._merge_wanted = threading.Event()
         self._paths_lock = threading.Lock()
-        self._changed_paths: set[Path] | None = None   # what the watcher saw change; None: look at everything
+        self._changed_paths: set[Path] | None = None   # what the watcher saw change; None: scan everything
         self._threads: list[threading.Thread] = []
 
     # ── life ─────────────────────────────────────────────────────────────────────────────────────
 
     def open(self) -> None:
-        """Takes up the last generation and nothing more: for programs that look, or go back to an earlier one."""
+        """Opens the last generation and starts no thread: for programs that only read, or roll back."""
         self._updater.open()
 
     async def start(self) -> None:
@@ -81,8 +81,8 @@ class KnowledgeBase:
         await asyncio.to_thread(self._updater.open)
         try:
             await asyncio.to_thread(self._updater.list_pending)
-        except Exception:  # the thread below looks again, and its trouble is shown
-            log.exception("the knowledge folders could not be looked at")
+        except Exception:  # the thread below scans again, and the status shows its error
+            log.exception("the knowledge folders could not be scanned")
         self._stop.clear()
         self._request_sync(None)
         for name, loop in (
@@ -121,7 +121,7 @@ class KnowledgeBase:
         traced: bool = False,
     ) -> SearchResult:
         """Passages of `folders`, best first. `previous_query` is the user's previous message: it gives a
-        follow-up ("and for children?") its subject. A file that was deleted here is missed at once."""
+        follow-up ("and for children?") its subject. A file that was deleted here is not found any more."""
         generation, deleted, dense = self._updater.serving()
         searcher = Searcher(
             generation, folders, self._embedder, self._settings, deleted=deleted, filters=filters, dense=dense,
@@ -133,7 +133,7 @@ class KnowledgeBase:
         return SearchResult(passages, generation.number, with_chunks, unread, trace)
 
     def passage(self, chunk_id: str) -> Passage | None:
-        """What an answer has cited, as long as a kept generation holds it."""
+        """A passage that an answer has cited, as long as a kept generation has it."""
         return self._updater.passage(chunk_id)
 
     def passage_context(self, chunk_id: str, reach: int) -> PassageContext | None:
@@ -149,7 +149,7 @@ class KnowledgeBase:
         for position in range(version.chunks if version is not None else 0):
             chunk = generation.read(version.id, position) if version is not None else None
             if chunk is None:
-                break  # its generation has just been let go
+                break  # its generation has just been pruned
             passages.append(chunk.passage(key, 0.0))
             if chunk.id == chunk_id:
                 found_at = position
@@ -164,7 +164,7 @@ class KnowledgeBase:
         return self._updater.status()
 
     def folders(self) -> tuple[str, ...]:
-        """Those on the disk, as of the last look at it."""
+        """Those on the disk, as of the last scan."""
         return self._updater.progress.folders
 
     # ── files ────────────────────────────────────────────────────────────────────────────────────
@@ -182,7 +182,7 @@ class KnowledgeBase:
         return status
 
     def delete(self, folder: str, file: str) -> None:
-        """Deletes a file; searches miss it from now on. Raises NotFound."""
+        """Deletes a file; searches find it no more from now on. Raises NotFound."""
         uploads.remove(self._root, folder, file)
         self._updater.file_deleted(FileKey(folder, file))
         self._request_sync({self._root / folder / file})
@@ -194,8 +194,8 @@ class KnowledgeBase:
         return self._updater.history()
 
     def roll_back(self, number: int) -> int:
-        """Makes what generation `number` held the newest one, and holds the index there until `follow`: the files on
-        disk stay as they are. Gives the new number. Raises NotFound, Conflict."""
+        """Publishes generation `number` again as the newest one, and holds the index there until `follow`: the files on
+        disk stay as they are. Returns the new number. Raises NotFound, Conflict."""
         if self._updater.status().building:
             raise Conflict("another index is being built, which will take this one's place: wait until it is whole")
         return self._updater.roll_back(number)
@@ -207,8 +207,8 @@ class KnowledgeBase:
         self._request_sync(None)
 
     def rebuild(self) -> None:
-        """Reads, cuts and embeds every file anew, beside the index that goes on answering. Raises Conflict while that
-        is under way."""
+        """Reads, chunks and embeds every file again into a new index; the current one serves until it is complete.
+        Raises Conflict while a rebuild is under way."""
         if not self._updater.begin_rebuild():
             raise Conflict("the index is being rebuilt already")
         self._request_sync(None)
@@ -217,10 +217,10 @@ class KnowledgeBase:
         """Raises ValueError when the index contradicts itself."""
         self._updater.check_integrity()
 
-    # ── in step with the disk ────────────────────────────────────────────────────────────────────
+    # ── sync with the disk ───────────────────────────────────────────────────────────────────────
 
     def sync(self) -> int:
-        """Brings the index in step with the disk and returns the generation's number. Blocks."""
+        """Syncs the index with the disk and returns the generation's number. Blocks."""
         self._updater.open()
         self._updater.sync(None, self._take_changes)
         while self._updater.merge_segments():
@@ -236,7 +236,7 @@ class KnowledgeBase:
         self._sync_wanted.set()
 
     def _take_changes(self) -> set[Path] | None:
-        """What is to be looked at since the last time; nothing of it is left afterwards."""
+        """The paths that have changed since the last call, and forgets them; None: scan everything."""
         self._sync_wanted.clear()
         with self._paths_lock:
             paths, self._changed_paths = self._changed_paths, set()
@@ -255,7 +255,7 @@ class KnowledgeBase:
                 if paths is None:
                     self._updater.prestart_reader()
             except Exception:  # the thread's outermost edge: the next change tries again
-                log.exception("the index could not be brought in step with the disk")
+                log.exception("the index could not be synced with the disk")
             self._merge_wanted.set()
             pause = next_pause
 

@@ -1,6 +1,6 @@
-"""The knowledge as one user may see it: the only door to it for chats and routes.
+"""The knowledge as one user may see it: the only way to it for chats and routes.
 
-Every way in goes through `Access.may_see`. What a user may not see is not there for them: not found, not refused.
+Every method goes through `Access.may_see`. What a user may not see does not exist for them: not found, not refused.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from server.retrieval.search.searcher import SearchFilter
 from server.retrieval.updating.status import FileStatus, KnowledgeStatus
 from server.types import Passage, UserId
 
-REACH: Final = 3  # passages before and after one that is looked at
+REACH: Final = 3  # passages of context before and after a passage
 
 
 @dataclass(frozen=True, slots=True)
@@ -32,7 +32,7 @@ class FolderAccess:
 
 
 class SharedKnowledge:
-    """Gives each user their view. `base` is for whoever starts, stops and watches it."""
+    """Gives each user their view. `base` is for whoever starts, stops and subscribes to it."""
 
     def __init__(self, base: KnowledgeBase, access: Access) -> None:
         self.base = base
@@ -40,7 +40,7 @@ class SharedKnowledge:
         base.subscribe(self._record_access)
 
     def _record_access(self) -> None:
-        """Who may see a folder is known from its first day, so that it is known when it is gone."""
+        """Records the access list of each folder from the start, so that it is known when the folder is deleted."""
         for folder in self.base.folders():
             self._access.access_list(folder)
 
@@ -60,7 +60,7 @@ class KnowledgeView:
         return self._access.may_see(self._user, folder)
 
     def is_new(self, folder: str) -> bool:
-        """Nothing of that name is there, or was: it hides nothing."""
+        """No folder of that name exists or existed: it hides nothing."""
         return self._access.is_new(folder)
 
     # ── reading ──────────────────────────────────────────────────────────────────────────────────
@@ -90,7 +90,7 @@ class KnowledgeView:
         return tuple(one if self.may_see(one.folder) else Passage("", "", "", "") for one in passages)
 
     def status(self) -> KnowledgeStatus:
-        """Where something is hidden, what is told of the whole is left out."""
+        """Where a folder is hidden, the figures of the whole index are left out."""
         status = self._base.status()
         folders = tuple(folder for folder in status.folders if self.may_see(folder.name))
         if len(folders) == len(status.folders):
@@ -127,8 +127,8 @@ class KnowledgeView:
     # ── generations, of all folders together ─────────────────────────────────────────────────────
 
     def history(self) -> list[GenerationRecord]:
-        """Newest first. Where something is hidden, only what changed in the other folders, of the files that are
-        named; how large the whole was is then -1."""
+        """Newest first. Where a folder is hidden, only the changes in the other folders, of the files that are listed;
+        the size of the whole index is then -1."""
         records = self._base.history()
         hidden = {folder for one in records for folder in map(_folder_of, one.told) if not self.may_see(folder)}
         if not hidden and all(self.may_see(folder.name) for folder in self._base.status().folders):

@@ -1,4 +1,4 @@
-"""The tables of the index's `catalog.db`, and how rows become what the rest works with."""
+"""The tables of the index's `catalog.db`, and the conversion of its rows. Knows nothing of segments' contents."""
 
 from __future__ import annotations
 
@@ -53,7 +53,7 @@ CHUNK_COLUMNS: Final = "id, content, text, heading, line_start, line_end, page, 
 
 @dataclass(frozen=True, slots=True)
 class GenerationRecord:
-    """A generation's line in the history. `told` names its first files, each with what happened to it."""
+    """A generation in the history. `told` lists its first files, each with its change: added, changed or removed."""
 
     number: int
     at: float

@@ -1,8 +1,8 @@
-"""Documents to chunks: structure first, then sentences, sized by a measure given from outside.
+"""Documents to chunks: structure first, then sentences, sized by a token counter given from outside.
 
 Blocks under one heading (and on one page) are packed together up to the budget; a block over it is
 split at sentence ends (prose), between lines (code, tables), and only then at spaces or anywhere. No
-chunk crosses a heading or a page. Pure: the same document, measure and budget give the same pieces.
+chunk crosses a heading or a page. Pure: the same document, counter and budget give the same chunks.
 """
 
 from __future__ import annotations
@@ -26,8 +26,8 @@ _SPACE = re.compile(r"\s+")
 
 @dataclass(frozen=True, slots=True)
 class ChunkText:
-    """A chunk before it has a file: `text` is a slice of the document, after the header of a split table. `continues`:
-    it goes on where the piece before it ends, under the same heading."""
+    """A chunk before it is assigned to a file: `text` is a slice of the document, after the header of a split table.
+    `continues`: it goes on where the chunk before it ends, under the same heading."""
 
     text: str
     heading: tuple[str, ...]
@@ -39,7 +39,7 @@ class ChunkText:
 
 @dataclass(frozen=True, slots=True)
 class _Unit:
-    """What is never cut: document text from `start` to `end`. `header` stands before it in a split table."""
+    """What is never split: document text from `start` to `end`. `header` stands before it in a split table."""
 
     start: int
     end: int
@@ -48,7 +48,7 @@ class _Unit:
 
 
 def chunk(document: Document, count_tokens: TokenCounter, token_budget: int) -> list[ChunkText]:
-    """Pieces in the order of the document; each measures at most `token_budget`, table headers aside."""
+    """Chunks in the order of the document, each of at most `token_budget` tokens, table headers aside."""
     starts = [0, *(match.end() for match in re.finditer("\n", document.text))] if document.numbered else []
     chunks = []
     for group in _groups(document.blocks):
@@ -85,7 +85,7 @@ def _groups(blocks: tuple[Block, ...]) -> Iterator[list[Block]]:
 
 
 def _packed(units: list[_Unit], token_budget: int) -> Iterator[list[_Unit]]:
-    """Runs of units up to the budget, of about equal size so that no crumb is left at the end."""
+    """Runs of units up to the budget, of about equal size so that no small rest is left at the end."""
     total = sum(unit.size for unit in units)
     target = total / max(1, math.ceil(total / token_budget))
     run: list[_Unit] = []

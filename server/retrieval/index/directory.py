@@ -1,10 +1,10 @@
-"""Which index serves, and which is being built beside it.
+"""The folder of indexes: which one serves, and which one is being built to replace it.
 
     data/index/CURRENT          the name of the one that serves
-    data/index/<name>/made.json what it is made by: embedder, chunker, sizes
+    data/index/<name>/made.json its build settings: embedder, chunker, sizes
     data/index/<name>/…         an `IndexStore`
 
-Another embedder or chunk size, or a rebuild, begins a new folder; the old one serves until the new one is whole.
+Another embedder or chunk size, or a rebuild, begins a new folder; the old one serves until the new one is complete.
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ BuildSettings = Mapping[str, str | int]
 
 @dataclass(frozen=True, slots=True)
 class OpenIndex:
-    """`build_settings` is what the index says of itself."""
+    """`build_settings` are those that the index was built with."""
 
     name: str
     store: IndexStore
@@ -47,7 +47,7 @@ class IndexDirectory:
         self._kept_generations = kept_generations
 
     def open(self) -> tuple[OpenIndex, OpenIndex | None]:
-        """The index that serves, and the one that is to take its place, where it is made by something else."""
+        """The index that serves, and the one that is to replace it, where it was built with other settings."""
         self._folder.mkdir(parents=True, exist_ok=True)
         current = self._current_name()
         current_settings = self._settings_of(current) if current else None
@@ -62,7 +62,7 @@ class IndexDirectory:
         return serving, self.open_build(serving)
 
     def open_build(self, serving: OpenIndex, *, fresh: bool = False) -> OpenIndex:
-        """An index of what is set now. One that an earlier start left unfinished is gone on with, unless `fresh`."""
+        """An index with the present settings. One that a former start left unfinished is continued, unless `fresh`."""
         first_number = serving.store.newest() + 1
         for path in sorted(self._folder.iterdir()) if not fresh else ():
             if path.name != serving.name and path.is_dir() and self._settings_of(path.name) == self._build_settings:
@@ -70,7 +70,7 @@ class IndexDirectory:
         return self._create(first_number)
 
     def set_current(self, index: OpenIndex) -> None:
-        """From now on this one serves, after a restart too."""
+        """From now on this index serves, after a restart too."""
         temporary = self._folder / f"{_CURRENT}.new"
         with temporary.open("w", encoding="utf-8") as file:
             file.write(index.name)

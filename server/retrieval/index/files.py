@@ -1,4 +1,4 @@
-"""What the index keeps of a file: its place, how it was read, and its chunks."""
+"""What the index keeps of a file: its key, how it was read, and its chunks. Knows nothing of segments or of disk."""
 
 from __future__ import annotations
 
@@ -14,10 +14,10 @@ from server.types import SUSPICIOUS, Passage
 
 class FileState(StrEnum):
     INDEXED = "indexed"
-    INDEXING = "indexing"        # waits for its turn, or is being read
+    INDEXING = "indexing"        # pending, or being read
     EMPTY = "empty"
     FAILED = "failed"            # `reason` says what to do
-    UNSUPPORTED = "unsupported"  # a format, link or place that is not read
+    UNSUPPORTED = "unsupported"  # a format, link or location that is not read
 
 
 @dataclass(frozen=True, slots=True, order=True)
@@ -61,7 +61,7 @@ class Chunk:
 
     @property
     def searched_text(self) -> str:
-        """For the lexical side: a word of the heading counts twice."""
+        """For lexical search: a word of the heading counts twice."""
         return f"{' '.join(self.heading)}\n{self.embedded_text}"
 
     def passage(self, key: FileKey, score: float) -> Passage:
@@ -109,7 +109,7 @@ def identify_chunks(key: FileKey, pieces: Sequence[ChunkText]) -> tuple[Chunk, .
 
 
 def suspicious_locations(key: FileKey, chunks: Sequence[Chunk]) -> tuple[str, ...]:
-    """Where the chunks stand that read like instructions to a model, in order."""
+    """The locations of chunks that read like instructions to a model, in order."""
     return tuple(
         chunk.passage(key, 0.0).place or " > ".join(chunk.heading) or f"passage {number}"
         for number, chunk in enumerate(chunks, 1)

@@ -1,7 +1,7 @@
-"""One state of the whole index: immutable, so that whoever holds it sees no change.
+"""A snapshot of the whole index: immutable, so that whoever holds it sees no change.
 
-A generation says which versions of files live and, for each folder, in which segments their rows are. Segments are
-shared from generation to generation. Knows nothing of disk or of how chunks come about.
+A generation says which versions of files are live and, for each folder, in which segments their rows are. Segments are
+shared from generation to generation. Knows nothing of disk or of how chunks are made.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from server.retrieval.index.segment import Mask, Segment
 @dataclass(frozen=True, slots=True)
 class FileVersion:
     """A file as it was read once. `segment` holds its rows; None where it has no chunks. `suspicious` chunks read like
-    instructions to a model; `suspicious_at` says where the first of them stand."""
+    instructions to a model; `suspicious_at` are the locations of the first of them."""
 
     id: int
     key: FileKey
@@ -29,19 +29,19 @@ class FileVersion:
 
 @dataclass(frozen=True, slots=True)
 class SegmentView:
-    """A segment and which of its rows live."""
+    """A segment and which of its rows are live; the others are deleted."""
 
     segment: Segment
     live_rows: Mask
 
 
 ReadChunk = Callable[[int, int], Chunk | None]
-"""A version's chunk at a place; None when its generation is not kept any more."""
+"""A version's chunk at a position; None when its generation is not kept any more."""
 
 
 @dataclass(frozen=True, slots=True)
 class Generation:
-    """`views`: folder → number of a segment → what lives in it."""
+    """`views`: folder → segment id → its live rows."""
 
     number: int
     files: Mapping[FileKey, FileVersion]
@@ -54,7 +54,7 @@ class Generation:
     def build(
         cls, number: int, versions: Iterable[FileVersion], segments: Mapping[int, tuple[str, Segment]], read: ReadChunk
     ) -> Generation:
-        """`segments`: number → (folder, segment)."""
+        """`segments`: id → (folder, segment)."""
         live = {version.id: version for version in versions}
         version_ids: dict[int, list[int]] = {}
         for version in live.values():
@@ -75,7 +75,7 @@ class Generation:
         return sum(version.chunks for version in self.files.values())
 
     def has_chunks(self, folder: str) -> bool:
-        """Whether there is something to find in the folder."""
+        """Whether the folder has a live row."""
         return bool(self.views.get(folder))
 
     def successor(
@@ -115,7 +115,7 @@ class Generation:
         return replace(self, number=number, files=files, versions=versions, views=views)
 
     def with_records(self, records: Mapping[FileKey, FileRecord]) -> Generation:
-        """The same rows, with other knowledge of when the files were read."""
+        """The same rows, with newer records of when the files were read."""
         files, versions = dict(self.files), dict(self.versions)
         for key, record in records.items():
             if key in files:
@@ -124,7 +124,7 @@ class Generation:
         return replace(self, files=files, versions=versions)
 
     def check_integrity(self) -> None:
-        """Raises ValueError unless every chunk of every living file has one living row, and no other row lives."""
+        """Raises ValueError unless every chunk of every file has one live row, and no other row is live."""
         rows = 0
         for folder, by_segment in self.views.items():
             for segment_id, view in by_segment.items():

@@ -1,4 +1,4 @@
-"""One process at a time has the index: a second one is told so, instead of spoiling it."""
+"""One process at a time has the index: a second one is refused, instead of corrupting it."""
 
 from __future__ import annotations
 

@@ -1,9 +1,8 @@
 """Some chunks of one folder, searchable: vectors, postings and lengths as arrays in one file, mapped into memory.
 
-A segment is never changed once it is written. Rows stand in rising order of their file's version, those of one
-version side by side. Dense search is exact by FAISS up to `EXACT_ROWS`; beyond it an inverted file with 8-bit codes
-(Jégou et al., 2011) gives the candidates, whose cosines are then computed exactly. Knows nothing of folders on disk,
-of generations, or of what a chunk's text is.
+A segment is never changed once it is written. Rows are sorted by their file's version. Dense search is exact by FAISS
+up to `EXACT_ROWS`; beyond it an inverted file with 8-bit codes (Jégou et al., 2011) gives the candidates, whose cosines
+are then computed exactly. Knows nothing of folders on disk, of generations, or of what a chunk's text is.
 """
 
 from __future__ import annotations
@@ -29,8 +28,8 @@ ArrayLayout = dict[str, tuple[str, list[int], int]]
 """Name of an array → its type, its shape, and where in the file it begins."""
 
 EXACT_ROWS: Final = 20_000
-PROBED_SHARE: Final = 0.1          # share of the lists that a search looks through
-TRAINING_PER_LIST: Final = 64         # vectors a list in training
+PROBED_SHARE: Final = 0.1      # share of the inverted lists that a search probes
+TRAINING_PER_LIST: Final = 64  # training vectors for each inverted list
 _ALIGN: Final = 64
 _MAX_COUNT: Final = np.iinfo(np.uint16).max
 
@@ -38,7 +37,7 @@ _MAX_COUNT: Final = np.iinfo(np.uint16).max
 @dataclass(frozen=True)
 class Segment:
     """`vectors` [rows, dimension]; `lengths` [rows] in terms; `versions` [rows], rising; `continues` [rows], where one
-    goes on with the text of the row before; `terms` [terms], sorted hashes, with `starts` [terms + 1] into `rows` and
+    continues the text of the row before; `terms` [terms], sorted hashes, with `starts` [terms + 1] into `rows` and
     `counts`; `coarse`, FAISS's index as bytes, empty while exact."""
 
     vectors: NDArray[np.float32]
@@ -81,7 +80,7 @@ class Segment:
 
     @classmethod
     def merge(cls, parts: Sequence[tuple[Segment, Mask]]) -> Segment:
-        """One segment with the rows of all that their masks keep."""
+        """One segment with the rows that the masks keep."""
         hashes, rows, counts, offset = [], [], [], 0
         for part, keep in parts:
             new_rows = np.cumsum(keep) - 1 + offset
@@ -121,7 +120,7 @@ class Segment:
     # ── on disk ──────────────────────────────────────────────────────────────────────────────────
 
     def write(self, path: Path) -> tuple[ArrayLayout, int]:
-        """Writes and syncs the file. Gives what `open` needs: where each array is, and the checksum."""
+        """Writes and syncs the file. Returns what `open` needs: where each array is, and the checksum."""
         layout: ArrayLayout = {}
         checksum = 0
         with path.open("wb") as file:
@@ -148,7 +147,7 @@ class Segment:
             arrays[name] = np.asarray(part).view(kind).reshape(shape)  # a plain array: slices of a map are slow
         return cls(**arrays)
 
-    # ── looking ──────────────────────────────────────────────────────────────────────────────────
+    # ── lookups ──────────────────────────────────────────────────────────────────────────────────
 
     def span(self, version: int) -> tuple[int, int]:
         """First row of a file's version and the row after its last; both the same where it has none."""
@@ -165,11 +164,11 @@ class Segment:
         return found
 
     def postings_of(self, term: str) -> tuple[NDArray[np.uint32], NDArray[np.uint16]]:
-        """The rows that hold the term, rising, and how often."""
+        """The term's postings: its rows, rising, and its frequency in each."""
         return self.postings_of_each([term])[0]
 
     def postings_of_each(self, terms: Sequence[str]) -> list[tuple[NDArray[np.uint32], NDArray[np.uint16]]]:
-        """`postings_of` of each."""
+        """`postings_of` each."""
         wanted = np.array([term_hash(term) for term in terms], np.uint64)
         at = np.searchsorted(self.terms, wanted)
         present = at < len(self.terms)
@@ -182,8 +181,8 @@ class Segment:
         return found
 
     def best_neighbour(self, values: NDArray[np.float32]) -> NDArray[np.float32]:
-        """[rows] of values that are never negative: the higher one of the rows that go on with the text before and
-        after a row. A row that stands alone has its own."""
+        """[rows], for values that are never negative: the higher value of the rows before and after, where they belong
+        to one text. A row without such neighbours has its own."""
         joined, alone = self._neighbour_weights
         found = values * alone
         np.maximum(found[1:], values[:-1] * joined, out=found[1:])
@@ -192,7 +191,7 @@ class Segment:
 
     def nearest(self, vector: NDArray[np.float32], count: int, mask: Mask) -> Rows:
         """At most `count` rows of the mask, those whose vectors are nearest to `vector` [dimension]."""
-        faiss.omp_set_num_threads(1)  # of this thread: a second team would take the processors from the model's
+        faiss.omp_set_num_threads(1)  # of this thread: more would take processors from the model's threads
         chosen = faiss.IDSelectorBitmap(np.packbits(mask, bitorder="little"))  # type: ignore[call-arg,arg-type]
         params: Any = faiss.SearchParameters(sel=chosen)  # type: ignore[call-arg]
         if len(self.coarse):
@@ -206,13 +205,13 @@ class Segment:
         return found
 
     def _probe_count(self, mask: Mask) -> int:
-        """Where few rows are wanted they may stand in any list."""
+        """Where the mask has few rows, more lists are probed: they may be in any."""
         share = PROBED_SHARE / max(float(mask.mean()), PROBED_SHARE)
         return max(1, math.ceil(share * int(self._index.nlist)))
 
     @cached_property
     def _neighbour_weights(self) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
-        """1 where the next row goes on with a row [rows - 1], and 1 where a row stands alone [rows]; else 0."""
+        """1 where the next row continues a row [rows - 1], and 1 where a row has no such neighbour [rows]; else 0."""
         joined = self.continues[1:]
         alone = ~(np.append(False, joined) | np.append(joined, False))[: len(self)]
         return joined.astype(np.float32), alone.astype(np.float32)
@@ -230,7 +229,7 @@ _ARRAYS: Final = ("vectors", "lengths", "versions", "continues", "terms", "start
 
 
 def _write_checked(write: Callable[[bytes | memoryview], object], data: bytes | memoryview, checksum: int) -> int:
-    """Writes, and goes on with the checksum."""
+    """Writes, and returns the checksum so far."""
     write(data)
     return zlib.crc32(data, checksum)
 
@@ -252,5 +251,5 @@ def _build_inverted_file(vectors: NDArray[np.float32]) -> NDArray[np.uint8]:
 
 @lru_cache(maxsize=1 << 16)
 def term_hash(term: str) -> int:
-    """64 bits: two of a million terms meet once in 40 million indexes."""
+    """64 bits: among a million terms two collide in one of 40 million indexes."""
     return int.from_bytes(hashlib.blake2b(term.encode("utf-8", "surrogatepass"), digest_size=8).digest(), "little")

@@ -1,8 +1,8 @@
-"""The index on disk: segments as files, and `catalog.db`, which says what is in them and what lives when.
+"""The index on disk: segments as files, and `catalog.db`, which says what is in them and which versions are live when.
 
-A change writes its segment first, synced, then one transaction makes the generation. So a kill at any point leaves the
-last complete generation, and files that nothing names, which the next start removes. Versions of files stay for the
-generations that are kept, so that an earlier one can be taken up again; merging segments leaves the rest behind.
+A change writes its segment first, synced, then one transaction publishes the generation. So a kill at any point leaves
+the last complete generation, and files that the catalogue does not name, which the next start removes. Versions of
+files stay as long as a kept generation has them, so that one can roll back; merging segments drops the others.
 """
 
 from __future__ import annotations
@@ -32,16 +32,16 @@ from server.words import counted
 
 log = logging.getLogger("tailor.retrieval")
 
-LISTED_FILES: Final = 50         # files that a generation's history names
+LISTED_FILES: Final = 50      # files that a generation's record lists
 LISTED_LOCATIONS: Final = 20  # of suspicious passages in one file
-_MERGE_FACTOR: Final = 4    # so many segments of one order of size become one
+_MERGE_FACTOR: Final = 4      # so many segments of one size class are merged
 _DEAD_ROW_SHARE: Final = 0.3
-_QUERY_VALUES: Final = 500      # values in one query
+_QUERY_VALUES: Final = 500    # values in one query
 
 
 @dataclass(frozen=True, slots=True)
 class PreparedFile:
-    """A file's version that is to be stored: `vectors` [chunks, dimension]."""
+    """A file version to be stored: `vectors` [chunks, dimension]."""
 
     key: FileKey
     record: FileRecord
@@ -51,7 +51,7 @@ class PreparedFile:
 
 @dataclass(frozen=True, slots=True)
 class _WrittenSegment:
-    """A segment that is on disk, and what the catalogue must know of it."""
+    """A segment that is on disk, and its row of the catalogue."""
 
     segment_id: int
     folder: str
@@ -62,7 +62,7 @@ class _WrittenSegment:
 
 @dataclass(frozen=True, slots=True)
 class MergedSegments:
-    """`written` is None where nothing is left of the segments."""
+    """A segment that replaces others: `written` is None where no row of them is left."""
 
     segment_ids: tuple[int, ...]
     written: _WrittenSegment | None
@@ -72,14 +72,14 @@ class IndexStore:
     """One index folder. Reading is safe from any thread; one thread at a time may change it."""
 
     def __init__(self, folder: Path, *, kept_generations: int = 20, first_number: int = 1) -> None:
-        """`kept_generations` generations stay; `first_number` is what the first one is called."""
+        """`first_number` is the number of the first generation."""
         self._folder = folder
         self._kept_generations = kept_generations
         self._first_number = first_number
         self._database = Database(folder / "catalog.db")
         self._database.migrate("index", MIGRATIONS)
         self._segments: dict[int, tuple[str, Segment]] = {}
-        self._lock = threading.Lock()   # the one above, and changes of the catalogue
+        self._lock = threading.Lock()   # of the segments, and of changes of the catalogue
         self._next_segment = 1
         self._segment_number_lock = threading.Lock()
 
@@ -87,7 +87,7 @@ class IndexStore:
         self._database.close()
 
     def open(self) -> Generation:
-        """The last complete generation. What is damaged is forgotten, so that its files are read anew."""
+        """The last complete generation. A damaged segment is dropped, so that its files are read again."""
         rows = self._query("SELECT id, folder, arrays, checksum FROM segments")
         named = {_file_name(segment_id) for segment_id, *_ in rows}
         for unnamed in self._folder.glob("seg-*"):
@@ -127,7 +127,7 @@ class IndexStore:
         )
         return [catalog.generation_record_from_row(row) for row in rows]
 
-    # ── looking things up ────────────────────────────────────────────────────────────────────────
+    # ── lookups ──────────────────────────────────────────────────────────────────────────────────
 
     def chunk(self, version: int, position: int) -> Chunk | None:
         """None where its generation is not kept any more."""
@@ -143,7 +143,7 @@ class IndexStore:
         return catalog.chunk_from_row(rows[0][2:]).passage(FileKey(*rows[0][:2]), 0.0) if rows else None
 
     def find_version(self, key: FileKey, digest: str) -> FileVersion | None:
-        """A version of this file with this content, living or not."""
+        """A version of this file with this content, live or not."""
         rows = self._query(
             f"SELECT {VERSION_COLUMNS} FROM versions WHERE folder = ? AND file = ? AND digest = ? "
             "ORDER BY id DESC LIMIT 1", key.folder, key.file, digest,
@@ -151,7 +151,7 @@ class IndexStore:
         return catalog.version_from_row(rows[0]) if rows else None
 
     def vectors(self, content_hashes: Collection[str]) -> dict[str, NDArray[np.float32]]:
-        """Of those contents that some version has."""
+        """By content hash, of those that some version has."""
         found: dict[str, NDArray[np.float32]] = {}
         wanted = list(content_hashes)
         with self._lock:  # segments may be merged meanwhile
@@ -169,7 +169,7 @@ class IndexStore:
     # ── changing ─────────────────────────────────────────────────────────────────────────────────
 
     def stage(self, files: Sequence[PreparedFile]) -> list[FileVersion]:
-        """Stores versions that no generation has yet: a segment for each folder. Durable when it returns."""
+        """Stores versions that are in no generation yet: a segment for each folder. Durable when it returns."""
         versions: list[FileVersion] = []
         with self._lock:
             last = self._query("SELECT seq FROM sqlite_sequence WHERE name = 'versions'")  # no number comes twice
@@ -202,7 +202,7 @@ class IndexStore:
     def publish(
         self, current: Generation, new_versions: Collection[FileVersion], removed: Collection[FileKey], cause: str
     ) -> Generation:
-        """Makes the next generation: `new_versions` take their files' places, `removed` are gone."""
+        """Makes the next generation: `new_versions` replace those of their files, `removed` are gone."""
         with self._lock:
             number = max(self.newest(), current.number, self._first_number - 1) + 1
             new_versions = self._with_current_segments(new_versions)
@@ -228,7 +228,7 @@ class IndexStore:
                 db.conn.executemany(
                     "INSERT INTO lives VALUES (?, ?, NULL)", [(version.id, number) for version in new_versions]
                 )
-                _update_read_times(db.conn, new_versions)  # an earlier version that came back was read again
+                _update_read_times(db.conn, new_versions)  # a version that came back was read again
                 self._prune(db.conn)
         return successor
 
@@ -243,21 +243,21 @@ class IndexStore:
         return [replace(version, segment=segment_of[version.id]) for version in versions]
 
     def touch(self, current: Generation, records: Mapping[FileKey, FileRecord]) -> Generation:
-        """Keeps when files were read. No new generation: nothing that is found has changed."""
+        """Stores when files were read. No new generation: no search result changes."""
         successor = current.with_records(records)
         with self._lock, self._database.transaction() as db:
             _update_read_times(db.conn, [successor.files[key] for key in records if key in successor.files])
         return successor
 
     def delete_unpublished(self) -> None:
-        """Versions that were stored for a generation which never came, and now never will."""
+        """Versions that were staged for a generation which was never published, and now never will be."""
         with self._lock, self._database.transaction() as db:
             db.conn.execute("DELETE FROM versions WHERE id NOT IN (SELECT version FROM lives)")
 
     # ── merging ──────────────────────────────────────────────────────────────────────────────────
 
     def merge_candidates(self) -> list[int]:
-        """Segments that had better become one: many of a size, or one with many rows that no generation needs."""
+        """Segments to merge: many of one size class, or one with many rows that no generation needs."""
         needed = dict(self._query("SELECT segment, sum(chunks) FROM versions WHERE segment NOT NULL GROUP BY segment"))
         by_size: dict[tuple[str, int], list[int]] = {}
         for segment_id, (folder, segment) in sorted(dict(self._segments).items()):
@@ -268,8 +268,8 @@ class IndexStore:
         return next((found for found in by_size.values() if len(found) >= _MERGE_FACTOR), [])
 
     def merge(self, segment_ids: Sequence[int]) -> MergedSegments:
-        """One segment for several, without rows that no generation needs. Takes long, and may be done beside whoever
-        changes the index, who then takes it up."""
+        """One segment from several, without rows that no generation needs. Takes long, and may run beside a writer;
+        `commit_merge` then puts it into the index."""
         parts = [self._segments[segment_id] for segment_id in segment_ids]
         rows = self._query(f"SELECT id FROM versions WHERE segment IN ({_placeholders(segment_ids)})", *segment_ids)
         version_ids = [version_id for (version_id,) in rows]
@@ -279,7 +279,7 @@ class IndexStore:
         return MergedSegments(tuple(segment_ids), self._write(parts[0][0], Segment.merge(masks)))
 
     def commit_merge(self, merged: MergedSegments) -> Generation:
-        """The newest generation, in the merged segment in place of those that it is made of."""
+        """Replaces the segments by the merged one. Returns the newest generation over it."""
         new, old = merged.written, merged.segment_ids
         with self._lock:
             with self._database.transaction() as db:
@@ -297,10 +297,10 @@ class IndexStore:
                 (self._folder / _file_name(segment_id)).unlink(missing_ok=True)  # who has it mapped keeps it
         return self.generation(self.newest())
 
-    # ── looking after ────────────────────────────────────────────────────────────────────────────
+    # ── maintenance ──────────────────────────────────────────────────────────────────────────────
 
     def set_mark(self, name: str, value: str | None) -> None:
-        """Keeps a word across restarts; None takes it away."""
+        """Stores a value under a name, across restarts; None removes it."""
         with self._lock, self._database.transaction() as db:
             db.conn.execute("DELETE FROM marks WHERE name = ?", (name,))
             if value is not None:
@@ -340,7 +340,7 @@ class IndexStore:
         db.executemany("DELETE FROM versions WHERE id = ? AND id NOT IN (SELECT version FROM lives)", gone)
 
     def _write(self, folder: str, segment: Segment) -> _WrittenSegment:
-        """To a file of its own, which nothing names yet."""
+        """To a file of its own, which the catalogue does not name yet."""
         with self._segment_number_lock:
             segment_id, self._next_segment = self._next_segment, self._next_segment + 1
         path = self._folder / _file_name(segment_id)

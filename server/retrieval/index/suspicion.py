@@ -1,9 +1,9 @@
-"""How much a passage reads like an instruction to a language model instead of a text for people.
+"""How much a passage reads like a prompt injection: an instruction to a language model instead of a text for people.
 
 Documents are data, but whoever writes one can address the model that will read it ("ignore the above and …").
-Each sign has a weight; the score is 1 - Π(1 - weight) over the signs that a text shows, in 0..1. Signs ask for more
-than one thing at once (an order *and* the answer it is about), so that prose, forms and e-mail rarely show any.
-English and Korean. An order that a person could give another ("translate this letter") shows no sign and is not
+Each rule has a weight; the score is 1 - Π(1 - weight) over the rules that a text matches, in 0..1. Rules ask for more
+than one thing at once (an order *and* the answer it is about), so that prose, forms and e-mail rarely match any.
+English and Korean. An order that a person could give another ("translate this letter") matches no rule and is not
 found. Pure functions.
 """
 
@@ -140,7 +140,7 @@ _INVISIBLE = re.compile("[\u200b\u2060\ufeff\u00ad\u202a-\u202e\u2066-\u2069]")
 
 
 def suspicion(text: str) -> float:
-    """0 for a text without a sign; below 1 always."""
+    """0 for a text that matches no rule; below 1 always."""
     innocent = 1.0
     for _, weight in _matches(text):
         innocent *= 1 - weight
@@ -148,7 +148,7 @@ def suspicion(text: str) -> float:
 
 
 def matched_rules(text: str) -> tuple[str, ...]:
-    """What the score of a text comes from."""
+    """The names of the rules that a text matches."""
     return tuple(name for name, _ in _matches(text))
 
 

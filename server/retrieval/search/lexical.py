@@ -1,7 +1,8 @@
-"""BM25 over the living rows of some segments, as if they were one collection.
+"""BM25 over the live rows of some segments, as if they were one collection.
 
-Document frequencies and lengths are those of the rows asked, so a folder's scores do not depend on other folders.
-Robertson & Zaragoza (2009), with the idf that never goes below zero.
+Document frequencies and lengths are those of the rows searched, so a folder's scores do not depend on other folders.
+Robertson & Zaragoza (2009), with the idf that never goes below zero. Knows nothing of
+files, vectors or generations.
 """
 
 from __future__ import annotations
@@ -19,14 +20,14 @@ B = 0.75
 
 Scores = NDArray[np.float32]
 _Postings = tuple[slice, NDArray[np.uint32], NDArray[np.uint16]]
-"""Where a segment's rows stand among all, and which of them hold a term how often."""
+"""A segment's range among all rows, the rows of it that have a term, and the term's frequency in each."""
 
 
 class BM25Scorer:
-    """Which of the rows asked hold which of the asked terms. Rows count through the segments in order."""
+    """Postings of the query's terms in the rows searched. Rows are numbered through the segments in order."""
 
     def __init__(self, segments: Sequence[tuple[Segment, Mask]], query_terms: Iterable[str]) -> None:
-        """`segments`: segments, each with the rows of it that count."""
+        """`segments`: each with the rows of it that are searched."""
         terms = list(dict.fromkeys(query_terms))
         self._postings: dict[str, list[_Postings]] = {term: [] for term in terms}
         self.row_count, total, offset = 0, 0, 0
@@ -46,17 +47,17 @@ class BM25Scorer:
         self._average = max(1.0, total / max(1, self.row_count))
 
     def idf(self, term: str) -> float:
-        """log(1 + (N - n + .5) / (n + .5)); a term that no row holds weighs most."""
+        """log(1 + (N - n + .5) / (n + .5)); a term that no row has weighs most."""
         document_frequency = sum(len(rows) for _, rows, _ in self._postings[term])
         return math.log1p((self.row_count - document_frequency + 0.5) / (document_frequency + 0.5))
 
     def add_where(self, scores: Scores, term: str, value: float) -> None:
-        """Adds the value to the rows that hold the term."""
+        """Adds the value to the rows that have the term."""
         for span, rows, _ in self._postings[term]:
             scores[span][rows] += np.float32(value)
 
     def scores(self, term_weights: Mapping[str, float]) -> Scores:
-        """[rows] in 0..1: BM25 with a weight for each term, over the most that any row could have."""
+        """[rows] in 0..1: BM25 with a weight for each term, over the highest score that a row could have."""
         scores = np.zeros(len(self._lengths), dtype=np.float32)
         max_score = sum(weight * self.idf(term) for term, weight in term_weights.items()) * (K1 + 1)
         if not len(scores) or max_score <= 0:

@@ -1,8 +1,8 @@
 """Scores question and passage together with a sentence-transformers cross-encoder: a folder or a hub id.
 
 It reads both texts at once, so it orders the best candidates better than their vectors can, and takes a forward pass
-for each. Loaded when it is first asked for; then one lock around its forward pass, as for the embedder. Blocks: ask it
-off the event loop. Knows nothing of indexes or of what is done with the scores.
+for each. Loaded at its first use; then one lock around its forward pass, as for the embedder. Blocks: call it off the
+event loop. Knows nothing of indexes or of what is done with the scores.
 """
 
 from __future__ import annotations

@@ -5,9 +5,9 @@
     lexical    BM25 over the most that the question could score, and coverage at half its weight
     score      w · cosine + (1 - w) · lexical, in 0..1, and a fifth of the better neighbour's under the same heading
 
-Scores on absolute scales need no ranks and no statistics of the candidates, so a side that is blind
-gives nothing instead of noise, and scores of two questions can be added. Knows nothing of files on
-disk or of how a generation came about.
+Scores on absolute scales need no ranks and no statistics of the candidates, so a side that cannot
+score gives 0 instead of noise, and scores of two questions can be added. Knows nothing of files on disk or of how a
+generation is made.
 """
 
 from __future__ import annotations
@@ -34,30 +34,30 @@ from server.types import Embedder, Passage
 from server.words import is_courtesy, is_follow_up, needs_subject, points_back, terms, units, without_denied
 
 QUERY_CHARS: Final = 4000
-CONTENT_WORD_WEIGHT: Final = 2        # of a content word's terms, over what stands around it (Korean endings)
-CANDIDATES: Final = 200          # the best of each side that are scored by both
-RERANKED_CANDIDATES: Final = 20             # the best that a cross-encoder puts into order, where one is set
-TRACED_CANDIDATES: Final = 20               # candidates that a trace tells of
-COVERAGE_WEIGHT: Final = 0.5             # weight of the coverage beside BM25 in the lexical score
+CONTENT_WORD_WEIGHT: Final = 2          # of a content word's terms, over what stands around it (Korean endings)
+CANDIDATES: Final = 200                 # the best of each side that are scored by both
+RERANKED_CANDIDATES: Final = 20         # the best that a cross-encoder puts into order, where one is set
+TRACED_CANDIDATES: Final = 20           # candidates in a trace
+COVERAGE_WEIGHT: Final = 0.5            # weight of the coverage beside BM25 in the lexical score
 NEIGHBOUR_WEIGHT: Final = 0.2           # … of the better one of the chunks before and after a chunk, beside its own
-LONG_QUESTION: Final = 4         # content words; of so many, the right passage often holds less than half, …
-MIN_SCORE: Final = 0.44          # … so their whole score counts: it must reach this share of `min_coverage`
-JOINT_SHARE: Final = 0.5          # of the score of the previous message and this one together, …
-PRONOUN_SHARE: Final = 0.85      # … where a pronoun stands for the subject, …
-BARE_SHARE: Final = 1.0          # … and where it has no content word
-RELATED_SHARE: Final = 0.6             # share of `min_similarity` that a passage of the previous message needs, …
-RELATED_SHARE_STANDALONE: Final = 0.75        # … and where this message could stand alone
-NEAR_BEST: Final = 0.6           # share of the best score under which a passage only distracts
+LONG_QUESTION: Final = 4                # content words; of so many, the right passage often holds less than half, …
+MIN_SCORE: Final = 0.44                 # … so their whole score counts: it must reach this share of `min_coverage`
+JOINT_SHARE: Final = 0.5                # weight of the score of the previous message and this one together, …
+PRONOUN_SHARE: Final = 0.85             # … where a pronoun stands for the subject, …
+BARE_SHARE: Final = 1.0                 # … and where it has no content word
+RELATED_SHARE: Final = 0.6              # of `min_similarity`, for this message, of a passage that the previous one finds, …
+RELATED_SHARE_STANDALONE: Final = 0.75  # … and where this message could stand alone
+NEAR_BEST: Final = 0.6                  # share of the best score under which a passage only distracts
 NEAR_BEST_UNINFORMATIVE: Final = 0.25   # … where only the message before could be searched for
-NEAR_COPY: Final = 0.9           # share of common words over which two passages say the same
+NEAR_COPY: Final = 0.9                  # share of common words over which two passages say the same
 
 Floats = NDArray[np.float32]
 
 
 @dataclass(frozen=True, slots=True)
 class SearchFilter:
-    """Narrows a search to files: `files` are patterns as of a shell (`2026/*.md`), `kinds` endings without the dot,
-    `since` and `until` bound the time of the file's last change, in seconds. What is empty bounds nothing."""
+    """Restricts a search to files: `files` are patterns as of a shell (`2026/*.md`), `kinds` endings without the dot,
+    `since` and `until` bound the time of the file's last change, in seconds. What is empty restricts nothing."""
 
     files: tuple[str, ...] = ()
     kinds: tuple[str, ...] = ()
@@ -84,11 +84,11 @@ class _SearchedSegment:
 
 @dataclass(frozen=True, slots=True)
 class _Scores:
-    """One question against all rows: fused score, and what the gate asks."""
+    """One question against all rows: fused score, and what the gate tests."""
 
     fused: Floats
     lexical: Floats
-    cosine: Floats       # -1 where the dense side was not asked
+    cosine: Floats       # -1 where it was not computed
     coverage: Floats
     weight: float        # of the cosine
     content: int         # how many content words the question has, …
@@ -98,7 +98,7 @@ class _Scores:
 class Searcher:
     """The rows of some folders of one generation, searched with one embedder's vectors.
 
-    `deleted` are files that no longer exist, `dense` is False where the generation holds another embedder's vectors.
+    `deleted` are files that no longer exist, `dense` is False where the generation has another embedder's vectors.
     """
 
     def __init__(
@@ -128,7 +128,7 @@ class Searcher:
                 mask = view.live_rows & ~view.segment.mask(hidden) if hidden else view.live_rows
                 self._parts.append(_SearchedSegment(view.segment, offset, mask))
                 offset += len(view.segment)
-        self._span = offset
+        self._size = offset
         self._offsets = np.array([part.offset for part in self._parts], np.int64)
         self._row_count = sum(int(part.mask.sum()) for part in self._parts)
 
@@ -155,7 +155,7 @@ class Searcher:
             share = share if own.content else BARE_SHARE
             fused = ((1 - share) * own.fused + share * joint.fused).astype(np.float32)
             by_previous = (self._gate(joint) > 0) & self._is_related(own, query)
-            if self._is_uninformative(own, query):  # then nothing but the message before can tell
+            if self._is_uninformative(own, query):  # then only the previous message says what is meant
                 by_previous = self._gate(self._score(previous_query)) > 0
                 near_best = NEAR_BEST_UNINFORMATIVE
             gate = np.where((gate == 0) & by_previous, _BY_PREVIOUS, gate)
@@ -183,7 +183,7 @@ class Searcher:
             for term in word.terms:
                 term_weights[term] = term_weights.get(term, 0) + CONTENT_WORD_WEIGHT * word.weight
         bm25 = BM25Scorer([(part.segment, part.mask) for part in self._parts], term_weights)
-        coverage = np.zeros(self._span, np.float32)
+        coverage = np.zeros(self._size, np.float32)
         total_weight = 0.0
         subjects = sum(word.weight >= 1 for word in words)
         for word in words:
@@ -194,7 +194,7 @@ class Searcher:
         coverage /= np.float32(total_weight or 1)
         lexical = ((bm25.scores(term_weights) + COVERAGE_WEIGHT * coverage) / (1 + COVERAGE_WEIGHT)).astype(np.float32)
         weight = self._settings.dense_weight if self._dense and self._embedder.knows(query) else 0.0
-        cosine = self._cosine(query, lexical) if weight else np.full(self._span, -1.0, np.float32)
+        cosine = self._cosine(query, lexical) if weight else np.full(self._size, -1.0, np.float32)
         own_score: Floats = np.float32(weight) * self._dense_score(cosine) + np.float32(1 - weight) * lexical
         return _Scores(self._with_neighbours(own_score), lexical, cosine, coverage, weight, len(words), subjects)
 
@@ -206,7 +206,8 @@ class Searcher:
         return score
 
     def _with_neighbours(self, own_score: Floats) -> Floats:
-        """[rows]: what stands beside a chunk tells what it is about. A chunk alone is its own neighbour."""
+        """[rows]: adds the better neighbour's score, since a chunk's context shows its topic. A chunk alone is its own
+        neighbour."""
         fused = own_score / np.float32(1 + NEIGHBOUR_WEIGHT)
         for part in self._parts:
             values = own_score[part.offset : part.offset + len(part.mask)]
@@ -219,7 +220,7 @@ class Searcher:
         """[rows]: true cosines for the nearest rows, for the best lexical ones and for their neighbours, -1 for the
         rest."""
         vector = self._embedder.embed([query])[0]
-        cosine = np.full(self._span, -1.0, np.float32)
+        cosine = np.full(self._size, -1.0, np.float32)
         best = _highest(lexical, CANDIDATES)
         for part in self._parts:
             inside = best[(best >= part.offset) & (best < part.offset + len(part.segment))] - part.offset
@@ -240,27 +241,27 @@ class Searcher:
         if scores.content >= LONG_QUESTION:
             enough = scores.fused >= MIN_SCORE * self._settings.min_coverage
             near, covered = enough & near, enough
-        gate = np.zeros(self._span, np.int8)
+        gate = np.zeros(self._size, np.int8)
         gate[covered] = _BY_WORDS
         gate[near & ~(scores.coverage >= self._settings.min_coverage)] = _BY_MEANING
         return gate
 
     def _is_related(self, own: _Scores, query: str) -> Mask:
-        """What passes by the previous message must have something of this one too, if it says anything, and more of
-        it where it does not point back and could stand alone."""
+        """A passage that passes by the previous message must match this one too, if it has content, and more so where
+        it does not point back and could stand alone."""
         if not own.content:
-            return np.ones(self._span, dtype=np.bool_)
+            return np.ones(self._size, dtype=np.bool_)
         if own.content > 1 and not points_back(query):
             return self._gate(own, similar=RELATED_SHARE_STANDALONE) > 0
         return (own.coverage > 0) | (own.cosine >= RELATED_SHARE * self._settings.min_similarity)
 
     def _is_uninformative(self, own: _Scores, query: str) -> bool:
-        """The message has verbs alone, or points back with a word that no passage holds and no vector tells."""
+        """The message has only verbs, or points back with a word that no passage has and the embedder does not know."""
         if own.weight or not own.content:
             return False
         return own.subjects == 0 or (own.subjects == 1 and not own.coverage.any() and points_back(query))
 
-    # ── choosing ─────────────────────────────────────────────────────────────────────────────────
+    # ── selection ────────────────────────────────────────────────────────────────────────────────
 
     def _reranked(self, query: str, fused: Floats, min_score: float) -> dict[int, float]:
         """By the cross-encoder, if there is one: its scores of the best rows that are not far below the best."""
@@ -274,7 +275,7 @@ class Searcher:
     def _selected(
         self, fused: Floats, min_score: float, reranked: Mapping[int, float], *, passed: bool, traced: bool
     ) -> tuple[list[Passage], dict[int, tuple[str, Passage]]]:
-        """The passages used, and what became of each row looked at, best first. Near copies of a better one go."""
+        """The passages used, and the fate of each row considered, best first, without near copies of better ones."""
         used: list[Passage] = []
         fates: dict[int, tuple[str, Passage]] = {}
         vocabularies: list[frozenset[str]] = []
@@ -287,7 +288,7 @@ class Searcher:
                 break
             key, chunk = self._chunk_at(row)
             if chunk is None:
-                continue  # its generation has just been let go
+                continue  # its generation has just been pruned
             passage = chunk.passage(key, round(float(fused[row]), 6))
             fate = "used"
             vocabulary = frozenset(terms(chunk.text)) or frozenset([chunk.text])
@@ -300,7 +301,7 @@ class Searcher:
             elif (copy_of := _near_copy_of(vocabulary, vocabularies)) is not None:
                 fate = "near copy"
                 if self._tie_break(row) < self._tie_break(shown[copy_of]) and used[copy_of].file == passage.file:
-                    # of copies in one file the first is shown, in the place of the best
+                    # of copies in one file the first is shown, at the rank of the best
                     fates[shown[copy_of]] = (fate, fates[shown[copy_of]][1])
                     shown[copy_of], used[copy_of], fate = row, replace(passage, score=used[copy_of].score), "used"
             elif len(used) == self._settings.passages:
@@ -313,7 +314,7 @@ class Searcher:
         return used, fates
 
     def _ranked(self, fused: Floats) -> Iterator[int]:
-        """The best rows, best first; of equal ones the first by place."""
+        """The best rows, best first; of equal ones the first by file and position."""
         best = _highest(fused, CANDIDATES)
         scores = np.round(fused[best], 6).tolist()
         for _, group in groupby(zip(scores, best.tolist(), strict=True), key=lambda pair: pair[0]):
@@ -349,7 +350,7 @@ class Searcher:
         )
 
     def _tie_break(self, row: int) -> tuple[str, str, int]:
-        """Folder, file and place in it: settles ties for ever."""
+        """Folder, file and position in it: a stable order of equal scores."""
         version, position = self._locate(row)
         return version.key.folder, version.key.file, position
 
@@ -378,12 +379,12 @@ def _highest(scores: Floats, count: int, *, min_score: float = 0.0) -> Rows:
 
 
 def _truncated(text: str) -> str:
-    """A pasted book is not a question: its beginning and its end are searched for."""
+    """Of a very long query the beginning and the end are searched for."""
     return text if len(text) <= QUERY_CHARS else f"{text[: QUERY_CHARS // 2]} {text[-QUERY_CHARS // 2 :]}"
 
 
 def _near_copy_of(vocabulary: frozenset[str], others: Sequence[frozenset[str]]) -> int | None:
-    """Which of the others says the same."""
+    """The index of one that says the same."""
     return next((at for at, other in enumerate(others) if _overlap(vocabulary, other) >= NEAR_COPY), None)
 
 

@@ -31,7 +31,7 @@ from server.types import Embedder
 
 log = logging.getLogger("tailor.retrieval")
 
-BATCH_TEXTS: Final = 64                    # texts embedded together
+BATCH_TEXTS: Final = 64              # texts embedded together
 SAME_TICK_NS: Final = 2_000_000_000  # a file changed this shortly before it was read may have changed since
 
 
@@ -45,7 +45,7 @@ class _FileChanging(Exception):
 
 @dataclass(frozen=True, slots=True)
 class Plan:
-    """`to_read`, small files first, of which `changed` differ from what is known (the others are read again because
+    """`to_read`, small files first, of which `changed` differ from their records (the others are read again because
     their time proves nothing); `rejected` are files whose problem is known without reading them; `removed` are gone."""
 
     to_read: tuple[ScannedFile, ...]
@@ -61,7 +61,7 @@ class Plan:
 @dataclass(slots=True)
 class IndexingResult:
     """What a plan has yielded so far: `prepared` is not stored yet, `new_versions` are stored and replace what their
-    files had, `touched` files hold what is known, `retry` were changing while they were read."""
+    files had, `touched` files have the content that is known, `retry` were changing while they were read."""
 
     prepared: list[PreparedFile] = field(default_factory=list)
     new_versions: list[FileVersion] = field(default_factory=list)
@@ -70,7 +70,7 @@ class IndexingResult:
     retry: list[ScannedFile] = field(default_factory=list)
 
     def discard(self, keys: Collection[FileKey]) -> None:
-        """Something newer is known of these files."""
+        """Drops these files: something newer is known of them."""
         self.prepared = [one for one in self.prepared if one.key not in keys]
         self.new_versions = [one for one in self.new_versions if one.key not in keys]
         self.touched = {key: record for key, record in self.touched.items() if key not in keys}
@@ -156,7 +156,7 @@ class Indexer:
         return PreparedFile(key, record, (), np.zeros((0, self._embedder.dimension), np.float32))
 
     def _read_and_chunk(self, current: Generation, file: ScannedFile, result: IndexingResult) -> _ChunkedFile | None:
-        """None where the file holds what is known already."""
+        """None where the file has the content that is known already."""
         read_ns = time.time_ns()
         old = current.files.get(file.key)
         try:
@@ -198,8 +198,8 @@ class Indexer:
         return FileState.INDEXED, "", identify_chunks(file.key, chunk_texts)
 
     def _count_tokens(self, text: str) -> int:
-        """Tokens of the embedder. In a language it does not know its tokens say nothing: there, two
-        letters a token, as Korean has in vocabularies made for it, so that chunks keep their sense."""
+        """Tokens of the embedder. In a language that it does not know its tokens mean nothing: there it is two
+        letters a token, as Korean has in vocabularies made for it, so that chunks are not too short."""
         return self._embedder.count(text) if self._embedder.knows(text) else math.ceil(len(text) / 2)
 
     def _embed_chunks(self, chunks: Sequence[Chunk], should_stop: Callable[[], bool]) -> dict[str, NDArray[np.float32]]:
@@ -223,7 +223,7 @@ class Indexer:
 
 
 def _read(file: ScannedFile) -> bytes:
-    """The whole content of one moment. Raises OSError; _FileChanging when the moment cannot be had."""
+    """A consistent snapshot of the content. Raises OSError, and _FileChanging where the file changes meanwhile."""
     with file.path.open("rb") as opened:
         before = os.fstat(opened.fileno())
         data = opened.read(MAX_FILE_BYTES + 1)

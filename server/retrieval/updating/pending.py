@@ -1,4 +1,4 @@
-"""A change on its way from the disk into an index, while it is being taken in."""
+"""An update of an index that is under way: the files still to index, and the result so far."""
 
 from __future__ import annotations
 
@@ -17,15 +17,15 @@ from server.retrieval.updating.indexer import IndexingResult
 from server.retrieval.updating.scanner import ScannedFile
 from server.retrieval.updating.status import ImportProgress
 
-LONG_IMPORT_FILES: Final = 32   # files from which on a change is a long import, whose progress is told
+LONG_IMPORT_FILES: Final = 32   # files from which on an update is a long import, whose progress is reported
 
 TakeChanges = Callable[[], set[Path] | None]
-"""What has changed since it was asked last; None: look at everything."""
+"""The paths that have changed since its last call; None: scan everything."""
 
 
 @dataclass(frozen=True, slots=True)
 class FolderScan:
-    """Files that are there, of all or of those `within`."""
+    """The files found on disk, of all or of those `within`."""
 
     found: Mapping[FileKey, ScannedFile]
     within: set[FileKey] | None
@@ -33,7 +33,7 @@ class FolderScan:
 
 @dataclass(slots=True)
 class PendingUpdate:
-    """A change that is being taken into the index `index`, of `files` with `bytes` to read."""
+    """An update of `index` that is under way, of `files` with `bytes` to read."""
 
     index: OpenIndex
     queue: deque[ScannedFile]
@@ -44,14 +44,14 @@ class PendingUpdate:
     result: IndexingResult = field(default_factory=IndexingResult)
 
     def includes(self, file: ScannedFile) -> bool:
-        """It waits as it is, or has been read as it is."""
+        """The file in its present state is in the queue, or has been read."""
         stat = (file.bytes, file.mtime_ns)
         versions: list[PreparedFile | FileVersion] = [*self.result.prepared, *self.result.new_versions]
         read = {one.key: (one.record.bytes, one.record.mtime_ns) for one in versions}
         return file in self.queue or read.get(file.key) == stat
 
     def discard(self, keys: Collection[FileKey]) -> None:
-        """Something newer is known of these files."""
+        """Drops these files: something newer is known of them."""
         self.queue = deque(file for file in self.queue if file.key not in keys)
         self.result.discard(keys)
 
@@ -62,7 +62,7 @@ class PendingUpdate:
         self.removed |= removed
 
     def progress(self) -> ImportProgress | None:
-        """None while it is not long enough to speak of."""
+        """None where it is not a long import."""
         if self.files < LONG_IMPORT_FILES:
             return None
         left = sum(file.bytes for file in self.queue)

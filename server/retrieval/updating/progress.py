@@ -1,4 +1,6 @@
-"""What is known of files that are on their way into the index or out of it, and who is told. Thread-safe."""
+"""Progress of updates: which files are pending, which are deleted but still indexed, and who is notified of changes.
+
+Thread-safe. Knows nothing of how files are read or stored."""
 
 from __future__ import annotations
 
@@ -13,12 +15,12 @@ from server.retrieval.index.generation import Generation
 from server.retrieval.updating.scanner import ScannedFile
 from server.retrieval.updating.status import FolderStatus, ImportProgress, PendingFile, folder_statuses
 
-REPORT_INTERVAL_S: Final = 1.0   # between two words about progress
+REPORT_INTERVAL_S: Final = 1.0   # between two reports of an import's progress
 
 
 @dataclass
 class UpdateProgress:
-    """`differing`: files that differ while the index does not follow them."""
+    """`differing`: files on disk that differ from the generation that the index is held at."""
 
     folders: tuple[str, ...] = ()
     import_progress: ImportProgress | None = None
@@ -40,7 +42,7 @@ class UpdateProgress:
         for callback in callbacks:
             callback()
 
-    # ── looking ──────────────────────────────────────────────────────────────────────────────────
+    # ── reading ──────────────────────────────────────────────────────────────────────────────────
 
     def deleted(self) -> frozenset[FileKey]:
         with self._lock:
@@ -50,7 +52,7 @@ class UpdateProgress:
         return bool(self._pending)
 
     def unread(self, folders: Collection[str]) -> int:
-        """How many files of these folders wait."""
+        """How many files of these folders are pending."""
         with self._lock:
             return sum(key.folder in folders for key in self._pending)
 
@@ -76,7 +78,7 @@ class UpdateProgress:
                     self._pending.pop(key, None)
 
     def mark_present(self, keys: Collection[FileKey], scanned_at: float) -> None:
-        """These files were there in a look that began then, whatever was known before."""
+        """A scan that began at `scanned_at` found these files, whatever was known before."""
         with self._lock:
             self._deleted = {
                 key: since for key, since in self._deleted.items() if since > scanned_at or key not in keys
@@ -107,7 +109,7 @@ class UpdateProgress:
             self.notify()
 
     def mark_indexed(self, keys: Iterable[FileKey], removed: Iterable[FileKey], scanned_at: float) -> bool:
-        """The index knows these files now, and those that were `removed` no more. Whether any had waited."""
+        """These files are indexed now, and those `removed` are not any more. Returns whether any had been pending."""
         with self._lock:
             before = len(self._pending)
             for key in keys:
@@ -119,7 +121,7 @@ class UpdateProgress:
             return len(self._pending) < before
 
     def report_import(self, import_progress: ImportProgress | None) -> None:
-        """How far a long import is: told now and then, and its end at once."""
+        """How far a long import is: notified at intervals, and its end at once."""
         with self._lock:
             due = time.monotonic() >= self._reported_at + REPORT_INTERVAL_S
             if import_progress == self.import_progress or (import_progress is not None and not due):
@@ -128,7 +130,7 @@ class UpdateProgress:
         self.notify()
 
     def set_problem(self, problem: str) -> None:
-        """Why the index cannot be kept; '' when it can."""
+        """Why the index cannot be written; '' when it can."""
         with self._lock:
             unchanged, self.problem = problem == self.problem, problem
         if not unchanged:

@@ -1,8 +1,8 @@
-"""Reads files in a process of its own, so that none of them can stall the server or take it down.
+"""Reads files in a process of its own, so that none of them can stall or crash the server.
 
-One worker process is kept warm. A file that takes longer or more memory than the settings allow ends it, gets its
-reason, and the next file finds a new one. Small text and Markdown are read here, so that a saved note is searchable at
-once.
+One worker process is kept warm. A file that takes longer or more memory than the settings allow ends it and
+fails with that reason, and the next file gets a new worker. Small text and Markdown are read in this process, so that a
+saved note is searchable at once. Knows nothing of the index.
 """
 
 from __future__ import annotations
@@ -33,8 +33,8 @@ MAX_REPLY: Final = 768 * 1024 * 1024
 ATTEMPTS: Final = 2   # with a file on which the worker ended by itself: it may have been ended from outside
 _PASSED_ENV: Final = ("PATH", "PYTHONPATH", "PYTHONHOME", "LD_LIBRARY_PATH", "LANG", "LC_ALL", "SYSTEMROOT")
 
-# Imports what reading needs alone: the part's own __init__ would bring the whole index with it. numpy, which openpyxl
-# imports where it is, would take memory for nothing.
+# Imports only what reading needs: the part's own __init__ would import the whole index. numpy, which openpyxl imports
+# where it is installed, would cost memory for nothing.
 _BOOT_SCRIPT = """
 import sys, types
 root, seconds, megabytes = sys.argv[1:]
@@ -53,11 +53,11 @@ class ReaderClosed(Exception):
 
 
 class WorkerUnavailable(Exception):
-    """No worker could be started: that says nothing of the file."""
+    """No worker could be started: that is no error of the file."""
 
 
 class _WorkerEnded(Exception):
-    """The worker ended. `reason` when the file is known to be why; `started` is False when it never came up."""
+    """The worker ended. `reason` is set where the file is the cause; `started` is False where it never came up."""
 
     def __init__(self, cause: str, reason: str = "", *, started: bool = True) -> None:
         super().__init__(cause)
@@ -77,7 +77,7 @@ class Reader:
         self._lock = threading.Lock()
 
     def open(self) -> None:
-        """Lets it read again after `close`; the worker is started when a file needs it, or is expected to."""
+        """Allows reading again after `close`; the worker is started when a file needs it, or by `prestart`."""
         with self._lock:
             self._closed = False
 
@@ -115,14 +115,14 @@ class Reader:
         raise KnowledgeError(f"reading it crashed {ATTEMPTS} times ({cause}): the file is damaged or hostile")
 
     def prestart(self, names: Iterable[str]) -> None:
-        """Begins the worker if files of such names need it, so that the next one does not wait for its start."""
+        """Starts the worker if files of such names need it, so that the next file does not wait for its start."""
         if all(ending(name) in READ_INLINE for name in names):
             return
-        with suppress(ReaderClosed, WorkerUnavailable):  # whoever reads the next file is told
+        with suppress(ReaderClosed, WorkerUnavailable):  # the next `read` raises it
             self._running_worker()
 
     def _running_worker(self) -> _Worker:
-        """The worker, begun if there is none: it comes up while the caller goes on."""
+        """The worker, started if there is none: it comes up while the caller goes on."""
         with self._lock:
             if self._closed:
                 raise ReaderClosed
@@ -174,7 +174,7 @@ class _Worker:
             return self._exchange(request, self._seconds, name)
 
     def end(self) -> None:
-        """Whoever waits for an answer gets _Ended."""
+        """Whoever waits for a reply gets _WorkerEnded."""
         with suppress(OSError):
             self._process.kill()
         with self._lock:

@@ -1,8 +1,8 @@
-"""What lies under `knowledge/`: every file with its size and time, and why some cannot be read.
+"""Scans `knowledge/`: every file with its size and time, and why some cannot be read.
 
-Looks, never reads contents. Hidden and half-written files do not exist for it. Nothing outside of the
-root is reached: a link is followed only when its target is a regular file inside. Of files in one folder whose names
-differ only in case or in Unicode form, which other systems hold for one, the first is read.
+Never reads contents. Hidden and half-written files are ignored. Nothing outside of the root is reached: a link is
+followed only when its target is a regular file inside. Of files in one folder whose names differ only in case or in
+Unicode form, which is one name on other systems, the first is read. Knows nothing of the index's contents.
 """
 
 from __future__ import annotations
@@ -60,8 +60,8 @@ def scan(root: Path) -> tuple[dict[FileKey, ScannedFile], tuple[str, ...]]:
 
 
 def scan_paths(root: Path, paths: Iterable[Path]) -> tuple[dict[FileKey, ScannedFile], set[FileKey]] | None:
-    """As `scan`, for single files of folders: those that are there, and all that were looked at. None where a path
-    is something else, or may have been: a folder that came or went changes more than its own name."""
+    """As `scan`, for single files of folders: those that exist, and all that were scanned. None where a path is
+    something else, or may have been: a folder that was added or removed changes more than one file."""
     found: dict[FileKey, ScannedFile] = {}
     scanned: set[FileKey] = set()
     listings = _FolderListings()
@@ -97,7 +97,7 @@ class _FolderListings:
         self._by_folder: dict[Path, dict[str, list[os.DirEntry[str]]] | None] = {}
 
     def same_name(self, path: Path) -> list[os.DirEntry[str]] | None:
-        """What is there under the path's name or one like it. None where its folder is gone, or a link leads to it."""
+        """Entries of the path's name, whatever its case or form. None where its folder is gone, or behind a link."""
         if path.parent not in self._by_folder:
             self._by_folder[path.parent] = self._listing(path.parent)
         listing = self._by_folder[path.parent]
@@ -117,7 +117,7 @@ class _FolderListings:
 
 
 def _reject_name_clashes(files: Iterable[ScannedFile]) -> dict[FileKey, ScannedFile]:
-    """A file that other systems could not hold beside the one before it gets that as its problem."""
+    """A file whose name is the same as a former one's on other systems gets that as its problem."""
     first: dict[str, ScannedFile] = {}
     kept: dict[FileKey, ScannedFile] = {}
     for file in sorted(files, key=lambda file: file.key):

@@ -1,4 +1,4 @@
-"""What the knowledge page shows: folders, their files and each file's state."""
+"""The status of the knowledge: folders, their files and each file's state. The field names are those of the API."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from server.retrieval.index.generation import Generation
 @dataclass(frozen=True, slots=True)
 class FileStatus:
     """`changed_at` is the file's own time. `chunks` are those that searches find now; `suspicious` of them read like
-    instructions to a model, and `suspicious_at` says where the first of these stand ("lines 3-9", "page 2")."""
+    instructions to a model, and `suspicious_at` are the locations of the first of these ("lines 3-9", "page 2")."""
 
     file: str
     state: FileState
@@ -26,7 +26,7 @@ class FileStatus:
 
 @dataclass(frozen=True, slots=True)
 class FolderStatus:
-    """The folder named '' holds what lies in no folder and is therefore not read."""
+    """The folder named '' has the files that lie in no folder and are therefore not read."""
 
     name: str
     files: tuple[FileStatus, ...]
@@ -45,9 +45,9 @@ class ImportProgress:
 
 @dataclass(frozen=True, slots=True)
 class KnowledgeStatus:
-    """`busy`: files wait or are being read. `held`: the generation that was gone back to, while the index does not
-    follow the files; `pending` files on disk differ from it then. `building`: another index is being made beside the
-    one that answers. `problem`: why the index cannot be kept on disk, '' when it can."""
+    """`busy`: files are pending. `held`: the generation that was rolled back to, while the index does not follow the
+    files; `pending` files on disk differ from it then. `building`: another index is being built to replace the one that
+    serves. `problem`: why the index cannot be written to disk, '' when it can."""
 
     generation: int
     busy: bool

@@ -1,8 +1,8 @@
-"""Keeps the generation that searches use, and brings it in step with the files.
+"""Updates the index from the files, and has the generation that searches use.
 
-A change becomes one generation, however many files it has; what changes while a long import is under way goes first, as
-a generation of its own. Files that are gone are missed by searches at once. Knows nothing of watching or of threads
-beyond its locks.
+A change becomes one generation, however many files it has; what changes while a long import is under way is indexed
+first, as a generation of its own. Searches miss deleted files at once. Knows nothing of watching or of threads beyond
+its locks.
 """
 
 from __future__ import annotations
@@ -31,10 +31,10 @@ from server.types import Embedder, Passage
 
 log = logging.getLogger("tailor.retrieval")
 
-ATTEMPTS: Final = 3        # at a file that changes while it is read
-STORE_CHUNKS: Final = 1024       # chunks of a long import that are made durable together
-FIRST_STEP_S: Final = 2.0  # the first import of all becomes searchable after this, then after twice as long, …
-GRACE_S: Final = 60.0      # that an index which no longer serves stays for those who still read it
+ATTEMPTS: Final = 3         # at a file that changes while it is read
+STORE_CHUNKS: Final = 1024  # chunks of a long import that are made durable together
+FIRST_STEP_S: Final = 2.0   # the first import of all becomes searchable after this, then after twice as long, …
+GRACE_S: Final = 60.0       # that an index which no longer serves stays for those who still read it
 _HELD_MARK: Final = "held"
 
 
@@ -47,10 +47,10 @@ class IndexUpdater:
         self._embedder = embedder
         self._settings = settings
         self._reader = Reader(settings.parse_seconds, settings.parse_mb)
-        self._serving: OpenIndex | None = None        # the index that serves
-        self._building: OpenIndex | None = None      # the one that is to take its place
-        self._generations: dict[str, Generation] = {}   # the newest of each, by the index's name
-        self._retired: OpenIndex | None = None     # one that has served, until nobody can be reading it
+        self._serving: OpenIndex | None = None         # the index that serves
+        self._building: OpenIndex | None = None        # the one that is to replace it
+        self._generations: dict[str, Generation] = {}  # the newest of each, by the index's name
+        self._retired: OpenIndex | None = None         # the one that served before, until nobody can be reading it
         self._cleanup_at: float | None = None
         self._interrupted = threading.Event()
 
@@ -63,7 +63,7 @@ class IndexUpdater:
     # ── life ─────────────────────────────────────────────────────────────────────────────────────
 
     def open(self) -> None:
-        """Makes the root and takes up the last generation; does nothing the second time."""
+        """Makes the root and opens the last generation; does nothing the second time."""
         with self._publish_lock:
             if self._serving is not None:
                 return
@@ -76,10 +76,10 @@ class IndexUpdater:
             with self._state_lock:
                 self._serving, self._building = serving, building
             if building is not None:
-                log.info("the index is made anew for other settings; the last one answers until it is whole")
+                log.info("the index is rebuilt for other settings; the last one serves until it is complete")
 
     def list_pending(self) -> None:
-        """Before anything is indexed, files are known to wait: nobody who asks at once is to take them for missing."""
+        """Before the first index is built its files count as pending, so that no search takes them for missing."""
         index, started = self._require_open(), time.monotonic()
         if not self._generations[index.name].files:
             plan = self._plan(index, self._scan(None))
@@ -97,10 +97,10 @@ class IndexUpdater:
         self._interrupted.set()
         self._reader.close()
 
-    # ── looking ──────────────────────────────────────────────────────────────────────────────────
+    # ── reading ──────────────────────────────────────────────────────────────────────────────────
 
     def serving(self) -> tuple[Generation, frozenset[FileKey], bool]:
-        """The generation to search, files in it that are gone, and whether its vectors are of this embedder."""
+        """The generation to search, files in it that are deleted, and whether its vectors are of this embedder."""
         with self._state_lock:
             if self._serving is None:
                 return Generation.empty(), frozenset(), False
@@ -132,7 +132,7 @@ class IndexUpdater:
                 index.store.check_integrity()
                 self._generations[index.name].check_integrity()
 
-    # ── what others tell ─────────────────────────────────────────────────────────────────────────
+    # ── changes by the user ──────────────────────────────────────────────────────────────────────
 
     def file_saved(self, key: FileKey, size: int, mtime_ns: int) -> FileStatus:
         """A file has been saved here."""
@@ -141,7 +141,7 @@ class IndexUpdater:
         return pending.status(key.file)
 
     def file_deleted(self, key: FileKey) -> None:
-        """A file has been deleted here; where the index is held at a generation, it goes from that, too."""
+        """A file has been deleted here; where the index is held at a generation, it is removed from that, too."""
         self.progress.mark_deleted([key])
         with self._publish_lock:
             index = self._serving
@@ -166,7 +166,7 @@ class IndexUpdater:
         return result
 
     def follow(self) -> bool:
-        """Follows the files again; False where it did."""
+        """Lets the index follow the files again; False where it does already."""
         with self._publish_lock:
             store = self._require_open().store
             if store.get_mark(_HELD_MARK) is None:
@@ -176,7 +176,7 @@ class IndexUpdater:
         return True
 
     def begin_rebuild(self) -> bool:
-        """Begins an index beside the one that serves; False where there is one."""
+        """Begins an index that is to replace the serving one; False where there is one already."""
         with self._publish_lock:
             serving = self._require_open()
             if self._building is not None:
@@ -189,7 +189,7 @@ class IndexUpdater:
         self.progress.notify()
         return True
 
-    # ── in step with the disk ────────────────────────────────────────────────────────────────────
+    # ── sync with the disk ───────────────────────────────────────────────────────────────────────
 
     def sync(self, paths: set[Path] | None, take_changes: TakeChanges) -> None:
         """Indexes what has changed: of `paths`, or of everything. `take_changes` gives what else has changed since its
@@ -214,11 +214,11 @@ class IndexUpdater:
             self._directory.remove_others()
 
     def prestart_reader(self) -> None:
-        """For the next file of the kinds that are here already."""
+        """Starts the reader's worker where files of the indexed kinds need it."""
         self._reader.prestart(key.file for key in self.serving()[0].files)
 
     def _sync_once(self, paths: set[Path] | None, take_changes: TakeChanges) -> bool:
-        """False: some files were changing, and need another look."""
+        """False: some files were changing, and need another scan."""
         if not self._root.is_dir():
             log.warning("the knowledge folder %s is not there: the index stays as it is", self._root)
             return True
@@ -256,8 +256,8 @@ class IndexUpdater:
         return not retry or not complete
 
     def _hide_removed(self, plan: Plan, started: float) -> None:
-        """What is gone is missed at once where the next generation takes long. A file that was moved is not: it has
-        its new name in that generation, and until then its old one, so that no search is without it."""
+        """Before a long import, searches miss removed files at once. A file that was moved is not one of them: it has
+        its new name in the next generation, and until then its old one, so that no search is without it."""
         if len(plan.to_read) >= LONG_IMPORT_FILES:
             moved = {(file.bytes, file.mtime_ns) for file in plan.to_read}
             files = self._generations[self._require_open().name].files
@@ -266,7 +266,7 @@ class IndexUpdater:
             self.progress.mark_deleted([key for key in indexed if stats[key] not in moved], started)
 
     def _scan(self, paths: set[Path] | None) -> FolderScan:
-        """At those paths, or at everything."""
+        """Scans those paths, or everything."""
         scanned = scan_paths(self._root, paths) if paths is not None else None
         if scanned is not None:
             return FolderScan(*scanned)
@@ -280,7 +280,7 @@ class IndexUpdater:
         return Indexer(index.store, self._embedder, self._settings.chunk_tokens, self._reader)
 
     def _index(self, update: PendingUpdate, take_changes: TakeChanges) -> bool:
-        """Reads it all, and stores it now and then; False when it was interrupted."""
+        """Indexes the whole queue, and stores it in between; False when it was interrupted."""
         indexer, step = self._indexer(update.index), FIRST_STEP_S
         due = update.started + step
         first = not self._generations[update.index.name].files and update.index is self._serving
@@ -303,7 +303,7 @@ class IndexUpdater:
         return True
 
     def _index_urgent(self, update: PendingUpdate, take_changes: TakeChanges) -> None:
-        """What has changed since a long import began: a few files at once, many with the others."""
+        """Indexes what has changed since a long import began: a few files at once, many with the others."""
         paths = take_changes()
         if paths is not None and not paths:
             return
@@ -323,13 +323,13 @@ class IndexUpdater:
         update.queue.extend(urgent.result.retry)
 
     def _publish(self, update: PendingUpdate) -> None:
-        """Makes a generation of what has been taken so far, if that changes anything."""
+        """Makes a generation of what has been indexed so far, if that changes anything."""
         self._indexer(update.index).store(update.result)
         result, update.result = update.result, IndexingResult(retry=update.result.retry)
         with self._publish_lock:
             generation = self._generations[update.index.name]
             if update.index.store.get_mark(_HELD_MARK) is not None:
-                return  # it was gone back to another one meanwhile
+                return  # it was rolled back to another one meanwhile
             removed = {key for key in update.removed | result.vanished if key in generation.files}
             changes = bool(result.new_versions or removed)
             if changes:
@@ -346,7 +346,7 @@ class IndexUpdater:
         update.removed = frozenset()
 
     def _swap_in(self, index: OpenIndex) -> None:
-        """The index that was built beside serves from now on."""
+        """The index that was built serves from now on."""
         with self._publish_lock:
             self._directory.set_current(index)
             with self._state_lock:
@@ -355,12 +355,12 @@ class IndexUpdater:
                 self._generations.pop(old.name, None)
             self._retired = old
             self._cleanup_at = time.monotonic() + GRACE_S
-        log.info("the index that was made anew serves now")
+        log.info("the rebuilt index serves now")
 
     # ── merging ──────────────────────────────────────────────────────────────────────────────────
 
     def merge_segments(self) -> bool:
-        """Makes one segment of some, if that is worth it; whether it was."""
+        """Merges some segments, if that is worth it; returns whether it was."""
         with self._merge_lock:
             index = self._building or self._serving
             segment_ids = index.store.merge_candidates() if index is not None else []

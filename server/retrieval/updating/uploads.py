@@ -1,4 +1,4 @@
-"""Names and places of uploaded files: nothing a browser sends becomes a path.
+"""Names and paths of uploaded files: nothing that a browser sends is used as a path unchecked.
 
 Knows the file system below the root; nothing of the index.
 """
@@ -23,7 +23,7 @@ _RESERVED = re.compile(r"(?:con|prn|aux|nul|com\d|lpt\d)", re.IGNORECASE)
 
 
 def safe_name(filename: str) -> str:
-    """The name under which an upload is stored: letters of any script stay, what can harm goes.
+    """The name under which an upload is stored: letters of any script stay, unsafe characters are removed.
 
     Raises InvalidInput when the ending is not one that is read.
     """
@@ -43,7 +43,7 @@ def safe_name(filename: str) -> str:
 
 
 def folder_path(root: Path, folder: str) -> Path:
-    """The folder's place, which may not exist yet. Raises InvalidInput for a name that breaks the rule."""
+    """The folder's path, which may not exist yet. Raises InvalidInput for a name that breaks the rule."""
     name = unicodedata.normalize("NFC", folder)
     path = root / name
     if not _FOLDER.fullmatch(name) or is_ignored(name):
@@ -56,7 +56,7 @@ def folder_path(root: Path, folder: str) -> Path:
 
 
 def write(root: Path, folder: str, filename: str, data: bytes) -> Path:
-    """Stores the upload: the old file or the new one is there, never a half. Returns its path."""
+    """Stores the upload: atomically, the old file or the new one is there. Returns its path."""
     name = safe_name(filename)
     if not data:
         raise InvalidInput(f"'{name}' is empty (0 bytes)")

@@ -4,7 +4,7 @@ Started by `reader.py`, which kills it when a file takes too long. Sets its own 
 end of the pipe closes, and is the first that the system ends when memory is short. It opens no file of its own.
 
 A request is the length of a name, the length of its data, then both. A reply is its length and JSON: never anything
-that would be carried out by who reads it, since a hostile file may have taken this process over.
+that its reader would execute, since a hostile file may have taken this process over.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ REQUEST: Final = struct.Struct("!IQ")
 REPLY: Final = struct.Struct("!Q")
 OUT_OF_MEMORY: Final = 86     # exit code
 READY: Final = "ready"
-TIMEOUT_GRACE_S: Final = 5.0           # after its time a file ends the process, should nobody else do it
+TIMEOUT_GRACE_S: Final = 5.0  # after the time limit the process ends itself, should the server not end it
 
 
 def main(seconds: float, megabytes: int) -> None:
@@ -68,7 +68,7 @@ def _reply(name: str, data: bytes, memory_limit: int) -> bytes:
 
 
 def pack_document(document: Document) -> dict[str, object]:
-    """As JSON can hold it. Headings and headers, which many blocks share, stand once."""
+    """As JSON values. Headings and headers, which many blocks share, are stored once."""
     shared: dict[object, int] = {}
     blocks = []
     for block in document.blocks:
@@ -96,7 +96,7 @@ def unpack_document(packed: dict[str, object]) -> Document:
 
 
 def _is_out_of_memory(error: BaseException | None) -> bool:
-    """A library met the bound on memory and told it in its own words."""
+    """A library met the memory limit and raised an error of its own."""
     while error is not None:
         if isinstance(error, MemoryError) or "memory" in str(error).lower():
             return True
@@ -154,7 +154,7 @@ def _bound_memory(megabytes: int) -> int:
 
 
 def _address_space() -> int:
-    """Bytes of address space; 0 where the system does not tell."""
+    """Bytes of address space; 0 where the system does not say."""
     try:
         pages = Path("/proc/self/statm").read_text(encoding="ascii").split()[0]
     except OSError:

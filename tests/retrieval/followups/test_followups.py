@@ -23,7 +23,7 @@ FLOORS = {"cases.txt": 0.95, "unseen.txt": 0.9}  # share of cases that must be r
 
 @dataclass(frozen=True, slots=True)
 class Case:
-    previous: str
+    earlier: str
     now: str
     heading: str  # '' where nothing may be found
 
@@ -31,7 +31,7 @@ class Case:
 def read(name: str) -> list[Case]:
     lines = (HERE / name).read_text(encoding="utf-8").splitlines()
     rows = [line.split(" | ") for line in lines if line and not line.startswith("#")]
-    return [Case(previous, now, "" if heading == "-" else heading) for previous, now, heading in rows]
+    return [Case(earlier, now, "" if heading == "-" else heading) for earlier, now, heading in rows]
 
 
 def is_korean(case: Case) -> bool:
@@ -48,7 +48,7 @@ def base(embedder_dir: Path, tmp_path_factory: pytest.TempPathFactory) -> Knowle
 
 
 def first(base: KnowledgeBase, case: Case) -> str:
-    found = base.search(case.now, FOLDERS, previous_query=case.previous).passages
+    found = base.search(case.now, FOLDERS, previous_query=case.earlier).passages
     return found[0].heading[-1] if found else ""
 
 
@@ -57,7 +57,7 @@ def first(base: KnowledgeBase, case: Case) -> str:
 def test_the_second_message_finds_what_it_means(base: KnowledgeBase, name: str) -> None:
     cases = read(name)
     wrong = {case: got for case in cases if (got := first(base, case)) != case.heading}
-    told = "\n".join(f"{case.previous} / {case.now}: {got!r}, not {case.heading!r}" for case, got in wrong.items())
+    told = "\n".join(f"{case.earlier} / {case.now}: {got!r}, not {case.heading!r}" for case, got in wrong.items())
     share = 1 - len(wrong) / len(cases)
     print(f"\n{name}: {len(cases) - len(wrong)} of {len(cases)} right ({share:.3f})\n{told}")
     assert share >= FLOORS[name], told
@@ -87,18 +87,18 @@ def test_without_the_message_before_the_set_cannot_be_answered(base: KnowledgeBa
 @pytest.mark.model
 def test_the_child_is_among_the_passages_in_both_languages(base: KnowledgeBase) -> None:
     """아이들 stands nowhere in the files, and the default embedder knows no Korean."""
-    for previous, now, heading in (
+    for earlier, now, heading in (
         ("How much is the entrance fee?", "And for children?", "Tickets for children and teenagers"),
         ("성인 입장료가 얼마예요?", "그럼 아이들은요?", "어린이와 청소년 입장료"),
     ):
-        found = base.search(now, FOLDERS, previous=previous).passages
+        found = base.search(now, FOLDERS, previous_query=earlier).passages
         assert heading in [passage.heading[-1] for passage in found]
 
 
 def test_the_set_is_what_it_claims_to_be() -> None:
     cases = read("cases.txt")
     assert len(cases) >= 60
-    assert len({(case.previous, case.now) for case in cases + read("unseen.txt")}) == len(cases + read("unseen.txt"))
+    assert len({(case.earlier, case.now) for case in cases + read("unseen.txt")}) == len(cases + read("unseen.txt"))
     korean = sum(map(is_korean, cases)) / len(cases)
     assert 0.4 <= korean <= 0.6
     assert Counter(bool(case.heading) for case in cases)[False] >= 20
@@ -153,6 +153,6 @@ def test_how_a_message_leans_on_the_one_before(text: str, back: bool, subject: b
         ("not now, later", "Can I return a lamp?", None),
     ],
 )
-def test_a_word_that_is_taken_back_is_not_searched_for(text: str, previous: str, left: tuple[str, str] | None) -> None:
-    found = without_denied(text, previous)
-    assert tuple(" ".join(part.split()) for part in found) == (left or (text, previous))
+def test_a_word_that_is_taken_back_is_not_searched_for(text: str, earlier: str, left: tuple[str, str] | None) -> None:
+    found = without_denied(text, earlier)
+    assert tuple(" ".join(part.split()) for part in found) == (left or (text, earlier))
