@@ -21,7 +21,7 @@ NAMES = {ANN: "ann", BOB: "bob"}
 class Workspace:
     def __init__(self, folder: Path) -> None:
         self.root = folder / "knowledge"
-        self.seen = folder / "index" / "access.json"
+        self.last_seen_file = folder / "index" / "access.json"
         self.folder("open")
 
     def folder(self, name: str, users: str | bytes | None = None) -> Path:
@@ -32,7 +32,7 @@ class Workspace:
         return path
 
     def access(self) -> Access:
-        return Access(self.root, self.seen, NAMES.get)
+        return Access(self.root, self.last_seen_file, NAMES.get)
 
 
 @pytest.fixture
@@ -125,7 +125,7 @@ def test_a_folder_that_is_gone_stays_limited_as_it_was_after_a_restart_too(works
         assert who(each, "secret") == {ANN}
         assert who(each, "public") == {ANN, BOB, GONE}
         assert not each.is_new("secret")
-    workspace.seen.write_text("{damaged")
+    workspace.last_seen_file.write_text("{damaged")
     assert who(workspace.access(), "secret") == set()
     assert who(workspace.access(), "public") == set()
 

@@ -100,7 +100,7 @@ def test_sync_makes_files_searchable(workspace: Workspace) -> None:
     assert base.sync() == 1
 
 
-def test_a_new_start_takes_up_the_last_generation(workspace: Workspace) -> None:
+def test_a_new_start_opens_the_last_generation(workspace: Workspace) -> None:
     workspace.put("shop/a.md", "Returns within 45 days.")
     workspace.put("shop/bad.pdf", "no")
     workspace.open().sync()
@@ -112,7 +112,7 @@ def test_a_new_start_takes_up_the_last_generation(workspace: Workspace) -> None:
     assert file_of(again, "bad.pdf") is not None
 
 
-def test_what_changed_while_nobody_looked_is_seen_at_the_next_start(workspace: Workspace) -> None:
+def test_changes_while_it_was_closed_are_indexed_at_the_next_start(workspace: Workspace) -> None:
     old = workspace.put("shop/old.md", "melon")
     workspace.put("shop/kept.md", "fig")
     workspace.open().sync()
@@ -210,7 +210,7 @@ def test_the_first_import_is_searchable_in_steps(workspace: Workspace, monkeypat
     assert not base.status().busy
 
 
-async def test_who_asks_before_the_first_index_is_there_hears_how_much_is_unread(workspace: Workspace) -> None:
+async def test_a_search_before_the_first_index_counts_the_unread_files(workspace: Workspace) -> None:
     """The server takes requests as soon as it has started; its first index takes a moment more."""
     workspace.put("shop/one.md", "red lamps")
     workspace.put("shop/two.md", "blue lamps")
@@ -289,7 +289,7 @@ def test_what_is_saved_during_a_long_import_is_found_before_it_ends(workspace: W
 # ── generations ──────────────────────────────────────────────────────────────────────────────────
 
 
-def test_one_can_go_back_and_follow_again(workspace: Workspace) -> None:
+def test_roll_back_and_follow_again(workspace: Workspace) -> None:
     workspace.put("shop/a.md", "melon")
     base = workspace.open()
     base.sync()
@@ -316,7 +316,7 @@ def test_one_can_go_back_and_follow_again(workspace: Workspace) -> None:
         base.roll_back(99)
 
 
-def test_a_held_generation_stays_held_after_a_restart_and_loses_what_is_deleted(workspace: Workspace) -> None:
+def test_a_held_generation_stays_held_after_a_restart_and_without_deleted_files(workspace: Workspace) -> None:
     workspace.put("shop/a.md", "melon")
     workspace.put("shop/b.md", "fig")
     base = workspace.open()
@@ -352,7 +352,7 @@ def test_a_file_that_is_there_again_is_found_again(workspace: Workspace) -> None
     assert found(base, "fig") == ["fig"]
 
 
-def test_a_rebuild_reads_everything_anew_beside_the_index_that_answers(workspace: Workspace) -> None:
+def test_a_rebuild_reads_everything_again_while_the_old_index_serves(workspace: Workspace) -> None:
     workspace.put("shop/a.md", "melon")
     base = workspace.open()
     base.sync()
@@ -371,7 +371,7 @@ def test_a_rebuild_reads_everything_anew_beside_the_index_that_answers(workspace
     assert again.sync() == 2
 
 
-def test_another_embedder_builds_beside_while_the_words_still_find(workspace: Workspace, monkeypatch) -> None:
+def test_another_embedder_builds_a_new_index_while_words_still_find(workspace: Workspace, monkeypatch) -> None:
     workspace.put("shop/a.md", "fig and melon")
     workspace.open().sync()
 
@@ -486,7 +486,7 @@ def test_a_file_beside_the_folders_is_reported(workspace: Workspace) -> None:
     assert (status.state, "move it into a folder" in status.reason) == (FileState.UNSUPPORTED, True)
 
 
-def test_subscribers_hear_of_changes_only(workspace: Workspace) -> None:
+def test_subscribers_are_notified_of_changes_only(workspace: Workspace) -> None:
     base = workspace.open()
     calls: list[int] = []
     base.subscribe(lambda: calls.append(base.status().generation))

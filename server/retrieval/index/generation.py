@@ -130,8 +130,9 @@ class Generation:
             for segment_id, view in by_segment.items():
                 rows += int(view.live_rows.sum())
                 if len(view.live_rows) != len(view.segment):
-                    rows_and_marks = f"{len(view.segment)} rows, {len(view.live_rows)} marks"
-                    raise ValueError(f"segment {segment_id} of {folder}: {rows_and_marks}")
+                    raise ValueError(
+                        f"segment {segment_id} of {folder}: {len(view.segment)} rows, {len(view.live_rows)} marks"
+                    )
         for key, version in self.files.items():
             if self.versions.get(version.id) != version or version.key != key:
                 raise ValueError(f"{key.folder}/{key.file} is not the version that it is known as")

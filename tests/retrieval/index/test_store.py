@@ -38,7 +38,7 @@ def texts(generation: Generation) -> list[str]:
 
 
 class OpenStore:
-    """A store with its newest generation in hand."""
+    """A store and its newest generation."""
 
     def __init__(self, folder: Path, kept_generations: int = 20) -> None:
         self.folder, self.kept_generations = folder, kept_generations
@@ -48,7 +48,7 @@ class OpenStore:
         self.store = IndexStore(self.folder, kept_generations=self.kept_generations)
         self.generation = self.store.open()
 
-    def put(self, *files: PreparedFile, drop: tuple[FileKey, ...] = (), cause: str = "files") -> Generation:
+    def publish(self, *files: PreparedFile, drop: tuple[FileKey, ...] = (), cause: str = "files") -> Generation:
         self.generation = self.store.publish(self.generation, self.store.stage(files), drop, cause)
         self.check()
         return self.generation
@@ -74,7 +74,7 @@ def test_what_was_published_is_opened(store: OpenStore) -> None:
     record = FileRecord(FileState.FAILED, "not a PDF", 3, 4, 5, "d")
     failed = PreparedFile(FileKey("f", "bad.pdf"), record, (), np.zeros((0, EMBEDDER.dimension), np.float32))
     korean = prepared("f", "배송.md", "하나", "two\u2028lines\nand more")
-    written = store.put(korean, failed, prepared("g", "b.md", "three"))
+    written = store.publish(korean, failed, prepared("g", "b.md", "three"))
     store.reopen()
     assert store.generation.number == written.number == 1
     assert store.generation.files == written.files
@@ -92,8 +92,8 @@ def test_no_index_is_no_error(store: OpenStore) -> None:
 
 
 def test_a_generation_is_what_it_was(store: OpenStore) -> None:
-    first = store.put(prepared("f", "a.md", "one", "two"), prepared("f", "b.md", "three"))
-    second = store.put(prepared("f", "a.md", "one", "changed"), drop=(FileKey("f", "b.md"),))
+    first = store.publish(prepared("f", "a.md", "one", "two"), prepared("f", "b.md", "three"))
+    second = store.publish(prepared("f", "a.md", "one", "changed"), drop=(FileKey("f", "b.md"),))
     assert texts(first) == ["one", "three", "two"]
     assert texts(second) == ["changed", "one"]
     first.check_integrity()
@@ -104,9 +104,9 @@ def test_a_generation_is_what_it_was(store: OpenStore) -> None:
         store.store.generation(3)
 
 
-def test_the_history_tells_what_changed(store: OpenStore) -> None:
-    store.put(prepared("f", "a.md", "one"), prepared("f", "b.md", "two"))
-    store.put(prepared("f", "a.md", "changed"), prepared("g", "c.md", "new"), drop=(FileKey("f", "b.md"),))
+def test_the_history_lists_what_changed(store: OpenStore) -> None:
+    store.publish(prepared("f", "a.md", "one"), prepared("f", "b.md", "two"))
+    store.publish(prepared("f", "a.md", "changed"), prepared("g", "c.md", "new"), drop=(FileKey("f", "b.md"),))
     newest, first = store.store.history()
     assert (first.number, first.added, first.changed, first.removed, first.files, first.chunks) == (1, 2, 0, 0, 2, 2)
     assert (newest.number, newest.added, newest.changed, newest.removed) == (2, 1, 1, 1)
@@ -114,8 +114,8 @@ def test_the_history_tells_what_changed(store: OpenStore) -> None:
 
 
 def test_an_earlier_generation_comes_back_without_new_rows(store: OpenStore) -> None:
-    first = store.put(prepared("f", "a.md", "one"), prepared("f", "b.md", "two"))
-    store.put(prepared("f", "a.md", "changed"), drop=(FileKey("f", "b.md"),))
+    first = store.publish(prepared("f", "a.md", "one"), prepared("f", "b.md", "two"))
+    store.publish(prepared("f", "a.md", "changed"), drop=(FileKey("f", "b.md"),))
     target = store.store.generation(1)
     new_versions = [version for version in target.versions.values() if version.id not in store.generation.versions]
     store.generation = store.store.publish(store.generation, new_versions, (), "rollback:1")
@@ -129,7 +129,7 @@ def test_an_earlier_generation_comes_back_without_new_rows(store: OpenStore) -> 
 def test_so_many_generations_are_kept_and_no_more(tmp_path: Path) -> None:
     store = OpenStore(tmp_path / "index", kept_generations=3)
     for number in range(1, 8):
-        store.put(prepared("f", "a.md", f"text {number}"))
+        store.publish(prepared("f", "a.md", f"text {number}"))
     assert [made.number for made in store.store.history()] == [7, 6, 5]
     assert texts(store.store.generation(5)) == ["text 5"]
     with pytest.raises(NotFound):
@@ -142,7 +142,7 @@ def test_so_many_generations_are_kept_and_no_more(tmp_path: Path) -> None:
 
 def test_merging_changes_nothing_that_is_found(store: OpenStore) -> None:
     for number in range(30):
-        store.put(prepared("f", f"{number}.md", f"text {number}", "same"), prepared("g", f"{number}.md", "other"))
+        store.publish(prepared("f", f"{number}.md", f"text {number}", "same"), prepared("g", f"{number}.md", "other"))
     before = texts(store.generation)
     assert len(store.generation.views["f"]) == 30
     while store.merge():
@@ -163,10 +163,10 @@ def test_what_was_stored_before_a_merge_is_published_after_it(store: OpenStore) 
     assert texts(store.generation) == ["x"] * 8
 
 
-def test_contents_keep_their_vectors_and_files_are_known_again(store: OpenStore) -> None:
+def test_vectors_and_versions_are_found_by_content(store: OpenStore) -> None:
     first = prepared("f", "a.md", "one", "two")
-    store.put(first)
-    store.put(drop=(first.key,))
+    store.publish(first)
+    store.publish(drop=(first.key,))
     known = store.store.vectors([chunk.content_hash for chunk in first.chunks] + ["unknown"])
     assert set(known) == {chunk.content_hash for chunk in first.chunks}
     assert np.array_equal(known[first.chunks[1].content_hash], first.vectors[1])
@@ -179,24 +179,24 @@ def test_contents_keep_their_vectors_and_files_are_known_again(store: OpenStore)
 
 def test_a_passage_is_found_by_its_id(store: OpenStore) -> None:
     first = prepared("f", "a.md", "one", "two")
-    store.put(first)
-    store.put(drop=(first.key,))
+    store.publish(first)
+    store.publish(drop=(first.key,))
     passage = store.store.passage(first.chunks[1].id)
     assert passage is not None
     assert (passage.text, passage.file) == ("two", "a.md")
     assert store.store.passage("nowhere") is None
 
 
-def test_no_version_has_the_number_of_one_that_was_forgotten(store: OpenStore) -> None:
+def test_the_id_of_a_deleted_version_is_not_used_again(store: OpenStore) -> None:
     (first,) = store.store.stage([prepared("f", "a.md", "never")])
     store.store.delete_unpublished()
     store.reopen()
-    store.put(prepared("f", "b.md", "one"))
+    store.publish(prepared("f", "b.md", "one"))
     assert first.id not in store.generation.versions
 
 
-def test_what_no_generation_came_for_is_forgotten(store: OpenStore) -> None:
-    store.put(prepared("f", "a.md", "one"))
+def test_unpublished_versions_are_deleted(store: OpenStore) -> None:
+    store.publish(prepared("f", "a.md", "one"))
     store.store.stage([prepared("f", "b.md", "two")])
     assert store.store.find_version(FileKey("f", "b.md"), "digest of two") is not None
     store.store.delete_unpublished()
@@ -218,26 +218,26 @@ def flip(path: Path) -> None:
 @pytest.mark.parametrize(
     "damage", [flip, Path.unlink, lambda path: path.write_bytes(b""), lambda path: path.write_bytes(b"short")]
 )
-def test_a_damaged_segment_is_forgotten_and_the_rest_serves(store: OpenStore, damage: Callable[[Path], None]) -> None:
-    store.put(prepared("f", "a.md", "one"))
-    store.put(prepared("g", "b.md", "two"))
+def test_a_damaged_segment_is_dropped_and_the_rest_serves(store: OpenStore, damage: Callable[[Path], None]) -> None:
+    store.publish(prepared("f", "a.md", "one"))
+    store.publish(prepared("g", "b.md", "two"))
     damage(store.folder / "seg-1")
     store.reopen()
     store.check()
     assert texts(store.generation) == ["two"]
-    store.put(prepared("f", "a.md", "one"))
+    store.publish(prepared("f", "a.md", "one"))
     assert texts(store.generation) == ["one", "two"]
 
 
-def test_files_that_nothing_names_are_removed(store: OpenStore) -> None:
-    store.put(prepared("f", "a.md", "one"))
+def test_files_that_the_catalogue_does_not_name_are_removed(store: OpenStore) -> None:
+    store.publish(prepared("f", "a.md", "one"))
     (store.folder / "seg-9").write_bytes(b"left behind by a kill")
     store.reopen()
     assert [path.name for path in store.folder.glob("seg-*")] == ["seg-1"]
 
 
-def test_integrity_tells_what_is_wrong(store: OpenStore) -> None:
-    store.put(prepared("f", "a.md", "one", "two"))
+def test_the_integrity_check_says_what_is_wrong(store: OpenStore) -> None:
+    store.publish(prepared("f", "a.md", "one", "two"))
     with store.store._database.transaction() as db:
         db.conn.execute("DELETE FROM chunks WHERE place = 1")
     with pytest.raises(ValueError, match="do not have the chunks"):
@@ -254,7 +254,7 @@ def test_a_kill_at_any_point_leaves_a_whole_generation(
     store: OpenStore, monkeypatch: pytest.MonkeyPatch, at: str, call: int
 ) -> None:
     for number in range(4):
-        store.put(prepared("f", f"{number}.md", f"text {number}"))
+        store.publish(prepared("f", f"{number}.md", f"text {number}"))
     before = texts(store.generation)
     calls = []
     owner: type = Segment if at in ("write", "open") else IndexStore
@@ -271,7 +271,7 @@ def test_a_kill_at_any_point_leaves_a_whole_generation(
     monkeypatch.setattr(owner, at, staticmethod(stop) if at == "open" else stop)
     def change_all() -> None:
         for number in range(24):
-            store.put(prepared("f", f"{number % 4}.md", f"new{number} {number % 4}"))
+            store.publish(prepared("f", f"{number % 4}.md", f"new{number} {number % 4}"))
             store.merge()
 
     with pytest.raises(Killed):
@@ -285,15 +285,15 @@ def test_a_kill_at_any_point_leaves_a_whole_generation(
 # ── anything in any order ────────────────────────────────────────────────────────────────────────
 
 
-class AnyOrder(RuleBasedStateMachine):
+class StoreMachine(RuleBasedStateMachine):
     """A store against a dictionary."""
 
     def __init__(self) -> None:
         super().__init__()
         self.folder = tempfile.TemporaryDirectory()
         self.store = OpenStore(Path(self.folder.name) / "index", kept_generations=4)
-        self.model: dict[FileKey, tuple[str, ...]] = {}
-        self.past: dict[int, dict[FileKey, tuple[str, ...]]] = {0: {}}
+        self.expected: dict[FileKey, tuple[str, ...]] = {}
+        self.published: dict[int, dict[FileKey, tuple[str, ...]]] = {0: {}}
         self.count = 0
 
     files = st.sampled_from([("f", "a"), ("f", "b"), ("f", "c"), ("g", "a")])
@@ -304,12 +304,12 @@ class AnyOrder(RuleBasedStateMachine):
         removed = () if drop is None or drop in files else (FileKey(*drop),)
         new = [f"{self.count} {row}" for row in range(rows)]
         made = [prepared(*position, *new, digest=str(self.count)) for position in files]
-        self.store.put(*made, drop=removed)
+        self.store.publish(*made, drop=removed)
         for one in made:
-            self.model[one.key] = tuple(chunk.text for chunk in one.chunks)
+            self.expected[one.key] = tuple(chunk.text for chunk in one.chunks)
         for key in removed:
-            self.model.pop(key, None)
-        self.past[self.store.generation.number] = dict(self.model)
+            self.expected.pop(key, None)
+        self.published[self.store.generation.number] = dict(self.expected)
 
     @rule(position=files, rows=st.integers(1, 2))
     def store_and_forget(self, position: tuple[str, str], rows: int) -> None:
@@ -328,26 +328,26 @@ class AnyOrder(RuleBasedStateMachine):
 
     @precondition(lambda self: self.store.store.history())
     @rule(pick=st.randoms(use_true_random=False))
-    def go_back(self, pick: random.Random) -> None:
+    def roll_back(self, pick: random.Random) -> None:
         number = pick.choice([made.number for made in self.store.store.history()])
         target = self.store.store.generation(number)
         new_versions = [one for one in target.versions.values() if one.id not in self.store.generation.versions]
         removed = self.store.generation.files.keys() - target.files.keys()
         current, cause = self.store.generation, f"rollback:{number}"
         self.store.generation = self.store.store.publish(current, new_versions, removed, cause)
-        self.model = dict(self.past[number])
-        self.past[self.store.generation.number] = dict(self.model)
+        self.expected = dict(self.published[number])
+        self.published[self.store.generation.number] = dict(self.expected)
 
     @invariant()
     def holds_what_was_put(self) -> None:
         self.store.check()
-        assert texts(self.store.generation) == sorted(text for rows in self.model.values() for text in rows)
-        assert self.store.generation.files.keys() == self.model.keys()
+        assert texts(self.store.generation) == sorted(text for rows in self.expected.values() for text in rows)
+        assert self.store.generation.files.keys() == self.expected.keys()
 
     def teardown(self) -> None:
         self.store.store.close()
         self.folder.cleanup()
 
 
-AnyOrder.TestCase.settings = settings(max_examples=25, stateful_step_count=25, deadline=None)
-TestAnyOrder = AnyOrder.TestCase
+StoreMachine.TestCase.settings = settings(max_examples=25, stateful_step_count=25, deadline=None)
+TestStoreMachine = StoreMachine.TestCase

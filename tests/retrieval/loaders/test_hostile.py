@@ -92,7 +92,7 @@ def test_every_bad_file_has_its_reason_and_the_others_are_indexed(root: Path) ->
     assert set(fine.values()) == {FileState.INDEXED}, fine
 
 
-def test_what_the_scan_alone_tells(root: Path) -> None:
+def test_problems_that_the_scan_finds(root: Path) -> None:
     shop, outside = root / "shop", root.parent / "secret.md"
     outside.write_text("the melon is secret")
     (shop / "link.md").symlink_to(outside)

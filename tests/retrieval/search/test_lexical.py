@@ -39,7 +39,7 @@ def test_parts_score_like_one_index() -> None:
     assert np.allclose(together, parted)
 
 
-def test_rows_that_do_not_live_count_for_nothing() -> None:
+def test_deleted_rows_count_for_nothing() -> None:
     weights = {"fig": 1.0, "pear": 2.0}
     all_of_it = BM25Scorer([part(TEXTS[:2])], weights)
     some = BM25Scorer([part([*TEXTS[:2], "pear " * 40, "fig"], 0, 1)], weights)
@@ -61,7 +61,7 @@ def test_a_value_is_added_where_a_term_is() -> None:
     assert scores.tolist() == [3, 1, 5, 1]  # the last row does not live
 
 
-def test_nothing_asked_or_nothing_there_scores_nothing() -> None:
+def test_no_term_or_no_row_scores_nothing() -> None:
     assert BM25Scorer([part(TEXTS)], []).scores({}).tolist() == [0, 0, 0, 0]
     assert BM25Scorer([], ["fig"]).scores({"fig": 1.0}).shape == (0,)
 

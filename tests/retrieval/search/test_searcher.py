@@ -89,7 +89,7 @@ def passages(
     return Searcher(built, folders or ("shop",), embedder, given).search(query, previous_query)[0]
 
 
-def test_the_best_passage_comes_first_with_its_place() -> None:
+def test_the_best_passage_comes_first_with_its_location() -> None:
     best = passages("How many days are returns accepted?")[0]
     assert (best.folder, best.file, best.line_start) == ("shop", "returns.md", 1)
     assert best.text == "Returns are accepted within 45 days of delivery."
@@ -185,7 +185,7 @@ def test_cosines_count_on_the_scale_of_the_embedder(least: float, cosine: float,
     assert [round(one.fused, 3) for one in trace.candidates] == ([round(0.4 * counts, 3)] if counts else [])
 
 
-def test_what_stands_beside_a_chunk_tells_what_it_is_about() -> None:
+def test_neighbours_of_a_chunk_show_its_topic() -> None:
     """Of two chunks that say the same, the one in the text on the subject comes first."""
     same = "It takes three days in summer."
     files: Files = {
@@ -238,7 +238,7 @@ def test_what_is_far_behind_the_best_is_left_out() -> None:
     assert ask("battery warranty years", files=files) == ["battery warranty lasts three years"]
 
 
-def test_ties_are_settled_by_place() -> None:
+def test_ties_are_ordered_by_file_and_position() -> None:
     files: Files = {("shop", name): [f"returns {name[0]}"] for name in ("c.md", "a.md", "b.md")}
     order = [passage.file for passage in passages("returns", files=files)]
     assert order == ["a.md", "b.md", "c.md"]
@@ -249,7 +249,7 @@ def test_a_huge_question_is_answered_soon() -> None:
     assert isinstance(ask(query), list)
 
 
-def test_the_dense_side_looks_past_its_candidates(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_lexical_candidates_get_their_cosine_too(monkeypatch: pytest.MonkeyPatch) -> None:
     """A passage that only the lexical side brings in still gets its true cosine."""
     files: Files = {("a", "1.md"): ["fig plum"], ("b", "2.md"): ["fig", "melon fig pear"]}
     whole = passages("fig pear", "a", "b", files=files)
@@ -305,7 +305,7 @@ def test_a_search_can_be_narrowed_to_files(filters: SearchFilter, files: set[str
     assert {passage.file for passage in searcher.search("which fee in euro")[0]} == files
 
 
-def test_files_that_are_gone_are_missed() -> None:
+def test_deleted_files_are_not_found() -> None:
     embedder = WordEmbedder()
     deleted = {FileKey("shop", "museum.md"), FileKey("shop", "never-there.md")}
     searcher = Searcher(generation(SHOP, embedder), ("shop",), embedder, SETTINGS, deleted=deleted)
@@ -315,7 +315,7 @@ def test_files_that_are_gone_are_missed() -> None:
 # ── why ──────────────────────────────────────────────────────────────────────────────────────────
 
 
-def test_a_trace_tells_what_became_of_each_candidate() -> None:
+def test_a_trace_has_the_fate_of_each_candidate() -> None:
     files = SHOP | {("shop", "again.md"): ["The entrance fee of the museum is 12 euro for all adults."]}
     embedder = WordEmbedder()
     given = SETTINGS.model_copy(update={"passages": 1, "min_similarity": 0.4})
@@ -341,7 +341,7 @@ def test_a_trace_tells_what_became_of_each_candidate() -> None:
     assert (trace.dense_weight, trace.rows) == (0.4, 6)
 
 
-def test_a_trace_tells_what_was_not_enough() -> None:
+def test_a_trace_shows_what_was_not_enough() -> None:
     embedder = WordEmbedder()
     found, trace = Searcher(generation(SHOP, embedder), ("shop",), embedder, SETTINGS).search(
         "how tall is the tower of children in Pisa really", traced=True
@@ -351,7 +351,7 @@ def test_a_trace_tells_what_was_not_enough() -> None:
     assert {(one.fate, one.gate) for one in trace.candidates} == {("no evidence", "")}
 
 
-def test_a_trace_tells_that_the_message_before_counted() -> None:
+def test_a_trace_shows_that_the_previous_message_counted() -> None:
     embedder = WordEmbedder()
     found, trace = Searcher(generation(SHOP, embedder), ("shop",), embedder, SETTINGS).search(
         "And for children?", "What is the entrance fee of the museum?", traced=True
@@ -368,7 +368,7 @@ def test_a_foreign_question_has_no_dense_side() -> None:
     assert {one.dense for one in trace.candidates} == {None}
 
 
-def test_the_vectors_of_another_embedder_are_not_asked() -> None:
+def test_the_vectors_of_another_embedder_are_not_used() -> None:
     embedder = WordEmbedder()
     built = generation(SHOP, embedder)
     asked = embedder.embedded

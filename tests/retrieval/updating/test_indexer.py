@@ -42,7 +42,7 @@ class IndexerHarness:
         return self.indexer.plan(self.generation, scan(self.root)[0])
 
     def step(self, plan: Plan | None = None, *, should_stop: Callable[[], bool] = lambda: False) -> IndexingResult:
-        """Takes in what has changed; a generation comes of it if anything did."""
+        """Indexes what has changed; publishes a generation if anything did."""
         plan = plan or self.plan()
         result, queue = IndexingResult(prepared=list(plan.rejected)), deque(plan.to_read)
         try:
@@ -110,7 +110,7 @@ def test_the_same_text_twice_in_one_step_is_embedded_once(harness: IndexerHarnes
     assert harness.texts() == ["same", "same"]
 
 
-def test_lines_that_moved_are_told_anew_without_embedding(harness: IndexerHarness) -> None:
+def test_lines_that_moved_get_new_numbers_without_embedding(harness: IndexerHarness) -> None:
     harness.put("f/a.md", "# One\n\nfirst\n")
     harness.step()
     harness.put("f/a.md", "\n\n\n# One\n\nfirst\n", age=5)
@@ -191,7 +191,7 @@ def test_bad_files_are_reported_and_the_rest_is_indexed(harness: IndexerHarness)
     assert harness.state("f", "bad.json") == (FileState.INDEXED, "")
 
 
-def test_a_file_that_vanishes_before_its_turn_is_no_trouble(
+def test_a_file_that_vanishes_before_it_is_read_is_no_error(
     harness: IndexerHarness, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     harness.put("f/a.txt", "one")

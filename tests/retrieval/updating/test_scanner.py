@@ -122,7 +122,7 @@ def test_a_root_that_is_not_there_is_an_error(tmp_path: Path) -> None:
 # ── single files ─────────────────────────────────────────────────────────────────────────────────
 
 
-def test_single_files_are_looked_at_as_in_a_scan(tmp_path: Path) -> None:
+def test_single_paths_are_scanned_as_in_a_full_scan(tmp_path: Path) -> None:
     root = tmp_path.resolve()
     for name in ("f/a.md", "f/deep/b.md", "g/c.exe"):
         (root / name).parent.mkdir(parents=True, exist_ok=True)
@@ -135,7 +135,7 @@ def test_single_files_are_looked_at_as_in_a_scan(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("name", ["f", "f/deep", "loose.md", "f/was-a-folder", "nowhere/a.md", "f/linked/b.md"])
-def test_what_may_change_more_than_one_file_needs_a_scan(tmp_path: Path, name: str) -> None:
+def test_what_may_change_more_than_one_file_needs_a_full_scan(tmp_path: Path, name: str) -> None:
     root = (tmp_path / "knowledge").resolve()
     (root / "f" / "deep").mkdir(parents=True)
     (root / "loose.md").write_text("text")
@@ -168,13 +168,13 @@ def test_of_names_that_other_systems_hold_for_one_the_second_is_refused(
     assert (one.state, one.problem) == (FileState.FAILED, expected)
 
 
-def test_a_name_that_is_not_read_takes_no_place_from_another(tmp_path: Path) -> None:
+def test_a_file_that_is_not_read_clashes_with_none(tmp_path: Path) -> None:
     put(tmp_path, "f/A.md", b"")
     put(tmp_path, "f/a.md")
     assert found(tmp_path, "f", "a.md").problem == ""
 
 
-def test_a_look_at_one_of_two_names_tells_of_both(tmp_path: Path) -> None:
+def test_a_scan_of_one_of_two_clashing_names_returns_both(tmp_path: Path) -> None:
     root = tmp_path.resolve()
     first, second = put(root, "f/README.md"), put(root, "f/readme.md")
     for path in (first, second):
@@ -187,7 +187,7 @@ def test_a_look_at_one_of_two_names_tells_of_both(tmp_path: Path) -> None:
     assert scanned[1] == {FileKey("f", "README.md"), FileKey("f", "readme.md")}
 
 
-def test_a_look_below_folders_that_are_alike_needs_a_scan(tmp_path: Path) -> None:
+def test_a_path_below_clashing_folders_needs_a_full_scan(tmp_path: Path) -> None:
     root = tmp_path.resolve()
     path = put(root, "f/deep/a.md")
     assert scan_paths(root, [path]) is not None
@@ -202,7 +202,7 @@ def test_a_name_that_is_not_utf8_hides_no_other(tmp_path: Path) -> None:
     assert found(tmp_path, "f", "caf?.md").problem == ""
 
 
-def test_a_file_of_500_mb_is_told_without_reading_it(tmp_path: Path) -> None:
+def test_a_file_of_500_mb_is_rejected_without_reading_it(tmp_path: Path) -> None:
     with put(tmp_path, "f/big.txt").open("wb") as file:
         file.truncate(500 * 1024 * 1024)
     one = found(tmp_path, "f", "big.txt")
