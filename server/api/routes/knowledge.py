@@ -1,6 +1,6 @@
 """Knowledge as users read and change it: status, files, passages, generations, and a box to try searches in.
 
-Every route goes through the caller's own view of the folders (`held.knowledge.of`).
+Every route goes through the caller's own view of the folders (`held.knowledge.for_user`).
 """
 
 from __future__ import annotations
