@@ -46,7 +46,7 @@ from server.engine import AdapterCatalogue, LocalEngine
 from server.model_store import ModelStore
 from server.prompting import Domain, PromptLibrary, UserProfile, compose
 from server.retrieval.index.chunker import chunk
-from server.retrieval.index.files import FileKey, identified
+from server.retrieval.index.files import FileKey, identify_chunks
 from server.retrieval.loaders import load
 from server.types import ChatTokenizer, GenerationRequest, Message, Passage, SamplingParams, TokenDelta, TurnContext
 from server.words import counted
@@ -221,7 +221,7 @@ def passages(text: str, count: Callable[[str], int]) -> tuple[Passage, ...]:
     """The mail as knowledge holds it."""
     key = FileKey("mail", "mail.txt")
     pieces = chunk(load(key.file, text.encode()), count, 160)
-    return tuple(one.passage(key, 1.0) for one in identified(key, pieces))
+    return tuple(one.passage(key, 1.0) for one in identify_chunks(key, pieces))
 
 
 # ── ways ─────────────────────────────────────────────────────────────────────────────────────────

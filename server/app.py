@@ -34,7 +34,7 @@ from server.memory import Episodes, MemoryStore, MemoryWriter
 from server.model_router import ModelRouter
 from server.model_store import ModelStore
 from server.prompting import PromptLibrary
-from server.retrieval import Access, KnowledgeBase, SharedKnowledge, sole_use
+from server.retrieval import Access, KnowledgeBase, SharedKnowledge, index_lock
 from server.types import Embedder
 from server.web import STATIC
 
@@ -154,7 +154,7 @@ class _Built:
         held = self.services
         async with AsyncExitStack() as stack:
             stack.callback(self.database.close)
-            stack.enter_context(sole_use(self.settings.paths.data / "index"))
+            stack.enter_context(index_lock(self.settings.paths.data / "index"))
             held.hub.bind(asyncio.get_running_loop())
             await held.engine.start()
             stack.push_async_callback(held.engine.close)

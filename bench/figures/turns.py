@@ -51,7 +51,7 @@ class Shop:
     def turn(self, engine: LocalEngine, question: str, history: list[HistoryTurn]) -> PromptBundle:
         """The prompt of the chat's next turn; every third one recalls a memory."""
         earlier = history[-1].question if history else ""
-        found = self.knowledge.search(question, self.domain.knowledge, earlier=earlier)
+        found = self.knowledge.search(question, self.domain.knowledge, previous_query=earlier)
         place = len(history)
         told = REMEMBERED[place // 3 : place // 3 + 1] if place % 3 == 0 else ()
         memories = tuple(_memory(number, text) for number, text in enumerate(told))

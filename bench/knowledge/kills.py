@@ -1,7 +1,7 @@
 """A process that indexes is killed at 50 random moments; afterwards the index is whole and nothing is lost.
 
 The process (`victim`) changes files and indexes them without end. After each kill the index is opened: it must not
-contradict itself. Then it is brought in step with the files, and each must be found by a word that it alone has.
+contradict itself. Then it is synced with the files, and each must be found by a word that it alone has.
 """
 
 from __future__ import annotations

@@ -47,7 +47,7 @@ class Large:
         return self.run.embedder
 
     def made(self) -> KnowledgeBase:
-        """The index, opened and in step; built the first time."""
+        """The index, synced; built the first time."""
         if not self.root.exists():
             self._build()
         return KnowledgeBase(self.root, self.place / "index", self.embedder, RetrievalSettings())

@@ -16,7 +16,7 @@ from bench.figure import Bound, Figure, Measure, Reading, Round
 from bench.knowledge import sets
 from bench.knowledge.run import Run
 from bench.knowledge.sets import Asked, Spanned
-from server.retrieval import KnowledgeBase, SearchResult, Where
+from server.retrieval import KnowledgeBase, SearchFilter, SearchResult
 from server.types import Passage
 
 FIRST = 5
@@ -140,8 +140,8 @@ def _shut(run: Run) -> Mapping[str, Reading]:
     base = run.base("chunking", texts)
     english = []
     for question in spanned:
-        others = Where(files=tuple(name for name in texts if name != question.file))
-        english.append(not base.search(question.text, ["chunking"], where=others).passages)
+        others = SearchFilter(files=tuple(name for name in texts if name != question.file))
+        english.append(not base.search(question.text, ["chunking"], filters=others).passages)
     return {
         name: Reading(100 * statistics.mean(shut), note=f"{len(shut)} questions")
         for name, shut in (("korean", korean), ("english", english))

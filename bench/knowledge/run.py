@@ -48,7 +48,7 @@ class Run(Embedding):
     sizes: Sizes = FULL
 
     def base(self, name: str, files: dict[str, str], settings: RetrievalSettings | None = None) -> KnowledgeBase:
-        """An index of one folder with these files, in step with them; made once a run."""
+        """A synced index of one folder with these files; made once a run."""
         root = self.folder / name / "knowledge"
         if not root.exists():
             for file, text in files.items():

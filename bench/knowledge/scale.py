@@ -219,7 +219,7 @@ def _is_past(base: KnowledgeBase, number: int) -> bool:
 
 
 def _settled(base: KnowledgeBase) -> None:
-    """Waits until the first look at the disk is over."""
+    """Waits until the first scan of the disk is over."""
     until(lambda: not base.status().busy)
     time.sleep(2)
 

@@ -1,6 +1,6 @@
 """A process that changes files and indexes them until it is killed: `python -m bench.knowledge.victim ROOT INDEX SEED`.
 
-It says `ready` once the index is in step and its changes begin. Vectors are hashed words, so that it is mostly storing,
+It says `ready` once the index is synced and its changes begin. Vectors are hashed words, so that it is mostly storing,
 where a kill could hurt.
 """
 

@@ -22,8 +22,7 @@ from server.errors import Forbidden, Unauthorized
 from server.memory import MemoryStore, MemoryWriter
 from server.model_router import ModelRouter
 from server.prompting import PromptLibrary
-from server.retrieval import LOCAL as LOCAL_USER
-from server.retrieval import SharedKnowledge
+from server.retrieval import LOCAL_USER, SharedKnowledge
 from server.types import Embedder
 
 COOKIE = "tailor_session"

@@ -157,7 +157,7 @@ class _Connection:
 
     async def _pump(self, message_id: str, after_seq: int) -> None:
         stream = self._held.chat.follow(self._user.user_id, message_id)
-        view = self._held.knowledge.of(self._user.user_id)
+        view = self._held.knowledge.for_user(self._user.user_id)
         async for event in stream.follow(after_seq):
             self._outbox.put_nowait(await asyncio.to_thread(_allowed, event, view) if _quotes(event) else event)
         self._followers.pop(message_id, None)

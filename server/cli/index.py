@@ -30,13 +30,13 @@ Doing = Callable[["KnowledgeBase"], Any]
 
 def _on_index(settings: Settings, url: str | None, key: str | None, here: Doing, *asked: str, **body: Any) -> Any:
     """Where no server has the index, does it `here`; else asks the server by `asked`, a method and a path."""
-    from server.retrieval import KnowledgeBase, sole_use
+    from server.retrieval import KnowledgeBase, index_lock
 
     if url is None:
         folder = settings.paths.data / "index"
         with ExitStack() as stack:
             try:
-                stack.enter_context(sole_use(folder))
+                stack.enter_context(index_lock(folder))
             except Conflict:
                 url = f"http://{settings.server.host}:{settings.server.port}"
             else:

@@ -43,10 +43,10 @@ def serve(
         "server.port": port,
     }
     chosen = settings_of(workspace, flags, settings)
-    from server.retrieval import sole_use
+    from server.retrieval import index_lock
 
     with _listen(chosen.server.host, chosen.server.port) as listener:
-        with sole_use(chosen.paths.data / "index"):
+        with index_lock(chosen.paths.data / "index"):
             pass  # said now, in a line: the server takes it when it starts
         from server.app import create_app
 

@@ -1,30 +1,30 @@
-"""Knowledge: folders of files, kept as a searchable index with generations."""
+"""Knowledge: folders of files, indexed for search in generations. Knows nothing of prompts, chats or HTTP."""
 
-from server.retrieval.access import LOCAL, Access
+from server.retrieval.access import LOCAL_USER, Access
 from server.retrieval.index.files import FileState
-from server.retrieval.index.lock import sole_use
-from server.retrieval.knowledge import KnowledgeBase, Surroundings
+from server.retrieval.index.lock import index_lock
+from server.retrieval.knowledge import KnowledgeBase, PassageContext
 from server.retrieval.search.results import Candidate, SearchResult, SearchTrace
-from server.retrieval.search.searcher import Where
+from server.retrieval.search.searcher import SearchFilter
 from server.retrieval.updating.status import FileStatus, FolderStatus, KnowledgeStatus
-from server.retrieval.view import REACH, FolderLimit, KnowledgeView, SharedKnowledge
+from server.retrieval.view import REACH, FolderAccess, KnowledgeView, SharedKnowledge
 
 __all__ = [
-    "LOCAL",
+    "LOCAL_USER",
     "REACH",
     "Access",
     "Candidate",
     "FileState",
     "FileStatus",
-    "FolderLimit",
+    "FolderAccess",
     "FolderStatus",
     "KnowledgeBase",
     "KnowledgeStatus",
     "KnowledgeView",
+    "PassageContext",
+    "SearchFilter",
     "SearchResult",
     "SearchTrace",
     "SharedKnowledge",
-    "Surroundings",
-    "Where",
-    "sole_use",
+    "index_lock",
 ]

@@ -4,9 +4,9 @@
     absent                       everybody
     empty or unreadable          nobody, and the status says so
 
-The file is read at every question, so that a change counts at once. What was last seen of a folder is kept in
-`data/index/access.json`: texts of a folder that is gone from the disk, which an index held at an earlier generation
-still has, stay limited as they were, and a folder of which nothing is known is nobody's. Knows nothing of sessions.
+The file is read at every question, so that a change counts at once. The access list last seen of a folder is kept in
+`data/index/access.json`: texts of a folder that was deleted from the disk, which an index held at an earlier generation
+still has, stay limited as they were, and a folder without any record is nobody's. Knows nothing of sessions.
 """
 
 from __future__ import annotations
@@ -26,101 +26,106 @@ from server.types import UserId
 
 log = logging.getLogger("tailor.retrieval")
 
-FILE: Final = ".users"
-LOCAL: Final = UserId("local")   # the one user of a server without accounts, who may everything
-MOST_BYTES: Final = 64 * 1024
-SAVING_S: Final = 2.0            # some editors remove a file and write it anew; so long it is not taken for removed
+USERS_FILE: Final = ".users"
+LOCAL_USER: Final = UserId("local")   # the one user of a server without accounts, who may see everything
+MAX_BYTES: Final = 64 * 1024
+SAVE_GRACE_S: Final = 2.0            # some editors remove a file to write it again: until then it is not removed
 
 
 @dataclass(frozen=True, slots=True)
-class Limit:
-    """Of one folder: `users` is None where everybody may see it; `problem` says why nobody may."""
+class AccessList:
+    """Of one folder. `users` is None where everybody may see it; `problem` says why nobody may."""
 
     users: frozenset[str] | None
     problem: str = ""
 
 
-NOBODY: Final = Limit(frozenset())
+NOBODY: Final = AccessList(frozenset())
 
 
 class Access:
-    """Safe from any thread. `name_of` gives the name of an account, None where it is gone."""
+    """Safe from any thread. `name_of` gives the name of an account, None where it was deleted."""
 
-    def __init__(self, root: Path, seen: Path, name_of: Callable[[UserId], str | None]) -> None:
+    def __init__(self, root: Path, last_seen_file: Path, name_of: Callable[[UserId], str | None]) -> None:
         self._root = root
-        self._seen_file = seen
+        self._last_seen_file = last_seen_file
         self._name_of = name_of
         self._lock = threading.Lock()
-        self._seen = _read_seen(seen)
+        self._last_seen = _load_last_seen(last_seen_file)
 
     def may_see(self, user: UserId, folder: str) -> bool:
         """The one rule, for reading and for writing. '' holds what lies in no folder, which is nobody's secret."""
-        if user == LOCAL or not folder:
+        if user == LOCAL_USER or not folder:
             return True
-        users = self.limit(folder).users
+        users = self.access_list(folder).users
         return users is None or self._name_of(user) in users
 
-    def limit(self, folder: str) -> Limit:
-        """As it is now, or as it was when the folder was last there."""
+    def access_list(self, folder: str) -> AccessList:
+        """As it is now, or as last seen where the folder was deleted."""
         if folder in (".", "..") or any(char in folder for char in "/\\\0"):
             return NOBODY
-        places = [self._root / form for form in _forms(folder)]
-        found = [limit for limit in map(self._of, places) if limit is not None]
+        folders = [self._root / form for form in _forms(folder)]
+        found = [access_list for access_list in map(self._read, folders) if access_list is not None]
         key = unicodedata.normalize("NFC", folder)
         with self._lock:
             if not found:
-                return Limit(self._seen[key]) if key in self._seen else NOBODY
-            limit = _strictest(found)
-            before = self._seen.get(key)
-            if limit.users is None and before is not None and any(map(_is_being_saved, places)):
-                return Limit(before)
-            if key not in self._seen or before != limit.users:
-                self._seen[key] = limit.users
-                self._keep()
-            return limit
+                return AccessList(self._last_seen[key]) if key in self._last_seen else NOBODY
+            access_list = _strictest(found)
+            before = self._last_seen.get(key)
+            if access_list.users is None and before is not None and any(map(_is_being_saved, folders)):
+                return AccessList(before)
+            if key not in self._last_seen or before != access_list.users:
+                self._last_seen[key] = access_list.users
+                self._save_last_seen()
+            return access_list
 
     def is_new(self, folder: str) -> bool:
         """Nothing of that name is there, or was."""
         with self._lock:
-            known = unicodedata.normalize("NFC", folder) in self._seen
+            known = unicodedata.normalize("NFC", folder) in self._last_seen
         return not known and not any((self._root / form).exists() for form in _forms(folder))
 
-    def _of(self, place: Path) -> Limit | None:
+    def _read(self, folder: Path) -> AccessList | None:
         """None where the folder is not there."""
-        path = place / FILE
+        path = folder / USERS_FILE
         try:
             if not _is_plain(path):
-                problem = f"{FILE} is no plain file of at most {MOST_BYTES // 1024} KB, so nobody may see the folder"
-                return Limit(frozenset(), problem)
-            return _limit(path.read_text(encoding="utf-8-sig"))
+                most = MAX_BYTES // 1024
+                problem = f"{USERS_FILE} is no plain file of at most {most} KB, so nobody may see the folder"
+                return AccessList(frozenset(), problem)
+            return _parse(path.read_text(encoding="utf-8-sig"))
         except (FileNotFoundError, NotADirectoryError):
-            return Limit(None) if place.is_dir() else None
+            return AccessList(None) if folder.is_dir() else None
         except OSError as error:
-            return Limit(frozenset(), f"{FILE} cannot be read ({error.strerror}), so nobody may see the folder")
+            problem = f"{USERS_FILE} cannot be read ({error.strerror}), so nobody may see the folder"
+            return AccessList(frozenset(), problem)
         except UnicodeDecodeError:
-            return Limit(frozenset(), f"{FILE} is not UTF-8 text, so nobody may see the folder; save it as UTF-8")
+            problem = f"{USERS_FILE} is not UTF-8 text, so nobody may see the folder; save it as UTF-8"
+            return AccessList(frozenset(), problem)
 
-    def _keep(self) -> None:
-        held = {folder: sorted(users) if users is not None else None for folder, users in sorted(self._seen.items())}
-        pending = self._seen_file.with_suffix(".new")
+    def _save_last_seen(self) -> None:
+        stored = {
+            folder: sorted(users) if users is not None else None for folder, users in sorted(self._last_seen.items())
+        }
+        temporary = self._last_seen_file.with_suffix(".new")
         try:
-            pending.parent.mkdir(parents=True, exist_ok=True)
-            pending.write_text(json.dumps(held, ensure_ascii=False), encoding="utf-8")
-            pending.replace(self._seen_file)
-        except (OSError, UnicodeEncodeError) as error:  # it is known as long as this process lives
-            log.warning("who may see which folder cannot be kept in %s: %s", self._seen_file, error)
+            temporary.parent.mkdir(parents=True, exist_ok=True)
+            temporary.write_text(json.dumps(stored, ensure_ascii=False), encoding="utf-8")
+            temporary.replace(self._last_seen_file)
+        except (OSError, UnicodeEncodeError) as error:  # it stays known in memory, until this process ends
+            log.warning("who may see which folder cannot be kept in %s: %s", self._last_seen_file, error)
 
 
 def _is_plain(path: Path) -> bool:
     """Links are not followed: what they lead to may be changed by others. Raises OSError."""
-    about = path.lstat()
-    return stat.S_ISREG(about.st_mode) and about.st_size <= MOST_BYTES
+    file_stat = path.lstat()
+    return stat.S_ISREG(file_stat.st_mode) and file_stat.st_size <= MAX_BYTES
 
 
-def _limit(text: str) -> Limit:
+def _parse(text: str) -> AccessList:
     users = frozenset(filter(None, (line.partition("#")[0].strip().lower() for line in text.splitlines())))
-    problem = f"{FILE} names nobody, so nobody may see the folder; write one name a line, or remove the file"
-    return Limit(users, "" if users else problem)
+    problem = f"{USERS_FILE} names nobody, so nobody may see the folder; write one name a line, or remove the file"
+    return AccessList(users, "" if users else problem)
 
 
 def _forms(folder: str) -> set[str]:
@@ -128,27 +133,27 @@ def _forms(folder: str) -> set[str]:
     return {folder, unicodedata.normalize("NFC", folder), unicodedata.normalize("NFD", folder)}
 
 
-def _strictest(limits: Iterable[Limit]) -> Limit:
+def _strictest(access_lists: Iterable[AccessList]) -> AccessList:
     users: frozenset[str] | None = None
     problem = ""
-    for limit in limits:
-        if limit.users is not None:
-            users = limit.users if users is None else users & limit.users
-            problem = problem or limit.problem
-    return Limit(users, problem)
+    for access_list in access_lists:
+        if access_list.users is not None:
+            users = access_list.users if users is None else users & access_list.users
+            problem = problem or access_list.problem
+    return AccessList(users, problem)
 
 
-def _is_being_saved(place: Path) -> bool:
+def _is_being_saved(path: Path) -> bool:
     try:
-        return abs(time.time() - place.stat().st_mtime) < SAVING_S
+        return abs(time.time() - path.stat().st_mtime) < SAVE_GRACE_S
     except OSError:
         return False
 
 
-def _read_seen(path: Path) -> dict[str, frozenset[str] | None]:
+def _load_last_seen(path: Path) -> dict[str, frozenset[str] | None]:
     """What is damaged is nothing: then folders that are not on the disk are nobody's."""
     try:
-        held = json.loads(path.read_text(encoding="utf-8"))
-        return {str(folder): None if users is None else frozenset(map(str, users)) for folder, users in held.items()}
+        stored = json.loads(path.read_text(encoding="utf-8"))
+        return {str(folder): None if users is None else frozenset(map(str, users)) for folder, users in stored.items()}
     except (OSError, ValueError, AttributeError, TypeError):
         return {}

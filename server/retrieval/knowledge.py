@@ -1,8 +1,8 @@
 """The knowledge of the server: folders on disk, kept searchable.
 
-One background thread brings the index in step with the disk, woken by a watcher, by an upload and now and then by
-itself (a network share sends no events); another merges what many small changes leave behind. A generation is swapped
-by one reference: a search takes it once and sees nothing else. Knows nothing of prompts, domains or HTTP.
+One background thread syncs the index with the disk, woken by a watcher, by an upload and now and then by itself (a
+network share sends no events); another merges the segments that many small changes leave behind. A generation is
+swapped by one reference: a search takes it once and sees nothing else. Knows nothing of prompts, domains or HTTP.
 """
 
 from __future__ import annotations
@@ -19,18 +19,18 @@ from watchfiles import watch
 
 from server.config import RetrievalSettings
 from server.errors import Conflict
-from server.retrieval import access
-from server.retrieval.index.catalog import Made
-from server.retrieval.index.chunker import VERSION
-from server.retrieval.index.directory import IndexHome, MadeBy
+from server.retrieval.access import USERS_FILE
+from server.retrieval.index.catalog import GenerationRecord
+from server.retrieval.index.chunker import CHUNKER_VERSION
+from server.retrieval.index.directory import BuildSettings, IndexDirectory
 from server.retrieval.index.files import FileKey
 from server.retrieval.search.reranker import Reranker
 from server.retrieval.search.results import SearchResult
-from server.retrieval.search.searcher import Searcher, Where
+from server.retrieval.search.searcher import Searcher, SearchFilter
 from server.retrieval.updating import uploads
 from server.retrieval.updating.scanner import is_ignored
 from server.retrieval.updating.status import FileStatus, KnowledgeStatus
-from server.retrieval.updating.updater import Keeper
+from server.retrieval.updating.updater import IndexUpdater
 from server.types import Embedder, Passage
 
 log = logging.getLogger("tailor.retrieval")
@@ -40,14 +40,14 @@ RESCAN_S: Final = 30.0
 
 
 @dataclass(frozen=True, slots=True)
-class Surroundings:
-    """A passage and what stands before and after it in its file. `living`: the file still holds it as it is; else
-    nothing stands around it."""
+class PassageContext:
+    """A passage and what stands before and after it in its file. `is_current`: the file still has it as it is; else
+    it has no context."""
 
     passage: Passage
     before: tuple[Passage, ...] = ()
     after: tuple[Passage, ...] = ()
-    living: bool = False
+    is_current: bool = False
 
 
 class KnowledgeBase:
@@ -58,102 +58,114 @@ class KnowledgeBase:
         self._embedder = embedder
         self._settings = settings
         self._reranker = Reranker(settings.reranker) if settings.reranker else None
-        made_by: MadeBy = {"embedder": embedder.fingerprint, "chunker": VERSION, "chunk_tokens": settings.chunk_tokens}
-        self._keeper = Keeper(self._root, IndexHome(index_dir, made_by, settings.generations), embedder, settings)
+        build_settings: BuildSettings = {
+            "embedder": embedder.fingerprint, "chunker": CHUNKER_VERSION, "chunk_tokens": settings.chunk_tokens,
+        }  # fmt: skip
+        directory = IndexDirectory(index_dir, build_settings, settings.generations)
+        self._updater = IndexUpdater(self._root, directory, embedder, settings)
         self._stop = threading.Event()
-        self._wanted = threading.Event()
-        self._merging = threading.Event()
+        self._sync_wanted = threading.Event()
+        self._merge_wanted = threading.Event()
         self._paths_lock = threading.Lock()
-        self._paths: set[Path] | None = None   # what the watcher saw change; None: look at everything
+        self._changed_paths: set[Path] | None = None   # what the watcher saw change; None: scan everything
         self._threads: list[threading.Thread] = []
 
     # ── life ─────────────────────────────────────────────────────────────────────────────────────
 
     def open(self) -> None:
-        """Takes up the last generation and nothing more: for programs that look, or go back to an earlier one."""
-        self._keeper.open()
+        """Opens the last generation and starts no thread: for programs that only read, or roll back."""
+        self._updater.open()
 
     async def start(self) -> None:
         """Opens the last generation, so that searches work at once; sync and watch go on behind."""
-        await asyncio.to_thread(self._keeper.open)
+        await asyncio.to_thread(self._updater.open)
         try:
-            await asyncio.to_thread(self._keeper.foresee)
-        except Exception:  # the thread below looks again, and its trouble is shown
-            log.exception("the knowledge folders could not be looked at")
+            await asyncio.to_thread(self._updater.list_pending)
+        except Exception:  # the thread below scans again, and the status shows its error
+            log.exception("the knowledge folders could not be scanned")
         self._stop.clear()
-        self._look_at(None)
-        for name, work in (
-            ("knowledge-watch", self._watch), ("knowledge-sync", self._keep_in_step), ("knowledge-merge", self._merge),
-        ):  # fmt: skip
-            thread = threading.Thread(target=work, name=name, daemon=True)
+        self._request_sync(None)
+        for name, loop in (
+            ("knowledge-watch", self._watch_loop),
+            ("knowledge-sync", self._sync_loop),
+            ("knowledge-merge", self._merge_loop),
+        ):
+            thread = threading.Thread(target=loop, name=name, daemon=True)
             thread.start()
             self._threads.append(thread)
 
     async def close(self) -> None:
         """Ends the threads; what was not yet indexed is found by the next start."""
         self._stop.set()
-        self._keeper.interrupt()
-        self._wanted.set()
-        self._merging.set()
+        self._updater.interrupt()
+        self._sync_wanted.set()
+        self._merge_wanted.set()
         for thread in self._threads:
             await asyncio.to_thread(thread.join)
         self._threads.clear()
-        await asyncio.to_thread(self._keeper.close)
+        await asyncio.to_thread(self._updater.close)
 
     def subscribe(self, callback: Callable[[], None]) -> None:
         """`callback` runs after each change of the status, on whatever thread changed it; it must not block."""
-        self._keeper.board.subscribe(callback)
+        self._updater.progress.subscribe(callback)
 
     # ── search ───────────────────────────────────────────────────────────────────────────────────
 
     def search(
-        self, query: str, folders: Sequence[str], *, earlier: str = "", where: Where | None = None, traced: bool = False
+        self,
+        query: str,
+        folders: Sequence[str],
+        *,
+        previous_query: str = "",
+        filters: SearchFilter | None = None,
+        traced: bool = False,
     ) -> SearchResult:
-        """Passages of `folders`, best first. `earlier` is the user's previous message: it gives a
-        follow-up ("and for children?") its subject. A file that was deleted here is missed at once."""
-        generation, gone, dense = self._keeper.serving()
+        """Passages of `folders`, best first. `previous_query` is the user's previous message: it gives a
+        follow-up ("and for children?") its subject. A file that was deleted here is not found any more."""
+        generation, deleted, dense = self._updater.serving()
         searcher = Searcher(
-            generation, folders, self._embedder, self._settings, gone=gone, where=where, dense=dense,
+            generation, folders, self._embedder, self._settings, deleted=deleted, filters=filters, dense=dense,
             reranker=self._reranker,
         )  # fmt: skip
-        filled = tuple(folder for folder in folders if generation.holds(folder))
-        unread = self._keeper.board.unread(folders)
-        passages, trace = searcher.search(query, earlier, traced=traced)
-        return SearchResult(passages, generation.number, filled, unread, trace)
+        with_chunks = tuple(folder for folder in folders if generation.has_chunks(folder))
+        unread = self._updater.progress.unread(folders)
+        passages, trace = searcher.search(query, previous_query, traced=traced)
+        return SearchResult(passages, generation.number, with_chunks, unread, trace)
 
     def passage(self, chunk_id: str) -> Passage | None:
-        """What an answer has cited, as long as a kept generation holds it."""
-        return self._keeper.passage(chunk_id)
+        """A passage that an answer has cited, as long as a kept generation has it."""
+        return self._updater.passage(chunk_id)
 
-    def surroundings(self, chunk_id: str, reach: int) -> Surroundings | None:
+    def passage_context(self, chunk_id: str, reach: int) -> PassageContext | None:
         """The passage with `reach` passages of its file on each side."""
         passage = self.passage(chunk_id)
         if passage is None:
             return None
-        generation, _, _ = self._keeper.serving()
+        generation, _, _ = self._updater.serving()
         key = FileKey(passage.folder, passage.file)
         version = generation.files.get(key)
-        read: list[Passage] = []
-        at: int | None = None
-        for place in range(version.chunks if version is not None else 0):
-            chunk = generation.read(version.id, place) if version is not None else None
+        passages: list[Passage] = []
+        found_at: int | None = None
+        for position in range(version.chunks if version is not None else 0):
+            chunk = generation.read(version.id, position) if version is not None else None
             if chunk is None:
-                break  # its generation has just been let go
-            read.append(chunk.passage(key, 0.0))
+                break  # its generation has just been pruned
+            passages.append(chunk.passage(key, 0.0))
             if chunk.id == chunk_id:
-                at = place
-            if at is not None and place == at + reach:
+                found_at = position
+            if found_at is not None and position == found_at + reach:
                 break
-        if at is None:
-            return Surroundings(passage)
-        return Surroundings(read[at], tuple(read[max(0, at - reach) : at]), tuple(read[at + 1 :]), living=True)
+        if found_at is None:
+            return PassageContext(passage)
+        before, after = passages[max(0, found_at - reach) : found_at], passages[found_at + 1 :]
+        return PassageContext(passages[found_at], tuple(before), tuple(after), is_current=True)
 
     def status(self) -> KnowledgeStatus:
-        return self._keeper.status()
+        return self._updater.status()
 
     def folders(self) -> tuple[str, ...]:
-        """Those on the disk, as of the last look at it."""
-        return self._keeper.board.folders
+        """Those on the disk, as of the last scan."""
+        return self._updater.progress.folders
 
     # ── files ────────────────────────────────────────────────────────────────────────────────────
 
@@ -164,100 +176,100 @@ class KnowledgeBase:
     def save(self, folder: str, filename: str, data: bytes) -> FileStatus:
         """Stores an upload under a safe name; the same name replaces. Raises InvalidInput."""
         path = uploads.write(self._root, folder, filename, data)
-        about = path.stat()
-        status = self._keeper.expect(FileKey(path.parent.name, path.name), about.st_size, about.st_mtime_ns)
-        self._look_at({path})
+        stat = path.stat()
+        status = self._updater.file_saved(FileKey(path.parent.name, path.name), stat.st_size, stat.st_mtime_ns)
+        self._request_sync({path})
         return status
 
     def delete(self, folder: str, file: str) -> None:
-        """Deletes a file; searches miss it from now on. Raises NotFound."""
+        """Deletes a file; searches find it no more from now on. Raises NotFound."""
         uploads.remove(self._root, folder, file)
-        self._keeper.hide(FileKey(folder, file))
-        self._look_at({self._root / folder / file})
+        self._updater.file_deleted(FileKey(folder, file))
+        self._request_sync({self._root / folder / file})
 
     # ── generations ──────────────────────────────────────────────────────────────────────────────
 
-    def history(self) -> list[Made]:
+    def history(self) -> list[GenerationRecord]:
         """The generations that are kept, newest first."""
-        return self._keeper.history()
+        return self._updater.history()
 
     def roll_back(self, number: int) -> int:
-        """Makes what generation `number` held the newest one, and holds the index there until `follow`: the files on
-        disk stay as they are. Gives the new number. Raises NotFound, Conflict."""
-        if self._keeper.status().building:
+        """Publishes generation `number` again as the newest one, and holds the index there until `follow`: the files on
+        disk stay as they are. Returns the new number. Raises NotFound, Conflict."""
+        if self._updater.status().building:
             raise Conflict("another index is being built, which will take this one's place: wait until it is whole")
-        return self._keeper.roll_back(number)
+        return self._updater.roll_back(number)
 
     def follow(self) -> None:
         """Lets the index follow the files again. Raises Conflict when it does already."""
-        if not self._keeper.let_go():
+        if not self._updater.follow():
             raise Conflict("the index follows the files already")
-        self._look_at(None)
+        self._request_sync(None)
 
     def rebuild(self) -> None:
-        """Reads, cuts and embeds every file anew, beside the index that goes on answering. Raises Conflict while that
-        is under way."""
-        if not self._keeper.begin_anew():
+        """Reads, chunks and embeds every file again into a new index; the current one serves until it is complete.
+        Raises Conflict while a rebuild is under way."""
+        if not self._updater.begin_rebuild():
             raise Conflict("the index is being rebuilt already")
-        self._look_at(None)
+        self._request_sync(None)
 
     def check_integrity(self) -> None:
         """Raises ValueError when the index contradicts itself."""
-        self._keeper.check_integrity()
+        self._updater.check_integrity()
 
-    # ── in step with the disk ────────────────────────────────────────────────────────────────────
+    # ── sync with the disk ───────────────────────────────────────────────────────────────────────
 
     def sync(self) -> int:
-        """Brings the index in step with the disk and returns the generation's number. Blocks."""
-        self._keeper.open()
-        self._keeper.sync(None, self._changed)
-        while self._keeper.merge_some():
+        """Syncs the index with the disk and returns the generation's number. Blocks."""
+        self._updater.open()
+        self._updater.sync(None, self._take_changes)
+        while self._updater.merge_segments():
             pass
-        return self._keeper.serving()[0].number
+        return self._updater.serving()[0].number
 
-    def _look_at(self, paths: set[Path] | None) -> None:
+    def _request_sync(self, paths: set[Path] | None) -> None:
         with self._paths_lock:
             if paths is None:
-                self._paths = None
-            elif self._paths is not None:
-                self._paths |= paths
-        self._wanted.set()
+                self._changed_paths = None
+            elif self._changed_paths is not None:
+                self._changed_paths |= paths
+        self._sync_wanted.set()
 
-    def _changed(self) -> set[Path] | None:
-        """What is to be looked at since the last time; nothing of it is left afterwards."""
-        self._wanted.clear()
+    def _take_changes(self) -> set[Path] | None:
+        """The paths that have changed since the last call, and forgets them; None: scan everything."""
+        self._sync_wanted.clear()
         with self._paths_lock:
-            paths, self._paths = self._paths, set()
+            paths, self._changed_paths = self._changed_paths, set()
         return paths
 
-    def _keep_in_step(self) -> None:
+    def _sync_loop(self) -> None:
         pause = FIRST_RESCAN_S
         while not self._stop.is_set():
-            if self._wanted.wait(pause):
-                following = FIRST_RESCAN_S
-                paths = self._changed()
+            if self._sync_wanted.wait(pause):
+                next_pause = FIRST_RESCAN_S
+                paths = self._take_changes()
             else:
-                following, paths = RESCAN_S, None
+                next_pause, paths = RESCAN_S, None
             try:
-                self._keeper.sync(paths, self._changed)
+                self._updater.sync(paths, self._take_changes)
                 if paths is None:
-                    self._keeper.make_ready()
+                    self._updater.prestart_reader()
             except Exception:  # the thread's outermost edge: the next change tries again
-                log.exception("the index could not be brought in step with the disk")
-            self._merging.set()
-            pause = following
+                log.exception("the index could not be synced with the disk")
+            self._merge_wanted.set()
+            pause = next_pause
 
-    def _merge(self) -> None:
+    def _merge_loop(self) -> None:
         while not self._stop.is_set():
-            self._merging.wait()
-            self._merging.clear()
+            self._merge_wanted.wait()
+            self._merge_wanted.clear()
             try:
-                while not self._stop.is_set() and self._keeper.merge_some():
+                while not self._stop.is_set() and self._updater.merge_segments():
                     pass
             except Exception:  # the thread's outermost edge: what is not merged is only slower
                 log.exception("segments of the index could not be merged")
 
-    def _watch(self) -> None:
+    def _watch_loop(self) -> None:
         """Wakes the sync after changes. Falls back to polling where the system gives no events."""
         polling = False
         while not self._stop.is_set():
@@ -265,7 +277,7 @@ class KnowledgeBase:
                 self._root.mkdir(parents=True, exist_ok=True)
                 for changes in watch(
                     self._root,
-                    watch_filter=lambda _, path: Path(path).name == access.FILE or not is_ignored(Path(path).name),
+                    watch_filter=lambda _, path: Path(path).name == USERS_FILE or not is_ignored(Path(path).name),
                     debounce=max(1, self._settings.debounce_ms),
                     step=max(1, min(50, self._settings.debounce_ms)),
                     stop_event=self._stop,
@@ -274,9 +286,9 @@ class KnowledgeBase:
                     ignore_permission_denied=True,
                 ):
                     paths = {Path(path) for _, path in changes}
-                    self._look_at(paths)
-                    if any(path.name == access.FILE for path in paths):
-                        self._keeper.board.tell()  # who may see the folder is part of what is shown
+                    self._request_sync(paths)
+                    if any(path.name == USERS_FILE for path in paths):
+                        self._updater.progress.notify()  # who may see the folder is part of what is shown
             except (OSError, RuntimeError) as error:
                 log.warning("the knowledge folder cannot be watched (%s); it is polled", error)
                 polling = True

@@ -1,6 +1,6 @@
-"""The knowledge as one user may see it: the only door to it for chats and routes.
+"""The knowledge as one user may see it: the only way to it for chats and routes.
 
-Every way in goes through `Access.may_see`. What a user may not see is not there for them: not found, not refused.
+Every method goes through `Access.may_see`. What a user may not see does not exist for them: not found, not refused.
 """
 
 from __future__ import annotations
@@ -11,19 +11,19 @@ from typing import Final
 
 from server.errors import NotFound
 from server.retrieval.access import Access
-from server.retrieval.index.catalog import Made
+from server.retrieval.index.catalog import GenerationRecord
 from server.retrieval.index.files import FileState
-from server.retrieval.knowledge import KnowledgeBase, Surroundings
+from server.retrieval.knowledge import KnowledgeBase, PassageContext
 from server.retrieval.search.results import SearchResult
-from server.retrieval.search.searcher import Where
+from server.retrieval.search.searcher import SearchFilter
 from server.retrieval.updating.status import FileStatus, KnowledgeStatus
 from server.types import Passage, UserId
 
-REACH: Final = 3  # passages before and after one that is looked at
+REACH: Final = 3  # passages of context before and after a passage
 
 
 @dataclass(frozen=True, slots=True)
-class FolderLimit:
+class FolderAccess:
     """A folder that not everybody may see. `problem`: why nobody may."""
 
     folder: str
@@ -32,19 +32,19 @@ class FolderLimit:
 
 
 class SharedKnowledge:
-    """Gives each user their view. `base` is for whoever starts, stops and watches it."""
+    """Gives each user their view. `base` is for whoever starts, stops and subscribes to it."""
 
     def __init__(self, base: KnowledgeBase, access: Access) -> None:
         self.base = base
         self._access = access
-        base.subscribe(self._look)
+        base.subscribe(self._record_access)
 
-    def _look(self) -> None:
-        """Who may see a folder is known from its first day, so that it is known when it is gone."""
+    def _record_access(self) -> None:
+        """Records the access list of each folder from the start, so that it is known when the folder is deleted."""
         for folder in self.base.folders():
-            self._access.limit(folder)
+            self._access.access_list(folder)
 
-    def of(self, user: UserId) -> KnowledgeView:
+    def for_user(self, user: UserId) -> KnowledgeView:
         return KnowledgeView(self.base, self._access, user)
 
 
@@ -60,21 +60,27 @@ class KnowledgeView:
         return self._access.may_see(self._user, folder)
 
     def is_new(self, folder: str) -> bool:
-        """Nothing of that name is there, or was: it hides nothing."""
+        """No folder of that name exists or existed: it hides nothing."""
         return self._access.is_new(folder)
 
     # ── reading ──────────────────────────────────────────────────────────────────────────────────
 
     def search(
-        self, query: str, folders: Sequence[str], *, earlier: str = "", where: Where | None = None, traced: bool = False
+        self,
+        query: str,
+        folders: Sequence[str],
+        *,
+        previous_query: str = "",
+        filters: SearchFilter | None = None,
+        traced: bool = False,
     ) -> SearchResult:
         """As `KnowledgeBase.search`, in those of the folders that the user may see."""
-        seen = [folder for folder in folders if self.may_see(folder)]
-        return self._base.search(query, seen, earlier=earlier, where=where, traced=traced)
+        visible_folders = [folder for folder in folders if self.may_see(folder)]
+        return self._base.search(query, visible_folders, previous_query=previous_query, filters=filters, traced=traced)
 
-    def passage(self, passage_id: str, reach: int = REACH) -> Surroundings:
+    def passage(self, passage_id: str, reach: int = REACH) -> PassageContext:
         """A passage that was cited, and `reach` passages before and after it. Raises NotFound."""
-        found = self._base.surroundings(passage_id, reach)
+        found = self._base.passage_context(passage_id, reach)
         if found is None or not self.may_see(found.passage.folder):
             raise NotFound(f"no passage '{passage_id[:80]}': its file was deleted, or its generation is not kept")
         return found
@@ -84,7 +90,7 @@ class KnowledgeView:
         return tuple(one if self.may_see(one.folder) else Passage("", "", "", "") for one in passages)
 
     def status(self) -> KnowledgeStatus:
-        """Where something is hidden, what is told of the whole is left out."""
+        """Where a folder is hidden, the figures of the whole index are left out."""
         status = self._base.status()
         folders = tuple(folder for folder in status.folders if self.may_see(folder.name))
         if len(folders) == len(status.folders):
@@ -92,15 +98,15 @@ class KnowledgeView:
         busy = any(file.state is FileState.INDEXING for folder in folders for file in folder.files)
         return replace(status, folders=folders, busy=busy, progress=None, pending=0)
 
-    def limits(self, *, problems: bool) -> tuple[FolderLimit, ...]:
+    def access_lists(self, *, problems: bool) -> tuple[FolderAccess, ...]:
         """Of the folders that the user may see and, with `problems`, of those that nobody may by mistake."""
         found = []
         for folder in self._base.status().folders:
-            limit = self._access.limit(folder.name) if folder.name else None
-            if limit is None or limit.users is None:
+            access_list = self._access.access_list(folder.name) if folder.name else None
+            if access_list is None or access_list.users is None:
                 continue
-            if (problems and limit.problem) or self.may_see(folder.name):
-                found.append(FolderLimit(folder.name, tuple(sorted(limit.users)), limit.problem))
+            if (problems and access_list.problem) or self.may_see(folder.name):
+                found.append(FolderAccess(folder.name, tuple(sorted(access_list.users)), access_list.problem))
         return tuple(found)
 
     # ── changing ─────────────────────────────────────────────────────────────────────────────────
@@ -120,20 +126,20 @@ class KnowledgeView:
 
     # ── generations, of all folders together ─────────────────────────────────────────────────────
 
-    def history(self) -> list[Made]:
-        """Newest first. Where something is hidden, only what changed in the other folders, of the files that are
-        named; how large the whole was is then -1."""
-        made = self._base.history()
-        hidden = {folder for one in made for folder in map(_folder_of, one.told) if not self.may_see(folder)}
+    def history(self) -> list[GenerationRecord]:
+        """Newest first. Where a folder is hidden, only the changes in the other folders, of the files that are listed;
+        the size of the whole index is then -1."""
+        records = self._base.history()
+        hidden = {folder for one in records for folder in map(_folder_of, one.told) if not self.may_see(folder)}
         if not hidden and all(self.may_see(folder.name) for folder in self._base.status().folders):
-            return made
+            return records
         shown = []
-        for one in made:
-            told = tuple(entry for entry in one.told if _folder_of(entry) not in hidden)
-            counts = [sum(what == each for each, _ in told) for what in ("added", "changed", "removed")]
-            if told or one.cause != "files":
+        for one in records:
+            listed = tuple(entry for entry in one.told if _folder_of(entry) not in hidden)
+            counts = [sum(what == each for each, _ in listed) for what in ("added", "changed", "removed")]
+            if listed or one.cause != "files":
                 shown.append(replace(one, files=-1, chunks=-1, added=counts[0], changed=counts[1], removed=counts[2],
-                                     told=told))  # fmt: skip
+                                     told=listed))  # fmt: skip
         return shown
 
     def roll_back(self, number: int) -> int:
@@ -146,5 +152,5 @@ class KnowledgeView:
         self._base.rebuild()
 
 
-def _folder_of(told: tuple[str, str]) -> str:
-    return told[1].partition("/")[0] if "/" in told[1] else ""
+def _folder_of(change: tuple[str, str]) -> str:
+    return change[1].partition("/")[0] if "/" in change[1] else ""

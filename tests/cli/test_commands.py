@@ -27,7 +27,7 @@ from server.cli import serve
 from server.config import ModelSettings, Settings
 from server.database import Database
 from server.errors import ConfigError, Conflict, EngineDown, NotFound, TailorError, Unauthorized
-from server.retrieval import sole_use
+from server.retrieval import index_lock
 from tests.fakes import ScriptedEngine, WordEmbedder
 from tests.live import Live, make_app, make_workspace, serving
 
@@ -122,7 +122,7 @@ def test_a_taken_port_is_told_before_the_model_loads(tmp_path: Path, live: Live)
 
 
 def test_an_index_that_another_server_has_is_told_before_the_model_loads(tmp_path: Path) -> None:
-    with sole_use(tmp_path / "data" / "index"), pytest.raises(Conflict, match="another process uses the index"):
+    with index_lock(tmp_path / "data" / "index"), pytest.raises(Conflict, match="another process uses the index"):
         run("serve", "--workspace", str(tmp_path), "--port", "0")
 
 
@@ -225,7 +225,7 @@ def test_the_index_is_rebuilt(shop: Path) -> None:
 def test_a_server_that_has_the_index_is_asked(live: Live, shop: Path) -> None:
     """At the address of the workspace's settings, or at --url."""
     port = ("--set", f"server.port={live.port}")
-    with sole_use(shop / "data" / "index"):  # as a server of this workspace has it
+    with index_lock(shop / "data" / "index"):  # as a server of this workspace has it
         assert "refunds.md" in run("index", "--workspace", str(shop), *port)
         assert "Generation" in run("index", "status", "--workspace", str(shop), *port)
         with pytest.raises(EngineDown, match="no server answers"):

@@ -11,17 +11,17 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from server.retrieval import LOCAL, Access
+from server.retrieval import LOCAL_USER, Access
 from server.types import UserId
 
 ANN, BOB, GONE = UserId("1"), UserId("2"), UserId("3")
 NAMES = {ANN: "ann", BOB: "bob"}
 
 
-class Place:
+class Workspace:
     def __init__(self, folder: Path) -> None:
         self.root = folder / "knowledge"
-        self.seen = folder / "index" / "access.json"
+        self.last_seen_file = folder / "index" / "access.json"
         self.folder("open")
 
     def folder(self, name: str, users: str | bytes | None = None) -> Path:
@@ -32,12 +32,12 @@ class Place:
         return path
 
     def access(self) -> Access:
-        return Access(self.root, self.seen, NAMES.get)
+        return Access(self.root, self.last_seen_file, NAMES.get)
 
 
 @pytest.fixture
-def place(tmp_path: Path) -> Place:
-    return Place(tmp_path)
+def workspace(tmp_path: Path) -> Workspace:
+    return Workspace(tmp_path)
 
 
 def age(folder: Path) -> None:
@@ -61,11 +61,11 @@ def who(access: Access, folder: str) -> set[str]:
         ("annbob\n*\nadmin\n", set()),
     ],
 )
-def test_names_stand_one_a_line(place: Place, users: str | None, may: set[str]) -> None:
-    place.folder("secret", users)
-    assert who(place.access(), "secret") == may
-    assert place.access().limit("secret").problem == ""
-    assert place.access().may_see(LOCAL, "secret")
+def test_names_stand_one_a_line(workspace: Workspace, users: str | None, may: set[str]) -> None:
+    workspace.folder("secret", users)
+    assert who(workspace.access(), "secret") == may
+    assert workspace.access().access_list("secret").problem == ""
+    assert workspace.access().may_see(LOCAL_USER, "secret")
 
 
 @pytest.mark.parametrize(
@@ -77,33 +77,33 @@ def test_names_stand_one_a_line(place: Place, users: str | None, may: set[str]) 
         (b"ann\n" * 20_000, "at most 64 KB"),
     ],
 )
-def test_what_cannot_be_read_lets_nobody_in_and_says_why(place: Place, users: str | bytes, says: str) -> None:
-    place.folder("secret", users)
-    access = place.access()
+def test_what_cannot_be_read_lets_nobody_in_and_says_why(workspace: Workspace, users: str | bytes, says: str) -> None:
+    workspace.folder("secret", users)
+    access = workspace.access()
     assert who(access, "secret") == set()
-    assert access.may_see(LOCAL, "secret")
-    assert says in access.limit("secret").problem
+    assert access.may_see(LOCAL_USER, "secret")
+    assert says in access.access_list("secret").problem
 
 
-def test_a_link_or_a_folder_in_its_place_lets_nobody_in(place: Place) -> None:
-    (place.folder("one") / ".users").symlink_to("nowhere")
-    (place.folder("two") / ".users").mkdir()
-    (place.root / "list").write_text("ann\n")
-    (place.folder("three") / ".users").symlink_to(place.root / "list")
+def test_a_link_or_a_folder_in_its_place_lets_nobody_in(workspace: Workspace) -> None:
+    (workspace.folder("one") / ".users").symlink_to("nowhere")
+    (workspace.folder("two") / ".users").mkdir()
+    (workspace.root / "list").write_text("ann\n")
+    (workspace.folder("three") / ".users").symlink_to(workspace.root / "list")
     for name in ("one", "two", "three"):
-        assert who(place.access(), name) == set()
-        assert "no plain file" in place.access().limit(name).problem
+        assert who(workspace.access(), name) == set()
+        assert "no plain file" in workspace.access().access_list(name).problem
 
 
 @pytest.mark.skipif(os.geteuid() == 0, reason="root may read everything")
-def test_a_file_that_may_not_be_read_lets_nobody_in(place: Place) -> None:
-    (place.folder("secret", "ann\n") / ".users").chmod(0)
-    assert who(place.access(), "secret") == set()
-    assert "cannot be read" in place.access().limit("secret").problem
+def test_a_file_that_may_not_be_read_lets_nobody_in(workspace: Workspace) -> None:
+    (workspace.folder("secret", "ann\n") / ".users").chmod(0)
+    assert who(workspace.access(), "secret") == set()
+    assert "cannot be read" in workspace.access().access_list("secret").problem
 
 
-def test_a_change_counts_at_once_and_a_removal_after_a_moment(place: Place) -> None:
-    folder, access = place.folder("secret", "ann\n"), place.access()
+def test_a_change_counts_at_once_and_a_removal_after_a_moment(workspace: Workspace) -> None:
+    folder, access = workspace.folder("secret", "ann\n"), workspace.access()
     assert who(access, "secret") == {ANN}
     (folder / ".users").write_text("bob\n")
     assert who(access, "secret") == {BOB}
@@ -113,56 +113,56 @@ def test_a_change_counts_at_once_and_a_removal_after_a_moment(place: Place) -> N
     assert who(access, "secret") == {ANN, BOB, GONE}
 
 
-def test_a_folder_that_is_gone_stays_limited_as_it_was_after_a_restart_too(place: Place) -> None:
-    secret, public = place.folder("secret", "ann\n"), place.folder("public")
-    access = place.access()
+def test_a_folder_that_is_gone_stays_limited_as_it_was_after_a_restart_too(workspace: Workspace) -> None:
+    secret, public = workspace.folder("secret", "ann\n"), workspace.folder("public")
+    access = workspace.access()
     for name in ("secret", "public"):
-        access.limit(name)
+        access.access_list(name)
     (secret / ".users").unlink()
     secret.rmdir()
     public.rmdir()
-    for each in (access, place.access()):
+    for each in (access, workspace.access()):
         assert who(each, "secret") == {ANN}
         assert who(each, "public") == {ANN, BOB, GONE}
         assert not each.is_new("secret")
-    place.seen.write_text("{damaged")
-    assert who(place.access(), "secret") == set()
-    assert who(place.access(), "public") == set()
+    workspace.last_seen_file.write_text("{damaged")
+    assert who(workspace.access(), "secret") == set()
+    assert who(workspace.access(), "public") == set()
 
 
-def test_a_folder_of_which_nothing_is_known_is_nobodys_and_new(place: Place) -> None:
-    access = place.access()
+def test_a_folder_of_which_nothing_is_known_is_nobodys_and_new(workspace: Workspace) -> None:
+    access = workspace.access()
     assert who(access, "never") == set()
     assert access.is_new("never")
     assert not access.is_new("open")
 
 
 @pytest.mark.parametrize("name", ["..", ".", "open/../secret", "secret/", "/secret", "open\\secret", "secret\0"])
-def test_what_is_no_name_of_a_folder_is_nobodys(place: Place, name: str) -> None:
-    place.folder("secret", "ann\n")
-    assert who(place.access(), name) == set()
+def test_what_is_no_name_of_a_folder_is_nobodys(workspace: Workspace, name: str) -> None:
+    workspace.folder("secret", "ann\n")
+    assert who(workspace.access(), name) == set()
 
 
-def test_a_limit_counts_under_each_form_of_the_name(place: Place) -> None:
+def test_a_limit_counts_under_each_form_of_the_name(workspace: Workspace) -> None:
     name = unicodedata.normalize("NFD", "급여")
-    place.folder(name, "ann\n")
-    access = place.access()
+    workspace.folder(name, "ann\n")
+    access = workspace.access()
     for form in ("NFC", "NFD"):
         assert who(access, unicodedata.normalize(form, name)) == {ANN}
 
 
-def test_a_root_that_is_away_opens_nothing(place: Place) -> None:
-    place.folder("secret", "ann\n")
-    access = place.access()
+def test_a_root_that_is_away_opens_nothing(workspace: Workspace) -> None:
+    workspace.folder("secret", "ann\n")
+    access = workspace.access()
     assert who(access, "secret") == {ANN}
-    place.root.rename(place.root.with_name("unmounted"))
+    workspace.root.rename(workspace.root.with_name("unmounted"))
     assert who(access, "secret") == {ANN}
 
 
 @given(lines=st.lists(st.sampled_from(["ann", "bob", "#ann", "", "ann#", " ANN\t", "annn", "an n", "ann,bob"])))
 def test_only_those_who_are_named_alone_on_a_line_may(tmp_path_factory: pytest.TempPathFactory, lines: list[str]):
-    place = Place(tmp_path_factory.mktemp("access"))
-    place.folder("secret", "\n".join(lines))
+    workspace = Workspace(tmp_path_factory.mktemp("access"))
+    workspace.folder("secret", "\n".join(lines))
     may = {{"ann": ANN, "bob": BOB}[line.split("#")[0].strip().lower()] for line in lines
            if line.split("#")[0].strip().lower() in ("ann", "bob")}  # fmt: skip
-    assert who(place.access(), "secret") == may
+    assert who(workspace.access(), "secret") == may

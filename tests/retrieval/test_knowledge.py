@@ -16,7 +16,7 @@ from server.errors import Conflict, InvalidInput, NotFound
 from server.retrieval import FileState, FileStatus, KnowledgeBase
 from server.retrieval import knowledge as module
 from server.retrieval.index.store import IndexStore
-from server.retrieval.updating import updater as keeper
+from server.retrieval.updating import updater
 from tests.fakes import WordEmbedder
 
 SETTINGS = RetrievalSettings(min_similarity=0.6, debounce_ms=50)
@@ -31,7 +31,7 @@ def wait(condition: Callable[[], bool], what: str) -> None:
         time.sleep(0.02)
 
 
-class Slow(WordEmbedder):
+class SlowEmbedder(WordEmbedder):
     def __init__(self, seconds: float = 0.05) -> None:
         super().__init__()
         self.seconds = seconds
@@ -41,7 +41,7 @@ class Slow(WordEmbedder):
         return super().embed(texts)
 
 
-class Place:
+class Workspace:
     """A workspace with one embedder, on which knowledge bases are opened one after the other."""
 
     def __init__(self, folder: Path) -> None:
@@ -60,14 +60,14 @@ class Place:
 
 
 @pytest.fixture
-def place(tmp_path: Path) -> Place:
-    return Place(tmp_path)
+def workspace(tmp_path: Path) -> Workspace:
+    return Workspace(tmp_path)
 
 
 @pytest.fixture
-async def live(place: Place) -> AsyncIterator[KnowledgeBase]:
+async def live(workspace: Workspace) -> AsyncIterator[KnowledgeBase]:
     """A knowledge base whose threads run."""
-    base = place.open()
+    base = workspace.open()
     await base.start()
     yield base
     await base.close()
@@ -88,9 +88,9 @@ def file_of(base: KnowledgeBase, file: str, folder: str = "shop") -> FileStatus 
 # ── sync ─────────────────────────────────────────────────────────────────────────────────────────
 
 
-def test_sync_makes_files_searchable(place: Place) -> None:
-    place.put("shop/returns.md", "# Returns\n\nAccepted within 45 days.\n")
-    base = place.open()
+def test_sync_makes_files_searchable(workspace: Workspace) -> None:
+    workspace.put("shop/returns.md", "# Returns\n\nAccepted within 45 days.\n")
+    base = workspace.open()
     assert base.search("returns", ["shop"]).generation == 0
     assert base.sync() == 1
     result = base.search("returns accepted", ["shop"])
@@ -100,76 +100,76 @@ def test_sync_makes_files_searchable(place: Place) -> None:
     assert base.sync() == 1
 
 
-def test_a_new_start_takes_up_the_last_generation(place: Place) -> None:
-    place.put("shop/a.md", "Returns within 45 days.")
-    place.put("shop/bad.pdf", "no")
-    place.open().sync()
-    embedded = place.embedder.embedded
-    again = place.open()
+def test_a_new_start_opens_the_last_generation(workspace: Workspace) -> None:
+    workspace.put("shop/a.md", "Returns within 45 days.")
+    workspace.put("shop/bad.pdf", "no")
+    workspace.open().sync()
+    embedded = workspace.embedder.embedded
+    again = workspace.open()
     assert again.sync() == 1
-    assert place.embedder.embedded == embedded
+    assert workspace.embedder.embedded == embedded
     assert found(again, "returns days") == ["Returns within 45 days."]
     assert file_of(again, "bad.pdf") is not None
 
 
-def test_what_changed_while_nobody_looked_is_seen_at_the_next_start(place: Place) -> None:
-    old = place.put("shop/old.md", "melon")
-    place.put("shop/kept.md", "fig")
-    place.open().sync()
+def test_changes_while_it_was_closed_are_indexed_at_the_next_start(workspace: Workspace) -> None:
+    old = workspace.put("shop/old.md", "melon")
+    workspace.put("shop/kept.md", "fig")
+    workspace.open().sync()
     old.unlink()
-    place.put("shop/new.md", "plum")
-    again = place.open()
+    workspace.put("shop/new.md", "plum")
+    again = workspace.open()
     assert again.sync() == 2
-    assert place.embedder.embedded == 3
+    assert workspace.embedder.embedded == 3
     assert (found(again, "melon"), found(again, "fig"), found(again, "plum")) == ([], ["fig"], ["plum"])
 
 
-def test_another_embedder_rebuilds(place: Place) -> None:
-    place.put("shop/a.md", "fig")
-    place.open().sync()
+def test_another_embedder_rebuilds(workspace: Workspace) -> None:
+    workspace.put("shop/a.md", "fig")
+    workspace.open().sync()
 
     class Other(WordEmbedder):
         fingerprint = "words-2"
         dimension = 64
 
-    place.embedder = Other()
-    base = place.open()
+    workspace.embedder = Other()
+    base = workspace.open()
     assert base.sync() == 2
-    assert place.embedder.embedded == 1
+    assert workspace.embedder.embedded == 1
     assert found(base, "fig") == ["fig"]
 
 
-def test_another_chunk_size_rebuilds(place: Place) -> None:
-    place.put("shop/a.txt", " ".join(f"Sentence {number} is here." for number in range(40)))
-    base = place.open()
+def test_another_chunk_size_rebuilds(workspace: Workspace) -> None:
+    workspace.put("shop/a.txt", " ".join(f"Sentence {number} is here." for number in range(40)))
+    base = workspace.open()
     base.sync()
     before = base.status().folders[0].files[0].chunks
-    base = place.open(SETTINGS.model_copy(update={"chunk_tokens": 40}))
+    base = workspace.open(SETTINGS.model_copy(update={"chunk_tokens": 40}))
     base.sync()
     assert base.status().folders[0].files[0].chunks > before
 
 
-def test_a_ruined_index_is_rebuilt(place: Place) -> None:
-    place.put("shop/a.md", "fig")
-    place.open().sync()
-    for path in place.index.rglob("*"):
+def test_a_ruined_index_is_rebuilt(workspace: Workspace) -> None:
+    workspace.put("shop/a.md", "fig")
+    workspace.open().sync()
+    for path in workspace.index.rglob("*"):
         if path.is_file():
             path.write_bytes(b"ruin")
-    base = place.open()
+    base = workspace.open()
     base.sync()
     assert found(base, "fig") == ["fig"]
 
 
 def test_an_index_that_cannot_be_written_says_so_and_goes_on_later(
-    place: Place, monkeypatch: pytest.MonkeyPatch
+    workspace: Workspace, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def full(self: IndexStore, files: object) -> None:
         raise OSError(28, "No space left on device")
 
-    place.put("shop/a.md", "fig")
-    base = place.open()
+    workspace.put("shop/a.md", "fig")
+    base = workspace.open()
     base.sync()
-    place.put("shop/b.md", "plum")
+    workspace.put("shop/b.md", "plum")
     with monkeypatch.context() as patched:
         patched.setattr(IndexStore, "stage", full)
         assert base.sync() == 1
@@ -181,19 +181,19 @@ def test_an_index_that_cannot_be_written_says_so_and_goes_on_later(
     assert found(base, "plum") == ["plum"]
 
 
-def test_a_root_that_vanishes_keeps_the_index(place: Place) -> None:
-    place.put("shop/a.md", "fig")
-    base = place.open()
+def test_a_root_that_vanishes_keeps_the_index(workspace: Workspace) -> None:
+    workspace.put("shop/a.md", "fig")
+    base = workspace.open()
     base.sync()
-    shutil.rmtree(place.root)
+    shutil.rmtree(workspace.root)
     assert base.sync() == 1
     assert found(base, "fig") == ["fig"]
 
 
-def test_the_first_import_is_searchable_in_steps(place: Place, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(keeper, "FIRST_STEP_S", 0.05)
-    place.embedder = Slow()
-    base = place.open()
+def test_the_first_import_is_searchable_in_steps(workspace: Workspace, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(updater, "FIRST_STEP_S", 0.05)
+    workspace.embedder = SlowEmbedder()
+    base = workspace.open()
     steps: dict[int, int] = {}
 
     def look() -> None:
@@ -201,7 +201,7 @@ def test_the_first_import_is_searchable_in_steps(place: Place, monkeypatch: pyte
         steps[status.generation] = sum(file.state is FileState.INDEXED for file in status.folders[0].files)
 
     for number in range(600):
-        place.put(f"shop/{number}.md", f"text {number}")
+        workspace.put(f"shop/{number}.md", f"text {number}")
     base.subscribe(look)
     base.sync()
     assert len(steps) > 2
@@ -210,20 +210,20 @@ def test_the_first_import_is_searchable_in_steps(place: Place, monkeypatch: pyte
     assert not base.status().busy
 
 
-async def test_who_asks_before_the_first_index_is_there_hears_how_much_is_unread(place: Place) -> None:
+async def test_a_search_before_the_first_index_counts_the_unread_files(workspace: Workspace) -> None:
     """The server takes requests as soon as it has started; its first index takes a moment more."""
-    place.put("shop/one.md", "red lamps")
-    place.put("shop/two.md", "blue lamps")
-    place.put("office/three.md", "chairs")
+    workspace.put("shop/one.md", "red lamps")
+    workspace.put("shop/two.md", "blue lamps")
+    workspace.put("office/three.md", "chairs")
     free = threading.Event()
 
-    class Held(WordEmbedder):
+    class BlockedEmbedder(WordEmbedder):
         def embed(self, texts: Sequence[str]) -> NDArray[np.float32]:
             assert free.wait(DEADLINE)
             return super().embed(texts)
 
-    place.embedder = Held()
-    base = place.open()
+    workspace.embedder = BlockedEmbedder()
+    base = workspace.open()
     await base.start()
     try:
         assert [base.search("", [folder]).unread for folder in ("shop", "office", "none")] == [2, 1, 0]
@@ -234,19 +234,19 @@ async def test_who_asks_before_the_first_index_is_there_hears_how_much_is_unread
     finally:
         free.set()
         await base.close()
-    again = place.open()
+    again = workspace.open()
     await again.start()
     assert again.search("red lamps", ["shop"]).unread == 0, "what was indexed before does not wait"
     await again.close()
 
 
-def test_a_burst_is_one_generation_with_its_progress(place: Place, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("server.retrieval.updating.progress.TOLD_S", 0.0)
-    place.put("shop/first.md", "fig")
-    base = place.open()
+def test_a_burst_is_one_generation_with_its_progress(workspace: Workspace, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("server.retrieval.updating.progress.REPORT_INTERVAL_S", 0.0)
+    workspace.put("shop/first.md", "fig")
+    base = workspace.open()
     base.sync()
     for number in range(300):
-        place.put(f"shop/{number}.md", f"text {number}")
+        workspace.put(f"shop/{number}.md", f"text {number}")
     told = []
     base.subscribe(lambda: told.append((base.status().generation, base.status().progress)))
     assert base.sync() == 2
@@ -258,12 +258,12 @@ def test_a_burst_is_one_generation_with_its_progress(place: Place, monkeypatch: 
     assert told[-1] == (2, None)
 
 
-def test_what_is_saved_during_a_long_import_is_found_before_it_ends(place: Place) -> None:
-    place.put("shop/first.md", "fig")
-    base = place.open()
+def test_what_is_saved_during_a_long_import_is_found_before_it_ends(workspace: Workspace) -> None:
+    workspace.put("shop/first.md", "fig")
+    base = workspace.open()
     base.sync()
     for number in range(300):
-        place.put(f"shop/{number}.md", f"text {number}")
+        workspace.put(f"shop/{number}.md", f"text {number}")
     seen: list[list[str]] = []
 
     def look() -> None:
@@ -289,24 +289,24 @@ def test_what_is_saved_during_a_long_import_is_found_before_it_ends(place: Place
 # ── generations ──────────────────────────────────────────────────────────────────────────────────
 
 
-def test_one_can_go_back_and_follow_again(place: Place) -> None:
-    place.put("shop/a.md", "melon")
-    base = place.open()
+def test_roll_back_and_follow_again(workspace: Workspace) -> None:
+    workspace.put("shop/a.md", "melon")
+    base = workspace.open()
     base.sync()
-    place.put("shop/a.md", "plum")
-    place.put("shop/b.md", "fig")
+    workspace.put("shop/a.md", "plum")
+    workspace.put("shop/b.md", "fig")
     base.sync()
     assert base.roll_back(1) == 3
     assert (found(base, "melon"), found(base, "plum"), found(base, "fig")) == (["melon"], [], [])
-    place.put("shop/c.md", "pear")
+    workspace.put("shop/c.md", "pear")
     base.sync()
     status = base.status()
     assert (status.generation, status.held, status.pending) == (3, 1, 3)
     assert found(base, "pear") == []
-    embedded = place.embedder.embedded
+    embedded = workspace.embedder.embedded
     base.follow()
     base.sync()
-    assert place.embedder.embedded == embedded + 1  # what is new since; the rest is taken up again
+    assert workspace.embedder.embedded == embedded + 1  # what is new since; the rest is taken up again
     assert (found(base, "plum"), found(base, "pear"), found(base, "melon")) == (["plum"], ["pear"], [])
     assert base.status().held is None
     assert [made.cause for made in base.history()] == ["files", "rollback:1", "files", "files"]
@@ -316,47 +316,47 @@ def test_one_can_go_back_and_follow_again(place: Place) -> None:
         base.roll_back(99)
 
 
-def test_a_held_generation_stays_held_after_a_restart_and_loses_what_is_deleted(place: Place) -> None:
-    place.put("shop/a.md", "melon")
-    place.put("shop/b.md", "fig")
-    base = place.open()
+def test_a_held_generation_stays_held_after_a_restart_and_without_deleted_files(workspace: Workspace) -> None:
+    workspace.put("shop/a.md", "melon")
+    workspace.put("shop/b.md", "fig")
+    base = workspace.open()
     base.sync()
-    place.put("shop/c.md", "plum")
+    workspace.put("shop/c.md", "plum")
     base.sync()
     base.roll_back(1)
     base.delete("shop", "b.md")
-    again = place.open()
+    again = workspace.open()
     again.sync()
     assert again.status().held == 1
     assert (found(again, "melon"), found(again, "fig"), found(again, "plum")) == (["melon"], [], [])
 
 
-def test_a_file_that_is_there_again_is_found_again(place: Place) -> None:
-    place.put("shop/a.md", "melon")
-    place.put("shop/b.md", "fig")
-    base = place.open()
+def test_a_file_that_is_there_again_is_found_again(workspace: Workspace) -> None:
+    workspace.put("shop/a.md", "melon")
+    workspace.put("shop/b.md", "fig")
+    base = workspace.open()
     base.sync()
     base.roll_back(1)
     base.delete("shop", "a.md")
     base.follow()
-    place.put("shop/a.md", "melon")
+    workspace.put("shop/a.md", "melon")
     base.sync()
     assert found(base, "melon") == ["melon"]
-    away = (place.root / "shop" / "b.md").rename(place.root.parent / "away.md")
+    away = (workspace.root / "shop" / "b.md").rename(workspace.root.parent / "away.md")
     with pytest.MonkeyPatch.context() as patched:
         patched.setattr(IndexStore, "publish", lambda *given: (_ for _ in ()).throw(OSError(28, "full")))
         base.sync()
     assert found(base, "fig") == []
-    away.rename(place.root / "shop" / "b.md")
+    away.rename(workspace.root / "shop" / "b.md")
     base.sync()
     assert found(base, "fig") == ["fig"]
 
 
-def test_a_rebuild_reads_everything_anew_beside_the_index_that_answers(place: Place) -> None:
-    place.put("shop/a.md", "melon")
-    base = place.open()
+def test_a_rebuild_reads_everything_again_while_the_old_index_serves(workspace: Workspace) -> None:
+    workspace.put("shop/a.md", "melon")
+    base = workspace.open()
     base.sync()
-    embedded, during = place.embedder.embedded, []
+    embedded, during = workspace.embedder.embedded, []
     base.subscribe(lambda: during.append((base.status().building, found(base, "melon"))))
     base.rebuild()
     for again in (base.rebuild, lambda: base.roll_back(1)):
@@ -364,27 +364,27 @@ def test_a_rebuild_reads_everything_anew_beside_the_index_that_answers(place: Pl
             again()
     base.sync()
     assert all(texts == ["melon"] for _, texts in during)
-    assert place.embedder.embedded >= embedded + 1
+    assert workspace.embedder.embedded >= embedded + 1
     assert (base.status().building, base.status().generation) == (False, 2)
-    assert found(place.open(), "melon") == []  # not opened yet
-    again = place.open()
+    assert found(workspace.open(), "melon") == []  # not opened yet
+    again = workspace.open()
     assert again.sync() == 2
 
 
-def test_another_embedder_builds_beside_while_the_words_still_find(place: Place, monkeypatch) -> None:
-    place.put("shop/a.md", "fig and melon")
-    place.open().sync()
+def test_another_embedder_builds_a_new_index_while_words_still_find(workspace: Workspace, monkeypatch) -> None:
+    workspace.put("shop/a.md", "fig and melon")
+    workspace.open().sync()
 
     class Other(WordEmbedder):
         fingerprint = "words-2"
         dimension = 64
 
-    place.embedder = Other()
-    base = place.open()
-    base._keeper.open()
+    workspace.embedder = Other()
+    base = workspace.open()
+    base._updater.open()
     assert base.status().building
     assert found(base, "fig melon") == ["fig and melon"]
-    assert place.embedder.embedded == 0
+    assert workspace.embedder.embedded == 0
     assert base.sync() == 2
     assert not base.status().building
     assert found(base, "fig melon") == ["fig and melon"]
@@ -393,8 +393,8 @@ def test_another_embedder_builds_beside_while_the_words_still_find(place: Place,
 # ── uploads ──────────────────────────────────────────────────────────────────────────────────────
 
 
-def test_an_upload_is_shown_at_once_and_found_after_the_sync(place: Place) -> None:
-    base = place.open()
+def test_an_upload_is_shown_at_once_and_found_after_the_sync(workspace: Workspace) -> None:
+    base = workspace.open()
     status = base.save("shop", "../배송 안내.MD", "배송비는 무료입니다.".encode())
     assert (status.file, status.state, status.bytes) == ("배송 안내.md", FileState.INDEXING, 29)
     assert file_of(base, "배송 안내.md") == status
@@ -408,8 +408,8 @@ def test_an_upload_is_shown_at_once_and_found_after_the_sync(place: Place) -> No
     assert found(base, "배송비") == ["배송비는 무료입니다."]
 
 
-def test_a_new_upload_is_unread_until_the_sync(place: Place) -> None:
-    base = place.open()
+def test_a_new_upload_is_unread_until_the_sync(workspace: Workspace) -> None:
+    base = workspace.open()
     base.save("shop", "a.md", b"red lamps")
     base.sync()
     assert base.search("red lamps", ["shop"]).unread == 0
@@ -420,8 +420,8 @@ def test_a_new_upload_is_unread_until_the_sync(place: Place) -> None:
     assert base.search("red lamps", ["shop"]).unread == 0
 
 
-def test_the_same_name_replaces(place: Place) -> None:
-    base = place.open()
+def test_the_same_name_replaces(workspace: Workspace) -> None:
+    base = workspace.open()
     base.save("shop", "a.md", b"melon")
     base.sync()
     status = base.save("shop", "a.md", b"plum")
@@ -431,18 +431,18 @@ def test_the_same_name_replaces(place: Place) -> None:
     assert (found(base, "melon"), found(base, "plum")) == ([], ["plum"])
 
 
-def test_the_same_bytes_again_are_settled_without_embedding(place: Place) -> None:
-    base = place.open()
+def test_the_same_bytes_again_are_settled_without_embedding(workspace: Workspace) -> None:
+    base = workspace.open()
     base.save("shop", "a.md", b"melon")
     base.sync()
     base.save("shop", "a.md", b"melon")
     assert base.sync() == 1
-    assert place.embedder.embedded == 1
+    assert workspace.embedder.embedded == 1
     assert not base.status().busy
 
 
-def test_a_deleted_file_leaves_the_list_and_the_answers_at_once(place: Place) -> None:
-    base = place.open()
+def test_a_deleted_file_leaves_the_list_and_the_answers_at_once(workspace: Workspace) -> None:
+    base = workspace.open()
     base.save("shop", "a.md", b"melon")
     base.save("shop", "b.md", b"melon and pear")
     base.sync()
@@ -459,16 +459,16 @@ def test_a_deleted_file_leaves_the_list_and_the_answers_at_once(place: Place) ->
         base.delete("shop", "a.md")
 
 
-def test_bad_uploads_are_refused(place: Place) -> None:
-    base = place.open()
+def test_bad_uploads_are_refused(workspace: Workspace) -> None:
+    base = workspace.open()
     for folder, name, data in (("..", "a.md", b"x"), ("shop", "a.exe", b"x"), ("shop", "a.md", b"")):
         with pytest.raises(InvalidInput):
             base.save(folder, name, data)
     assert base.status().folders == ()
 
 
-def test_a_file_that_cannot_be_read_shows_why(place: Place) -> None:
-    base = place.open()
+def test_a_file_that_cannot_be_read_shows_why(workspace: Workspace) -> None:
+    base = workspace.open()
     base.save("shop", "scan.pdf", b"not a pdf at all")
     base.sync()
     status = file_of(base, "scan.pdf")
@@ -477,20 +477,20 @@ def test_a_file_that_cannot_be_read_shows_why(place: Place) -> None:
     assert "not a PDF" in status.reason
 
 
-def test_a_file_beside_the_folders_is_reported(place: Place) -> None:
-    place.put("loose.md", "fig")
-    base = place.open()
+def test_a_file_beside_the_folders_is_reported(workspace: Workspace) -> None:
+    workspace.put("loose.md", "fig")
+    base = workspace.open()
     base.sync()
     status = file_of(base, "loose.md", folder="")
     assert status is not None
     assert (status.state, "move it into a folder" in status.reason) == (FileState.UNSUPPORTED, True)
 
 
-def test_subscribers_hear_of_changes_only(place: Place) -> None:
-    base = place.open()
+def test_subscribers_are_notified_of_changes_only(workspace: Workspace) -> None:
+    base = workspace.open()
     calls: list[int] = []
     base.subscribe(lambda: calls.append(base.status().generation))
-    place.put("shop/a.md", "fig")
+    workspace.put("shop/a.md", "fig")
     base.sync()
     assert calls[-1] == 1
     heard = len(calls)
@@ -504,24 +504,24 @@ def test_subscribers_hear_of_changes_only(place: Place) -> None:
 # ── the watcher ──────────────────────────────────────────────────────────────────────────────────
 
 
-async def test_changes_on_disk_are_seen(place: Place, live: KnowledgeBase) -> None:
-    path = place.put("shop/deep/a.md", "melon")
+async def test_changes_on_disk_are_seen(workspace: Workspace, live: KnowledgeBase) -> None:
+    path = workspace.put("shop/deep/a.md", "melon")
     wait(lambda: found(live, "melon") == ["melon"], "the new file is not found")
     path.write_text("plum")
     wait(lambda: found(live, "plum") == ["plum"] and not found(live, "melon"), "the change is not seen")
-    path.rename(place.root / "shop" / "b.md")
+    path.rename(workspace.root / "shop" / "b.md")
     wait(lambda: file_of(live, "b.md") is not None and file_of(live, "deep/a.md") is None, "the new name is not seen")
     assert live.search("plum", ["shop"]).passages[0].file == "b.md"
-    (place.root / "shop").rename(place.root / "store")
+    (workspace.root / "shop").rename(workspace.root / "store")
     wait(lambda: found(live, "plum", "store") == ["plum"], "the folder's new name is not seen")
-    shutil.rmtree(place.root / "store")
+    shutil.rmtree(workspace.root / "store")
     wait(lambda: found(live, "plum", "store") == [], "the deletion is not seen")
 
 
-def test_no_search_is_without_a_file_that_is_moved(place: Place, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_no_search_is_without_a_file_that_is_moved(workspace: Workspace, monkeypatch: pytest.MonkeyPatch) -> None:
     for number in range(2):
-        place.put(f"shop/{number}.md", f"melon {number}")
-    base = place.open()
+        workspace.put(f"shop/{number}.md", f"melon {number}")
+    base = workspace.open()
     base.sync()
     real, during = IndexStore.publish, []
 
@@ -531,23 +531,23 @@ def test_no_search_is_without_a_file_that_is_moved(place: Place, monkeypatch: py
 
     monkeypatch.setattr(IndexStore, "publish", look)
     for more in (0, 50):
-        (place.root / "shop" / f"{more}.md").unlink(missing_ok=True)
-        place.put(f"shop/{more}.md", "fig")
-        (place.root / "shop" / "1.md").rename(place.root / "shop" / f"moved{more}.md")
+        (workspace.root / "shop" / f"{more}.md").unlink(missing_ok=True)
+        workspace.put(f"shop/{more}.md", "fig")
+        (workspace.root / "shop" / "1.md").rename(workspace.root / "shop" / f"moved{more}.md")
         for number in range(100, 100 + more):
-            place.put(f"shop/{number}.md", f"text {number}")
+            workspace.put(f"shop/{number}.md", f"text {number}")
         base.sync()
         assert "melon 1" in during[-1]
         assert found(base, "melon") == ["melon 1"]
-        (place.root / "shop" / f"moved{more}.md").rename(place.root / "shop" / "1.md")
+        (workspace.root / "shop" / f"moved{more}.md").rename(workspace.root / "shop" / "1.md")
         base.sync()
 
 
-async def test_an_editors_save_by_rename_is_seen(place: Place, live: KnowledgeBase) -> None:
-    place.put("shop/a.md", "melon")
+async def test_an_editors_save_by_rename_is_seen(workspace: Workspace, live: KnowledgeBase) -> None:
+    workspace.put("shop/a.md", "melon")
     wait(lambda: found(live, "melon") == ["melon"], "the file is not found")
-    place.put("shop/.a.md.swp", "plum")
-    os.replace(place.root / "shop" / ".a.md.swp", place.root / "shop" / "a.md")
+    workspace.put("shop/.a.md.swp", "plum")
+    os.replace(workspace.root / "shop" / ".a.md.swp", workspace.root / "shop" / "a.md")
     wait(lambda: found(live, "plum") == ["plum"], "the saved file is not found")
 
 
@@ -559,29 +559,29 @@ def write_slowly(path: Path) -> None:
             time.sleep(0.04)
 
 
-async def test_a_file_written_slowly_ends_up_whole(place: Place, live: KnowledgeBase) -> None:
-    write_slowly(place.put("shop/a.csv", "fruit\n"))
+async def test_a_file_written_slowly_ends_up_whole(workspace: Workspace, live: KnowledgeBase) -> None:
+    write_slowly(workspace.put("shop/a.csv", "fruit\n"))
     wait(lambda: (status := file_of(live, "a.csv")) is not None and status.chunks == 12, "rows are missing")
     assert found(live, "fig11") == ["fruit: fig11"]
 
 
-async def test_an_upload_needs_no_watcher(place: Place, live: KnowledgeBase) -> None:
+async def test_an_upload_needs_no_watcher(workspace: Workspace, live: KnowledgeBase) -> None:
     live.save("shop", "a.md", b"melon")
     wait(lambda: found(live, "melon") == ["melon"] and not live.status().busy, "the upload is not found")
 
 
-async def test_the_root_may_come_back(place: Place, live: KnowledgeBase) -> None:
-    place.put("shop/a.md", "melon")
+async def test_the_root_may_come_back(workspace: Workspace, live: KnowledgeBase) -> None:
+    workspace.put("shop/a.md", "melon")
     wait(lambda: found(live, "melon") == ["melon"], "the file is not found")
-    shutil.rmtree(place.root)
-    place.put("shop/b.md", "plum")
+    shutil.rmtree(workspace.root)
+    workspace.put("shop/b.md", "plum")
     live.save("shop", "c.md", b"fig")
     wait(lambda: found(live, "plum") == ["plum"] and not found(live, "melon"), "the new folder is not seen")
 
 
-async def test_a_failing_sync_does_not_end_the_thread(place: Place, monkeypatch: pytest.MonkeyPatch) -> None:
-    base = place.open()
-    real = keeper.scan
+async def test_a_failing_sync_does_not_end_the_thread(workspace: Workspace, monkeypatch: pytest.MonkeyPatch) -> None:
+    base = workspace.open()
+    real = updater.scan
     failures = iter([RuntimeError("a bug")])
 
     def fail_once(root: Path) -> object:
@@ -589,9 +589,9 @@ async def test_a_failing_sync_does_not_end_the_thread(place: Place, monkeypatch:
             raise failure
         return real(root)
 
-    monkeypatch.setattr(keeper, "scan", fail_once)
+    monkeypatch.setattr(updater, "scan", fail_once)
     monkeypatch.setattr(module, "RESCAN_S", 0.05)
-    place.put("shop/a.md", "melon")
+    workspace.put("shop/a.md", "melon")
     await base.start()
     try:
         wait(lambda: found(base, "melon") == ["melon"], "no sync after the failed one")
@@ -599,22 +599,22 @@ async def test_a_failing_sync_does_not_end_the_thread(place: Place, monkeypatch:
         await base.close()
 
 
-async def test_closing_during_a_long_import_is_quick_and_loses_nothing(place: Place) -> None:
-    place.embedder = Slow(0.2)
-    place.put("shop/big.csv", "n\n" + "".join(f"row{number}\n" for number in range(20_000)))
-    base = place.open()
+async def test_closing_during_a_long_import_is_quick_and_loses_nothing(workspace: Workspace) -> None:
+    workspace.embedder = SlowEmbedder(0.2)
+    workspace.put("shop/big.csv", "n\n" + "".join(f"row{number}\n" for number in range(20_000)))
+    base = workspace.open()
     await base.start()
-    wait(lambda: place.embedder.embedded > 0, "nothing is embedded")
+    wait(lambda: workspace.embedder.embedded > 0, "nothing is embedded")
     await base.close()
-    assert place.embedder.embedded < 10_000  # it did not wait for the rest
+    assert workspace.embedder.embedded < 10_000  # it did not wait for the rest
     assert base.status().generation == 0
 
 
-async def test_it_can_be_started_again(place: Place) -> None:
-    base = place.open()
+async def test_it_can_be_started_again(workspace: Workspace) -> None:
+    base = workspace.open()
     for text in ("melon", "plum"):
         await base.start()
-        place.put("shop/a.md", text)
+        workspace.put("shop/a.md", text)
         wait(lambda text=text: found(base, text) == [text], f"{text} is not found")
         await base.close()
 
@@ -622,14 +622,14 @@ async def test_it_can_be_started_again(place: Place) -> None:
 # ── one generation or the other ──────────────────────────────────────────────────────────────────
 
 
-def test_a_search_never_sees_a_mix(place: Place) -> None:
+def test_a_search_never_sees_a_mix(workspace: Workspace) -> None:
     """Two files always change together; every search must see both in the same version."""
 
     def write(version: int) -> None:
         for name in ("a.md", "b.md"):
-            place.put(f"shop/{name}", f"fig {name[0]} version{version}")
+            workspace.put(f"shop/{name}", f"fig {name[0]} version{version}")
 
-    base = place.open()
+    base = workspace.open()
     write(0)
     base.sync()
     done = threading.Event()
@@ -660,8 +660,8 @@ def test_a_search_never_sees_a_mix(place: Place) -> None:
     assert [passage.text for passage in base.search("fig", ["shop"]).passages] == ["fig a version14", "fig b version14"]
 
 
-def test_syncs_saves_and_searches_from_many_threads(place: Place) -> None:
-    base = place.open()
+def test_syncs_saves_and_searches_from_many_threads(workspace: Workspace) -> None:
+    base = workspace.open()
     failures: list[BaseException] = []
 
     def work(number: int) -> None:

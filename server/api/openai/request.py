@@ -128,7 +128,7 @@ async def _of_domain(request: ChatRequest, held: Services, user: UserId, domains
     history = _history(request.messages[:-1])
     earlier = history[-1].question if history else ""
     memory = RememberingChat(user, held.memory.of(user))
-    gathered = await gather(question, domain, memory, held.knowledge.of(user), earlier=earlier)
+    gathered = await gather(question, domain, memory, held.knowledge.for_user(user), earlier=earlier)
     turn = Turn(
         question=question,
         domain=domain,

@@ -50,7 +50,7 @@ async def create(body: New, held: Held, user: CurrentUser) -> dict[str, Any]:
 @router.get("/conversations/{conversation_id}")
 async def conversation(conversation_id: str, held: Held, user: CurrentUser) -> dict[str, Any]:
     found, messages = await held.chat.conversation(user.user_id, conversation_id)
-    view = held.knowledge.of(user.user_id)
+    view = held.knowledge.for_user(user.user_id)
     bodies = await asyncio.to_thread(lambda: [_message(message, view) for message in messages])
     return {**_conversation(found), "messages": bodies}
 
@@ -81,7 +81,7 @@ async def delete(
 async def prompt(message_id: str, held: Held, user: CurrentUser) -> dict[str, Any]:
     """Not found where it quotes a folder that the caller may not see any more."""
     message, record = await held.chat.prompt(user.user_id, message_id)
-    view = held.knowledge.of(user.user_id)
+    view = held.knowledge.for_user(user.user_id)
     branch = await held.chat.branch(user.user_id, message_id)
     quoted = {passage.folder for each in branch if each.answer for passage in each.answer.context.passages}
     if not await asyncio.to_thread(lambda: all(map(view.may_see, quoted))):
@@ -94,7 +94,7 @@ async def prompt(message_id: str, held: Held, user: CurrentUser) -> dict[str, An
 async def trace(message_id: str, held: Held, user: CurrentUser) -> dict[str, Any]:
     """The candidates of the answer's search, and what became of each."""
     found = await held.chat.trace(user.user_id, message_id)
-    view = held.knowledge.of(user.user_id)
+    view = held.knowledge.for_user(user.user_id)
     seen = await asyncio.to_thread(
         lambda: {name for name in {*found.folders, *(one.folder for one in found.candidates)} if view.may_see(name)}
     )

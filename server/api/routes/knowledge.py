@@ -1,6 +1,6 @@
 """Knowledge as users read and change it: status, files, passages, generations, and a box to try searches in.
 
-Every route goes through the caller's own view of the folders (`held.knowledge.of`).
+Every route goes through the caller's own view of the folders (`held.knowledge.for_user`).
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ from server.api.protocol import Changed
 from server.api.services import Admin, CurrentUser, Held
 from server.chat import trace_of
 from server.errors import NotFound, TailorError, TooLarge
-from server.retrieval import REACH, KnowledgeView, Surroundings, Where
+from server.retrieval import REACH, KnowledgeView, PassageContext, SearchFilter
 from server.types import Passage
 
 MOST_REACH = 20
@@ -57,11 +57,11 @@ class Trial(BaseModel):
     since: datetime.date | None = None
     until: datetime.date | None = None
 
-    def where(self) -> Where:
+    def where(self) -> SearchFilter:
         kinds = tuple(kind.strip().lower().lstrip(".") for kind in self.kinds if kind.strip())
         names = tuple(name.strip() for name in self.files if name.strip())
         following = self.until + datetime.timedelta(days=1) if self.until is not None else None
-        return Where(names, kinds, _midnight(self.since), _midnight(following))
+        return SearchFilter(names, kinds, _midnight(self.since), _midnight(following))
 
 
 def _midnight(day: datetime.date | None) -> float | None:
@@ -75,11 +75,11 @@ def _midnight(day: datetime.date | None) -> float | None:
 @files.get("/api/knowledge")
 async def knowledge(held: Held, user: CurrentUser, files: bool = True) -> dict[str, Any]:
     """`files=false` leaves out the files of the folders: enough to show how far an import is."""
-    view = held.knowledge.of(user.user_id)
+    view = held.knowledge.for_user(user.user_id)
     status = await asyncio.to_thread(view.status)
     body = asdict(status)
     if files:
-        limits = await asyncio.to_thread(view.limits, problems=user.admin)
+        limits = await asyncio.to_thread(view.access_lists, problems=user.admin)
         shown = ("folder", "users", "problem") if user.admin else ("folder",)
         body["limited"] = [{name: getattr(limit, name) for name in shown} for limit in limits]
     else:
@@ -91,7 +91,7 @@ async def knowledge(held: Held, user: CurrentUser, files: bool = True) -> dict[s
 async def upload(folder: str, files: Annotated[list[UploadFile], File()], held: Held, user: Admin) -> dict[str, Any]:
     """Each file stands alone: one that is refused does not stop the others."""
     limit = held.settings.server.max_upload_bytes
-    view = held.knowledge.of(user.user_id)
+    view = held.knowledge.for_user(user.user_id)
     results: list[dict[str, Any]] = []
     for file in files:
         name = file.filename or ""
@@ -109,24 +109,24 @@ async def upload(folder: str, files: Annotated[list[UploadFile], File()], held: 
 
 @files.delete("/api/knowledge/{folder}/{file:path}", status_code=204)
 async def delete_file(folder: str, file: str, held: Held, user: Admin) -> None:
-    await asyncio.to_thread(held.knowledge.of(user.user_id).delete, folder, file)
+    await asyncio.to_thread(held.knowledge.for_user(user.user_id).delete, folder, file)
 
 
 @files.get("/api/passages/{passage_id}")
 async def passage(passage_id: str, held: Held, user: CurrentUser, reach: int = REACH) -> dict[str, Any]:
     """A passage that an answer cites, with what stands around it in its file now."""
     found = await asyncio.to_thread(
-        held.knowledge.of(user.user_id).passage, passage_id, min(max(reach, 0), MOST_REACH)
+        held.knowledge.for_user(user.user_id).passage, passage_id, min(max(reach, 0), MOST_REACH)
     )
     return _surroundings(found)
 
 
-def _surroundings(found: Surroundings) -> dict[str, Any]:
+def _surroundings(found: PassageContext) -> dict[str, Any]:
     return {
         "passage": _placed(found.passage),
         "before": [_placed(one) for one in found.before],
         "after": [_placed(one) for one in found.after],
-        "living": found.living,
+        "living": found.is_current,
     }
 
 
@@ -140,7 +140,7 @@ def _placed(passage: Passage) -> dict[str, Any]:
 @files.get("/api/knowledge/generations")
 async def generations(held: Held, user: Admin) -> dict[str, Any]:
     """Those that are kept, newest first, each with what changed in it."""
-    view = held.knowledge.of(user.user_id)
+    view = held.knowledge.for_user(user.user_id)
     made = await asyncio.to_thread(view.history)
     status = await asyncio.to_thread(view.status)
     return {
@@ -155,20 +155,20 @@ async def generations(held: Held, user: Admin) -> dict[str, Any]:
 
 @commands.post("/api/knowledge/rollback")
 async def roll_back(body: Going, held: Held, user: Admin) -> dict[str, Any]:
-    number = await asyncio.to_thread(held.knowledge.of(user.user_id).roll_back, body.generation)
+    number = await asyncio.to_thread(held.knowledge.for_user(user.user_id).roll_back, body.generation)
     held.hub.announce(Changed("knowledge"))
     return {"generation": number, "held": body.generation}
 
 
 @commands.post("/api/knowledge/follow", status_code=202)
 async def follow(held: Held, user: Admin) -> dict[str, Any]:
-    await asyncio.to_thread(held.knowledge.of(user.user_id).follow)
+    await asyncio.to_thread(held.knowledge.for_user(user.user_id).follow)
     return {"held": None}
 
 
 @commands.post("/api/knowledge/rebuild", status_code=202)
 async def rebuild(held: Held, user: Admin) -> dict[str, Any]:
-    await asyncio.to_thread(held.knowledge.of(user.user_id).rebuild)
+    await asyncio.to_thread(held.knowledge.for_user(user.user_id).rebuild)
     return {"building": True}
 
 
@@ -178,10 +178,10 @@ async def rebuild(held: Held, user: Admin) -> dict[str, Any]:
 @commands.post("/api/knowledge/search")
 async def search(body: Trial, held: Held, user: Admin) -> dict[str, Any]:
     """What a chat would find, and why; nothing is stored."""
-    view = held.knowledge.of(user.user_id)
+    view = held.knowledge.for_user(user.user_id)
     folders = body.folders if body.folders is not None else await asyncio.to_thread(_all_folders, view)
     found = await asyncio.to_thread(
-        lambda: view.search(body.question, folders, earlier=body.earlier, where=body.where(), traced=True)
+        lambda: view.search(body.question, folders, previous_query=body.earlier, filters=body.where(), traced=True)
     )
     return {"passages": [_placed(one) for one in found.passages], "trace": asdict(trace_of(found))}
 

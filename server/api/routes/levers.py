@@ -24,7 +24,7 @@ router = APIRouter()
 async def domains(held: Held, user: CurrentUser) -> dict[str, Any]:
     """A folder that the caller may not see is not named."""
     found = await asyncio.to_thread(held.library.domains)
-    view = held.knowledge.of(user.user_id)
+    view = held.knowledge.for_user(user.user_id)
     folders = {name for domain in found for name in domain.knowledge}
     seen = await asyncio.to_thread(lambda: {name for name in folders if view.may_see(name) or view.is_new(name)})
     return {

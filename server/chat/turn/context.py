@@ -41,7 +41,7 @@ async def gather(
     recalled = await allowed.recall(question, shown=shown, read=read)
     found = None
     if domain.knowledge:
-        found = await asyncio.to_thread(view.search, question, domain.knowledge, earlier=earlier, traced=True)
+        found = await asyncio.to_thread(view.search, question, domain.knowledge, previous_query=earlier, traced=True)
     context = TurnContext(
         nonce=new_nonce(),
         searched=found is not None and bool(found.folders or found.unread),

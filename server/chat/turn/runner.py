@@ -141,7 +141,7 @@ class TurnRunner:
 
     async def _answer_question(self) -> None:
         # 1) what the chat holds so far
-        view = self._parts.knowledge.of(self.user)
+        view = self._parts.knowledge.for_user(self.user)
         branch = await asyncio.to_thread(self._parts.store.branch, self.user, self._question.parent_id)
         compaction = _compaction_of(branch)
         known = await self._memory.known({m.id for each in branch if each.answer for m in each.answer.context.memories})

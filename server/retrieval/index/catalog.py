@@ -1,4 +1,4 @@
-"""The tables of the index's `catalog.db`, and how rows become what the rest works with."""
+"""The tables of the index's `catalog.db`, and the conversion of its rows. Knows nothing of segments' contents."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from typing import Any, Final
 
 from server.retrieval.index.files import Chunk, FileKey, FileRecord, FileState
-from server.retrieval.index.generation import Version
+from server.retrieval.index.generation import FileVersion
 
 MIGRATIONS: Final = (
     """
@@ -45,15 +45,15 @@ MIGRATIONS: Final = (
     """,
 )
 
-VERSION: Final = (
+VERSION_COLUMNS: Final = (
     "id, folder, file, state, reason, bytes, mtime_ns, read_ns, digest, chunks, segment, suspicious, suspicious_at"
 )
-CHUNK: Final = "id, content, text, heading, line_start, line_end, page, suspicion"
+CHUNK_COLUMNS: Final = "id, content, text, heading, line_start, line_end, page, suspicion"
 
 
 @dataclass(frozen=True, slots=True)
-class Made:
-    """A generation's line in the history. `told` names its first files, each with what happened to it."""
+class GenerationRecord:
+    """A generation in the history. `told` lists its first files, each with its change: added, changed or removed."""
 
     number: int
     at: float
@@ -66,32 +66,32 @@ class Made:
     told: tuple[tuple[str, str], ...]
 
 
-def version_row(version: Version) -> tuple[Any, ...]:
-    """Values of `VERSION`."""
+def version_row(version: FileVersion) -> tuple[Any, ...]:
+    """Values of `VERSION_COLUMNS`."""
     key, record = version.key, version.record
     return (version.id, key.folder, key.file, record.state.value, record.reason, record.bytes, record.mtime_ns,
             record.read_ns, record.digest, version.chunks, version.segment, version.suspicious,
             json.dumps(version.suspicious_at))  # fmt: skip
 
 
-def version(row: Sequence[Any]) -> Version:
-    at, folder, file, state, reason, size, mtime_ns, read_ns, digest, chunks, segment, suspicious, places = row
+def version_from_row(row: Sequence[Any]) -> FileVersion:
+    number, folder, file, state, reason, size, mtime_ns, read_ns, digest, chunks, segment, suspicious, locations = row
     record = FileRecord(FileState(state), reason, size, mtime_ns, read_ns, digest)
-    return Version(at, FileKey(folder, file), record, chunks, segment, suspicious, tuple(json.loads(places)))
+    return FileVersion(number, FileKey(folder, file), record, chunks, segment, suspicious, tuple(json.loads(locations)))
 
 
 def chunk_row(chunk: Chunk) -> tuple[Any, ...]:
     heading = json.dumps(chunk.heading)
-    return (chunk.id, chunk.content, chunk.text, heading, chunk.line_start, chunk.line_end, chunk.page,
+    return (chunk.id, chunk.content_hash, chunk.text, heading, chunk.line_start, chunk.line_end, chunk.page,
             chunk.suspicion)  # fmt: skip
 
 
-def chunk(row: Sequence[Any]) -> Chunk:
-    identity, content, text, heading, line_start, line_end, page, suspicion = row
-    return Chunk(identity, content, text, tuple(json.loads(heading)), line_start, line_end, page, suspicion=suspicion)
+def chunk_from_row(row: Sequence[Any]) -> Chunk:
+    chunk_id, content, text, heading, line_start, line_end, page, suspicion = row
+    return Chunk(chunk_id, content, text, tuple(json.loads(heading)), line_start, line_end, page, suspicion=suspicion)
 
 
-def made(row: Sequence[Any]) -> Made:
+def generation_record_from_row(row: Sequence[Any]) -> GenerationRecord:
     number, at, cause, files, chunks, added, changed, removed, told = row
-    named = tuple((str(what), str(file)) for what, file in json.loads(told))
-    return Made(number, at, cause, files, chunks, added, changed, removed, named)
+    listed = tuple((str(what), str(file)) for what, file in json.loads(told))
+    return GenerationRecord(number, at, cause, files, chunks, added, changed, removed, listed)

@@ -1,8 +1,8 @@
-"""Documents to chunks: structure first, then sentences, sized by a measure given from outside.
+"""Documents to chunks: structure first, then sentences, sized by a token counter given from outside.
 
 Blocks under one heading (and on one page) are packed together up to the budget; a block over it is
 split at sentence ends (prose), between lines (code, tables), and only then at spaces or anywhere. No
-chunk crosses a heading or a page. Pure: the same document, measure and budget give the same pieces.
+chunk crosses a heading or a page. Pure: the same document, counter and budget give the same chunks.
 """
 
 from __future__ import annotations
@@ -17,17 +17,17 @@ from itertools import groupby
 from server.retrieval.loaders.document import Block, BlockKind, Document
 from server.words import sentences
 
-VERSION = 2  # raise it when the same file may give other chunks
+CHUNKER_VERSION = 2  # raise it when the same file may give other chunks
 
-Measure = Callable[[str], int]
+TokenCounter = Callable[[str], int]
 
 _SPACE = re.compile(r"\s+")
 
 
 @dataclass(frozen=True, slots=True)
-class Piece:
-    """A chunk before it has a file: `text` is a slice of the document, after the header of a split table. `continues`:
-    it goes on where the piece before it ends, under the same heading."""
+class ChunkText:
+    """A chunk before it is assigned to a file: `text` is a slice of the document, after the header of a split table.
+    `continues`: it goes on where the chunk before it ends, under the same heading."""
 
     text: str
     heading: tuple[str, ...]
@@ -39,7 +39,7 @@ class Piece:
 
 @dataclass(frozen=True, slots=True)
 class _Unit:
-    """What is never cut: document text from `start` to `end`. `header` stands before it in a split table."""
+    """What is never split: document text from `start` to `end`. `header` stands before it in a split table."""
 
     start: int
     end: int
@@ -47,21 +47,21 @@ class _Unit:
     header: str = ""
 
 
-def chunk(document: Document, measure: Measure, budget: int) -> list[Piece]:
-    """Pieces in the order of the document; each measures at most `budget`, table headers aside."""
+def chunk(document: Document, count_tokens: TokenCounter, token_budget: int) -> list[ChunkText]:
+    """Chunks in the order of the document, each of at most `token_budget` tokens, table headers aside."""
     starts = [0, *(match.end() for match in re.finditer("\n", document.text))] if document.numbered else []
-    pieces = []
+    chunks = []
     for group in _groups(document.blocks):
         first = group[0]
-        units = [unit for block in group for unit in _units(document.text, block, measure, budget)]
-        for number, run in enumerate(_packed(units, budget)):
+        units = [unit for block in group for unit in _units(document.text, block, count_tokens, token_budget)]
+        for number, run in enumerate(_packed(units, token_budget)):
             start, end = run[0].start, run[-1].end
             lines = first.lines
             if document.numbered:
                 lines = (bisect_right(starts, start), bisect_right(starts, end - 1))
             text = document.text[start:end]
-            pieces.append(
-                Piece(
+            chunks.append(
+                ChunkText(
                     text=f"{run[0].header}\n{text}" if run[0].header else text,
                     heading=first.heading,
                     line_start=lines[0] if lines else None,
@@ -70,28 +70,28 @@ def chunk(document: Document, measure: Measure, budget: int) -> list[Piece]:
                     continues=number > 0,
                 )
             )
-    return pieces
+    return chunks
 
 
 def _groups(blocks: tuple[Block, ...]) -> Iterator[list[Block]]:
     """Neighbours that may share a chunk."""
 
-    def place(numbered: tuple[int, Block]) -> tuple[tuple[str, ...], int | None, int]:
+    def group_key(numbered: tuple[int, Block]) -> tuple[tuple[str, ...], int | None, int]:
         number, block = numbered
         return block.heading, block.page, number if block.kind is BlockKind.ROW else -1
 
-    for _, group in groupby(enumerate(blocks), key=place):
+    for _, group in groupby(enumerate(blocks), key=group_key):
         yield [block for _, block in group]
 
 
-def _packed(units: list[_Unit], budget: int) -> Iterator[list[_Unit]]:
-    """Runs of units up to the budget, of about equal size so that no crumb is left at the end."""
+def _packed(units: list[_Unit], token_budget: int) -> Iterator[list[_Unit]]:
+    """Runs of units up to the budget, of about equal size so that no small rest is left at the end."""
     total = sum(unit.size for unit in units)
-    target = total / max(1, math.ceil(total / budget))
+    target = total / max(1, math.ceil(total / token_budget))
     run: list[_Unit] = []
     size = 0
     for unit in units:
-        if run and (size + unit.size > budget or size >= target):
+        if run and (size + unit.size > token_budget or size >= target):
             yield run
             run, size = [], 0
         run.append(unit)
@@ -100,21 +100,21 @@ def _packed(units: list[_Unit], budget: int) -> Iterator[list[_Unit]]:
         yield run
 
 
-def _units(text: str, block: Block, measure: Measure, budget: int) -> Iterator[_Unit]:
-    size = measure(text[block.start : block.end])
-    if size <= budget:
+def _units(text: str, block: Block, count_tokens: TokenCounter, token_budget: int) -> Iterator[_Unit]:
+    size = count_tokens(text[block.start : block.end])
+    if size <= token_budget:
         yield _Unit(block.start, block.end, size)
         return
     by_line = block.kind in (BlockKind.CODE, BlockKind.TABLE)
     spans = _between_lines(text, block) if by_line else sentences(text, block.start, block.end)
     for start, end in spans:
-        size = measure(text[start:end])
+        size = count_tokens(text[start:end])
         header = block.header if start > block.start else ""
-        if size <= budget:
+        if size <= token_budget:
             yield _Unit(start, end, size, header)
         else:
-            for inner_start, inner_end in _cut(text, start, end, measure, budget):
-                yield _Unit(inner_start, inner_end, measure(text[inner_start:inner_end]), header)
+            for inner_start, inner_end in _split(text, start, end, count_tokens, token_budget):
+                yield _Unit(inner_start, inner_end, count_tokens(text[inner_start:inner_end]), header)
 
 
 def _between_lines(text: str, block: Block) -> Iterator[tuple[int, int]]:
@@ -128,13 +128,13 @@ def _between_lines(text: str, block: Block) -> Iterator[tuple[int, int]]:
         yield start, block.end
 
 
-def _cut(text: str, start: int, end: int, measure: Measure, budget: int) -> Iterator[tuple[int, int]]:
+def _split(text: str, start: int, end: int, count_tokens: TokenCounter, token_budget: int) -> Iterator[tuple[int, int]]:
     """A sentence over the budget: halved at the space nearest to its middle until each part fits."""
-    if end - start <= 1 or measure(text[start:end]) <= budget:
+    if end - start <= 1 or count_tokens(text[start:end]) <= token_budget:
         yield start, end
         return
     middle = (start + end) // 2
     spaces = [gap.span() for gap in _SPACE.finditer(text, start, end) if start < gap.start() and gap.end() < end]
     left, right = min(spaces, key=lambda span: abs(span[0] - middle), default=(middle, middle))
-    yield from _cut(text, start, left, measure, budget)
-    yield from _cut(text, right, end, measure, budget)
+    yield from _split(text, start, left, count_tokens, token_budget)
+    yield from _split(text, right, end, count_tokens, token_budget)

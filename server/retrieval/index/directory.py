@@ -1,10 +1,10 @@
-"""Which index serves, and which is being built beside it.
+"""The folder of indexes: which one serves, and which one is being built to replace it.
 
     data/index/CURRENT          the name of the one that serves
-    data/index/<name>/made.json what it is made by: embedder, chunker, sizes
+    data/index/<name>/made.json its build settings: embedder, chunker, sizes
     data/index/<name>/…         an `IndexStore`
 
-Another embedder or chunk size, or a rebuild, begins a new folder; the old one serves until the new one is whole.
+Another embedder or chunk size, or a rebuild, begins a new folder; the old one serves until the new one is complete.
 """
 
 from __future__ import annotations
@@ -24,89 +24,89 @@ from server.retrieval.index.store import IndexStore
 log = logging.getLogger("tailor.retrieval")
 
 FORMAT: Final = 3
-_CURRENT, _MADE = "CURRENT", "made.json"
+_CURRENT, _SETTINGS_FILE = "CURRENT", "made.json"
 
-MadeBy = Mapping[str, str | int]
+BuildSettings = Mapping[str, str | int]
 
 
 @dataclass(frozen=True, slots=True)
-class Held:
-    """`made_by` is what the index says of itself."""
+class OpenIndex:
+    """`build_settings` are those that the index was built with."""
 
     name: str
     store: IndexStore
-    made_by: MadeBy
+    build_settings: BuildSettings
 
 
-class IndexHome:
+class IndexDirectory:
     """The folder of indexes. One process at a time."""
 
-    def __init__(self, folder: Path, made_by: MadeBy, kept: int) -> None:
+    def __init__(self, folder: Path, build_settings: BuildSettings, kept_generations: int) -> None:
         self._folder = folder
-        self._made_by = {"format": FORMAT, **made_by}
-        self._kept = kept
+        self._build_settings = {"format": FORMAT, **build_settings}
+        self._kept_generations = kept_generations
 
-    def open(self) -> tuple[Held, Held | None]:
-        """The index that serves, and the one that is to take its place, where it is made by something else."""
+    def open(self) -> tuple[OpenIndex, OpenIndex | None]:
+        """The index that serves, and the one that is to replace it, where it was built with other settings."""
         self._folder.mkdir(parents=True, exist_ok=True)
-        named = self._named()
-        known = self._made(named) if named else None
-        if known is None or known.get("format") != FORMAT:
-            serving = self._begin(1)
-            self.serve(serving)
+        current = self._current_name()
+        current_settings = self._settings_of(current) if current else None
+        if current_settings is None or current_settings.get("format") != FORMAT:
+            serving = self._create(1)
+            self.set_current(serving)
             return serving, None
-        serving = Held(named, self._store(named, 1), known)
-        if known == self._made_by:
-            self.clear()
+        serving = OpenIndex(current, self._store(current, 1), current_settings)
+        if current_settings == self._build_settings:
+            self.remove_others()
             return serving, None
-        return serving, self.beside(serving)
+        return serving, self.open_build(serving)
 
-    def beside(self, serving: Held, *, anew: bool = False) -> Held:
-        """An index of what is set now. One that an earlier start left unfinished is gone on with, unless `anew`."""
-        first = serving.store.newest() + 1
-        for path in sorted(self._folder.iterdir()) if not anew else ():
-            if path.name != serving.name and path.is_dir() and self._made(path.name) == self._made_by:
-                return Held(path.name, self._store(path.name, first), self._made_by)
-        return self._begin(first)
+    def open_build(self, serving: OpenIndex, *, fresh: bool = False) -> OpenIndex:
+        """An index with the present settings. One that a former start left unfinished is continued, unless `fresh`."""
+        first_number = serving.store.newest() + 1
+        for path in sorted(self._folder.iterdir()) if not fresh else ():
+            if path.name != serving.name and path.is_dir() and self._settings_of(path.name) == self._build_settings:
+                return OpenIndex(path.name, self._store(path.name, first_number), self._build_settings)
+        return self._create(first_number)
 
-    def serve(self, held: Held) -> None:
-        """From now on this one serves, after a restart too."""
-        pending = self._folder / f"{_CURRENT}.new"
-        with pending.open("w", encoding="utf-8") as file:
-            file.write(held.name)
+    def set_current(self, index: OpenIndex) -> None:
+        """From now on this index serves, after a restart too."""
+        temporary = self._folder / f"{_CURRENT}.new"
+        with temporary.open("w", encoding="utf-8") as file:
+            file.write(index.name)
             file.flush()
             os.fsync(file.fileno())
-        pending.replace(self._folder / _CURRENT)
+        temporary.replace(self._folder / _CURRENT)
 
-    def clear(self) -> None:
+    def remove_others(self) -> None:
         """Removes the indexes that do not serve."""
-        named = self._named()
+        current = self._current_name()
         for path in self._folder.iterdir():
-            if path.is_dir() and path.name != named:
+            if path.is_dir() and path.name != current:
                 shutil.rmtree(path, ignore_errors=True)
 
-    def _named(self) -> str:
+    def _current_name(self) -> str:
         try:
             return (self._folder / _CURRENT).read_text(encoding="utf-8").strip()
         except (OSError, UnicodeDecodeError):
             return ""
 
-    def _made(self, name: str) -> MadeBy | None:
+    def _settings_of(self, name: str) -> BuildSettings | None:
         try:
-            made: MadeBy = json.loads((self._folder / name / _MADE).read_text(encoding="utf-8"))
+            settings: BuildSettings = json.loads((self._folder / name / _SETTINGS_FILE).read_text(encoding="utf-8"))
         except (OSError, ValueError):
             return None
-        return made
+        return settings
 
-    def _begin(self, first: int) -> Held:
-        key = hashlib.sha256(json.dumps(self._made_by, sort_keys=True).encode()).hexdigest()[:12]
+    def _create(self, first_number: int) -> OpenIndex:
+        key = hashlib.sha256(json.dumps(self._build_settings, sort_keys=True).encode()).hexdigest()[:12]
         number = 1
         while (self._folder / f"{key}-{number}").exists():
             number += 1
         name = f"{key}-{number}"
         (self._folder / name).mkdir()
-        (self._folder / name / _MADE).write_text(json.dumps(self._made_by), encoding="utf-8")
-        return Held(name, self._store(name, first), self._made_by)
+        (self._folder / name / _SETTINGS_FILE).write_text(json.dumps(self._build_settings), encoding="utf-8")
+        return OpenIndex(name, self._store(name, first_number), self._build_settings)
 
-    def _store(self, name: str, first: int) -> IndexStore:
-        return IndexStore(self._folder / name, kept=self._kept, first_number=first)
+    def _store(self, name: str, first_number: int) -> IndexStore:
+        return IndexStore(self._folder / name, kept_generations=self._kept_generations, first_number=first_number)

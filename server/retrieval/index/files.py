@@ -1,4 +1,4 @@
-"""What the index keeps of a file: its place, how it was read, and its chunks."""
+"""What the index keeps of a file: its key, how it was read, and its chunks. Knows nothing of segments or of disk."""
 
 from __future__ import annotations
 
@@ -7,17 +7,17 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from enum import StrEnum
 
-from server.retrieval.index.chunker import Piece
+from server.retrieval.index.chunker import ChunkText
 from server.retrieval.index.suspicion import suspicion
 from server.types import SUSPICIOUS, Passage
 
 
 class FileState(StrEnum):
     INDEXED = "indexed"
-    INDEXING = "indexing"        # waits for its turn, or is being read
+    INDEXING = "indexing"        # pending, or being read
     EMPTY = "empty"
     FAILED = "failed"            # `reason` says what to do
-    UNSUPPORTED = "unsupported"  # a format, link or place that is not read
+    UNSUPPORTED = "unsupported"  # a format, link or location that is not read
 
 
 @dataclass(frozen=True, slots=True, order=True)
@@ -42,11 +42,11 @@ class FileRecord:
 
 @dataclass(frozen=True, slots=True)
 class Chunk:
-    """`content` hashes what is embedded: the same content has the same vector wherever it stands. `continues` is said
-    when the chunk is cut, and known to its segment from then on."""
+    """`content_hash` is of what is embedded: equal content has one vector wherever it stands. `continues` is set when
+    the document is chunked, and kept by its segment from then on."""
 
     id: str
-    content: str
+    content_hash: str
     text: str
     heading: tuple[str, ...] = ()
     line_start: int | None = None
@@ -61,7 +61,7 @@ class Chunk:
 
     @property
     def searched_text(self) -> str:
-        """For the lexical side: a word of the heading counts twice."""
+        """For lexical search: a word of the heading counts twice."""
         return f"{' '.join(self.heading)}\n{self.embedded_text}"
 
     def passage(self, key: FileKey, score: float) -> Passage:
@@ -83,33 +83,33 @@ def embedded_text(heading: Sequence[str], text: str) -> str:
     return f"{' > '.join(heading)}\n{text}" if heading else text
 
 
-def identified(key: FileKey, pieces: Sequence[Piece]) -> tuple[Chunk, ...]:
+def identify_chunks(key: FileKey, pieces: Sequence[ChunkText]) -> tuple[Chunk, ...]:
     """Chunks of one file. An id stays while folder, file and text stay; equal texts count up."""
     seen: dict[str, int] = {}
     chunks = []
     for piece in pieces:
-        whole = embedded_text(piece.heading, piece.text)
-        content = _hash(whole)
-        ordinal = seen.get(content, 0)
-        seen[content] = ordinal + 1
+        embedded = embedded_text(piece.heading, piece.text)
+        content_hash = _hash(embedded)
+        ordinal = seen.get(content_hash, 0)
+        seen[content_hash] = ordinal + 1
         chunks.append(
             Chunk(
-                id=_hash("\0".join((key.folder, key.file, content, str(ordinal))))[:16],
-                content=content,
+                id=_hash("\0".join((key.folder, key.file, content_hash, str(ordinal))))[:16],
+                content_hash=content_hash,
                 text=piece.text,
                 heading=piece.heading,
                 line_start=piece.line_start,
                 line_end=piece.line_end,
                 page=piece.page,
                 continues=piece.continues,
-                suspicion=suspicion(whole),
+                suspicion=suspicion(embedded),
             )
         )
     return tuple(chunks)
 
 
-def suspicious_places(key: FileKey, chunks: Sequence[Chunk]) -> tuple[str, ...]:
-    """Where the chunks stand that read like instructions to a model, in order."""
+def suspicious_locations(key: FileKey, chunks: Sequence[Chunk]) -> tuple[str, ...]:
+    """The locations of chunks that read like instructions to a model, in order."""
     return tuple(
         chunk.passage(key, 0.0).place or " > ".join(chunk.heading) or f"passage {number}"
         for number, chunk in enumerate(chunks, 1)

@@ -1,7 +1,7 @@
-"""One state of the whole index: immutable, so that whoever holds it sees no change.
+"""A snapshot of the whole index: immutable, so that whoever holds it sees no change.
 
-A generation says which versions of files live and, for each folder, in which segments their rows are. Segments are
-shared from generation to generation. Knows nothing of disk or of how chunks come about.
+A generation says which versions of files are live and, for each folder, in which segments their rows are. Segments are
+shared from generation to generation. Knows nothing of disk or of how chunks are made.
 """
 
 from __future__ import annotations
@@ -14,9 +14,9 @@ from server.retrieval.index.segment import Mask, Segment
 
 
 @dataclass(frozen=True, slots=True)
-class Version:
+class FileVersion:
     """A file as it was read once. `segment` holds its rows; None where it has no chunks. `suspicious` chunks read like
-    instructions to a model; `suspicious_at` says where the first of them stand."""
+    instructions to a model; `suspicious_at` are the locations of the first of them."""
 
     id: int
     key: FileKey
@@ -28,43 +28,43 @@ class Version:
 
 
 @dataclass(frozen=True, slots=True)
-class View:
-    """A segment and which of its rows live."""
+class SegmentView:
+    """A segment and which of its rows are live; the others are deleted."""
 
     segment: Segment
-    alive: Mask
+    live_rows: Mask
 
 
 ReadChunk = Callable[[int, int], Chunk | None]
-"""A version's chunk at a place; None when its generation is not kept any more."""
+"""A version's chunk at a position; None when its generation is not kept any more."""
 
 
 @dataclass(frozen=True, slots=True)
 class Generation:
-    """`views`: folder → number of a segment → what lives in it."""
+    """`views`: folder → segment id → its live rows."""
 
     number: int
-    files: Mapping[FileKey, Version]
-    views: Mapping[str, Mapping[int, View]]
+    files: Mapping[FileKey, FileVersion]
+    views: Mapping[str, Mapping[int, SegmentView]]
     read: ReadChunk = field(repr=False)
-    versions: Mapping[int, Version] = field(repr=False)
+    versions: Mapping[int, FileVersion] = field(repr=False)
     """The same as `files`, by id."""
 
     @classmethod
     def build(
-        cls, number: int, versions: Iterable[Version], segments: Mapping[int, tuple[str, Segment]], read: ReadChunk
+        cls, number: int, versions: Iterable[FileVersion], segments: Mapping[int, tuple[str, Segment]], read: ReadChunk
     ) -> Generation:
-        """`segments`: number → (folder, segment)."""
-        living = {version.id: version for version in versions}
-        inside: dict[int, list[int]] = {}
-        for version in living.values():
+        """`segments`: id → (folder, segment)."""
+        live = {version.id: version for version in versions}
+        version_ids: dict[int, list[int]] = {}
+        for version in live.values():
             if version.segment is not None:
-                inside.setdefault(version.segment, []).append(version.id)
-        views: dict[str, dict[int, View]] = {}
-        for at, ids in sorted(inside.items()):
-            folder, segment = segments[at]
-            views.setdefault(folder, {})[at] = View(segment, segment.mask(ids))
-        return cls(number, {version.key: version for version in living.values()}, views, read, living)
+                version_ids.setdefault(version.segment, []).append(version.id)
+        views: dict[str, dict[int, SegmentView]] = {}
+        for segment_id, ids in sorted(version_ids.items()):
+            folder, segment = segments[segment_id]
+            views.setdefault(folder, {})[segment_id] = SegmentView(segment, segment.mask(ids))
+        return cls(number, {version.key: version for version in live.values()}, views, read, live)
 
     @classmethod
     def empty(cls) -> Generation:
@@ -74,43 +74,48 @@ class Generation:
     def chunks(self) -> int:
         return sum(version.chunks for version in self.files.values())
 
-    def holds(self, folder: str) -> bool:
-        """Whether there is something to find in the folder."""
+    def has_chunks(self, folder: str) -> bool:
+        """Whether the folder has a live row."""
         return bool(self.views.get(folder))
 
-    def following(
-        self, number: int, born: Collection[Version], dropped: Collection[FileKey], segments: Mapping[int, Segment]
+    def successor(
+        self,
+        number: int,
+        new_versions: Collection[FileVersion],
+        removed: Collection[FileKey],
+        segments: Mapping[int, Segment],
     ) -> Generation:
-        """The next generation: `born` take their keys' places, `dropped` are gone. `segments` are those that `born`
-        stand in. Costs the segments that change, and no others."""
+        """The next generation: `new_versions` replace what their keys had, `removed` are gone. `segments` hold the new
+        versions. Costs the segments that change, and no others."""
         files, versions = dict(self.files), dict(self.versions)
-        dead: dict[tuple[str, int], list[int]] = {}
-        for key in {*dropped, *(version.key for version in born)}:
+        deleted: dict[tuple[str, int], list[int]] = {}
+        for key in {*removed, *(version.key for version in new_versions)}:
             old = files.pop(key, None)
             if old is not None:
                 del versions[old.id]
                 if old.segment is not None:
-                    dead.setdefault((key.folder, old.segment), []).append(old.id)
-        fresh: dict[tuple[str, int], list[int]] = {}
-        for version in born:
+                    deleted.setdefault((key.folder, old.segment), []).append(old.id)
+        inserted: dict[tuple[str, int], list[int]] = {}
+        for version in new_versions:
             files[version.key] = versions[version.id] = version
             if version.segment is not None:
-                fresh.setdefault((version.key.folder, version.segment), []).append(version.id)
-        views = {folder: dict(inside) for folder, inside in self.views.items()}
-        for folder, at in dead.keys() | fresh.keys():
-            known = views.setdefault(folder, {}).get(at)
-            segment = known.segment if known is not None else segments[at]
-            alive = known.alive.copy() if known is not None else segment.mask(())
-            for ids, living in ((dead.get((folder, at), ()), False), (fresh.get((folder, at), ()), True)):
-                for old_or_new in ids:
-                    alive[slice(*segment.span(old_or_new))] = living
-            views[folder][at] = View(segment, alive)
-            if not alive.any():
-                del views[folder][at]
+                inserted.setdefault((version.key.folder, version.segment), []).append(version.id)
+        views = {folder: dict(by_segment) for folder, by_segment in self.views.items()}
+        for folder, segment_id in deleted.keys() | inserted.keys():
+            known = views.setdefault(folder, {}).get(segment_id)
+            segment = known.segment if known is not None else segments[segment_id]
+            live_rows = known.live_rows.copy() if known is not None else segment.mask(())
+            leave, enter = deleted.get((folder, segment_id), ()), inserted.get((folder, segment_id), ())
+            for ids, live in ((leave, False), (enter, True)):
+                for version_id in ids:
+                    live_rows[slice(*segment.span(version_id))] = live
+            views[folder][segment_id] = SegmentView(segment, live_rows)
+            if not live_rows.any():
+                del views[folder][segment_id]
         return replace(self, number=number, files=files, versions=versions, views=views)
 
     def with_records(self, records: Mapping[FileKey, FileRecord]) -> Generation:
-        """The same rows, with other knowledge of when the files were read."""
+        """The same rows, with newer records of when the files were read."""
         files, versions = dict(self.files), dict(self.versions)
         for key, record in records.items():
             if key in files:
@@ -119,20 +124,22 @@ class Generation:
         return replace(self, files=files, versions=versions)
 
     def check_integrity(self) -> None:
-        """Raises ValueError unless every chunk of every living file has one living row, and no other row lives."""
+        """Raises ValueError unless every chunk of every file has one live row, and no other row is live."""
         rows = 0
-        for folder, inside in self.views.items():
-            for at, view in inside.items():
-                rows += int(view.alive.sum())
-                if len(view.alive) != len(view.segment):
-                    raise ValueError(f"segment {at} of {folder}: {len(view.segment)} rows, {len(view.alive)} marks")
+        for folder, by_segment in self.views.items():
+            for segment_id, view in by_segment.items():
+                rows += int(view.live_rows.sum())
+                if len(view.live_rows) != len(view.segment):
+                    raise ValueError(
+                        f"segment {segment_id} of {folder}: {len(view.segment)} rows, {len(view.live_rows)} marks"
+                    )
         for key, version in self.files.items():
             if self.versions.get(version.id) != version or version.key != key:
                 raise ValueError(f"{key.folder}/{key.file} is not the version that it is known as")
             found = 0
             if version.segment is not None:
                 view = self.views[key.folder][version.segment]
-                found = int(view.alive[slice(*view.segment.span(version.id))].sum())
+                found = int(view.live_rows[slice(*view.segment.span(version.id))].sum())
             if found != version.chunks:
                 raise ValueError(f"{key.folder}/{key.file} has {version.chunks} chunks and {found} rows")
         if rows != self.chunks:

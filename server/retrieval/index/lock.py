@@ -1,4 +1,4 @@
-"""One process at a time has the index: a second one is told so, instead of spoiling it."""
+"""One process at a time has the index: a second one is refused, instead of corrupting it."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from server.errors import Conflict
 
 
 @contextmanager
-def sole_use(index: Path) -> Iterator[None]:
+def index_lock(index: Path) -> Iterator[None]:
     """Holds the index folder until the block ends; the system lets go of it when the process dies. Raises Conflict."""
     index.mkdir(parents=True, exist_ok=True)
     lock = FileLock(index / "LOCK", timeout=0, thread_local=False)

@@ -1,8 +1,8 @@
-"""The index on disk: segments as files, and `catalog.db`, which says what is in them and what lives when.
+"""The index on disk: segments as files, and `catalog.db`, which says what is in them and which versions are live when.
 
-A change writes its segment first, synced, then one transaction makes the generation. So a kill at any point leaves the
-last complete generation, and files that nothing names, which the next start removes. Versions of files stay for the
-generations that are kept, so that an earlier one can be taken up again; merging segments leaves the rest behind.
+A change writes its segment first, synced, then one transaction publishes the generation. So a kill at any point leaves
+the last complete generation, and files that the catalogue does not name, which the next start removes. Versions of
+files stay as long as a kept generation has them, so that one can roll back; merging segments drops the others.
 """
 
 from __future__ import annotations
@@ -23,25 +23,25 @@ from numpy.typing import NDArray
 from server.database import Database
 from server.errors import NotFound
 from server.retrieval.index import catalog
-from server.retrieval.index.catalog import CHUNK, MIGRATIONS, VERSION, Made
-from server.retrieval.index.files import Chunk, FileKey, FileRecord, suspicious_places
-from server.retrieval.index.generation import Generation, Version
+from server.retrieval.index.catalog import CHUNK_COLUMNS, MIGRATIONS, VERSION_COLUMNS, GenerationRecord
+from server.retrieval.index.files import Chunk, FileKey, FileRecord, suspicious_locations
+from server.retrieval.index.generation import FileVersion, Generation
 from server.retrieval.index.segment import Segment
 from server.types import Passage
 from server.words import counted
 
 log = logging.getLogger("tailor.retrieval")
 
-TOLD: Final = 50         # files that a generation's history names
-TOLD_PLACES: Final = 20  # of suspicious passages in one file
-_SAME_SIZE: Final = 4    # so many segments of one order of size become one
-_DEAD_SHARE: Final = 0.3
-_ASKED: Final = 500      # values in one query
+LISTED_FILES: Final = 50      # files that a generation's record lists
+LISTED_LOCATIONS: Final = 20  # of suspicious passages in one file
+_MERGE_FACTOR: Final = 4      # so many segments of one size class are merged
+_DEAD_ROW_SHARE: Final = 0.3
+_QUERY_VALUES: Final = 500    # values in one query
 
 
 @dataclass(frozen=True, slots=True)
-class Prepared:
-    """A file's version that is to be stored: `vectors` [chunks, dimension]."""
+class PreparedFile:
+    """A file version to be stored: `vectors` [chunks, dimension]."""
 
     key: FileKey
     record: FileRecord
@@ -50,10 +50,10 @@ class Prepared:
 
 
 @dataclass(frozen=True, slots=True)
-class _Written:
-    """A segment that is on disk, and what the catalogue must know of it."""
+class _WrittenSegment:
+    """A segment that is on disk, and its row of the catalogue."""
 
-    at: int
+    segment_id: int
     folder: str
     segment: Segment
     arrays: str
@@ -61,47 +61,47 @@ class _Written:
 
 
 @dataclass(frozen=True, slots=True)
-class Merged:
-    """`written` is None where nothing is left of the segments."""
+class MergedSegments:
+    """A segment that replaces others: `written` is None where no row of them is left."""
 
-    numbers: tuple[int, ...]
-    written: _Written | None
+    segment_ids: tuple[int, ...]
+    written: _WrittenSegment | None
 
 
 class IndexStore:
     """One index folder. Reading is safe from any thread; one thread at a time may change it."""
 
-    def __init__(self, folder: Path, *, kept: int = 20, first_number: int = 1) -> None:
-        """`kept` generations stay; `first_number` is what the first one is called."""
+    def __init__(self, folder: Path, *, kept_generations: int = 20, first_number: int = 1) -> None:
+        """`first_number` is the number of the first generation."""
         self._folder = folder
-        self._kept = kept
-        self._first = first_number
+        self._kept_generations = kept_generations
+        self._first_number = first_number
         self._database = Database(folder / "catalog.db")
         self._database.migrate("index", MIGRATIONS)
         self._segments: dict[int, tuple[str, Segment]] = {}
-        self._lock = threading.Lock()   # the one above, and changes of the catalogue
-        self._next = 1
-        self._numbers = threading.Lock()
+        self._lock = threading.Lock()   # of the segments, and of changes of the catalogue
+        self._next_segment = 1
+        self._segment_number_lock = threading.Lock()
 
     def close(self) -> None:
         self._database.close()
 
     def open(self) -> Generation:
-        """The last complete generation. What is damaged is forgotten, so that its files are read anew."""
+        """The last complete generation. A damaged segment is dropped, so that its files are read again."""
         rows = self._query("SELECT id, folder, arrays, checksum FROM segments")
-        named = {_file_name(at) for at, *_ in rows}
-        for stray in self._folder.glob("seg-*"):
-            if stray.name not in named:
-                stray.unlink(missing_ok=True)
-        for at, folder, arrays, checksum in rows:
+        named = {_file_name(segment_id) for segment_id, *_ in rows}
+        for unnamed in self._folder.glob("seg-*"):
+            if unnamed.name not in named:
+                unnamed.unlink(missing_ok=True)
+        for segment_id, folder, arrays, checksum in rows:
             try:
-                segment = Segment.open(self._folder / _file_name(at), json.loads(arrays), checksum)
+                segment = Segment.open(self._folder / _file_name(segment_id), json.loads(arrays), checksum)
             except (OSError, ValueError, KeyError, TypeError) as error:
-                log.warning("segment %d of the index is damaged, its files are read anew: %s", at, error)
-                self._forget_segment(at)
+                log.warning("segment %d of the index is damaged, its files are read anew: %s", segment_id, error)
+                self._drop_segment(segment_id)
             else:
-                self._segments[at] = (folder, segment)
-        self._next = max((at for at, *_ in rows), default=0) + 1
+                self._segments[segment_id] = (folder, segment)
+        self._next_segment = max((segment_id for segment_id, *_ in rows), default=0) + 1
         return self.generation(self.newest())
 
     def newest(self) -> int:
@@ -114,197 +114,199 @@ class IndexStore:
             kept = self._query("SELECT min(number), max(number) FROM generations")[0]
             raise NotFound(f"generation {number} is not kept: kept are {kept[0]} to {kept[1]}")
         rows = self._query(
-            f"SELECT {VERSION} FROM versions JOIN lives ON lives.version = versions.id "
+            f"SELECT {VERSION_COLUMNS} FROM versions JOIN lives ON lives.version = versions.id "
             "WHERE born <= ? AND (died IS NULL OR died > ?)", number, number,
         )  # fmt: skip
-        return Generation.build(number, map(catalog.version, rows), dict(self._segments), self.chunk)
+        return Generation.build(number, map(catalog.version_from_row, rows), dict(self._segments), self.chunk)
 
-    def history(self) -> list[Made]:
+    def history(self) -> list[GenerationRecord]:
         """Newest first."""
         rows = self._query(
             "SELECT number, at, cause, files, chunks, added, changed, removed, told FROM generations "
             "ORDER BY number DESC"
         )
-        return [catalog.made(row) for row in rows]
+        return [catalog.generation_record_from_row(row) for row in rows]
 
-    # ── looking things up ────────────────────────────────────────────────────────────────────────
+    # ── lookups ──────────────────────────────────────────────────────────────────────────────────
 
-    def chunk(self, version: int, place: int) -> Chunk | None:
+    def chunk(self, version: int, position: int) -> Chunk | None:
         """None where its generation is not kept any more."""
-        rows = self._query(f"SELECT {CHUNK} FROM chunks WHERE version = ? AND place = ?", version, place)
-        return catalog.chunk(rows[0]) if rows else None
+        rows = self._query(f"SELECT {CHUNK_COLUMNS} FROM chunks WHERE version = ? AND place = ?", version, position)
+        return catalog.chunk_from_row(rows[0]) if rows else None
 
     def passage(self, chunk_id: str) -> Passage | None:
         """The newest passage of that id that is kept."""
         rows = self._query(
-            f"SELECT folder, file, {', '.join('chunks.' + name for name in CHUNK.split(', '))} FROM chunks "
+            f"SELECT folder, file, {', '.join('chunks.' + name for name in CHUNK_COLUMNS.split(', '))} FROM chunks "
             "JOIN versions ON versions.id = version WHERE chunks.id = ? ORDER BY version DESC LIMIT 1", chunk_id,
         )  # fmt: skip
-        return catalog.chunk(rows[0][2:]).passage(FileKey(*rows[0][:2]), 0.0) if rows else None
+        return catalog.chunk_from_row(rows[0][2:]).passage(FileKey(*rows[0][:2]), 0.0) if rows else None
 
-    def known(self, key: FileKey, digest: str) -> Version | None:
-        """A version of this file with this content, living or not."""
+    def find_version(self, key: FileKey, digest: str) -> FileVersion | None:
+        """A version of this file with this content, live or not."""
         rows = self._query(
-            f"SELECT {VERSION} FROM versions WHERE folder = ? AND file = ? AND digest = ? ORDER BY id DESC LIMIT 1",
-            key.folder, key.file, digest,
+            f"SELECT {VERSION_COLUMNS} FROM versions WHERE folder = ? AND file = ? AND digest = ? "
+            "ORDER BY id DESC LIMIT 1", key.folder, key.file, digest,
         )  # fmt: skip
-        return catalog.version(rows[0]) if rows else None
+        return catalog.version_from_row(rows[0]) if rows else None
 
-    def vectors(self, contents: Collection[str]) -> dict[str, NDArray[np.float32]]:
-        """Of those contents that some version has."""
+    def vectors(self, content_hashes: Collection[str]) -> dict[str, NDArray[np.float32]]:
+        """By content hash, of those that some version has."""
         found: dict[str, NDArray[np.float32]] = {}
-        asked = list(contents)
+        wanted = list(content_hashes)
         with self._lock:  # segments may be merged meanwhile
-            for start in range(0, len(asked), _ASKED):
-                part = asked[start : start + _ASKED]
+            for start in range(0, len(wanted), _QUERY_VALUES):
+                some = wanted[start : start + _QUERY_VALUES]
                 rows = self._query(
                     "SELECT content, version, place, segment FROM chunks JOIN versions ON versions.id = version "
-                    f"WHERE content IN ({_marks(part)})", *part,
+                    f"WHERE content IN ({_placeholders(some)})", *some,
                 )  # fmt: skip
-                for content, version, place, at in rows:
-                    segment = self._segments[at][1]
-                    found[content] = np.array(segment.vectors[segment.span(version)[0] + place])
+                for content, version, position, segment_id in rows:
+                    segment = self._segments[segment_id][1]
+                    found[content] = np.array(segment.vectors[segment.span(version)[0] + position])
         return found
 
     # ── changing ─────────────────────────────────────────────────────────────────────────────────
 
-    def stage(self, files: Sequence[Prepared]) -> list[Version]:
-        """Stores versions that no generation has yet: a segment for each folder. Durable when it returns."""
-        versions: list[Version] = []
+    def stage(self, files: Sequence[PreparedFile]) -> list[FileVersion]:
+        """Stores versions that are in no generation yet: a segment for each folder. Durable when it returns."""
+        versions: list[FileVersion] = []
         with self._lock:
             last = self._query("SELECT seq FROM sqlite_sequence WHERE name = 'versions'")  # no number comes twice
             numbered = list(enumerate(files, last[0][0] + 1 if last else 1))
-            made: dict[str, _Written] = {}
+            written_segments: dict[str, _WrittenSegment] = {}
             for folder in sorted({file.key.folder for file in files}):
-                inside = [(at, file) for at, file in numbered if file.key.folder == folder and file.chunks]
-                if inside:
-                    made[folder] = self._write(folder, _segment(inside))
+                in_folder = [(number, file) for number, file in numbered if file.key.folder == folder and file.chunks]
+                if in_folder:
+                    written_segments[folder] = self._write(folder, _build_segment(in_folder))
             with self._database.transaction() as db:
-                for written in made.values():
-                    _name(db.conn, written)
-                for at, file in numbered:
-                    segment_at = made[file.key.folder].at if file.chunks else None
-                    places = suspicious_places(file.key, file.chunks)
-                    version = Version(
-                        at, file.key, file.record, len(file.chunks), segment_at, len(places), places[:TOLD_PLACES]
+                for written in written_segments.values():
+                    _insert_segment(db.conn, written)
+                for version_id, file in numbered:
+                    segment_id = written_segments[file.key.folder].segment_id if file.chunks else None
+                    locations = suspicious_locations(file.key, file.chunks)
+                    version = FileVersion(
+                        version_id, file.key, file.record, len(file.chunks), segment_id, len(locations),
+                        locations[:LISTED_LOCATIONS],
                     )
                     row = catalog.version_row(version)
-                    db.conn.execute(f"INSERT INTO versions ({VERSION}) VALUES ({_marks(row)})", row)
+                    db.conn.execute(f"INSERT INTO versions ({VERSION_COLUMNS}) VALUES ({_placeholders(row)})", row)
                     db.conn.executemany(
-                        f"INSERT INTO chunks (version, place, {CHUNK}) VALUES (?,?,?,?,?,?,?,?,?,?)",
-                        [(at, place, *catalog.chunk_row(chunk)) for place, chunk in enumerate(file.chunks)],
+                        f"INSERT INTO chunks (version, place, {CHUNK_COLUMNS}) VALUES (?,?,?,?,?,?,?,?,?,?)",
+                        [(version_id, at, *catalog.chunk_row(chunk)) for at, chunk in enumerate(file.chunks)],
                     )
                     versions.append(version)
-            self._segments |= {written.at: (written.folder, written.segment) for written in made.values()}
+            self._segments |= {one.segment_id: (one.folder, one.segment) for one in written_segments.values()}
         return versions
 
     def publish(
-        self, current: Generation, born: Collection[Version], dropped: Collection[FileKey], cause: str
+        self, current: Generation, new_versions: Collection[FileVersion], removed: Collection[FileKey], cause: str
     ) -> Generation:
-        """Makes the next generation: `born` take their files' places, `dropped` are gone."""
+        """Makes the next generation: `new_versions` replace those of their files, `removed` are gone."""
         with self._lock:
-            number = max(self.newest(), current.number, self._first - 1) + 1
-            born = self._where_now(born)
-            segments = {one.segment: self._segments[one.segment][1] for one in born if one.segment is not None}
-            following = current.following(number, born, dropped, segments)
-            told = [("removed", f"{key.folder}/{key.file}") for key in sorted(dropped) if key in current.files]
-            told += [
+            number = max(self.newest(), current.number, self._first_number - 1) + 1
+            new_versions = self._with_current_segments(new_versions)
+            segments = {one.segment: self._segments[one.segment][1] for one in new_versions if one.segment is not None}
+            successor = current.successor(number, new_versions, removed, segments)
+            changes = [("removed", f"{key.folder}/{key.file}") for key in sorted(removed) if key in current.files]
+            changes += [
                 ("changed" if version.key in current.files else "added", f"{version.key.folder}/{version.key.file}")
-                for version in sorted(born, key=lambda version: version.key)
+                for version in sorted(new_versions, key=lambda version: version.key)
             ]
-            counts = [sum(what == each for each, _ in told) for what in ("added", "changed", "removed")]
-            leaving = [
-                current.files[key].id for key in {*dropped, *(version.key for version in born)} if key in current.files
-            ]
+            counts = [sum(what == each for each, _ in changes) for what in ("added", "changed", "removed")]
+            keys = {*removed, *(version.key for version in new_versions)}
+            replaced = [current.files[key].id for key in keys if key in current.files]
             with self._database.transaction() as db:
                 db.conn.execute(
                     "INSERT INTO generations VALUES (?,?,?,?,?,?,?,?,?)",
-                    (number, time.time(), cause, len(following.files), following.chunks, *counts,
-                     json.dumps(told[:TOLD])),
+                    (number, time.time(), cause, len(successor.files), successor.chunks, *counts,
+                     json.dumps(changes[:LISTED_FILES])),
                 )  # fmt: skip
                 db.conn.executemany(
-                    "UPDATE lives SET died = ? WHERE version = ? AND died IS NULL", [(number, at) for at in leaving]
+                    "UPDATE lives SET died = ? WHERE version = ? AND died IS NULL", [(number, old) for old in replaced]
                 )
                 db.conn.executemany(
-                    "INSERT INTO lives VALUES (?, ?, NULL)", [(version.id, number) for version in born]
+                    "INSERT INTO lives VALUES (?, ?, NULL)", [(version.id, number) for version in new_versions]
                 )
-                _touch(db.conn, born)  # an earlier version that came back was read again
+                _update_read_times(db.conn, new_versions)  # a version that came back was read again
                 self._prune(db.conn)
-        return following
+        return successor
 
-    def _where_now(self, versions: Collection[Version]) -> list[Version]:
+    def _with_current_segments(self, versions: Collection[FileVersion]) -> list[FileVersion]:
         """The same versions; their segments may have been merged since."""
-        at: dict[int, int | None] = {}
+        segment_of: dict[int, int | None] = {}
         ids = [version.id for version in versions]
-        for start in range(0, len(ids), _ASKED):
-            part = ids[start : start + _ASKED]
-            at |= dict(self._query(f"SELECT id, segment FROM versions WHERE id IN ({_marks(part)})", *part))
-        return [replace(version, segment=at[version.id]) for version in versions]
+        for start in range(0, len(ids), _QUERY_VALUES):
+            some = ids[start : start + _QUERY_VALUES]
+            rows = self._query(f"SELECT id, segment FROM versions WHERE id IN ({_placeholders(some)})", *some)
+            segment_of |= dict(rows)
+        return [replace(version, segment=segment_of[version.id]) for version in versions]
 
     def touch(self, current: Generation, records: Mapping[FileKey, FileRecord]) -> Generation:
-        """Keeps when files were read. No new generation: nothing that is found has changed."""
-        following = current.with_records(records)
+        """Stores when files were read. No new generation: no search result changes."""
+        successor = current.with_records(records)
         with self._lock, self._database.transaction() as db:
-            _touch(db.conn, [following.files[key] for key in records if key in following.files])
-        return following
+            _update_read_times(db.conn, [successor.files[key] for key in records if key in successor.files])
+        return successor
 
-    def forget_unborn(self) -> None:
-        """Versions that were stored for a generation which never came, and now never will."""
+    def delete_unpublished(self) -> None:
+        """Versions that were staged for a generation which was never published, and now never will be."""
         with self._lock, self._database.transaction() as db:
             db.conn.execute("DELETE FROM versions WHERE id NOT IN (SELECT version FROM lives)")
 
     # ── merging ──────────────────────────────────────────────────────────────────────────────────
 
-    def crowded(self) -> list[int]:
-        """Segments that had better become one: many of a size, or one with many rows that no generation needs."""
+    def merge_candidates(self) -> list[int]:
+        """Segments to merge: many of one size class, or one with many rows that no generation needs."""
         needed = dict(self._query("SELECT segment, sum(chunks) FROM versions WHERE segment NOT NULL GROUP BY segment"))
         by_size: dict[tuple[str, int], list[int]] = {}
-        for at, (folder, segment) in sorted(dict(self._segments).items()):
-            rows = needed.get(at, 0)
-            if len(segment) - rows > _DEAD_SHARE * len(segment):
-                return [at]
-            by_size.setdefault((folder, int(np.log2(max(rows, 1)) / 2)), []).append(at)
-        return next((found for found in by_size.values() if len(found) >= _SAME_SIZE), [])
+        for segment_id, (folder, segment) in sorted(dict(self._segments).items()):
+            rows = needed.get(segment_id, 0)
+            if len(segment) - rows > _DEAD_ROW_SHARE * len(segment):
+                return [segment_id]
+            by_size.setdefault((folder, int(np.log2(max(rows, 1)) / 2)), []).append(segment_id)
+        return next((found for found in by_size.values() if len(found) >= _MERGE_FACTOR), [])
 
-    def merged(self, numbers: Sequence[int]) -> Merged:
-        """One segment for several, without rows that no generation needs. Takes long, and may be done beside whoever
-        changes the index, who then takes it up."""
-        parts = [self._segments[at] for at in numbers]
-        kept = [at for (at,) in self._query(f"SELECT id FROM versions WHERE segment IN ({_marks(numbers)})", *numbers)]
-        masks = [(segment, segment.mask(kept)) for _, segment in parts]
+    def merge(self, segment_ids: Sequence[int]) -> MergedSegments:
+        """One segment from several, without rows that no generation needs. Takes long, and may run beside a writer;
+        `commit_merge` then puts it into the index."""
+        parts = [self._segments[segment_id] for segment_id in segment_ids]
+        rows = self._query(f"SELECT id FROM versions WHERE segment IN ({_placeholders(segment_ids)})", *segment_ids)
+        version_ids = [version_id for (version_id,) in rows]
+        masks = [(segment, segment.mask(version_ids)) for _, segment in parts]
         if not any(mask.any() for _, mask in masks):
-            return Merged(tuple(numbers), None)
-        return Merged(tuple(numbers), self._write(parts[0][0], Segment.merged(masks)))
+            return MergedSegments(tuple(segment_ids), None)
+        return MergedSegments(tuple(segment_ids), self._write(parts[0][0], Segment.merge(masks)))
 
-    def take_up(self, merged: Merged) -> Generation:
-        """The newest generation, in the merged segment in place of those that it is made of."""
-        new, old = merged.written, merged.numbers
+    def commit_merge(self, merged: MergedSegments) -> Generation:
+        """Replaces the segments by the merged one. Returns the newest generation over it."""
+        new, old = merged.written, merged.segment_ids
         with self._lock:
             with self._database.transaction() as db:
                 if new is not None:
-                    _name(db.conn, new)
+                    _insert_segment(db.conn, new)
                 db.conn.execute(
-                    f"UPDATE versions SET segment = ? WHERE segment IN ({_marks(old)})",
-                    (new.at if new is not None else None, *old),
+                    f"UPDATE versions SET segment = ? WHERE segment IN ({_placeholders(old)})",
+                    (new.segment_id if new is not None else None, *old),
                 )
-                db.conn.execute(f"DELETE FROM segments WHERE id IN ({_marks(old)})", old)
+                db.conn.execute(f"DELETE FROM segments WHERE id IN ({_placeholders(old)})", old)
             if new is not None:
-                self._segments[new.at] = (new.folder, new.segment)
-            for at in old:
-                del self._segments[at]
-                (self._folder / _file_name(at)).unlink(missing_ok=True)  # who has it mapped keeps it
+                self._segments[new.segment_id] = (new.folder, new.segment)
+            for segment_id in old:
+                del self._segments[segment_id]
+                (self._folder / _file_name(segment_id)).unlink(missing_ok=True)  # who has it mapped keeps it
         return self.generation(self.newest())
 
-    # ── looking after ────────────────────────────────────────────────────────────────────────────
+    # ── maintenance ──────────────────────────────────────────────────────────────────────────────
 
-    def mark(self, name: str, value: str | None) -> None:
-        """Keeps a word across restarts; None takes it away."""
+    def set_mark(self, name: str, value: str | None) -> None:
+        """Stores a value under a name, across restarts; None removes it."""
         with self._lock, self._database.transaction() as db:
             db.conn.execute("DELETE FROM marks WHERE name = ?", (name,))
             if value is not None:
                 db.conn.execute("INSERT INTO marks VALUES (?, ?)", (name, value))
 
-    def marked(self, name: str) -> str | None:
+    def get_mark(self, name: str) -> str | None:
         rows = self._query("SELECT value FROM marks WHERE name = ?", name)
         return str(rows[0][0]) if rows else None
 
@@ -314,75 +316,75 @@ class IndexStore:
             for (state,) in self._query("PRAGMA integrity_check"):
                 if state != "ok":
                     raise ValueError(f"catalog.db: {state}")
-            for at, rows in self._query("SELECT id, rows FROM segments"):
-                if at not in self._segments or len(self._segments[at][1]) != rows:
-                    raise ValueError(f"segment {at} is not what the catalogue says")
-                if not (self._folder / _file_name(at)).exists():
-                    raise ValueError(f"segment {at} has no file")
+            for segment_id, rows in self._query("SELECT id, rows FROM segments"):
+                if segment_id not in self._segments or len(self._segments[segment_id][1]) != rows:
+                    raise ValueError(f"segment {segment_id} is not what the catalogue says")
+                if not (self._folder / _file_name(segment_id)).exists():
+                    raise ValueError(f"segment {segment_id} has no file")
             wrong = self._query(
                 "SELECT id FROM versions WHERE chunks != (SELECT count(*) FROM chunks WHERE version = versions.id) "
                 "OR (chunks > 0) != (segment IS NOT NULL)"
             )
             if wrong:
-                raise ValueError(f"versions {[at for (at,) in wrong][:5]} do not have the chunks that they say")
+                raise ValueError(f"versions {[number for (number,) in wrong][:5]} do not have the chunks that they say")
             self.generation(self.newest()).check_integrity()
 
     def _prune(self, db: sqlite3.Connection) -> None:
         db.execute(
             "DELETE FROM generations WHERE number NOT IN (SELECT number FROM generations ORDER BY number DESC LIMIT ?)",
-            (self._kept,),
+            (self._kept_generations,),
         )
         oldest = "(SELECT min(number) FROM generations)"
         gone = db.execute(f"SELECT DISTINCT version FROM lives WHERE died <= {oldest}").fetchall()
         db.execute(f"DELETE FROM lives WHERE died <= {oldest}")
         db.executemany("DELETE FROM versions WHERE id = ? AND id NOT IN (SELECT version FROM lives)", gone)
 
-    def _write(self, folder: str, segment: Segment) -> _Written:
-        """To a file of its own, which nothing names yet."""
-        with self._numbers:
-            at, self._next = self._next, self._next + 1
-        path = self._folder / _file_name(at)
+    def _write(self, folder: str, segment: Segment) -> _WrittenSegment:
+        """To a file of its own, which the catalogue does not name yet."""
+        with self._segment_number_lock:
+            segment_id, self._next_segment = self._next_segment, self._next_segment + 1
+        path = self._folder / _file_name(segment_id)
         arrays, checksum = segment.write(path)
-        return _Written(at, folder, Segment.open(path, arrays, checksum), json.dumps(arrays), checksum)
+        return _WrittenSegment(segment_id, folder, Segment.open(path, arrays, checksum), json.dumps(arrays), checksum)
 
-    def _forget_segment(self, at: int) -> None:
+    def _drop_segment(self, segment_id: int) -> None:
         with self._database.transaction() as db:
-            db.conn.execute("DELETE FROM versions WHERE segment = ?", (at,))
-            db.conn.execute("DELETE FROM segments WHERE id = ?", (at,))
-        (self._folder / _file_name(at)).unlink(missing_ok=True)
+            db.conn.execute("DELETE FROM versions WHERE segment = ?", (segment_id,))
+            db.conn.execute("DELETE FROM segments WHERE id = ?", (segment_id,))
+        (self._folder / _file_name(segment_id)).unlink(missing_ok=True)
 
     def _query(self, sql: str, *values: Any) -> list[Any]:
         return list(self._database.connection().conn.execute(sql, values).fetchall())
 
 
-def _segment(files: Iterable[tuple[int, Prepared]]) -> Segment:
+def _build_segment(files: Iterable[tuple[int, PreparedFile]]) -> Segment:
     versions: list[int] = []
     terms, vectors, continues = [], [], []
-    for at, file in files:
-        versions += [at] * len(file.chunks)
+    for version_id, file in files:
+        versions += [version_id] * len(file.chunks)
         terms += [counted(chunk.searched_text) for chunk in file.chunks]
         vectors.append(file.vectors)
         continues += [chunk.continues for chunk in file.chunks]
     return Segment.build(versions, terms, np.concatenate(vectors), continues)
 
 
-def _name(db: sqlite3.Connection, written: _Written) -> None:
+def _insert_segment(db: sqlite3.Connection, written: _WrittenSegment) -> None:
     db.execute(
         "INSERT INTO segments VALUES (?,?,?,?,?)",
-        (written.at, written.folder, len(written.segment), written.arrays, written.checksum),
+        (written.segment_id, written.folder, len(written.segment), written.arrays, written.checksum),
     )
 
 
-def _touch(db: sqlite3.Connection, versions: Iterable[Version]) -> None:
+def _update_read_times(db: sqlite3.Connection, versions: Iterable[FileVersion]) -> None:
     db.executemany(
         "UPDATE versions SET bytes = ?, mtime_ns = ?, read_ns = ? WHERE id = ?",
         [(one.record.bytes, one.record.mtime_ns, one.record.read_ns, one.id) for one in versions],
     )
 
 
-def _marks(values: Sequence[object]) -> str:
+def _placeholders(values: Sequence[object]) -> str:
     return ", ".join("?" * len(values))
 
 
-def _file_name(at: int) -> str:
-    return f"seg-{at}"
+def _file_name(segment_id: int) -> str:
+    return f"seg-{segment_id}"

@@ -1,6 +1,6 @@
 """Files to documents, one module a format.
 
-`load()` is the only entry. It knows bytes and a name; folders, sizes and links are the scanner's. A format's module
+`load()` is the only entry. It knows bytes and a name, and nothing of folders, sizes or links. A format's module
 and the library behind it are imported when its first file comes.
 """
 

@@ -1,4 +1,4 @@
-"""CSV and TSV: each row is a record of 'header: value' lines, with the lines of the file that it stands on."""
+"""CSV and TSV: each row is a record of 'header: value' lines, with its lines in the file."""
 
 from __future__ import annotations
 

@@ -1,7 +1,7 @@
 """Bytes of a text file to text with plain line ends.
 
 A byte-order mark decides; then UTF-16 by its zero bytes; then strict UTF-8; then CP949 (which holds
-EUC-KR) where the result is Korean; then CP1252 where accented letters stand alone between ASCII;
+EUC-KR) where the result is Korean; then CP1252 where accented letters are single between ASCII;
 then charset-normalizer's best guess. Text that is really a binary file is refused.
 """
 
@@ -14,7 +14,7 @@ from charset_normalizer import from_bytes
 
 from server.errors import KnowledgeError
 
-_MARKS = (
+_BYTE_ORDER_MARKS = (
     (codecs.BOM_UTF8, "utf-8-sig"),
     (codecs.BOM_UTF32_LE, "utf-32"),  # before UTF-16, whose mark it begins with
     (codecs.BOM_UTF32_BE, "utf-32"),
@@ -32,38 +32,38 @@ def decode(data: bytes, declared: str | None = None) -> str:
     `declared` is an encoding that the file itself names (HTML). Raises KnowledgeError when no
     encoding fits or the content is not text.
     """
-    text = _decoded(data, declared)
+    text = _decode_any(data, declared)
     if len(_CONTROL.findall(text[:_SAMPLE])) > 0.01 * len(text[:_SAMPLE]):
         raise KnowledgeError("the content is not text: a binary file with a text file's name")
     return text.replace("\r\n", "\n").replace("\r", "\n")
 
 
-def _decoded(data: bytes, declared: str | None) -> str:
-    for mark, name in _MARKS:
-        if data.startswith(mark):
-            return _sure(_strict(data, name))
+def _decode_any(data: bytes, declared: str | None) -> str:
+    for bom, name in _BYTE_ORDER_MARKS:
+        if data.startswith(bom):
+            return _required(_decode_strictly(data, name))
     for candidate in (_utf16(data), "utf-8", declared):
-        text = _strict(data, candidate) if candidate else None
+        text = _decode_strictly(data, candidate) if candidate else None
         if text is not None:
             return text
-    korean = _strict(data, "cp949")
+    korean = _decode_strictly(data, "cp949")
     if korean is not None and _is_korean(korean):
         return korean
     if not _HIGH_PAIR.search(data):
-        western = _strict(data, "cp1252")
+        western = _decode_strictly(data, "cp1252")
         if western is not None:
             return western
     best = from_bytes(data[: 8 * _SAMPLE]).best()
-    return _sure(_strict(data, best.encoding) if best is not None else None)
+    return _required(_decode_strictly(data, best.encoding) if best is not None else None)
 
 
-def _sure(text: str | None) -> str:
+def _required(text: str | None) -> str:
     if text is None:
         raise KnowledgeError("the encoding is not recognised, or the content is not text: save the file as UTF-8")
     return text
 
 
-def _strict(data: bytes, name: str) -> str | None:
+def _decode_strictly(data: bytes, name: str) -> str | None:
     try:
         return data.decode(name)
     except (UnicodeDecodeError, LookupError):

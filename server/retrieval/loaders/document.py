@@ -1,4 +1,4 @@
-"""What a loader makes of a file: its text, and blocks that say which parts of the text belong together.
+"""What a loader returns of a file: its text, and blocks that say which parts of the text belong together.
 
 A block is a slice of the text, so a chunk cut from it can always be found again in the file. Knows
 nothing of tokens, embedders or folders.
@@ -137,7 +137,7 @@ def _encodable(text: str) -> str:
 
 
 class HeadingPath:
-    """The headings above the current place, by level."""
+    """The headings above the current position, by level."""
 
     def __init__(self) -> None:
         self._stack: list[tuple[int, str]] = []

@@ -48,7 +48,7 @@ class _Page:
         self._headings = HeadingPath()
         self._headings.enter(0, title)
         self._title = title
-        self._around: Tag | None = None
+        self._block: Tag | None = None
         self._strings: list[str] = []
         self._items: list[str] = []      # neighbouring list items, kept together
 
@@ -59,10 +59,10 @@ class _Page:
             self._strings.append(" | " if tag.find_previous_sibling(["td", "th"]) else "\n")
 
     def string(self, node: NavigableString) -> None:
-        around = _block_around(node)
-        if around is not self._around:
+        block = _enclosing_block(node)
+        if block is not self._block:
             self._flush()
-            self._around = around
+            self._block = block
         self._strings.append(str(node))
 
     def finish(self) -> Document:
@@ -71,11 +71,11 @@ class _Page:
         return self._builder.build()
 
     def _flush(self) -> None:
-        around, raw = self._around, "".join(self._strings)
+        block, raw = self._block, "".join(self._strings)
         self._strings = []
-        if around is None or not raw.strip():
+        if block is None or not raw.strip():
             return
-        name = around.name
+        name = block.name
         if name == "li":
             self._items.append(f"- {_spaced(raw)}")
             return
@@ -106,7 +106,7 @@ class _Page:
         self._builder.add("\n".join(rows), self._headings.path, kind=BlockKind.TABLE, header=rows[0])
 
 
-def _block_around(node: NavigableString) -> Tag | None:
+def _enclosing_block(node: NavigableString) -> Tag | None:
     for parent in node.parents:
         if parent.name in _BLOCKS or parent.name == "[document]":
             return parent

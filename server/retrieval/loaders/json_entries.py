@@ -1,6 +1,6 @@
 """JSON: entries of 'path: value' lines. A small object is one entry; a large one is entered; the items
 of a list of objects are entries of their own. The path to an entry is its heading. In JSON lines each line
-is such a value, and its entries know the line."""
+is such a value, and its entries have that line's number."""
 
 from __future__ import annotations
 
@@ -42,7 +42,7 @@ def _parsed(text: str, line: int) -> Any:
 
 @dataclass(frozen=True, slots=True)
 class _Entries:
-    """Adds entries that stand on `lines` of the file."""
+    """Adds entries that are on `lines` of the file."""
 
     builder: DocumentBuilder
     lines: tuple[int, int] | None

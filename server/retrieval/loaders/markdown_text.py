@@ -32,10 +32,10 @@ class _Line:
 
 def load_markdown(data: bytes) -> Document:
     text = decode(data)
-    return Document(text, tuple(_Scanner(text).blocks()), numbered=True)
+    return Document(text, tuple(_Parser(text).blocks()), numbered=True)
 
 
-class _Scanner:
+class _Parser:
     """One pass over the lines; `_at` is the next line."""
 
     def __init__(self, text: str) -> None:
@@ -47,8 +47,8 @@ class _Scanner:
         self._at = 0
         self._headings = HeadingPath()
         self._blocks: list[Block] = []
-        self._bare: _Line | None = None   # a heading that nothing has followed yet
-        self._bare_level = 0
+        self._empty_heading: _Line | None = None   # a heading that nothing has followed yet
+        self._empty_level = 0
 
     def blocks(self) -> list[Block]:
         while self._at < len(self._lines):
@@ -56,37 +56,37 @@ class _Scanner:
             if not line.text.strip():
                 self._at += 1
             elif _FENCE.match(line.text):
-                self._take(self._fence_end(), BlockKind.CODE)
+                self._add_block(self._fence_end(), BlockKind.CODE)
             elif atx := _ATX.match(line.text):
-                self._enter(len(atx[1]), _without_closing(line.text[atx.end() :]), self._at + 1)
+                self._enter_heading(len(atx[1]), _without_closing(line.text[atx.end() :]), self._at + 1)
             elif self._is_table():
-                self._take(self._table_end(), BlockKind.TABLE)
+                self._add_block(self._table_end(), BlockKind.TABLE)
             else:
                 self._paragraph()
-        self._flush_bare(0)
+        self._flush_empty_heading(0)
         return self._blocks
 
-    def _take(self, stop: int, kind: BlockKind) -> None:
+    def _add_block(self, stop: int, kind: BlockKind) -> None:
         """Lines up to `stop` (outside) become a block."""
         first, last = self._lines[self._at], self._lines[stop - 1]
         header = ""
         if kind is BlockKind.TABLE:
             header = f"{first.text}\n{self._lines[self._at + 1].text}"
-        self._bare = None
+        self._empty_heading = None
         self._blocks.append(Block(first.start, last.end, self._headings.path, kind, header=header))
         self._at = stop
 
-    def _enter(self, level: int, title: str, following: int) -> None:
-        self._flush_bare(level)
-        self._bare, self._bare_level = self._lines[self._at], level
+    def _enter_heading(self, level: int, title: str, following: int) -> None:
+        self._flush_empty_heading(level)
+        self._empty_heading, self._empty_level = self._lines[self._at], level
         self._headings.enter(level, _plain(title))
         self._at = following
 
-    def _flush_bare(self, level: int) -> None:
+    def _flush_empty_heading(self, level: int) -> None:
         """A heading followed by a heading of its own level or above has no text: keep its words."""
-        if self._bare is not None and level <= self._bare_level and self._headings.path:
-            self._blocks.append(Block(self._bare.start, self._bare.end, self._headings.path))
-        self._bare = None
+        if self._empty_heading is not None and level <= self._empty_level and self._headings.path:
+            self._blocks.append(Block(self._empty_heading.start, self._empty_heading.end, self._headings.path))
+        self._empty_heading = None
 
     def _paragraph(self) -> None:
         stop = self._at + 1
@@ -94,12 +94,12 @@ class _Scanner:
             text = self._lines[stop].text
             underline = _SETEXT.match(text)
             if underline and stop == self._at + 1 and not _NOT_A_TITLE.match(self._lines[self._at].text):
-                self._enter(1 if "=" in underline[1] else 2, self._lines[self._at].text, stop + 1)
+                self._enter_heading(1 if "=" in underline[1] else 2, self._lines[self._at].text, stop + 1)
                 return
             if not text.strip() or _ATX.match(text) or _FENCE.match(text) or self._is_table(stop):
                 break
             stop += 1
-        self._take(stop, BlockKind.TEXT)
+        self._add_block(stop, BlockKind.TEXT)
 
     def _fence_end(self) -> int:
         opening = _FENCE.match(self._lines[self._at].text)

@@ -1,4 +1,4 @@
-"""What Word, Excel and PowerPoint files have in common: a ZIP of XML, looked at before it is unpacked."""
+"""What Word, Excel and PowerPoint files have in common: a ZIP of XML, checked before it is unpacked."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Plain text: paragraphs are what blank lines part."""
+"""Plain text: blank lines separate paragraphs."""
 
 from __future__ import annotations
 

@@ -38,7 +38,7 @@ def load_pptx(data: bytes) -> Document:
 
 
 def _texts(shapes: Iterable[BaseShape]) -> Iterator[tuple[str, BlockKind]]:
-    """In the order in which the shapes lie on the slide."""
+    """In the order of the shapes on the slide."""
     for shape in shapes:
         if isinstance(shape, GroupShape):
             yield from _texts(shape.shapes)

@@ -1,6 +1,6 @@
 """reStructuredText: section titles give the path; code and tables stay whole; the rest is paragraphs.
 
-The text is the file's own, so line numbers hold. Directives are never carried out: nothing is included from elsewhere.
+The text is the file's own, so line numbers hold. Directives are never executed: nothing is included from elsewhere.
 Titles and their order as in the docutils specification, "Sections".
 """
 
@@ -20,10 +20,10 @@ _SIMPLE = re.compile(r"\s*=+(?: +=+)+\s*$")
 
 def load_rst(data: bytes) -> Document:
     text = decode(data)
-    return Document(text, tuple(_Scanner(text).blocks()), numbered=True)
+    return Document(text, tuple(_Parser(text).blocks()), numbered=True)
 
 
-class _Scanner:
+class _Parser:
     """One pass over the lines; `_at` is the next line."""
 
     def __init__(self, text: str) -> None:
@@ -32,9 +32,9 @@ class _Scanner:
         for line in self._lines:
             self._starts.append(self._starts[-1] + len(line) + 1)
         self._at = 0
-        self._styles: list[tuple[str, bool]] = []   # of titles, in the order in which they first stand: their levels
+        self._styles: list[tuple[str, bool]] = []   # of titles, by first use: their levels
         self._headings = HeadingPath()
-        self._bare: tuple[int, int] | None = None   # line and level of a title that nothing has followed yet
+        self._empty_heading: tuple[int, int] | None = None   # line and level of a title that nothing has followed yet
         self._blocks: list[Block] = []
 
     def blocks(self) -> list[Block]:
@@ -49,48 +49,48 @@ class _Scanner:
                     self._table(_GRID if _GRID.match(line) else _SIMPLE)
                 elif _CODE.match(line) or _TABLE.match(line):
                     kind = BlockKind.CODE if _CODE.match(line) else BlockKind.TABLE
-                    self._take(self._indented_end(self._at + 1, _indent(line)), kind)
+                    self._add_block(self._indented_end(self._at + 1, _indent(line)), kind)
                 elif literal and line[0] in " \t":
-                    self._take(self._indented_end(self._at, _indent(line) - 1), BlockKind.CODE)
+                    self._add_block(self._indented_end(self._at, _indent(line) - 1), BlockKind.CODE)
                 else:
                     literal = self._paragraph()
                     continue
             literal = False
-        self._flush_bare(0)
+        self._flush_empty_heading(0)
         return self._blocks
 
     # ── titles ───────────────────────────────────────────────────────────────────────────────────
 
     def _title(self) -> bool:
-        """Enters the section whose title stands here; passes a line that parts sections."""
+        """Enters the section whose title is here; passes a line that separates sections."""
         first, second, third = (self._line(self._at + offset) for offset in range(3))
         if _is_adornment(first):
             if second.strip() and not _is_adornment(second) and third.rstrip() == first.rstrip():
-                self._enter(second, (first[0], True), 3)
+                self._enter_heading(second, (first[0], True), 3)
                 return True
             if len(first.rstrip()) >= 4 and not second.strip():
                 self._at += 1
                 return True
             return False
         if first[0] not in " \t" and _is_adornment(second) and len(second.rstrip()) >= min(4, len(first.rstrip())):
-            self._enter(first, (second[0], False), 2)
+            self._enter_heading(first, (second[0], False), 2)
             return True
         return False
 
-    def _enter(self, title: str, style: tuple[str, bool], lines: int) -> None:
+    def _enter_heading(self, title: str, style: tuple[str, bool], lines: int) -> None:
         if style not in self._styles:
             self._styles.append(style)
         level = self._styles.index(style)
-        self._flush_bare(level)
-        self._bare = (self._at + (lines - 2), level)
+        self._flush_empty_heading(level)
+        self._empty_heading = (self._at + (lines - 2), level)
         self._headings.enter(level, title.strip().replace("``", "").replace("*", ""))
         self._at += lines
 
-    def _flush_bare(self, level: int) -> None:
+    def _flush_empty_heading(self, level: int) -> None:
         """A title followed by one of its own level or above has no text: keep its words."""
-        if self._bare is not None and level <= self._bare[1]:
-            self._add(self._bare[0], self._bare[0] + 1, BlockKind.TEXT)
-        self._bare = None
+        if self._empty_heading is not None and level <= self._empty_heading[1]:
+            self._add(self._empty_heading[0], self._empty_heading[0] + 1, BlockKind.TEXT)
+        self._empty_heading = None
 
     # ── blocks ───────────────────────────────────────────────────────────────────────────────────
 
@@ -100,7 +100,7 @@ class _Scanner:
         while stop < len(self._lines) and self._lines[stop].strip():
             stop += 1
         last = self._lines[stop - 1].rstrip()
-        self._take(stop, BlockKind.TEXT)
+        self._add_block(stop, BlockKind.TEXT)
         return last.endswith("::")
 
     def _table(self, border: re.Pattern[str]) -> None:
@@ -116,7 +116,7 @@ class _Scanner:
              if border.match(self._lines[at]) and (border is _SIMPLE or "=" in self._lines[at])), None,
         )  # fmt: skip
         header = "\n".join(self._lines[self._at : head + 1]).rstrip() if head and head < stop - 1 else ""
-        self._take(stop, BlockKind.TABLE, header)
+        self._add_block(stop, BlockKind.TABLE, header)
 
     def _indented_end(self, start: int, indent: int) -> int:
         stop = start
@@ -124,9 +124,9 @@ class _Scanner:
             stop += 1
         return stop
 
-    def _take(self, stop: int, kind: BlockKind, header: str = "") -> None:
+    def _add_block(self, stop: int, kind: BlockKind, header: str = "") -> None:
         """Lines up to `stop` (outside) become a block."""
-        self._bare = None
+        self._empty_heading = None
         self._add(self._at, stop, kind, header)
         self._at = stop
 

@@ -1,7 +1,7 @@
 """Source code and settings files: kept by lines, with the names of the definitions around them as the path.
 
-A definition is a line that looks like one, at the top level or inside of a class or the like, and holds what is
-indented deeper; comments and decorators right above it are its own. Nothing is parsed: what is missed is still text.
+A definition is a line that looks like one, at the top level or inside of a class or the like, and encloses what is
+indented deeper; comments and decorators right above it belong to it. Nothing is parsed: what is missed is still text.
 """
 
 from __future__ import annotations
@@ -18,19 +18,19 @@ _MODIFIERS = (
     r"|unsafe|extern|inline|const|constexpr|partial|data|case|implicit|lazy|suspend|operator|pub(?:\([^)]{0,40}\))?"
     r'|declare|readonly|synchronized|native|mutating|fileprivate|explicit|friend|typedef|"C")\s+){0,8}'
 )
-_HOLDER = (
-    r"(?P<holder>class|interface|trait|struct|enum(?: class)?|object|record|protocol|extension|impl(?:<[^>]{0,80}>)?"
+_CONTAINER = (
+    r"(?P<container>class|interface|trait|struct|enum(?: class)?|object|record|protocol|extension|impl(?:<[^>]{0,80}>)?"
     r"|namespace|mod|union|actor)"
 )
 _NOT_A_CALL = r"(?!(?:if|for|foreach|while|switch|catch|return|else|new|throw|do|using|lock|case|await|typeof)\b)"
 _TYPE = r"[\w<>\[\],.?:&*~]+\s+[&*]{0,2}"
 
-_NAMED = rf"{_MODIFIERS}(?:{_HOLDER}|type|function\*?|func|fun|fn|def|macro_rules!)\s+(?P<name>[\w$.:]+)"
+_NAMED = rf"{_MODIFIERS}(?:{_CONTAINER}|type|function\*?|func|fun|fn|def|macro_rules!)\s+(?P<name>[\w$.:]+)"
 _ARROW = rf"{_MODIFIERS}(?:const|let|var)\s+(?P<name>\w+)[^=]{{0,200}}=\s*(?:async\b\s*)?(?:function\b|\(.*=>|\w+\s*=>)"
 _METHOD = rf"(?<=\s){_MODIFIERS}{_NOT_A_CALL}(?:{_TYPE}){{0,4}}(?P<name>[~#]?[\w:]+)\s*\("   # inside of a class
 _FUNCTION = rf"{_MODIFIERS}{_NOT_A_CALL}(?:{_TYPE}){{1,4}}(?P<name>~?[\w:]+)\s*\("
-_PYTHON = r"(?:(?P<holder>class)|(?:async\s+)?def)\s+(?P<name>\w+)\s*[(:\[]"
-_RUBY = r"(?:(?P<holder>class|module)|def)\s+(?P<name>[\w.:?!]+)"
+_PYTHON = r"(?:(?P<container>class)|(?:async\s+)?def)\s+(?P<name>\w+)\s*[(:\[]"
+_RUBY = r"(?:(?P<container>class|module)|def)\s+(?P<name>[\w.:?!]+)"
 _GO = r"(?:func\s+(?:\([^)]{0,200}\)\s*)?|type\s+)(?P<name>\w+)"
 _R = r"(?P<name>[\w.]+)\s*(?:<-|=)\s*function\b"
 _SHELL = r"(?:function\s+)?(?P<name>[\w:.-]+)\s*(?:\(\s*\)|\{)\s*\{?"
@@ -55,12 +55,12 @@ _BY_ENDING: Final[dict[str, tuple[str, ...]]] = {
 }  # fmt: skip
 CODE_ENDINGS: Final = tuple(_BY_ENDING)
 _PATTERNS = {ending: tuple(map(re.compile, patterns)) for ending, patterns in _BY_ENDING.items()}
-_FLAT = (".toml", ".ini", ".cfg")  # a section holds the lines that follow, indented or not
-_ABOVE = ("#", "//", "/*", "*", "--", "@")   # what belongs to a definition right below
-_PREPROCESSED = (".c", ".h", ".cc", ".cpp", ".hpp", ".cs")   # a '#' at the margin says nothing of where a line stands
+_SECTIONED = (".toml", ".ini", ".cfg")  # a section has the lines that follow, indented or not
+_LEADING = ("#", "//", "/*", "*", "--", "@")   # lines that belong to a definition right below
+_PREPROCESSED = (".c", ".h", ".cc", ".cpp", ".hpp", ".cs")   # a '#' at the margin says nothing of the indentation
 _CLOSES = re.compile(r"\}[\])};,]*|end[;,]?")
-_GOES_ON = re.compile(r"[\[\](){},;]|end\b|\*/|where\b|else\b|rescue\b|ensure\b")  # at the definition's own indent
-_LONGEST = 400   # a longer line is data, not a definition
+_CONTINUES = re.compile(r"[\[\](){},;]|end\b|\*/|where\b|else\b|rescue\b|ensure\b")  # at the definition's own indent
+_MAX_LINE = 400   # a longer line is data, not a definition
 
 Path = tuple[str, ...]
 
@@ -72,7 +72,7 @@ def load_code(data: bytes, ending: str) -> Document:
 
 
 class _Line:
-    """`follows` when no blank line stands before it."""
+    """`follows` where no blank line is before it."""
 
     __slots__ = ("end", "follows", "path", "start")
 
@@ -93,67 +93,67 @@ def _blocks(lines: list[_Line]) -> list[Block]:
 
 
 class _Outline:
-    """Tells for each line that is not blank which definitions it stands in."""
+    """Finds for each line that is not blank the definitions that enclose it."""
 
     def __init__(self, ending: str) -> None:
         self._patterns = _PATTERNS[ending]
-        self._flat = ending in _FLAT
+        self._sectioned = ending in _SECTIONED
         self._statements = ending == ".sql"   # a definition may end on its line
         self._preprocessed = ending in _PREPROCESSED
-        self._around: list[tuple[int, str, bool]] = []   # indent, name, and whether definitions may stand inside
+        self._enclosing: list[tuple[int, str, bool]] = []   # indent, name, and whether it may contain definitions
 
     def lines(self, text: str) -> list[_Line]:
         lines: list[_Line] = []
-        above = 0        # lines right above that may belong to the next definition
+        leading = 0        # lines right above that may belong to the next definition
         offset, follows = 0, False
         for raw in text.split("\n"):
-            line = raw.expandtabs(4).rstrip() if len(raw) <= _LONGEST else raw.rstrip()
-            above = above if line else 0
+            line = raw.expandtabs(4).rstrip() if len(raw) <= _MAX_LINE else raw.rstrip()
+            leading = leading if line else 0
             if line:
-                path, leads = self._place(line, lines[-1].path if lines else ())
-                if leads is None:
-                    for one in lines[len(lines) - above :] if above else ():
+                path, is_leading = self._path_of(line, lines[-1].path if lines else ())
+                if is_leading is None:
+                    for one in lines[len(lines) - leading :] if leading else ():
                         one.path = path
-                above = above + 1 if leads else 0
+                leading = leading + 1 if is_leading else 0
                 lines.append(_Line(offset, offset + len(raw.rstrip()), path, follows))
             follows = bool(line)
             offset += len(raw) + 1
         return lines
 
-    def _place(self, line: str, before: Path) -> tuple[Path, bool | None]:
-        """Where a line stands, and whether it may belong to a definition below; None: it begins one. A closing brace
-        stands with the line `before` it."""
+    def _path_of(self, line: str, before: Path) -> tuple[Path, bool | None]:
+        """The definitions around a line, and whether it may belong to one below; None: it begins one. A closing brace
+        has the path of the line `before` it."""
         indent = len(line) - len(line.lstrip())
         if self._preprocessed and line.startswith("#"):
             return self._path, False
         if _CLOSES.fullmatch(line, indent):
-            while self._around and indent <= self._around[-1][0]:
-                self._around.pop()
+            while self._enclosing and indent <= self._enclosing[-1][0]:
+                self._enclosing.pop()
             return before, False
-        while self._around and not self._flat and indent <= self._around[-1][0]:
-            if indent == self._around[-1][0] and _GOES_ON.match(line, indent):
+        while self._enclosing and not self._sectioned and indent <= self._enclosing[-1][0]:
+            if indent == self._enclosing[-1][0] and _CONTINUES.match(line, indent):
                 break
-            self._around.pop()
+            self._enclosing.pop()
         if self._enters(line, indent):
             return self._path, None
-        return self._path, line.startswith(_ABOVE, indent)
+        return self._path, line.startswith(_LEADING, indent)
 
     @property
     def _path(self) -> Path:
-        return tuple(name for _, name, _ in self._around)
+        return tuple(name for _, name, _ in self._enclosing)
 
     def _enters(self, line: str, indent: int) -> bool:
-        if len(line) > _LONGEST or (line.endswith(";") and not self._statements):
+        if len(line) > _MAX_LINE or (line.endswith(";") and not self._statements):
             return False
-        if self._around and not self._flat:
-            outside, _, holds = self._around[-1]
-            fits = holds and indent > outside
+        if self._enclosing and not self._sectioned:
+            outside, _, is_container = self._enclosing[-1]
+            fits = is_container and indent > outside
         else:
             fits = indent == 0
         found = next(filter(None, (pattern.match(line, indent) for pattern in self._patterns)), None) if fits else None
         if found is None:
             return False
-        if self._flat:
-            self._around.clear()
-        self._around.append((indent, found["name"], bool(found.groupdict().get("holder"))))
+        if self._sectioned:
+            self._enclosing.clear()
+        self._enclosing.append((indent, found["name"], bool(found.groupdict().get("container"))))
         return True

@@ -1,6 +1,6 @@
 """Excel: each row is a record of 'header: value' lines under its sheet's name, with its row number as its line.
 
-The first row with two filled cells holds the headers; what stands above it is text. Formulas count with the values
+The first row with two filled cells holds the headers; what is above it is text. Formulas count with the values
 that were saved with them.
 """
 
@@ -24,19 +24,19 @@ def load_xlsx(data: bytes) -> Document:
     builder = DocumentBuilder()
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # it reports every feature that it does not keep when saving
-        book = openpyxl.load_workbook(io.BytesIO(data), read_only=True, data_only=True, keep_links=False)
+        workbook = openpyxl.load_workbook(io.BytesIO(data), read_only=True, data_only=True, keep_links=False)
         try:
-            for sheet in book.worksheets:
+            for sheet in workbook.worksheets:
                 sheet.reset_dimensions()  # what a file says of its own size is often wrong
                 _add_sheet(builder, sheet.title, sheet.iter_rows(values_only=True))
         finally:
-            book.close()
+            workbook.close()
     return builder.build()
 
 
 def _add_sheet(builder: DocumentBuilder, name: str, rows: Iterable[tuple[Any, ...]]) -> None:
     headers: list[str] | None = None
-    held, empty = 0, True
+    header_row, no_records = 0, True
     for number, row in enumerate(rows, start=1):
         fields = [_text(value) for value in row]
         filled = sum(map(bool, fields))
@@ -44,14 +44,14 @@ def _add_sheet(builder: DocumentBuilder, name: str, rows: Iterable[tuple[Any, ..
             continue
         lines = (number, number)
         if headers is None and filled > 1:
-            headers, held = fields, number
+            headers, header_row = fields, number
         elif headers is None:
             builder.add("".join(fields), (name,), lines=lines)
         else:
             builder.add(record(headers, fields), (name,), kind=BlockKind.ROW, lines=lines)
-            empty = False
-    if headers and empty:  # one row only: it is data, not a header
-        builder.add(" | ".join(filter(None, headers)), (name,), kind=BlockKind.ROW, lines=(held, held))
+            no_records = False
+    if headers and no_records:  # one row only: it is data, not a header
+        builder.add(" | ".join(filter(None, headers)), (name,), kind=BlockKind.ROW, lines=(header_row, header_row))
 
 
 def _text(value: Any) -> str:

@@ -1,8 +1,8 @@
 """Scores question and passage together with a sentence-transformers cross-encoder: a folder or a hub id.
 
 It reads both texts at once, so it orders the best candidates better than their vectors can, and takes a forward pass
-for each. Loaded when it is first asked for; then one lock around its forward pass, as for the embedder. Blocks: ask it
-off the event loop. Knows nothing of indexes or of what is done with the scores.
+for each. Loaded at its first use; then one lock around its forward pass, as for the embedder. Blocks: call it off the
+event loop. Knows nothing of indexes or of what is done with the scores.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ class Reranker:
         self._device = device
         self._lock = threading.Lock()
         self._model: CrossEncoder | None = None
-        self._trouble: ModelError | None = None
+        self._load_error: ModelError | None = None
 
     def scores(self, question: str, texts: Sequence[str]) -> NDArray[np.float32]:
         """[len(texts)], float32, higher is better, on the model's own scale. What is over the model's input length is
@@ -50,8 +50,8 @@ class Reranker:
         return scores
 
     def _load(self) -> CrossEncoder:
-        if self._trouble is not None:
-            raise self._trouble
+        if self._load_error is not None:
+            raise self._load_error
         from sentence_transformers import CrossEncoder
 
         try:
@@ -59,9 +59,9 @@ class Reranker:
             if model.num_labels != 1:
                 raise ValueError(f"it gives {model.num_labels} scores for a pair, and a reranker gives one")
         except (OSError, ValueError, KeyError, TypeError, ImportError, RuntimeError) as error:
-            self._trouble = ModelError(
+            self._load_error = ModelError(
                 f"the reranker '{self._name}' cannot be loaded: {error}; set retrieval.reranker to a "
                 "sentence-transformers cross-encoder (a folder or hub id), or leave it empty"
             )
-            raise self._trouble from error
+            raise self._load_error from error
         return model

@@ -1,4 +1,4 @@
-"""What a search gives: passages, and why it was these."""
+"""What a search returns: passages, and the trace that explains them. The trace's field names are those of the API."""
 
 from __future__ import annotations
 
@@ -10,10 +10,10 @@ from server.types import Passage
 
 @dataclass(frozen=True, slots=True)
 class Candidate:
-    """A passage that a search looked at, and what became of it.
+    """A passage that a search considered, and its fate.
 
     Scores are between 0 and 1; `dense` is None where the passage was not compared by meaning. Ranks count from 1 and
-    are None beyond the best that were looked at. Candidates stand in the order of `reranked`, then of `fused`. `fate`
+    are None beyond the best that were considered. Candidates are in the order of `reranked`, then of `fused`. `fate`
     is one of `FATES`.
     """
 
@@ -25,9 +25,9 @@ class Candidate:
     fused: float
     fused_rank: int
     coverage: float
-    gate: str   # what let it through the evidence gate: "meaning", "words", "earlier", or "" for nothing
+    gate: str   # what let it pass the evidence gate: "meaning", "words", "earlier", or "" for nothing
     fate: str
-    reranked: float | None = None  # by the cross-encoder, on its own scale; None where it was not asked
+    reranked: float | None = None  # by the cross-encoder, on its own scale; None where it was not used
 
 
 FATES: Final = ("used", "no evidence", "far below the best", "poses as an instruction", "near copy", "beyond the limit")
@@ -35,7 +35,7 @@ FATES: Final = ("used", "no evidence", "far below the best", "poses as an instru
 
 @dataclass(frozen=True, slots=True)
 class SearchTrace:
-    """Why a search gave what it gave. `queries` are what was looked for: the question, and with it the one before.
+    """How a search came to its passages. `queries` are what was searched for: the question, and it with the one before.
     `dense_weight` is the share of the dense score; 0 where the embedder does not know the question's language."""
 
     queries: tuple[str, ...]
@@ -50,8 +50,8 @@ class SearchTrace:
 class SearchResult:
     """Passages of one index generation, best first; empty when nothing passed the evidence gate.
 
-    `folders` are those of the folders asked that hold something. `unread` files are in the folders asked, and are
-    still being read: the generation does not know them, or not as they are now.
+    `folders` are those of the folders searched that have chunks. `unread` files are in the folders searched and still
+    pending: the generation does not have them, or not as they are now.
     """
 
     passages: tuple[Passage, ...]

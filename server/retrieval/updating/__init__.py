@@ -1,4 +1,4 @@
-"""From files on disk to the next generation: looking, reading, cutting, embedding, storing.
+"""From files on disk to the next generation: scanning, reading, chunking, embedding, storing.
 
 Knows nothing of questions, users or HTTP.
 """

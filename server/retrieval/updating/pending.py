@@ -1,4 +1,4 @@
-"""A change on its way from the disk into an index, while it is being taken in."""
+"""An update of an index that is under way: the files still to index, and the result so far."""
 
 from __future__ import annotations
 
@@ -9,64 +9,64 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Final
 
-from server.retrieval.index.directory import Held
+from server.retrieval.index.directory import OpenIndex
 from server.retrieval.index.files import FileKey
-from server.retrieval.index.generation import Version
-from server.retrieval.index.store import Prepared
-from server.retrieval.updating.indexer import Taken
-from server.retrieval.updating.scanner import Found
-from server.retrieval.updating.status import Progress
+from server.retrieval.index.generation import FileVersion
+from server.retrieval.index.store import PreparedFile
+from server.retrieval.updating.indexer import IndexingResult
+from server.retrieval.updating.scanner import ScannedFile
+from server.retrieval.updating.status import ImportProgress
 
-LONG: Final = 32   # files from which on a change is a long import, whose progress is told
+LONG_IMPORT_FILES: Final = 32   # files from which on an update is a long import, whose progress is reported
 
-Changed = Callable[[], set[Path] | None]
-"""What has changed since it was asked last; None: look at everything."""
+TakeChanges = Callable[[], set[Path] | None]
+"""The paths that have changed since its last call; None: scan everything."""
 
 
 @dataclass(frozen=True, slots=True)
-class Seen:
-    """Files that are there, of all or of those `within`."""
+class FolderScan:
+    """The files found on disk, of all or of those `within`."""
 
-    found: Mapping[FileKey, Found]
+    found: Mapping[FileKey, ScannedFile]
     within: set[FileKey] | None
 
 
 @dataclass(slots=True)
-class Work:
-    """A change that is being taken into the index `held`, of `files` with `bytes` to read."""
+class PendingUpdate:
+    """An update of `index` that is under way, of `files` with `bytes` to read."""
 
-    held: Held
-    waiting: deque[Found]
-    dropped: frozenset[FileKey]
+    index: OpenIndex
+    queue: deque[ScannedFile]
+    removed: frozenset[FileKey]
     files: int = 0
     bytes: int = 0
-    began: float = field(default_factory=time.monotonic)
-    taken: Taken = field(default_factory=Taken)
+    started: float = field(default_factory=time.monotonic)
+    result: IndexingResult = field(default_factory=IndexingResult)
 
-    def knows(self, file: Found) -> bool:
-        """It waits as it is, or has been read as it is."""
-        about = (file.bytes, file.mtime_ns)
-        taken: list[Prepared | Version] = [*self.taken.cut, *self.taken.born]
-        read = {one.key: (one.record.bytes, one.record.mtime_ns) for one in taken}
-        return file in self.waiting or read.get(file.key) == about
+    def includes(self, file: ScannedFile) -> bool:
+        """The file in its present state is in the queue, or has been read."""
+        stat = (file.bytes, file.mtime_ns)
+        versions: list[PreparedFile | FileVersion] = [*self.result.prepared, *self.result.new_versions]
+        read = {one.key: (one.record.bytes, one.record.mtime_ns) for one in versions}
+        return file in self.queue or read.get(file.key) == stat
 
-    def leave_out(self, keys: Collection[FileKey]) -> None:
-        """Something newer is known of these files."""
-        self.waiting = deque(file for file in self.waiting if file.key not in keys)
-        self.taken.leave_out(keys)
+    def discard(self, keys: Collection[FileKey]) -> None:
+        """Drops these files: something newer is known of them."""
+        self.queue = deque(file for file in self.queue if file.key not in keys)
+        self.result.discard(keys)
 
-    def add(self, files: Collection[Found], dropped: frozenset[FileKey]) -> None:
-        self.waiting.extend(files)
+    def add(self, files: Collection[ScannedFile], removed: frozenset[FileKey]) -> None:
+        self.queue.extend(files)
         self.files += len(files)
         self.bytes += sum(file.bytes for file in files)
-        self.dropped |= dropped
+        self.removed |= removed
 
-    def progress(self) -> Progress | None:
-        """None while it is not long enough to speak of."""
-        if self.files < LONG:
+    def progress(self) -> ImportProgress | None:
+        """None where it is not a long import."""
+        if self.files < LONG_IMPORT_FILES:
             return None
-        left = sum(file.bytes for file in self.waiting)
-        done, took = self.bytes - left, time.monotonic() - self.began
-        return Progress(
-            self.files - len(self.waiting), self.files, done, self.bytes, round(took * left / done, 1) if done else None
+        left = sum(file.bytes for file in self.queue)
+        done, took = self.bytes - left, time.monotonic() - self.started
+        return ImportProgress(
+            self.files - len(self.queue), self.files, done, self.bytes, round(took * left / done, 1) if done else None
         )

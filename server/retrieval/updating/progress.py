@@ -1,4 +1,6 @@
-"""What is known of files that are on their way into the index or out of it, and who is told. Thread-safe."""
+"""Progress of updates: which files are pending, which are deleted but still indexed, and who is notified of changes.
+
+Thread-safe. Knows nothing of how files are read or stored."""
 
 from __future__ import annotations
 
@@ -10,124 +12,126 @@ from typing import Final
 
 from server.retrieval.index.files import FileKey
 from server.retrieval.index.generation import Generation
-from server.retrieval.updating.scanner import Found
-from server.retrieval.updating.status import FolderStatus, Progress, Waiting, assemble
+from server.retrieval.updating.scanner import ScannedFile
+from server.retrieval.updating.status import FolderStatus, ImportProgress, PendingFile, folder_statuses
 
-TOLD_S: Final = 1.0   # between two words about progress
+REPORT_INTERVAL_S: Final = 1.0   # between two reports of an import's progress
 
 
 @dataclass
-class Board:
-    """`pending`: files that differ while the index does not follow them."""
+class UpdateProgress:
+    """`differing`: files on disk that differ from the generation that the index is held at."""
 
     folders: tuple[str, ...] = ()
-    progress: Progress | None = None
-    pending: int = 0
+    import_progress: ImportProgress | None = None
+    differing: int = 0
     problem: str = ""
-    _waiting: dict[FileKey, Waiting] = field(default_factory=dict)
-    _gone: dict[FileKey, float] = field(default_factory=dict)
+    _pending: dict[FileKey, PendingFile] = field(default_factory=dict)
+    _deleted: dict[FileKey, float] = field(default_factory=dict)
     _callbacks: list[Callable[[], None]] = field(default_factory=list)
-    _told_at: float = 0.0
+    _reported_at: float = 0.0
     _lock: threading.Lock = field(default_factory=threading.Lock)
 
     def subscribe(self, callback: Callable[[], None]) -> None:
         with self._lock:
             self._callbacks.append(callback)
 
-    def tell(self) -> None:
+    def notify(self) -> None:
         with self._lock:
             callbacks = tuple(self._callbacks)
         for callback in callbacks:
             callback()
 
-    # ── looking ──────────────────────────────────────────────────────────────────────────────────
+    # ── reading ──────────────────────────────────────────────────────────────────────────────────
 
-    def gone(self) -> frozenset[FileKey]:
+    def deleted(self) -> frozenset[FileKey]:
         with self._lock:
-            return frozenset(self._gone)
+            return frozenset(self._deleted)
 
     def busy(self) -> bool:
-        return bool(self._waiting)
+        return bool(self._pending)
 
     def unread(self, folders: Collection[str]) -> int:
-        """How many files of these folders wait."""
+        """How many files of these folders are pending."""
         with self._lock:
-            return sum(key.folder in folders for key in self._waiting)
+            return sum(key.folder in folders for key in self._pending)
 
-    def files(self, generation: Generation) -> tuple[FolderStatus, ...]:
+    def folder_statuses(self, generation: Generation) -> tuple[FolderStatus, ...]:
         with self._lock:
-            return assemble(generation, self.folders, self._waiting, self._gone)
+            return folder_statuses(generation, self.folders, self._pending, self._deleted)
 
     # ── changing ─────────────────────────────────────────────────────────────────────────────────
 
-    def expect(self, key: FileKey, waiting: Waiting) -> None:
+    def add_pending(self, key: FileKey, file: PendingFile) -> None:
         with self._lock:
-            self._waiting[key] = waiting
-            self._gone.pop(key, None)
-        self.tell()
+            self._pending[key] = file
+            self._deleted.pop(key, None)
+        self.notify()
 
-    def miss(self, keys: Iterable[FileKey], since: float | None = None) -> None:
+    def mark_deleted(self, keys: Iterable[FileKey], since: float | None = None) -> None:
         """Searches find these files no more; what was saved after `since` stays."""
         now = time.monotonic() if since is None else since
         with self._lock:
             for key in keys:
-                if key not in self._waiting or self._waiting[key].since <= now:
-                    self._gone[key] = now
-                    self._waiting.pop(key, None)
+                if key not in self._pending or self._pending[key].since <= now:
+                    self._deleted[key] = now
+                    self._pending.pop(key, None)
 
-    def seen(self, keys: Collection[FileKey], began: float) -> None:
-        """These files were there in a look that began then, whatever was known before."""
+    def mark_present(self, keys: Collection[FileKey], scanned_at: float) -> None:
+        """A scan that began at `scanned_at` found these files, whatever was known before."""
         with self._lock:
-            self._gone = {key: since for key, since in self._gone.items() if since > began or key not in keys}
+            self._deleted = {
+                key: since for key, since in self._deleted.items() if since > scanned_at or key not in keys
+            }
 
-    def forget_gone(self) -> None:
+    def clear_deleted(self) -> None:
         with self._lock:
-            self._gone.clear()
+            self._deleted.clear()
 
-    def differ(self, pending: int) -> None:
+    def set_differing(self, differing: int) -> None:
         """So many files differ from the generation that the index is held at."""
         with self._lock:
-            same, self.pending = pending == self.pending, pending
-        if not same:
-            self.tell()
+            unchanged, self.differing = differing == self.differing, differing
+        if not unchanged:
+            self.notify()
 
-    def await_(self, began: float, files: Iterable[Found], within: Collection[FileKey] | None) -> None:
-        """These files wait, of all or of those `within`. What was saved after the look at the disk (`began`) stays."""
-        now = {file.key: Waiting(file.bytes, file.mtime_ns, began) for file in files}
+    def set_pending(self, scanned_at: float, files: Iterable[ScannedFile], within: Collection[FileKey] | None) -> None:
+        """These files are pending, of all or of those `within`. What was saved after `scanned_at` stays."""
+        pending = {file.key: PendingFile(file.bytes, file.mtime_ns, scanned_at) for file in files}
         with self._lock:
-            before = dict(self._waiting)
-            self._waiting = now | {
+            before = dict(self._pending)
+            self._pending = pending | {
                 key: one for key, one in before.items()
-                if one.since > began or (within is not None and key not in within)
+                if one.since > scanned_at or (within is not None and key not in within)
             }  # fmt: skip
-            differs = before.keys() != self._waiting.keys()
+            differs = before.keys() != self._pending.keys()
         if differs:
-            self.tell()
+            self.notify()
 
-    def taken(self, keys: Iterable[FileKey], dropped: Iterable[FileKey], began: float) -> bool:
-        """The index knows these files now, and those that were `dropped` no more. Whether any had waited."""
+    def mark_indexed(self, keys: Iterable[FileKey], removed: Iterable[FileKey], scanned_at: float) -> bool:
+        """These files are indexed now, and those `removed` are not any more. Returns whether any had been pending."""
         with self._lock:
-            before = len(self._waiting)
+            before = len(self._pending)
             for key in keys:
-                if key in self._waiting and self._waiting[key].since <= began:
-                    del self._waiting[key]
-            for key in dropped:
-                if self._gone.get(key, began) <= began:
-                    self._gone.pop(key, None)
-            return len(self._waiting) < before
+                if key in self._pending and self._pending[key].since <= scanned_at:
+                    del self._pending[key]
+            for key in removed:
+                if self._deleted.get(key, scanned_at) <= scanned_at:
+                    self._deleted.pop(key, None)
+            return len(self._pending) < before
 
-    def say(self, progress: Progress | None) -> None:
-        """How far a long import is: told now and then, and its end at once."""
+    def report_import(self, import_progress: ImportProgress | None) -> None:
+        """How far a long import is: notified at intervals, and its end at once."""
         with self._lock:
-            due = time.monotonic() >= self._told_at + TOLD_S
-            if progress == self.progress or (progress is not None and not due):
+            due = time.monotonic() >= self._reported_at + REPORT_INTERVAL_S
+            if import_progress == self.import_progress or (import_progress is not None and not due):
                 return
-            self.progress, self._told_at = progress, time.monotonic()
-        self.tell()
+            self.import_progress, self._reported_at = import_progress, time.monotonic()
+        self.notify()
 
-    def trouble(self, problem: str) -> None:
-        """Why the index cannot be kept; '' when it can."""
+    def set_problem(self, problem: str) -> None:
+        """Why the index cannot be written; '' when it can."""
         with self._lock:
-            same, self.problem = problem == self.problem, problem
-        if not same:
-            self.tell()
+            unchanged, self.problem = problem == self.problem, problem
+        if not unchanged:
+            self.notify()

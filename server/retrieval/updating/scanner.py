@@ -1,8 +1,8 @@
-"""What lies under `knowledge/`: every file with its size and time, and why some cannot be read.
+"""Scans `knowledge/`: every file with its size and time, and why some cannot be read.
 
-Looks, never reads contents. Hidden and half-written files do not exist for it. Nothing outside of the
-root is reached: a link is followed only when its target is a regular file inside. Of files in one folder whose names
-differ only in case or in Unicode form, which other systems hold for one, the first is read.
+Never reads contents. Hidden and half-written files are ignored. Nothing outside of the root is reached: a link is
+followed only when its target is a regular file inside. Of files in one folder whose names differ only in case or in
+Unicode form, which is one name on other systems, the first is read. Knows nothing of the index's contents.
 """
 
 from __future__ import annotations
@@ -19,11 +19,11 @@ from server.retrieval.index.files import FileKey, FileState
 from server.retrieval.loaders import SUPPORTED_IN_SHORT, is_supported
 
 MAX_FILE_BYTES: Final = 64 * 1024 * 1024
-_PASSING = (".swp", ".swx", ".part", ".partial", ".tmp", ".temp", ".crdownload", ".download")
+_TEMPORARY_ENDINGS = (".swp", ".swx", ".part", ".partial", ".tmp", ".temp", ".crdownload", ".download")
 
 
 @dataclass(frozen=True, slots=True)
-class Found:
+class ScannedFile:
     """A file on disk. `problem` is set when it is not to be read, with the state that says so."""
 
     key: FileKey
@@ -36,35 +36,35 @@ class Found:
 
 def is_ignored(name: str) -> bool:
     """Hidden, temporary or half-written: nobody meant it as knowledge."""
-    return name.startswith((".", "~$")) or name.endswith("~") or name.lower().endswith(_PASSING)
+    return name.startswith((".", "~$")) or name.endswith("~") or name.lower().endswith(_TEMPORARY_ENDINGS)
 
 
-def scan(root: Path) -> tuple[dict[FileKey, Found], tuple[str, ...]]:
+def scan(root: Path) -> tuple[dict[FileKey, ScannedFile], tuple[str, ...]]:
     """The files below `root` and the names of its folders, empty ones included.
 
     A file directly in the root belongs to no folder: it has the key ('', name) and a problem. Raises
     OSError when the root itself cannot be listed.
     """
-    found: dict[FileKey, Found] = {}
+    found: dict[FileKey, ScannedFile] = {}
     folders: list[str] = []
     for entry in _entries(root):
         if entry.is_dir(follow_symlinks=False):
-            folders.append(_clean(entry.name))
-            found |= _told_apart(_files(root, entry, folders[-1]))
+            folders.append(_printable(entry.name))
+            found |= _reject_name_clashes(_files(root, entry, folders[-1]))
         else:
-            key = FileKey("", _clean(entry.name))
+            key = FileKey("", _printable(entry.name))
             found[key] = _problem(
                 key, entry, "lies outside of a folder: move it into a folder of knowledge", FileState.UNSUPPORTED
             )
     return found, tuple(sorted(folders))
 
 
-def look(root: Path, paths: Iterable[Path]) -> tuple[dict[FileKey, Found], set[FileKey]] | None:
-    """As `scan`, for single files of folders: those that are there, and all that were looked at. None where a path
-    is something else, or may have been: a folder that came or went changes more than its own name."""
-    found: dict[FileKey, Found] = {}
-    looked: set[FileKey] = set()
-    listings = _Listings()
+def scan_paths(root: Path, paths: Iterable[Path]) -> tuple[dict[FileKey, ScannedFile], set[FileKey]] | None:
+    """As `scan`, for single files of folders: those that exist, and all that were scanned. None where a path is
+    something else, or may have been: a folder that was added or removed changes more than one file."""
+    found: dict[FileKey, ScannedFile] = {}
+    scanned: set[FileKey] = set()
+    listings = _FolderListings()
     for path in paths:
         try:
             parts = path.relative_to(root).parts
@@ -72,31 +72,32 @@ def look(root: Path, paths: Iterable[Path]) -> tuple[dict[FileKey, Found], set[F
             continue
         if any(is_ignored(part) for part in parts):
             continue
-        entries = listings.alike(path) if len(parts) > 1 else None
+        entries = listings.same_name(path) if len(parts) > 1 else None
         if entries is None or any(entry.is_dir(follow_symlinks=False) for entry in entries):
             return None
         if not is_supported(path.name) and not any(entry.name == path.name for entry in entries):
             return None
         above = (root.joinpath(*parts[:depth]) for depth in range(2, len(parts)))
-        if any(len(listings.alike(folder) or ()) != 1 for folder in above):
+        if any(len(listings.same_name(folder) or ()) != 1 for folder in above):
             return None
-        looked.add(FileKey(_clean(parts[0]), _clean("/".join(parts[1:]))))
-        alike = []
+        scanned.add(FileKey(_printable(parts[0]), _printable("/".join(parts[1:]))))
+        clashing = []
         for entry in entries:
             name = "/".join((*parts[1:-1], entry.name))
-            alike.append(_look(root, FileKey(_clean(parts[0]), _clean(name)), entry, is_clean=_clean(name) == name))
-        found |= _told_apart(alike)
-    return found, looked | found.keys()
+            key = FileKey(_printable(parts[0]), _printable(name))
+            clashing.append(_scan_entry(root, key, entry, is_utf8=_printable(name) == name))
+        found |= _reject_name_clashes(clashing)
+    return found, scanned | found.keys()
 
 
-class _Listings:
+class _FolderListings:
     """Entries of folders, each folder listed once, by their names without case and Unicode form."""
 
     def __init__(self) -> None:
         self._by_folder: dict[Path, dict[str, list[os.DirEntry[str]]] | None] = {}
 
-    def alike(self, path: Path) -> list[os.DirEntry[str]] | None:
-        """What is there under the path's name or one like it. None where its folder is gone, or a link leads to it."""
+    def same_name(self, path: Path) -> list[os.DirEntry[str]] | None:
+        """Entries of the path's name, whatever its case or form. None where its folder is gone, or behind a link."""
         if path.parent not in self._by_folder:
             self._by_folder[path.parent] = self._listing(path.parent)
         listing = self._by_folder[path.parent]
@@ -115,47 +116,47 @@ class _Listings:
         return listing
 
 
-def _told_apart(files: Iterable[Found]) -> dict[FileKey, Found]:
-    """A file that other systems could not hold beside the one before it gets that as its problem."""
-    first: dict[str, Found] = {}
-    told: dict[FileKey, Found] = {}
+def _reject_name_clashes(files: Iterable[ScannedFile]) -> dict[FileKey, ScannedFile]:
+    """A file whose name is the same as a former one's on other systems gets that as its problem."""
+    first: dict[str, ScannedFile] = {}
+    kept: dict[FileKey, ScannedFile] = {}
     for file in sorted(files, key=lambda file: file.key):
         other = first.setdefault(_folded(file.key.file), file) if not file.problem else file
         if other.key != file.key:
-            what = "Unicode form" if _normal(other.key.file) == _normal(file.key.file) else "upper and lower case"
+            what = "Unicode form" if _nfc(other.key.file) == _nfc(file.key.file) else "upper and lower case"
             problem = f"its name differs from '{other.key.file}' only in {what}: rename one of them"
-            told[file.key] = replace(file, problem=problem, state=FileState.FAILED)
-        elif not file.problem or file.key not in told:  # a name that is not UTF-8 may be shown like a good one
-            told[file.key] = file
-    return told
+            kept[file.key] = replace(file, problem=problem, state=FileState.FAILED)
+        elif not file.problem or file.key not in kept:  # a name that is not UTF-8 may be shown like a good one
+            kept[file.key] = file
+    return kept
 
 
 def _folded(name: str) -> str:
-    return name.lower() if name.isascii() else _normal(_normal(name).casefold())
+    return name.lower() if name.isascii() else _nfc(_nfc(name).casefold())
 
 
-def _normal(name: str) -> str:
+def _nfc(name: str) -> str:
     return unicodedata.normalize("NFC", name)
 
 
-def _files(root: Path, top: os.DirEntry[str], folder: str) -> Iterator[Found]:
-    waiting = [top]
-    while waiting:
-        inside = waiting.pop()
+def _files(root: Path, top: os.DirEntry[str], folder: str) -> Iterator[ScannedFile]:
+    to_list = [top]
+    while to_list:
+        folder_entry = to_list.pop()
         try:
-            entries = _entries(Path(inside.path))
+            entries = _entries(Path(folder_entry.path))
         except FileNotFoundError:  # removed since its parent was listed
             continue
         except OSError as error:
-            key = FileKey(folder, _clean(os.path.relpath(inside.path, top.path)))
-            yield _problem(key, inside, f"the folder cannot be opened: {error.strerror}", FileState.FAILED)
+            key = FileKey(folder, _printable(os.path.relpath(folder_entry.path, top.path)))
+            yield _problem(key, folder_entry, f"the folder cannot be opened: {error.strerror}", FileState.FAILED)
             continue
         for entry in entries:
             if entry.is_dir(follow_symlinks=False):
-                waiting.append(entry)
+                to_list.append(entry)
             else:
                 name = Path(entry.path).relative_to(top.path).as_posix()
-                yield _look(root, FileKey(folder, _clean(name)), entry, is_clean=_clean(name) == name)
+                yield _scan_entry(root, FileKey(folder, _printable(name)), entry, is_utf8=_printable(name) == name)
 
 
 def _entries(folder: Path) -> list[os.DirEntry[str]]:
@@ -163,38 +164,38 @@ def _entries(folder: Path) -> list[os.DirEntry[str]]:
         return sorted((one for one in entries if not is_ignored(one.name)), key=lambda one: one.name)
 
 
-def _look(root: Path, key: FileKey, entry: os.DirEntry[str], *, is_clean: bool) -> Found:
-    if not is_clean:
+def _scan_entry(root: Path, key: FileKey, entry: os.DirEntry[str], *, is_utf8: bool) -> ScannedFile:
+    if not is_utf8:
         return _problem(key, entry, "its name is not valid UTF-8: rename it", FileState.FAILED)
     if entry.is_symlink() and not Path(entry.path).resolve().is_relative_to(root):
         return _problem(key, entry, "a link that leads out of the knowledge folder", FileState.UNSUPPORTED)
     try:
-        about = entry.stat()
+        entry_stat = entry.stat()
     except OSError as error:
         return _problem(key, entry, f"cannot be opened: {error.strerror}", FileState.FAILED)
-    if not stat.S_ISREG(about.st_mode):
-        what = "a linked folder" if stat.S_ISDIR(about.st_mode) else "not a regular file"
+    if not stat.S_ISREG(entry_stat.st_mode):
+        what = "a linked folder" if stat.S_ISDIR(entry_stat.st_mode) else "not a regular file"
         return _problem(key, entry, f"{what}: not read", FileState.UNSUPPORTED)
     problem, state = "", FileState.INDEXING
     if not is_supported(entry.name):
         ending = PurePath(entry.name).suffix or "no ending"
         problem, state = f"{ending} is not read; supported: {SUPPORTED_IN_SHORT}", FileState.UNSUPPORTED
-    elif about.st_size == 0:
+    elif entry_stat.st_size == 0:
         problem, state = "the file is empty (0 bytes)", FileState.EMPTY
-    elif about.st_size > MAX_FILE_BYTES:
-        size, limit = about.st_size // 1024**2, MAX_FILE_BYTES // 1024**2
+    elif entry_stat.st_size > MAX_FILE_BYTES:
+        size, limit = entry_stat.st_size // 1024**2, MAX_FILE_BYTES // 1024**2
         problem, state = f"too large: {size} MB, the limit is {limit} MB; split the file", FileState.FAILED
-    return Found(key, Path(entry.path), about.st_size, about.st_mtime_ns, problem, state)
+    return ScannedFile(key, Path(entry.path), entry_stat.st_size, entry_stat.st_mtime_ns, problem, state)
 
 
-def _problem(key: FileKey, entry: os.DirEntry[str], reason: str, state: FileState) -> Found:
+def _problem(key: FileKey, entry: os.DirEntry[str], reason: str, state: FileState) -> ScannedFile:
     try:
-        about = entry.stat(follow_symlinks=False)
+        entry_stat = entry.stat(follow_symlinks=False)
     except OSError:
-        return Found(key, Path(entry.path), 0, 0, reason, state)
-    return Found(key, Path(entry.path), about.st_size, about.st_mtime_ns, reason, state)
+        return ScannedFile(key, Path(entry.path), 0, 0, reason, state)
+    return ScannedFile(key, Path(entry.path), entry_stat.st_size, entry_stat.st_mtime_ns, reason, state)
 
 
-def _clean(name: str) -> str:
+def _printable(name: str) -> str:
     """A name that can be shown and stored: bytes that are not UTF-8 become '?'."""
     return name.encode("utf-8", "replace").decode("utf-8")

@@ -1,4 +1,4 @@
-"""What the knowledge page shows: folders, their files and each file's state."""
+"""The status of the knowledge: folders, their files and each file's state. The field names are those of the API."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from server.retrieval.index.generation import Generation
 @dataclass(frozen=True, slots=True)
 class FileStatus:
     """`changed_at` is the file's own time. `chunks` are those that searches find now; `suspicious` of them read like
-    instructions to a model, and `suspicious_at` says where the first of these stand ("lines 3-9", "page 2")."""
+    instructions to a model, and `suspicious_at` are the locations of the first of these ("lines 3-9", "page 2")."""
 
     file: str
     state: FileState
@@ -26,14 +26,14 @@ class FileStatus:
 
 @dataclass(frozen=True, slots=True)
 class FolderStatus:
-    """The folder named '' holds what lies in no folder and is therefore not read."""
+    """The folder named '' has the files that lie in no folder and are therefore not read."""
 
     name: str
     files: tuple[FileStatus, ...]
 
 
 @dataclass(frozen=True, slots=True)
-class Progress:
+class ImportProgress:
     """Of a long import. `left_s` is how long the rest will take; None until that can be said."""
 
     files: int
@@ -45,14 +45,14 @@ class Progress:
 
 @dataclass(frozen=True, slots=True)
 class KnowledgeStatus:
-    """`busy`: files wait or are being read. `held`: the generation that was gone back to, while the index does not
-    follow the files; `pending` files on disk differ from it then. `building`: another index is being made beside the
-    one that answers. `problem`: why the index cannot be kept on disk, '' when it can."""
+    """`busy`: files are pending. `held`: the generation that was rolled back to, while the index does not follow the
+    files; `pending` files on disk differ from it then. `building`: another index is being built to replace the one that
+    serves. `problem`: why the index cannot be written to disk, '' when it can."""
 
     generation: int
     busy: bool
     folders: tuple[FolderStatus, ...]
-    progress: Progress | None = None
+    progress: ImportProgress | None = None
     held: int | None = None
     pending: int = 0
     building: bool = False
@@ -60,7 +60,7 @@ class KnowledgeStatus:
 
 
 @dataclass(frozen=True, slots=True)
-class Waiting:
+class PendingFile:
     """A file that is on disk and not yet in the generation."""
 
     bytes: int
@@ -71,21 +71,24 @@ class Waiting:
         return FileStatus(file, FileState.INDEXING, chunks, self.bytes, "", self.mtime_ns / 1e9)
 
 
-def assemble(
-    generation: Generation, folders: Collection[str], waiting: Mapping[FileKey, Waiting], gone: Collection[FileKey]
+def folder_statuses(
+    generation: Generation,
+    folders: Collection[str],
+    pending: Mapping[FileKey, PendingFile],
+    deleted: Collection[FileKey],
 ) -> tuple[FolderStatus, ...]:
-    """The generation's files, with the waiting ones over them and without the deleted ones."""
+    """The generation's files, with the pending ones over them and without the deleted ones."""
     files: dict[str, dict[str, FileStatus]] = {name: {} for name in folders}
     for key, version in generation.files.items():
-        if key not in gone:
+        if key not in deleted:
             record = version.record
             files.setdefault(key.folder, {})[key.file] = FileStatus(
                 key.file, record.state, version.chunks, record.bytes, record.reason, record.mtime_ns / 1e9,
                 version.suspicious, version.suspicious_at,
             )  # fmt: skip
-    for key, file in waiting.items():
+    for key, file in pending.items():
         shown = files.setdefault(key.folder, {})
         shown[key.file] = file.status(key.file, shown[key.file].chunks if key.file in shown else 0)
     return tuple(
-        FolderStatus(name, tuple(inside[file] for file in sorted(inside))) for name, inside in sorted(files.items())
+        FolderStatus(name, tuple(by_name[file] for file in sorted(by_name))) for name, by_name in sorted(files.items())
     )

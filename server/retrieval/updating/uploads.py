@@ -1,4 +1,4 @@
-"""Names and places of uploaded files: nothing a browser sends becomes a path.
+"""Names and paths of uploaded files: nothing that a browser sends is used as a path unchecked.
 
 Knows the file system below the root; nothing of the index.
 """
@@ -23,7 +23,7 @@ _RESERVED = re.compile(r"(?:con|prn|aux|nul|com\d|lpt\d)", re.IGNORECASE)
 
 
 def safe_name(filename: str) -> str:
-    """The name under which an upload is stored: letters of any script stay, what can harm goes.
+    """The name under which an upload is stored: letters of any script stay, unsafe characters are removed.
 
     Raises InvalidInput when the ending is not one that is read.
     """
@@ -43,7 +43,7 @@ def safe_name(filename: str) -> str:
 
 
 def folder_path(root: Path, folder: str) -> Path:
-    """The folder's place, which may not exist yet. Raises InvalidInput for a name that breaks the rule."""
+    """The folder's path, which may not exist yet. Raises InvalidInput for a name that breaks the rule."""
     name = unicodedata.normalize("NFC", folder)
     path = root / name
     if not _FOLDER.fullmatch(name) or is_ignored(name):
@@ -56,25 +56,25 @@ def folder_path(root: Path, folder: str) -> Path:
 
 
 def write(root: Path, folder: str, filename: str, data: bytes) -> Path:
-    """Stores the upload: the old file or the new one is there, never a half. Returns its path."""
+    """Stores the upload: atomically, the old file or the new one is there. Returns its path."""
     name = safe_name(filename)
     if not data:
         raise InvalidInput(f"'{name}' is empty (0 bytes)")
-    place = folder_path(root, folder)
-    place.mkdir(parents=True, exist_ok=True)
-    target = place / name
+    directory = folder_path(root, folder)
+    directory.mkdir(parents=True, exist_ok=True)
+    target = directory / name
     if target.is_dir():
         raise InvalidInput(f"'{name}' is a folder in '{folder}': rename the file")
-    handle, pending = tempfile.mkstemp(prefix=".upload-", suffix=".part", dir=place)
+    handle, temporary = tempfile.mkstemp(prefix=".upload-", suffix=".part", dir=directory)
     try:
         with os.fdopen(handle, "wb") as file:
             file.write(data)
             file.flush()
             os.fsync(file.fileno())
-        Path(pending).chmod(0o644)
-        Path(pending).replace(target)
+        Path(temporary).chmod(0o644)
+        Path(temporary).replace(target)
     except BaseException:
-        Path(pending).unlink(missing_ok=True)
+        Path(temporary).unlink(missing_ok=True)
         raise
     return target
 

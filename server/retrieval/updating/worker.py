@@ -4,7 +4,7 @@ Started by `reader.py`, which kills it when a file takes too long. Sets its own 
 end of the pipe closes, and is the first that the system ends when memory is short. It opens no file of its own.
 
 A request is the length of a name, the length of its data, then both. A reply is its length and JSON: never anything
-that would be carried out by who reads it, since a hostile file may have taken this process over.
+that its reader would execute, since a hostile file may have taken this process over.
 """
 
 from __future__ import annotations
@@ -28,26 +28,26 @@ REQUEST: Final = struct.Struct("!IQ")
 REPLY: Final = struct.Struct("!Q")
 OUT_OF_MEMORY: Final = 86     # exit code
 READY: Final = "ready"
-LATE_S: Final = 5.0           # after its time a file ends the process, should nobody else do it
+TIMEOUT_GRACE_S: Final = 5.0  # after the time limit the process ends itself, should the server not end it
 
 
 def main(seconds: float, megabytes: int) -> None:
     replies = os.dup(1)
     import_all()
-    _give_way()
-    most = _bound_memory(megabytes)
-    quiet = os.open(os.devnull, os.O_RDWR)
-    os.dup2(quiet, 1)
-    os.dup2(quiet, 2)
+    _prefer_in_oom_kill()
+    memory_limit = _bound_memory(megabytes)
+    devnull = os.open(os.devnull, os.O_RDWR)
+    os.dup2(devnull, 1)
+    os.dup2(devnull, 2)
     requests: queue.SimpleQueue[tuple[str, bytes]] = queue.SimpleQueue()
     threading.Thread(target=_receive, args=(requests,), daemon=True).start()
     _send(replies, json.dumps({READY: True}).encode())
     while True:
         name, data = requests.get()
         with suppress(AttributeError):  # not on every system
-            signal.setitimer(signal.ITIMER_REAL, seconds + LATE_S)
+            signal.setitimer(signal.ITIMER_REAL, seconds + TIMEOUT_GRACE_S)
         try:
-            reply = _reply(name, data, most)
+            reply = _reply(name, data, memory_limit)
         except MemoryError:
             os._exit(OUT_OF_MEMORY)
         with suppress(AttributeError):
@@ -56,19 +56,19 @@ def main(seconds: float, megabytes: int) -> None:
         _send(replies, reply)
 
 
-def _reply(name: str, data: bytes, most: int) -> bytes:
+def _reply(name: str, data: bytes, memory_limit: int) -> bytes:
     try:
-        answer = packed(load(name, data))
+        packed = pack_document(load(name, data))
     except KnowledgeError as error:
-        if _is_memory(error):
+        if _is_out_of_memory(error):
             raise MemoryError from error
-        answer = {"error": str(error)}
-    answer["spent"] = bool(most) and _memory() > most // 2
-    return json.dumps(answer, ensure_ascii=False).encode("utf-8", "surrogatepass")
+        packed = {"error": str(error)}
+    packed["spent"] = bool(memory_limit) and _address_space() > memory_limit // 2
+    return json.dumps(packed, ensure_ascii=False).encode("utf-8", "surrogatepass")
 
 
-def packed(document: Document) -> dict[str, object]:
-    """As JSON can hold it. Headings and headers, which many blocks share, stand once."""
+def pack_document(document: Document) -> dict[str, object]:
+    """As JSON values. Headings and headers, which many blocks share, are stored once."""
     shared: dict[object, int] = {}
     blocks = []
     for block in document.blocks:
@@ -78,24 +78,25 @@ def packed(document: Document) -> dict[str, object]:
     return {"text": document.text, "numbered": document.numbered, "shared": list(shared), "blocks": blocks}
 
 
-def unpacked(answer: dict[str, object]) -> Document:
-    """What `packed` gave. Raises LookupError, TypeError, ValueError for anything else."""
-    text, shared, blocks = answer["text"], answer["shared"], answer["blocks"]
+def unpack_document(packed: dict[str, object]) -> Document:
+    """What `pack_document` gave. Raises LookupError, TypeError, ValueError for anything else."""
+    text, shared, blocks = packed["text"], packed["shared"], packed["blocks"]
     if not (isinstance(text, str) and isinstance(shared, list) and isinstance(blocks, list)):
         raise TypeError("not a document")
-    known = [tuple(map(str, one)) if isinstance(one, list) else str(one) for one in shared]
-    found = []
+    shared_values = [tuple(map(str, one)) if isinstance(one, list) else str(one) for one in shared]
+    unpacked = []
     for start, end, heading, kind, lines, page, header in blocks:
-        path, head = known[heading], known[header]
-        if not (isinstance(path, tuple) and isinstance(head, str) and 0 <= start < end <= len(text)):
+        heading_path, header_text = shared_values[heading], shared_values[header]
+        if not (isinstance(heading_path, tuple) and isinstance(header_text, str) and 0 <= start < end <= len(text)):
             raise ValueError("not a block")
-        at = (int(lines[0]), int(lines[1])) if lines else None
-        found.append(Block(start, end, path, BlockKind(kind), at, None if page is None else int(page), head))
-    return Document(text, tuple(found), bool(answer["numbered"]))
+        line_range = (int(lines[0]), int(lines[1])) if lines else None
+        number = None if page is None else int(page)
+        unpacked.append(Block(start, end, heading_path, BlockKind(kind), line_range, number, header_text))
+    return Document(text, tuple(unpacked), bool(packed["numbered"]))
 
 
-def _is_memory(error: BaseException | None) -> bool:
-    """A library met the bound on memory and told it in its own words."""
+def _is_out_of_memory(error: BaseException | None) -> bool:
+    """A library met the memory limit and raised an error of its own."""
     while error is not None:
         if isinstance(error, MemoryError) or "memory" in str(error).lower():
             return True
@@ -110,15 +111,15 @@ def _receive(requests: queue.SimpleQueue[tuple[str, bytes]]) -> None:
     """Ends the process with the server, even in the middle of a file."""
     try:
         while True:
-            name, data = REQUEST.unpack(_exactly(REQUEST.size))
-            requests.put((_exactly(name).decode(), _exactly(data)))
+            name, data = REQUEST.unpack(_read_exactly(REQUEST.size))
+            requests.put((_read_exactly(name).decode(), _read_exactly(data)))
     except EOFError:
         os._exit(0)
     except MemoryError:
         os._exit(OUT_OF_MEMORY)
 
 
-def _exactly(size: int) -> bytes:
+def _read_exactly(size: int) -> bytes:
     data = sys.stdin.buffer.read(size)
     if len(data) < size:
         raise EOFError
@@ -131,7 +132,7 @@ def _send(handle: int, reply: bytes) -> None:
         view = view[os.write(handle, view) :]
 
 
-def _give_way() -> None:
+def _prefer_in_oom_kill() -> None:
     """When memory is short the system ends this process, not the server."""
     with suppress(OSError):
         Path("/proc/self/oom_score_adj").write_text("1000", encoding="ascii")
@@ -139,21 +140,21 @@ def _give_way() -> None:
 
 def _bound_memory(megabytes: int) -> int:
     """Bytes of address space that this process may have from now on; 0 where that cannot be bounded."""
-    now = _memory()
+    now = _address_space()
     if not now:
         return 0
     import resource  # not on every system
 
-    most = now + megabytes * 1024 * 1024
-    for kind, bound in ((resource.RLIMIT_AS, most), (resource.RLIMIT_CORE, 0), (resource.RLIMIT_FSIZE, 0)):
+    memory_limit = now + megabytes * 1024 * 1024
+    for kind, limit in ((resource.RLIMIT_AS, memory_limit), (resource.RLIMIT_CORE, 0), (resource.RLIMIT_FSIZE, 0)):
         hard = resource.getrlimit(kind)[1]
-        allowed = bound if hard == resource.RLIM_INFINITY else min(bound, hard)
+        allowed = limit if hard == resource.RLIM_INFINITY else min(limit, hard)
         resource.setrlimit(kind, (allowed, allowed))
-    return most
+    return memory_limit
 
 
-def _memory() -> int:
-    """Bytes of address space; 0 where the system does not tell."""
+def _address_space() -> int:
+    """Bytes of address space; 0 where the system does not say."""
     try:
         pages = Path("/proc/self/statm").read_text(encoding="ascii").split()[0]
     except OSError:

@@ -17,7 +17,7 @@ import pytest
 from numpy.typing import NDArray
 
 from server.errors import Conflict
-from server.retrieval import sole_use
+from server.retrieval import index_lock
 from tests.api.test_rest import ask, wait_for
 from tests.fakes import ScriptedEngine, WordEmbedder
 from tests.live import Live, chatting, make_app, make_workspace, only, serving
@@ -177,7 +177,7 @@ def test_a_folder_may_be_called_as_a_command(client: httpx.Client) -> None:
 
 
 def test_a_second_server_on_the_same_index_is_refused(live: Live, workspace: Path) -> None:
-    with pytest.raises(Conflict, match="another process uses the index"), sole_use(workspace / "data" / "index"):
+    with pytest.raises(Conflict, match="another process uses the index"), index_lock(workspace / "data" / "index"):
         pass
 
 

@@ -12,7 +12,7 @@ import httpx
 import pytest
 
 from server.api.services import Services
-from server.retrieval import LOCAL
+from server.retrieval import LOCAL_USER
 from tests.fakes import ScriptedEngine
 from tests.live import Live, chatting, make_app, make_workspace, only, serving, text_of
 
@@ -201,7 +201,7 @@ def test_dead_letters_are_listed_tried_again_and_dismissed(live: Live, client: h
     services: Services = live.app.state.services
     assert client.get("/api/memories/dead").json() == {"dead": []}
     queue = services.writer._queue
-    queue.add(LOCAL, "c", "m", "I have worked with owls for nine years.")
+    queue.add(LOCAL_USER, "c", "m", "I have worked with owls for nine years.")
     (waiting,) = queue._database.connection().query("SELECT id FROM memory_queue")
     queue._database.connection().execute("UPDATE memory_queue SET dead = 1, reason = 'no JSON'")
     (letter,) = client.get("/api/memories/dead").json()["dead"]

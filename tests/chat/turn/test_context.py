@@ -11,7 +11,7 @@ from server.config import MemorySettings, RetrievalSettings
 from server.database import Database
 from server.memory import MemoryStore
 from server.prompting import PromptLibrary
-from server.retrieval import LOCAL, Access, KnowledgeBase, SharedKnowledge
+from server.retrieval import LOCAL_USER, Access, KnowledgeBase, SharedKnowledge
 from server.types import HistoryTurn, Passage, TurnContext, UserId
 from tests.fakes import WordEmbedder
 from tests.live import make_workspace
@@ -43,16 +43,16 @@ def remembering(user: UserId, memory: MemoryStore) -> RememberingChat:
 
 async def test_a_domain_gets_the_levers_it_names(parts) -> None:
     library, memory, knowledge = parts
-    general = await gather(QUESTION, library.get("general"), remembering(ANN, memory), knowledge.of(ANN))
+    general = await gather(QUESTION, library.get("general"), remembering(ANN, memory), knowledge.for_user(ANN))
     assert general.found is None
     assert not general.context.searched
     assert general.profile.name == "Ann"
-    support = await gather(QUESTION, library.get("support"), remembering(ANN, memory), knowledge.of(ANN))
+    support = await gather(QUESTION, library.get("support"), remembering(ANN, memory), knowledge.for_user(ANN))
     assert support.context.searched
     assert "45 days" in support.context.passages[0].text
     assert support.found.folders == ("support",)
     assert support.context.memories == general.context.memories != ()
-    forgetful = await gather(QUESTION, library.get("forgetful"), remembering(ANN, memory), knowledge.of(ANN))
+    forgetful = await gather(QUESTION, library.get("forgetful"), remembering(ANN, memory), knowledge.for_user(ANN))
     assert (forgetful.context.memories, forgetful.profile.name, forgetful.found) == ((), "", None)
     assert general.context.nonce != support.context.nonce
 
@@ -62,7 +62,7 @@ async def test_files_that_are_still_being_read_count_as_searched(parts, tmp_path
     library, memory, _ = parts
     base = KnowledgeBase(tmp_path / "files", tmp_path / "first", WordEmbedder(), RetrievalSettings(min_similarity=0.1))
     base.open()  # nothing is indexed yet
-    view = SharedKnowledge(base, Access(tmp_path / "files", tmp_path / "first.json", {ANN: "ann"}.get)).of(ANN)
+    view = SharedKnowledge(base, Access(tmp_path / "files", tmp_path / "first.json", {ANN: "ann"}.get)).for_user(ANN)
     for file, searched in ((None, False), ("lamps.md", True)):
         if file:
             base.save("support", file, b"A lamp can be returned within 45 days.")
@@ -76,9 +76,9 @@ async def test_files_that_are_still_being_read_count_as_searched(parts, tmp_path
 
 async def test_what_the_prompt_shows_already_is_not_recalled_again(parts) -> None:
     library, memory, knowledge = parts
-    first = await gather(QUESTION, library.get("general"), remembering(ANN, memory), knowledge.of(ANN))
+    first = await gather(QUESTION, library.get("general"), remembering(ANN, memory), knowledge.for_user(ANN))
     assert first.context.memories
-    again = await gather(QUESTION, library.get("general"), remembering(ANN, memory), knowledge.of(ANN),
+    again = await gather(QUESTION, library.get("general"), remembering(ANN, memory), knowledge.for_user(ANN),
                          shown=[held.id for held in first.context.memories])
     assert again.context.memories == ()
 
@@ -86,7 +86,7 @@ async def test_what_the_prompt_shows_already_is_not_recalled_again(parts) -> Non
 async def test_another_user_gets_nothing_of_it(parts) -> None:
     library, memory, knowledge = parts
     bob = UserId("bob")
-    other = await gather(QUESTION, library.get("general"), remembering(bob, memory), knowledge.of(bob))
+    other = await gather(QUESTION, library.get("general"), remembering(bob, memory), knowledge.for_user(bob))
     assert other.context.memories == ()
     assert other.profile.name == ""
 
@@ -94,8 +94,8 @@ async def test_another_user_gets_nothing_of_it(parts) -> None:
 async def test_a_folder_that_the_user_may_not_see_is_not_searched(parts, tmp_path: Path) -> None:
     library, memory, knowledge = parts
     (tmp_path / "knowledge" / "support" / ".users").write_text("ann\n")
-    for user, sees in ((ANN, True), (UserId("bob"), False), (UserId("nobody"), False), (LOCAL, True)):
-        given = await gather(QUESTION, library.get("support"), remembering(user, memory), knowledge.of(user))
+    for user, sees in ((ANN, True), (UserId("bob"), False), (UserId("nobody"), False), (LOCAL_USER, True)):
+        given = await gather(QUESTION, library.get("support"), remembering(user, memory), knowledge.for_user(user))
         assert given.context.searched is sees
         assert bool(given.context.passages) is sees
         assert given.found.folders == (("support",) if sees else ())
@@ -104,16 +104,17 @@ async def test_a_folder_that_the_user_may_not_see_is_not_searched(parts, tmp_pat
 
 async def test_what_may_not_be_seen_any_more_is_emptied_in_old_turns(parts, tmp_path: Path) -> None:
     library, memory, knowledge = parts
-    context = (await gather(QUESTION, library.get("support"), remembering(ANN, memory), knowledge.of(ANN))).context
+    given = await gather(QUESTION, library.get("support"), remembering(ANN, memory), knowledge.for_user(ANN))
+    context = given.context
     other = Passage("x", "elsewhere", "x.md", "Something else.")
     (tmp_path / "knowledge" / "elsewhere").mkdir()
     context = replace(context, passages=(*context.passages, other))
     history = (HistoryTurn(QUESTION, context, "45 days [1]."), HistoryTurn("Hi", TurnContext(), "Hello."))
-    assert still_allowed(history, knowledge.of(ANN)) == history
+    assert still_allowed(history, knowledge.for_user(ANN)) == history
     (tmp_path / "knowledge" / "support" / ".users").write_text("ann\n")
-    first, second = still_allowed(history, knowledge.of(UserId("bob")))
+    first, second = still_allowed(history, knowledge.for_user(UserId("bob")))
     assert first.context.passages[-1] == other
     assert {one.text for one in first.context.passages[:-1]} == {""}
     assert len(first.context.passages) == len(context.passages)
     assert second == history[1]
-    assert still_allowed(history, knowledge.of(ANN)) == history
+    assert still_allowed(history, knowledge.for_user(ANN)) == history

@@ -48,7 +48,7 @@ def base(embedder_dir: Path, tmp_path_factory: pytest.TempPathFactory) -> Knowle
 
 
 def first(base: KnowledgeBase, case: Case) -> str:
-    found = base.search(case.now, FOLDERS, earlier=case.earlier).passages
+    found = base.search(case.now, FOLDERS, previous_query=case.earlier).passages
     return found[0].heading[-1] if found else ""
 
 
@@ -91,7 +91,7 @@ def test_the_child_is_among_the_passages_in_both_languages(base: KnowledgeBase) 
         ("How much is the entrance fee?", "And for children?", "Tickets for children and teenagers"),
         ("성인 입장료가 얼마예요?", "그럼 아이들은요?", "어린이와 청소년 입장료"),
     ):
-        found = base.search(now, FOLDERS, earlier=earlier).passages
+        found = base.search(now, FOLDERS, previous_query=earlier).passages
         assert heading in [passage.heading[-1] for passage in found]
 
 

@@ -25,8 +25,8 @@ def made(texts: list[str], *, first: int = 1, a_version: int = 1, seed: int = 0)
     return Segment.build(versions, [counted(text) for text in texts], vectors(len(texts), seed=seed), continues)
 
 
-def holding(segment: Segment, term: str) -> dict[int, int]:
-    rows, counts = segment.holding(term)
+def postings(segment: Segment, term: str) -> dict[int, int]:
+    rows, counts = segment.postings_of(term)
     return dict(zip(rows.tolist(), counts.tolist(), strict=True))
 
 
@@ -34,30 +34,30 @@ def everything(segment: Segment) -> np.ndarray:
     return np.ones(len(segment), np.bool_)
 
 
-def test_terms_are_found_with_how_often_they_stand_there() -> None:
+def test_terms_are_found_with_their_frequencies() -> None:
     segment = made(["fig pear fig", "melon", "fig"])
-    assert holding(segment, "fig") == {0: 2, 2: 1}
-    assert holding(segment, "melon") == {1: 1}
-    assert holding(segment, "nowhere") == {}
+    assert postings(segment, "fig") == {0: 2, 2: 1}
+    assert postings(segment, "melon") == {1: 1}
+    assert postings(segment, "nowhere") == {}
     assert segment.lengths.tolist() == [3, 1, 1]
 
 
-def test_a_versions_rows_stand_side_by_side() -> None:
+def test_the_rows_of_a_version_are_contiguous() -> None:
     segment = made(["a", "b", "c", "d"], first=7, a_version=2)
     assert (segment.span(7), segment.span(8), segment.span(9)) == ((0, 2), (2, 4), (4, 4))
     assert segment.mask([8, 99]).tolist() == [False, False, True, True]
     assert segment.mask([]).tolist() == [False] * 4
 
 
-def test_beside_a_row_stands_what_goes_on_with_it() -> None:
+def test_the_best_neighbour_is_a_row_of_the_same_text() -> None:
     terms = [counted("a")] * 6
     segment = Segment.build([1, 1, 1, 2, 2, 3], terms, vectors(6), [False, True, True, False, False, False])
     values = np.array([1, 5, 2, 7, 8, 9], np.float32)
-    assert segment.beside(values).tolist() == [5, 2, 5, 7, 8, 9]
-    assert Segment.build([1], terms[:1], vectors(1)).beside(values[:1]).tolist() == [1]
+    assert segment.best_neighbour(values).tolist() == [5, 2, 5, 7, 8, 9]
+    assert Segment.build([1], terms[:1], vectors(1)).best_neighbour(values[:1]).tolist() == [1]
 
 
-def test_what_was_written_is_opened(tmp_path: Path) -> None:
+def test_a_written_segment_is_opened(tmp_path: Path) -> None:
     segment = made(["fig pear", "환불은 사십오 일"])
     opened = Segment.open(tmp_path / "s", *segment.write(tmp_path / "s"))
     for name in module._ARRAYS:
@@ -68,18 +68,18 @@ def test_what_was_written_is_opened(tmp_path: Path) -> None:
 def test_an_empty_one_is_opened_too(tmp_path: Path) -> None:
     segment = made([""])
     opened = Segment.open(tmp_path / "s", *segment.write(tmp_path / "s"))
-    assert holding(opened, "fig") == {}
+    assert postings(opened, "fig") == {}
 
 
 @pytest.mark.parametrize(
     "damage", [lambda data: data[:-1], lambda data: b"", lambda data: data[:70] + b"!" + data[71:]]
 )
-def test_what_is_damaged_is_told(tmp_path: Path, damage) -> None:
+def test_damage_is_detected(tmp_path: Path, damage) -> None:
     path = tmp_path / "s"
-    directory, checksum = made(["fig", "pear"]).write(path)
+    layout, checksum = made(["fig", "pear"]).write(path)
     path.write_bytes(damage(path.read_bytes()))
     with pytest.raises(ValueError, match="checksum"):
-        Segment.open(path, directory, checksum)
+        Segment.open(path, layout, checksum)
 
 
 def test_the_nearest_are_those_of_the_mask() -> None:
@@ -109,7 +109,7 @@ def test_many_rows_are_searched_in_lists_and_hardly_any_is_missed(monkeypatch: p
     assert found >= 0.9 * asked
 
 
-def test_few_wanted_among_many_rows_are_all_found(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_few_rows_of_a_mask_among_many_are_all_found(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(module, "EXACT_ROWS", 1000)
     drawn = vectors(4000, 32)
     segment = Segment.build(list(range(4000)), [Counter({"x": 1})] * 4000, drawn)
@@ -122,14 +122,14 @@ TEXTS = st.lists(st.text("abc ", max_size=12), min_size=1, max_size=6)
 
 @given(TEXTS, TEXTS, st.data())
 @settings(deadline=None)
-def test_merged_segments_hold_what_their_parts_held(one: list[str], other: list[str], data: st.DataObject) -> None:
+def test_a_merged_segment_has_the_rows_of_its_parts(one: list[str], other: list[str], data: st.DataObject) -> None:
     parts = [made(one, first=1), made(other, first=100, seed=1)]
     masks = [np.array(data.draw(st.lists(st.booleans(), min_size=len(part), max_size=len(part))), np.bool_)
              for part in parts]  # fmt: skip
     order = data.draw(st.permutations([0, 1]))
     if not any(mask.any() for mask in masks):
         return
-    merged = Segment.merged([(parts[at], masks[at]) for at in order])
+    merged = Segment.merge([(parts[at], masks[at]) for at in order])
     expected = [(parts[at], row) for at in (0, 1) for row in np.flatnonzero(masks[at])]
     assert len(merged) == len(expected)
     for row, (part, old) in enumerate(expected):
@@ -140,4 +140,4 @@ def test_merged_segments_hold_what_their_parts_held(one: list[str], other: list[
     texts = [(one, other)[at][row] for at in (0, 1) for row in np.flatnonzero(masks[at])]
     for term in ("a", "b", "ab", "abc", "c", "cc"):
         counts = {row: counted(text)[term] for row, text in enumerate(texts) if counted(text)[term]}
-        assert holding(merged, term) == counts
+        assert postings(merged, term) == counts

@@ -31,7 +31,7 @@ WESTERN = "Le café est fermé le dimanche; appelez-nous à l'été."
         (CHINESE * 5, "gb18030"),
     ],
 )
-def test_encodings_are_told_apart(text: str, encoding: str) -> None:
+def test_encodings_are_distinguished(text: str, encoding: str) -> None:
     assert decode(text.encode(encoding)) == text
 
 

@@ -45,7 +45,7 @@ def statuses(root: Path, settings: RetrievalSettings | None = None) -> dict[str,
         (folder,) = (one for one in base.status().folders if one.name == "shop")
         return {one.file: (one.state, one.reason) for one in folder.files}
     finally:
-        base._keeper.close()
+        base._updater.close()
 
 
 BAD: dict[str, tuple[Callable[[], bytes], str]] = {
@@ -92,7 +92,7 @@ def test_every_bad_file_has_its_reason_and_the_others_are_indexed(root: Path) ->
     assert set(fine.values()) == {FileState.INDEXED}, fine
 
 
-def test_what_the_scan_alone_tells(root: Path) -> None:
+def test_problems_that_the_scan_finds(root: Path) -> None:
     shop, outside = root / "shop", root.parent / "secret.md"
     outside.write_text("the melon is secret")
     (shop / "link.md").symlink_to(outside)
@@ -159,7 +159,7 @@ def test_where_no_worker_starts_the_others_are_indexed_and_the_file_waits(
     assert states == {"good.md": FileState.INDEXED, "a.pdf": FileState.INDEXING}
     base.sync()
     assert [passage.file for passage in base.search("fig", ["shop"]).passages] == ["a.pdf"]
-    base._keeper.close()
+    base._updater.close()
 
 
 async def test_a_server_that_closes_does_not_wait_for_a_file(root: Path) -> None:
@@ -173,7 +173,7 @@ async def test_a_server_that_closes_does_not_wait_for_a_file(root: Path) -> None
     (root / "shop" / "stall.html").unlink()
     base.sync()
     assert [passage.file for passage in base.search("melon", ["shop"]).passages] == ["good.md"]
-    base._keeper.close()
+    base._updater.close()
 
 
 def test_a_password_that_is_empty_needs_no_asking() -> None:

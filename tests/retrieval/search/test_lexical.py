@@ -8,7 +8,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from server.retrieval.index.segment import Mask, Segment
-from server.retrieval.search.lexical import K1, B, Matches
+from server.retrieval.search.lexical import K1, B, BM25Scorer
 from server.words import counted
 
 TEXTS = ["fig pear", "fig fig plum", "melon", "pear salad, much pear"]
@@ -23,7 +23,7 @@ def part(texts: list[str], *alive: int) -> tuple[Segment, Mask]:
 
 
 def test_scores_are_bm25_by_the_formula() -> None:
-    scores = Matches([part(TEXTS[:3])], ["fig"]).bm25({"fig": 1.0})
+    scores = BM25Scorer([part(TEXTS[:3])], ["fig"]).scores({"fig": 1.0})
     idf = math.log1p((3 - 2 + 0.5) / (2 + 0.5))
     expected = []
     for count, length in ((1, 2), (2, 3), (0, 1)):
@@ -33,44 +33,44 @@ def test_scores_are_bm25_by_the_formula() -> None:
 
 
 def test_parts_score_like_one_index() -> None:
-    asked = {"fig": 1.0, "pear": 2.0, "absent": 1.0}
-    together = Matches([part(TEXTS)], asked).bm25(asked)
-    parted = Matches([part(TEXTS[:1]), part(TEXTS[1:])], asked).bm25(asked)
+    weights = {"fig": 1.0, "pear": 2.0, "absent": 1.0}
+    together = BM25Scorer([part(TEXTS)], weights).scores(weights)
+    parted = BM25Scorer([part(TEXTS[:1]), part(TEXTS[1:])], weights).scores(weights)
     assert np.allclose(together, parted)
 
 
-def test_rows_that_do_not_live_count_for_nothing() -> None:
-    asked = {"fig": 1.0, "pear": 2.0}
-    all_of_it = Matches([part(TEXTS[:2])], asked)
-    some = Matches([part([*TEXTS[:2], "pear " * 40, "fig"], 0, 1)], asked)
-    assert some.size == 2
-    assert np.allclose(some.bm25(asked)[:2], all_of_it.bm25(asked))
-    assert some.bm25(asked)[2:].tolist() == [0, 0]
+def test_deleted_rows_count_for_nothing() -> None:
+    weights = {"fig": 1.0, "pear": 2.0}
+    all_of_it = BM25Scorer([part(TEXTS[:2])], weights)
+    some = BM25Scorer([part([*TEXTS[:2], "pear " * 40, "fig"], 0, 1)], weights)
+    assert some.row_count == 2
+    assert np.allclose(some.scores(weights)[:2], all_of_it.scores(weights))
+    assert some.scores(weights)[2:].tolist() == [0, 0]
 
 
 def test_a_rare_term_weighs_more() -> None:
-    matches = Matches([part(TEXTS)], ["fig", "melon", "absent"])
-    assert matches.idf("absent") > matches.idf("melon") > matches.idf("fig") > 0
+    bm25 = BM25Scorer([part(TEXTS)], ["fig", "melon", "absent"])
+    assert bm25.idf("absent") > bm25.idf("melon") > bm25.idf("fig") > 0
 
 
 def test_a_value_is_added_where_a_term_is() -> None:
-    matches = Matches([part(TEXTS[:2]), part(TEXTS[2:], 0)], ["pear", "melon", "nowhere"])
+    bm25 = BM25Scorer([part(TEXTS[:2]), part(TEXTS[2:], 0)], ["pear", "melon", "nowhere"])
     scores = np.ones(4, np.float32)
     for term, value in (("pear", 2), ("melon", 4), ("nowhere", 8)):
-        matches.add(scores, term, value)
+        bm25.add_where(scores, term, value)
     assert scores.tolist() == [3, 1, 5, 1]  # the last row does not live
 
 
-def test_nothing_asked_or_nothing_there_scores_nothing() -> None:
-    assert Matches([part(TEXTS)], []).bm25({}).tolist() == [0, 0, 0, 0]
-    assert Matches([], ["fig"]).bm25({"fig": 1.0}).shape == (0,)
+def test_no_term_or_no_row_scores_nothing() -> None:
+    assert BM25Scorer([part(TEXTS)], []).scores({}).tolist() == [0, 0, 0, 0]
+    assert BM25Scorer([], ["fig"]).scores({"fig": 1.0}).shape == (0,)
 
 
 @given(
     st.lists(st.text("abc ", max_size=20), min_size=1, max_size=8), st.lists(st.sampled_from("abc"), min_size=1)
 )
 @settings(deadline=None)
-def test_scores_stay_between_zero_and_one(texts: list[str], asked: list[str]) -> None:
-    weights = {term: 1.0 + asked.count(term) for term in asked}
-    scores = Matches([part(texts)], weights).bm25(weights)
+def test_scores_stay_between_zero_and_one(texts: list[str], weights: list[str]) -> None:
+    weights = {term: 1.0 + weights.count(term) for term in weights}
+    scores = BM25Scorer([part(texts)], weights).scores(weights)
     assert ((scores >= 0) & (scores <= 1)).all()

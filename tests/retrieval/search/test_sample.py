@@ -88,10 +88,10 @@ def test_nothing_is_found_where_nothing_is_said(base: KnowledgeBase, question: s
     ],
 )
 def test_follow_ups_keep_their_subject(base: KnowledgeBase, earlier: str, question: str, words: str) -> None:
-    assert words in base.search(question, ["support"], earlier=earlier).passages[0].text
+    assert words in base.search(question, ["support"], previous_query=earlier).passages[0].text
 
 
 def test_a_changed_subject_drops_the_old_one(base: KnowledgeBase) -> None:
     earlier = "How long do refunds take?"
-    assert base.search("What is the capital of France?", ["support"], earlier=earlier).passages == ()
-    assert base.search("thanks", ["support"], earlier=earlier).passages == ()
+    assert base.search("What is the capital of France?", ["support"], previous_query=earlier).passages == ()
+    assert base.search("thanks", ["support"], previous_query=earlier).passages == ()

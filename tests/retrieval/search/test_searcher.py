@@ -9,11 +9,11 @@ from hypothesis import strategies as st
 from numpy.typing import NDArray
 
 from server.config import RetrievalSettings
-from server.retrieval.index.chunker import Piece
-from server.retrieval.index.files import Chunk, FileKey, FileRecord, FileState, identified
-from server.retrieval.index.generation import Generation, Version
+from server.retrieval.index.chunker import ChunkText
+from server.retrieval.index.files import Chunk, FileKey, FileRecord, FileState, identify_chunks
+from server.retrieval.index.generation import FileVersion, Generation
 from server.retrieval.index.segment import Segment
-from server.retrieval.search.searcher import Searcher, Where
+from server.retrieval.search.searcher import Searcher, SearchFilter
 from server.types import Embedder, Passage
 from server.words import counted
 from tests.fakes import WordEmbedder
@@ -43,20 +43,20 @@ SHOP: Files = {
 def generation(files: Files, embedder: Embedder | None = None, *, continued: bool = False) -> Generation:
     """A segment for each folder. `continued`: the texts of a file are one."""
     embedder = embedder or WordEmbedder()
-    versions: list[Version] = []
+    versions: list[FileVersion] = []
     texts: dict[int, tuple[Chunk, ...]] = {}
     segments: dict[int, tuple[str, Segment]] = {}
     for at, folder in enumerate(sorted({folder for folder, _ in files}), 1):
         inside: list[tuple[int, Chunk]] = []
         for key in (FileKey(*place) for place in files if place[0] == folder):
             pieces = [
-                Piece(text, (), row, row, None, continues=continued and row > 1)
+                ChunkText(text, (), row, row, None, continues=continued and row > 1)
                 for row, text in enumerate(files[key.folder, key.file], start=1)
             ]
             number = len(versions) + 1
-            texts[number] = identified(key, pieces)
+            texts[number] = identify_chunks(key, pieces)
             record = FileRecord(FileState.INDEXED, mtime_ns=number * 10**9)
-            versions.append(Version(number, key, record, len(pieces), at if pieces else None))
+            versions.append(FileVersion(number, key, record, len(pieces), at if pieces else None))
             inside += [(number, chunk) for chunk in texts[number]]
         if inside:
             segments[at] = folder, Segment.build(
@@ -70,25 +70,26 @@ def generation(files: Files, embedder: Embedder | None = None, *, continued: boo
 
 
 def ask(
-    query: str, *folders: str, earlier: str = "", files: Files = SHOP, given: RetrievalSettings = SETTINGS
+    query: str, *folders: str, previous_query: str = "", files: Files = SHOP, given: RetrievalSettings = SETTINGS
 ) -> list[str]:
-    return [passage.text for passage in passages(query, *folders, earlier=earlier, files=files, given=given)]
+    found = passages(query, *folders, previous_query=previous_query, files=files, given=given)
+    return [passage.text for passage in found]
 
 
 def passages(
     query: str,
     *folders: str,
-    earlier: str = "",
+    previous_query: str = "",
     files: Files = SHOP,
     given: RetrievalSettings = SETTINGS,
     continued: bool = False,
 ) -> tuple[Passage, ...]:
     embedder = WordEmbedder()
     built = generation(files, embedder, continued=continued)
-    return Searcher(built, folders or ("shop",), embedder, given).search(query, earlier)[0]
+    return Searcher(built, folders or ("shop",), embedder, given).search(query, previous_query)[0]
 
 
-def test_the_best_passage_comes_first_with_its_place() -> None:
+def test_the_best_passage_comes_first_with_its_location() -> None:
     best = passages("How many days are returns accepted?")[0]
     assert (best.folder, best.file, best.line_start) == ("shop", "returns.md", 1)
     assert best.text == "Returns are accepted within 45 days of delivery."
@@ -184,7 +185,7 @@ def test_cosines_count_on_the_scale_of_the_embedder(least: float, cosine: float,
     assert [round(one.fused, 3) for one in trace.candidates] == ([round(0.4 * counts, 3)] if counts else [])
 
 
-def test_what_stands_beside_a_chunk_tells_what_it_is_about() -> None:
+def test_neighbours_of_a_chunk_show_its_topic() -> None:
     """Of two chunks that say the same, the one in the text on the subject comes first."""
     same = "It takes three days in summer."
     files: Files = {
@@ -199,18 +200,19 @@ def test_what_stands_beside_a_chunk_tells_what_it_is_about() -> None:
 
 
 def test_a_follow_up_takes_its_subject_from_the_message_before() -> None:
-    earlier = "What is the entrance fee of the museum?"
-    assert ask("and for children?", earlier=earlier)[0] == "The entrance fee of the museum is 5 euro for children."
-    assert len(ask("why?", earlier=earlier)) > 0
+    previous = "What is the entrance fee of the museum?"
+    first = ask("and for children?", previous_query=previous)[0]
+    assert first == "The entrance fee of the museum is 5 euro for children."
+    assert len(ask("why?", previous_query=previous)) > 0
     assert ask("why?") == []
 
 
 def test_a_new_subject_leaves_the_message_before() -> None:
-    earlier = "What is the entrance fee of the museum?"
-    assert ask("Which capital has France?", earlier=earlier) == []
-    assert ask("thanks, that is great", earlier=earlier) == []
+    previous = "What is the entrance fee of the museum?"
+    assert ask("Which capital has France?", previous_query=previous) == []
+    assert ask("thanks, that is great", previous_query=previous) == []
     question = "Within how many working days do refunds reach a credit card account?"
-    assert ask(question, earlier=earlier) == ask(question)
+    assert ask(question, previous_query=previous) == ask(question)
 
 
 def test_near_copies_are_shown_once() -> None:
@@ -236,7 +238,7 @@ def test_what_is_far_behind_the_best_is_left_out() -> None:
     assert ask("battery warranty years", files=files) == ["battery warranty lasts three years"]
 
 
-def test_ties_are_settled_by_place() -> None:
+def test_ties_are_ordered_by_file_and_position() -> None:
     files: Files = {("shop", name): [f"returns {name[0]}"] for name in ("c.md", "a.md", "b.md")}
     order = [passage.file for passage in passages("returns", files=files)]
     assert order == ["a.md", "b.md", "c.md"]
@@ -247,7 +249,7 @@ def test_a_huge_question_is_answered_soon() -> None:
     assert isinstance(ask(query), list)
 
 
-def test_the_dense_side_looks_past_its_candidates(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_lexical_candidates_get_their_cosine_too(monkeypatch: pytest.MonkeyPatch) -> None:
     """A passage that only the lexical side brings in still gets its true cosine."""
     files: Files = {("a", "1.md"): ["fig plum"], ("b", "2.md"): ["fig", "melon fig pear"]}
     whole = passages("fig pear", "a", "b", files=files)
@@ -263,13 +265,13 @@ WORDS = ["fig", "plum", "pear", "melon", "returns", "반품은", "배송", "45"]
 @given(
     texts=st.lists(st.lists(st.sampled_from(WORDS), min_size=1, max_size=6).map(" ".join), min_size=1, max_size=12),
     query=st.lists(st.sampled_from([*WORDS, "and", "how", "absent"]), max_size=5).map(" ".join),
-    earlier=st.sampled_from(["", "fig", "반품은 언제?"]),
+    previous_query=st.sampled_from(["", "fig", "반품은 언제?"]),
 )
 @settings(max_examples=100, deadline=None)
-def test_results_are_ordered_bounded_and_repeatable(texts: list[str], query: str, earlier: str) -> None:
+def test_results_are_ordered_bounded_and_repeatable(texts: list[str], query: str, previous_query: str) -> None:
     files: Files = {("shop", "a.md"): texts[::2], ("ko", "b.md"): texts[1::2]}
-    found = passages(query, "shop", "ko", earlier=earlier, files=files)
-    assert found == passages(query, "ko", "shop", "ko", earlier=earlier, files=files)
+    found = passages(query, "shop", "ko", previous_query=previous_query, files=files)
+    assert found == passages(query, "ko", "shop", "ko", previous_query=previous_query, files=files)
     scores = [passage.score for passage in found]
     assert scores == sorted(scores, reverse=True)
     assert all(0 < score <= 1 for score in scores)
@@ -281,39 +283,39 @@ def test_results_are_ordered_bounded_and_repeatable(texts: list[str], query: str
 
 
 @pytest.mark.parametrize(
-    ("where", "files"),
+    ("filters", "files"),
     [
-        (Where(), {"returns.md", "museum.md", "notes/fees.txt"}),
-        (Where(files=("notes/*",)), {"notes/fees.txt"}),
-        (Where(files=("m*", "r*")), {"returns.md", "museum.md"}),
-        (Where(kinds=("txt",)), {"notes/fees.txt"}),
-        (Where(since=2.0), {"museum.md", "notes/fees.txt"}),
-        (Where(until=2.0), {"returns.md", "museum.md"}),
-        (Where(kinds=("pdf",)), set()),
+        (SearchFilter(), {"returns.md", "museum.md", "notes/fees.txt"}),
+        (SearchFilter(files=("notes/*",)), {"notes/fees.txt"}),
+        (SearchFilter(files=("m*", "r*")), {"returns.md", "museum.md"}),
+        (SearchFilter(kinds=("txt",)), {"notes/fees.txt"}),
+        (SearchFilter(since=2.0), {"museum.md", "notes/fees.txt"}),
+        (SearchFilter(until=2.0), {"returns.md", "museum.md"}),
+        (SearchFilter(kinds=("pdf",)), set()),
     ],
 )
-def test_a_search_can_be_narrowed_to_files(where: Where, files: set[str]) -> None:
+def test_a_search_can_be_narrowed_to_files(filters: SearchFilter, files: set[str]) -> None:
     about: Files = {
         ("shop", "returns.md"): ["The fee of returns is 3 euro."],
         ("shop", "museum.md"): ["The fee of the museum is 5 euro."],
         ("shop", "notes/fees.txt"): ["Every fee is due in May, in euro."],
     }
     embedder = WordEmbedder()
-    searcher = Searcher(generation(about, embedder), ("shop",), embedder, SETTINGS, where=where)
+    searcher = Searcher(generation(about, embedder), ("shop",), embedder, SETTINGS, filters=filters)
     assert {passage.file for passage in searcher.search("which fee in euro")[0]} == files
 
 
-def test_files_that_are_gone_are_missed() -> None:
+def test_deleted_files_are_not_found() -> None:
     embedder = WordEmbedder()
-    gone = {FileKey("shop", "museum.md"), FileKey("shop", "never-there.md")}
-    searcher = Searcher(generation(SHOP, embedder), ("shop",), embedder, SETTINGS, gone=gone)
+    deleted = {FileKey("shop", "museum.md"), FileKey("shop", "never-there.md")}
+    searcher = Searcher(generation(SHOP, embedder), ("shop",), embedder, SETTINGS, deleted=deleted)
     assert searcher.search("entrance fee of the museum")[0] == ()
 
 
 # ── why ──────────────────────────────────────────────────────────────────────────────────────────
 
 
-def test_a_trace_tells_what_became_of_each_candidate() -> None:
+def test_a_trace_has_the_fate_of_each_candidate() -> None:
     files = SHOP | {("shop", "again.md"): ["The entrance fee of the museum is 12 euro for all adults."]}
     embedder = WordEmbedder()
     given = SETTINGS.model_copy(update={"passages": 1, "min_similarity": 0.4})
@@ -339,7 +341,7 @@ def test_a_trace_tells_what_became_of_each_candidate() -> None:
     assert (trace.dense_weight, trace.rows) == (0.4, 6)
 
 
-def test_a_trace_tells_what_was_not_enough() -> None:
+def test_a_trace_shows_what_was_not_enough() -> None:
     embedder = WordEmbedder()
     found, trace = Searcher(generation(SHOP, embedder), ("shop",), embedder, SETTINGS).search(
         "how tall is the tower of children in Pisa really", traced=True
@@ -349,7 +351,7 @@ def test_a_trace_tells_what_was_not_enough() -> None:
     assert {(one.fate, one.gate) for one in trace.candidates} == {("no evidence", "")}
 
 
-def test_a_trace_tells_that_the_message_before_counted() -> None:
+def test_a_trace_shows_that_the_previous_message_counted() -> None:
     embedder = WordEmbedder()
     found, trace = Searcher(generation(SHOP, embedder), ("shop",), embedder, SETTINGS).search(
         "And for children?", "What is the entrance fee of the museum?", traced=True
@@ -366,7 +368,7 @@ def test_a_foreign_question_has_no_dense_side() -> None:
     assert {one.dense for one in trace.candidates} == {None}
 
 
-def test_the_vectors_of_another_embedder_are_not_asked() -> None:
+def test_the_vectors_of_another_embedder_are_not_used() -> None:
     embedder = WordEmbedder()
     built = generation(SHOP, embedder)
     asked = embedder.embedded

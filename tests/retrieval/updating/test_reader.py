@@ -16,13 +16,13 @@ import pytest
 from server.errors import KnowledgeError
 from server.retrieval.loaders import load
 from server.retrieval.updating import reader as module
-from server.retrieval.updating.reader import AT_ONCE_BYTES, Reader, ReaderClosed, WorkerMissing
+from server.retrieval.updating.reader import READ_INLINE_BYTES, Reader, ReaderClosed, WorkerUnavailable
 from tests.conftest import ROOT
 from tests.retrieval.loaders import hostile
 from tests.retrieval.loaders.hostile import GENEROUS_S, children, is_busy, wait_for
 
 
-def is_gone(pid: int) -> bool:
+def has_ended(pid: int) -> bool:
     try:
         return Path(f"/proc/{pid}/stat").read_text().rsplit(")", 1)[1].split()[0] == "Z"
     except OSError:
@@ -55,7 +55,7 @@ def reader(before: set[int]) -> Iterator[Reader]:
     [
         ("a.py", b"class A:\n    def f(self):\n        pass\n"),
         ("가격.csv", "이름,가격\n램프,39\n".encode("cp949")),
-        ("a.md", "# 반품\n\n45일 ".encode() + b"word " * AT_ONCE_BYTES),
+        ("a.md", "# 반품\n\n45일 ".encode() + b"word " * READ_INLINE_BYTES),
         ("a.json", b'{"name": "\\ud83d half"}'),
         ("a.pdf", hostile.pdf("one", "two")),
         *((f"a{ending}", hostile.office(ending, "a lamp")) for ending in hostile.OFFICE),
@@ -72,14 +72,14 @@ def test_small_notes_need_no_process(reader: Reader) -> None:
 
 
 def test_the_process_is_up_before_the_file_where_such_files_are_expected(reader: Reader) -> None:
-    reader.expect(["a.md", "b/c.txt"])
+    reader.prestart(["a.md", "b/c.txt"])
     assert reader._worker is None
-    reader.expect(["a.md", "b/c.pdf"])
+    reader.prestart(["a.md", "b/c.pdf"])
     worker = worker_of(reader)
     assert reader.read("a.py", b"x = 1") == load("a.py", b"x = 1")
     assert worker_of(reader) == worker
     reader.close()
-    reader.expect(["c.pdf"])
+    reader.prestart(["c.pdf"])
     assert reader._worker is None
 
 
@@ -114,7 +114,7 @@ def test_a_file_that_takes_too_long_ends_the_worker_and_the_next_is_read(before:
     with pytest.raises(KnowledgeError, match=r"took longer than 3 s to read: split the file, or raise .*parse_seconds"):
         reader.read("stall.html", hostile.STALL)
     assert time.monotonic() - began < GENEROUS_S / 2
-    assert is_gone(worker)
+    assert has_ended(worker)
     assert reader.read("a.py", b"x = 1").blocks
     assert worker_of(reader) != worker
     reader.close()
@@ -127,7 +127,7 @@ def test_a_file_that_takes_too_much_memory_ends_the_worker_and_the_next_is_read(
     worker = worker_of(reader)
     with pytest.raises(KnowledgeError, match=r"needs more than 128 MB of memory to be read: .* raise .*parse_mb"):
         reader.read("a.docx", hostile.many_paragraphs(64))
-    assert is_gone(worker)
+    assert has_ended(worker)
     assert reader.read("a.docx", hostile.office(".docx", "fine")).blocks
     with pytest.raises(KnowledgeError, match="128 MB of memory"):  # already on its way in
         reader.read("a.html", b"x" * 200 * 1024 * 1024)
@@ -142,7 +142,7 @@ def test_a_worker_that_has_grown_is_replaced(before: set[int]) -> None:
     worker = worker_of(reader)
     assert len(reader.read("a.txt", b"some words\n\n" * 200_000).blocks) == 200_000
     assert worker_of(reader) != worker
-    assert is_gone(worker)
+    assert has_ended(worker)
     reader.close()
     assert children(os.getpid()) <= before
 
@@ -200,19 +200,19 @@ def test_closing_ends_a_file_that_is_being_read(reader: Reader) -> None:
     wait_for(lambda: reader._worker is not None and reader._worker._lock.locked())
     reader.close()
     thread.join(GENEROUS_S)
-    assert (len(raised), is_gone(worker)) == (1, True)
+    assert (len(raised), has_ended(worker)) == (1, True)
     with pytest.raises(ReaderClosed):
         reader.read("a.py", b"x = 1")
     reader.open()
     assert reader.read("a.py", b"x = 1").blocks
 
 
-def test_a_reader_that_is_forgotten_leaves_no_process(before: set[int]) -> None:
+def test_a_reader_that_is_garbage_collected_leaves_no_process(before: set[int]) -> None:
     reader = Reader(GENEROUS_S, 1024)
     reader.read("a.py", b"x = 1")
     worker = worker_of(reader)
     del reader
-    wait_for(lambda: is_gone(worker))
+    wait_for(lambda: has_ended(worker))
 
 
 @pytest.mark.parametrize("name", ["a.py", "stall.html"])
@@ -232,15 +232,15 @@ sys.stdin.read()
         assert server.stdout is not None
         worker = int(server.stdout.readline())
         wait_for(lambda: name == "a.py" or is_busy(worker))
-        assert not is_gone(worker)
+        assert not has_ended(worker)
         server.kill()
-    wait_for(lambda: is_gone(worker))
+    wait_for(lambda: has_ended(worker))
 
 
 def test_a_worker_that_cannot_start_says_so(reader: Reader, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(module, "_BOOT", "import sys; sys.exit(3)")
-    with pytest.raises(WorkerMissing, match=r"does not start: exit code 3"):
+    monkeypatch.setattr(module, "_BOOT_SCRIPT", "import sys; sys.exit(3)")
+    with pytest.raises(WorkerUnavailable, match=r"does not start: exit code 3"):
         reader.read("a.py", b"x = 1")
     monkeypatch.setattr(sys, "executable", "/nowhere/python")
-    with pytest.raises(WorkerMissing, match=r"does not start: .*No such file"):
+    with pytest.raises(WorkerUnavailable, match=r"does not start: .*No such file"):
         reader.read("a.py", b"x = 1")

@@ -8,7 +8,7 @@ import pytest
 
 from server.retrieval.index.files import FileKey, FileState
 from server.retrieval.updating import scanner
-from server.retrieval.updating.scanner import Found, is_ignored, look, scan
+from server.retrieval.updating.scanner import ScannedFile, is_ignored, scan, scan_paths
 
 
 def put(root: Path, name: str, data: bytes = b"text") -> Path:
@@ -18,7 +18,7 @@ def put(root: Path, name: str, data: bytes = b"text") -> Path:
     return path
 
 
-def found(root: Path, folder: str, file: str) -> Found:
+def found(root: Path, folder: str, file: str) -> ScannedFile:
     return scan(root)[0][FileKey(folder, file)]
 
 
@@ -122,20 +122,20 @@ def test_a_root_that_is_not_there_is_an_error(tmp_path: Path) -> None:
 # ── single files ─────────────────────────────────────────────────────────────────────────────────
 
 
-def test_single_files_are_looked_at_as_in_a_scan(tmp_path: Path) -> None:
+def test_single_paths_are_scanned_as_in_a_full_scan(tmp_path: Path) -> None:
     root = tmp_path.resolve()
     for name in ("f/a.md", "f/deep/b.md", "g/c.exe"):
         (root / name).parent.mkdir(parents=True, exist_ok=True)
         (root / name).write_text("text")
     paths = [root / "f" / "a.md", root / "f" / "deep" / "b.md", root / "g" / "c.exe", root / "f" / "gone.md"]
-    looked = look(root, [*paths, root / "f" / ".a.md.swp", root.parent / "elsewhere.md"])
-    assert looked is not None
-    assert looked[0] == scan(root)[0]
-    assert {key.file for key in looked[1]} == {"a.md", "deep/b.md", "c.exe", "gone.md"}
+    scanned = scan_paths(root, [*paths, root / "f" / ".a.md.swp", root.parent / "elsewhere.md"])
+    assert scanned is not None
+    assert scanned[0] == scan(root)[0]
+    assert {key.file for key in scanned[1]} == {"a.md", "deep/b.md", "c.exe", "gone.md"}
 
 
 @pytest.mark.parametrize("name", ["f", "f/deep", "loose.md", "f/was-a-folder", "nowhere/a.md", "f/linked/b.md"])
-def test_what_may_change_more_than_one_file_needs_a_scan(tmp_path: Path, name: str) -> None:
+def test_what_may_change_more_than_one_file_needs_a_full_scan(tmp_path: Path, name: str) -> None:
     root = (tmp_path / "knowledge").resolve()
     (root / "f" / "deep").mkdir(parents=True)
     (root / "loose.md").write_text("text")
@@ -143,7 +143,7 @@ def test_what_may_change_more_than_one_file_needs_a_scan(tmp_path: Path, name: s
     outside.mkdir()
     (outside / "b.md").write_text("secret")
     (root / "f" / "linked").symlink_to(outside)
-    assert look(root, [root / name]) is None
+    assert scan_paths(root, [root / name]) is None
 
 
 @pytest.mark.parametrize(
@@ -168,31 +168,31 @@ def test_of_names_that_other_systems_hold_for_one_the_second_is_refused(
     assert (one.state, one.problem) == (FileState.FAILED, expected)
 
 
-def test_a_name_that_is_not_read_takes_no_place_from_another(tmp_path: Path) -> None:
+def test_a_file_that_is_not_read_clashes_with_none(tmp_path: Path) -> None:
     put(tmp_path, "f/A.md", b"")
     put(tmp_path, "f/a.md")
     assert found(tmp_path, "f", "a.md").problem == ""
 
 
-def test_a_look_at_one_of_two_names_tells_of_both(tmp_path: Path) -> None:
+def test_a_scan_of_one_of_two_clashing_names_returns_both(tmp_path: Path) -> None:
     root = tmp_path.resolve()
     first, second = put(root, "f/README.md"), put(root, "f/readme.md")
     for path in (first, second):
-        looked = look(root, [path])
-        assert looked == (scan(root)[0], set(scan(root)[0]))
+        scanned = scan_paths(root, [path])
+        assert scanned == (scan(root)[0], set(scan(root)[0]))
     first.unlink()
-    looked = look(root, [first])
-    assert looked is not None
-    assert {key.file: file.problem for key, file in looked[0].items()} == {"readme.md": ""}
-    assert looked[1] == {FileKey("f", "README.md"), FileKey("f", "readme.md")}
+    scanned = scan_paths(root, [first])
+    assert scanned is not None
+    assert {key.file: file.problem for key, file in scanned[0].items()} == {"readme.md": ""}
+    assert scanned[1] == {FileKey("f", "README.md"), FileKey("f", "readme.md")}
 
 
-def test_a_look_below_folders_that_are_alike_needs_a_scan(tmp_path: Path) -> None:
+def test_a_path_below_clashing_folders_needs_a_full_scan(tmp_path: Path) -> None:
     root = tmp_path.resolve()
     path = put(root, "f/deep/a.md")
-    assert look(root, [path]) is not None
+    assert scan_paths(root, [path]) is not None
     put(root, "f/Deep/a.md")
-    assert look(root, [path]) is None
+    assert scan_paths(root, [path]) is None
 
 
 def test_a_name_that_is_not_utf8_hides_no_other(tmp_path: Path) -> None:
@@ -202,7 +202,7 @@ def test_a_name_that_is_not_utf8_hides_no_other(tmp_path: Path) -> None:
     assert found(tmp_path, "f", "caf?.md").problem == ""
 
 
-def test_a_file_of_500_mb_is_told_without_reading_it(tmp_path: Path) -> None:
+def test_a_file_of_500_mb_is_rejected_without_reading_it(tmp_path: Path) -> None:
     with put(tmp_path, "f/big.txt").open("wb") as file:
         file.truncate(500 * 1024 * 1024)
     one = found(tmp_path, "f", "big.txt")
