@@ -81,7 +81,7 @@ class KnowledgeBase:
         await asyncio.to_thread(self._updater.open)
         try:
             await asyncio.to_thread(self._updater.list_pending)
-        except Exception:  # the thread below scans again, and the status shows its error
+        except Exception:  # edge of the thread it ran in: the sync thread scans again, and the status shows its error
             log.exception("the knowledge folders could not be scanned")
         self._stop.clear()
         self._request_sync(None)
@@ -254,7 +254,7 @@ class KnowledgeBase:
                 self._updater.sync(paths, self._take_changes)
                 if paths is None:
                     self._updater.prestart_reader()
-            except Exception:  # the thread's outermost edge: the next change tries again
+            except Exception:  # edge of the thread: the next change tries again
                 log.exception("the index could not be synced with the disk")
             self._merge_wanted.set()
             pause = next_pause
@@ -266,7 +266,7 @@ class KnowledgeBase:
             try:
                 while not self._stop.is_set() and self._updater.merge_segments():
                     pass
-            except Exception:  # the thread's outermost edge: what is not merged is only slower
+            except Exception:  # edge of the thread: what is not merged is only slower
                 log.exception("segments of the index could not be merged")
 
     def _watch_loop(self) -> None:

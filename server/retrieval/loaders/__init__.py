@@ -65,7 +65,7 @@ def load(name: str, data: bytes) -> Document:
         raise
     except RecursionError as error:
         raise KnowledgeError("the content is nested too deeply to be read") from error
-    except Exception as error:
+    except Exception as error:  # edge of the reading process: on a damaged file a parser may raise anything
         raise KnowledgeError(f"the file is damaged: {type(error).__name__}: {error}"[:300]) from error
 
 

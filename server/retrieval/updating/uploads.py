@@ -9,6 +9,7 @@ import os
 import re
 import tempfile
 import unicodedata
+from contextlib import ExitStack
 from pathlib import Path, PurePosixPath
 from typing import Final
 
@@ -65,17 +66,16 @@ def write(root: Path, folder: str, filename: str, data: bytes) -> Path:
     target = directory / name
     if target.is_dir():
         raise InvalidInput(f"'{name}' is a folder in '{folder}': rename the file")
-    handle, temporary = tempfile.mkstemp(prefix=".upload-", suffix=".part", dir=directory)
-    try:
+    with ExitStack() as stack:
+        handle, temporary = tempfile.mkstemp(prefix=".upload-", suffix=".part", dir=directory)
+        stack.callback(Path(temporary).unlink, missing_ok=True)  # whatever happens before it has its final name
         with os.fdopen(handle, "wb") as file:
             file.write(data)
             file.flush()
             os.fsync(file.fileno())
         Path(temporary).chmod(0o644)
         Path(temporary).replace(target)
-    except BaseException:
-        Path(temporary).unlink(missing_ok=True)
-        raise
+        stack.pop_all()
     return target
 
 
