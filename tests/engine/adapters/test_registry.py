@@ -42,9 +42,9 @@ def root(made: Path, tmp_path: Path) -> Path:
 def slow(monkeypatch) -> None:
     run = DecoderForward.run
 
-    def slowly(self, parts):
+    def slowly(self, chunks):
         time.sleep(0.003)
-        return run(self, parts)
+        return run(self, chunks)
 
     monkeypatch.setattr(DecoderForward, "run", slowly)
 
@@ -126,7 +126,7 @@ async def test_unloading_gives_the_memory_back_every_time(tiny, root: Path, engi
     assert engine.stats().adapter_bytes == 0
 
 
-async def test_the_least_recently_used_makes_room(tiny, root: Path, engines: EngineFactory) -> None:
+async def test_the_least_recently_used_is_evicted(tiny, root: Path, engines: EngineFactory) -> None:
     engine = await engines(tiny("llama"), root, max_loras=2)
     for name in ("a", "b", "a", "c"):
         await ask(engine, PROMPT, adapter=name, max_tokens=1)
@@ -173,11 +173,11 @@ async def test_loading_and_failing_leave_running_rows_alone(tiny, root: Path, en
     expected = await ask(engine, PROMPT, adapter="a", max_tokens=100, **FREE)
     running = asyncio.create_task(ask(engine, PROMPT, adapter="a", max_tokens=100, **FREE))
     broken = root / "broken" / "1"
-    for place in range(6):
+    for size in range(6):
         await engine.load_adapter("b")
         await ask(engine, PROMPT, adapter="c", max_tokens=1)
         shutil.copytree(root / "d" / "1", broken)
-        (broken / "adapter_model.safetensors").write_bytes(b"x" * place)
+        (broken / "adapter_model.safetensors").write_bytes(b"x" * size)
         with pytest.raises(AdapterInvalid):
             await engine.load_adapter("broken")
         shutil.rmtree(broken)
