@@ -25,9 +25,9 @@ Key = tuple[int, tuple[int, ...]]  # parent, tokens; the parent of a first block
 @dataclass(eq=False)
 class Block:
     id: int       # never used twice
-    pool_index: int    # in the pool
+    pool_index: int
     key: Key
-    load_id: int     # 0: the base model
+    load_id: int  # of the adapter; 0: the base model
     children: int = 0
 
 

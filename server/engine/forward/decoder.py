@@ -25,7 +25,7 @@ _STATIC_ROPES = ("default", "linear", "llama3", "yarn")  # whose angles do not d
 
 
 def unsupported_reason(model: Any) -> str:
-    """Why this model is not computed here; '' when it is."""
+    """Why the decoder cannot compute this model; '' when it can."""
     config = model.config
     if config.model_type not in FAMILIES:
         return f"{config.model_type} has no decoder of ours"

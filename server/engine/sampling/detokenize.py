@@ -9,7 +9,7 @@ from collections.abc import Callable, Sequence
 
 _REPLACEMENT = "\ufffd"  # what a decoder writes for bytes that form no character, or none yet
 _TAIL = 8         # tokens decoded again in front of new ones: an unfinished character lies within them
-_MAX_TAIL = 64     # tokens after which the tail is cut to that, even where no character ever ends with a token
+_MAX_TAIL = 64    # tokens after which the tail is cut to that, even where no character ever ends with a token
 
 
 class TextStream:
@@ -38,7 +38,7 @@ class TextStream:
         return self._release(fresh)
 
     def flush(self) -> str:
-        """What was held_back back, at the end of the answer; an unfinished character is dropped."""
+        """What was held back, at the end of the answer; an unfinished character is dropped."""
         held_back, self._held_back = self._held_back, ""
         return "" if self.stopped else held_back
 

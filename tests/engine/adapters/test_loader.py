@@ -11,8 +11,7 @@ from typing import Any
 import pytest
 
 from server.config import EngineSettings
-from server.engine.adapters import loader as loading
-from server.engine.adapters import reading as lora
+from server.engine.adapters import loader, reading
 from server.engine.adapters.folders import AdapterFolder
 from server.engine.adapters.lora_layers import LoraGroup
 from server.engine.adapters.manager import AdapterManager
@@ -30,9 +29,9 @@ async def test_a_file_that_is_cut_off_after_its_check(tiny, adapters, engines, e
     def cut_off(folder: Path, target: Any):
         if folder.parent.name == "a":
             weights.write_bytes(whole[: len(whole) // 2])
-        return lora.read_adapter(folder, target)
+        return reading.read_adapter(folder, target)
 
-    monkeypatch.setattr(loading, "read_adapter", cut_off)
+    monkeypatch.setattr(loader, "read_adapter", cut_off)
     results = await asyncio.gather(
         ask(engine, prompt(1, 20), adapter="a"), exact(engine, prompt(1, 20), "b"), engine.load_adapter("a"),
         exact(engine, prompt(1, 20)), return_exceptions=True,
@@ -76,9 +75,9 @@ async def test_a_cancelled_load_harms_no_other(tiny, adapters, engines: EngineFa
     def slow_disk(*args: Any):
         entered.set()
         gate.wait(60)
-        return lora.read_adapter(*args)
+        return reading.read_adapter(*args)
 
-    monkeypatch.setattr(loading, "read_adapter", slow_disk)
+    monkeypatch.setattr(loader, "read_adapter", slow_disk)
     given_up, kept = (asyncio.create_task(engine.load_adapter("a")) for _ in range(2))
     await asyncio.to_thread(entered.wait, 60)
     running = asyncio.create_task(exact(engine, prompt(1, 20), count=40))

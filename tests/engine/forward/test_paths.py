@@ -11,7 +11,7 @@ from transformers import LlamaConfig, Qwen2Config
 
 from server.engine.adapters.lora_layers import linear_layers
 from server.engine.adapters.reading import AdapterTarget, read_adapter
-from server.engine.forward import paths as forward
+from server.engine.forward import paths
 from server.engine.forward.attention import AttentionStep
 from server.engine.forward.chunk import RowChunk
 from server.engine.forward.decoder import Decoder
@@ -55,9 +55,9 @@ def only(monkeypatch):
     """only("packed") leaves transformers' layers with our attention, only("single") its own cache alone."""
 
     def leave(kind: str) -> None:
-        monkeypatch.setattr(forward, "unsupported_reason", lambda model: "a decoder is not wanted here")
+        monkeypatch.setattr(paths, "unsupported_reason", lambda model: "a decoder is not wanted here")
         if kind == "single":
-            monkeypatch.setattr(forward, "_replace_attention", lambda model: "packing is not wanted here")
+            monkeypatch.setattr(paths, "_replace_attention", lambda model: "packing is not wanted here")
 
     return leave
 

@@ -321,7 +321,7 @@ def test_the_last_row_is_preempted_when_rows_outgrow_memory_and_loses_nothing() 
     harness.finish(first)
     steps = harness.plan()
     assert second.tokens[:len(before)] == before
-    assert steps == {second.id: len(before) - len(before) // BLOCK_SIZE * BLOCK_SIZE}, "the rest was in the prefix store"
+    assert steps == {second.id: len(before) - len(before) // BLOCK_SIZE * BLOCK_SIZE}, "the rest is in the prefix store"
 
 
 def test_without_a_store_it_computes_anew() -> None:
