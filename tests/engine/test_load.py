@@ -224,7 +224,7 @@ async def test_requests_that_are_sent_together_start_together(
     before, answers = gate.done, []
     with ExitStack() as coming:
         for _ in range(4 if announced else 0):
-            coming.enter_context(engine.expecting())
+            coming.enter_context(engine.announce_request())
         for number in range(4):
             answers.append(asyncio.create_task(ask(engine, prompt(number, 20), max_tokens=4)))
             await asyncio.sleep(0.05)
@@ -237,7 +237,7 @@ async def test_requests_that_are_sent_together_start_together(
 
 async def test_no_request_waits_long_for_an_announced_one(tiny, engines: EngineFactory) -> None:
     engine = await engines(tiny("llama"), max_batch=4)
-    with engine.expecting(), engine.expecting():
+    with engine.announce_request(), engine.announce_request():
         reply = await asyncio.wait_for(ask(engine, prompt(1, 20), max_tokens=2), 30)
         assert reply.done.usage.ttft_s > batch_window._MAX_WAIT_S
     async with asyncio.timeout(30):

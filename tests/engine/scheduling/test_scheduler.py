@@ -243,7 +243,7 @@ def test_a_cancelled_row_is_gone_before_the_step() -> None:
     assert one.state is RowState.FINISHED
 
 
-def test_rows_of_one_adapter_stand_side_by_side_behind_the_base() -> None:
+def test_rows_of_one_adapter_are_neighbours_behind_those_of_the_base() -> None:
     harness = Harness()
     order = ["a", None, "b", "a", None, "b"]
     rows = [harness.row(adapter=name) for name in order]
