@@ -116,7 +116,7 @@ class ScriptedEngine:
         self.model = ModelCard("scripted", "scripted-1", "cpu", "float32", "a test", "script", context_length, 0)
 
     @contextmanager
-    def expecting(self) -> Iterator[None]:
+    def announce_request(self) -> Iterator[None]:
         self.expected += 1
         try:
             yield

@@ -1,4 +1,4 @@
-"""The engine that runs in this process: asyncio in front, the model's thread behind.
+"""The engine that runs in this process: asyncio in front, the model thread behind.
 
 Resolves adapter names, checks requests, and turns a row's events into an async generator.
 """
@@ -16,13 +16,13 @@ from contextlib import AbstractContextManager
 
 from server.config import EngineSettings, ModelSettings
 from server.engine.adapters.folders import AdapterCatalogue
-from server.engine.adapters.registry import AdapterBook, Resolved
+from server.engine.adapters.registry import AdapterRegistry, ResolvedAdapter
 from server.engine.model.tokenizer import ModelTokenizer
 from server.engine.runtime import Runtime, build_runtime
 from server.engine.sampling.constraint import GrammarMask
 from server.engine.sampling.detokenize import TextStream
 from server.engine.sampling.sampler import Sampler, check_sampling
-from server.engine.scheduling.model_thread import Runner
+from server.engine.scheduling.model_thread import ModelThread
 from server.engine.scheduling.row import Emit, Row
 from server.engine.stats import EngineStats
 from server.errors import AdapterInUse, AdapterInvalid, AdapterNotFound, EngineDown, InvalidInput
@@ -50,84 +50,85 @@ class LocalEngine:
         self._catalogue = adapters
         self._thread: threading.Thread | None = None
         self._runtime: Runtime | None = None
-        self._runner: Runner | None = None
+        self._model_thread: ModelThread | None = None
         self._outbox: Outbox | None = None
-        self._book: AdapterBook | None = None
+        self._registry: AdapterRegistry | None = None
         self._ids = itertools.count(1)
 
     # ── life ─────────────────────────────────────────────────────────────────────────────────────
 
     async def start(self) -> None:
-        """Loads the model on the model's thread. Raises ModelError."""
-        ready: Future[Runner] = Future()
+        """Loads the model on the model thread. Raises ModelError."""
+        ready: Future[ModelThread] = Future()
         outbox = self._outbox = Outbox(asyncio.get_running_loop())
-        self._thread = threading.Thread(target=self._live, args=(ready, outbox), name="tailor-model", daemon=True)
+        self._thread = threading.Thread(target=self._serve, args=(ready, outbox), name="tailor-model", daemon=True)
         self._thread.start()
-        self._runner = await asyncio.wrap_future(ready)
-        self._book = AdapterBook(self._catalogue, self._ready().target, self._runner.rack)
-        await asyncio.to_thread(self._book.look)  # what is there now is loaded on first use
+        self._model_thread = await asyncio.wrap_future(ready)
+        manager = self._model_thread.adapter_manager
+        self._registry = AdapterRegistry(self._catalogue, self._require_runtime().target, manager)
+        await asyncio.to_thread(self._registry.scan)  # what is there now is loaded on first use
         card = self.model
         log.debug("%s runs on %s in %s (%s); %s", card.id, card.device, card.dtype, card.reason, card.path)
 
     async def close(self) -> None:
-        if self._runner is not None and self._thread is not None:
-            self._runner.stop()
+        if self._model_thread is not None and self._thread is not None:
+            self._model_thread.stop()
             await asyncio.to_thread(self._thread.join)
-        if self._book is not None:
-            await asyncio.to_thread(self._book.close)
+        if self._registry is not None:
+            await asyncio.to_thread(self._registry.close)
 
-    def _live(self, ready: Future[Runner], outbox: Outbox) -> None:
+    def _serve(self, ready: Future[ModelThread], outbox: Outbox) -> None:
         try:
             self._runtime = build_runtime(self._model_path, self._settings, self._model_settings)
-            runner = Runner(self._runtime, self._settings, outbox.flush)
+            model_thread = ModelThread(self._runtime, self._settings, outbox.flush)
         except BaseException as error:  # noqa: BLE001  the thread's outermost edge: start() raises it
             ready.set_exception(error)
             return
-        ready.set_result(runner)
-        runner.serve()
+        ready.set_result(model_thread)
+        model_thread.serve()
 
     # ── looking ──────────────────────────────────────────────────────────────────────────────────
 
     @property
     def tokenizer(self) -> ModelTokenizer:
-        return self._ready().tokenizer
+        return self._require_runtime().tokenizer
 
     @property
     def model(self) -> ModelCard:
-        return self._ready().card
+        return self._require_runtime().card
 
     def health(self) -> EngineHealth:
-        if self._runner is None:
+        if self._model_thread is None:
             return EngineHealth(False, 0, 0, "the model is not loaded yet")
-        return self._runner.health()
+        return self._model_thread.health()
 
     def stats(self) -> EngineStats:
-        return self._serving().stats()
+        return self._require_model_thread().stats()
 
     def adapters(self) -> tuple[AdapterInfo, ...]:
-        return self._adapter_book().infos()
+        return self._require_registry().infos()
 
     def check_integrity(self) -> None:
-        """Raises ValueError when the engine's books contradict each other."""
-        self._serving().check_integrity()
+        """Raises ValueError when the engine's bookkeeping contradicts itself."""
+        self._require_model_thread().check_integrity()
 
     # ── generating ───────────────────────────────────────────────────────────────────────────────
 
-    def expecting(self) -> AbstractContextManager[None]:
-        return self._serving().gathering.expecting()
+    def announce_request(self) -> AbstractContextManager[None]:
+        return self._require_model_thread().batch_window.announce_request()
 
     async def generate(self, request: GenerationRequest) -> AsyncGenerator[GenerationEvent, None]:
         """See `Engine.generate`. `max_tokens` is cut to the setting and to what the context leaves."""
-        submitted = time.monotonic()
-        runner, runtime = self._serving(), self._ready()
+        submitted_at = time.monotonic()
+        model_thread, runtime = self._require_model_thread(), self._require_runtime()
         self._check(request, runtime)
-        book = self._adapter_book()
-        adapter = await asyncio.to_thread(book.resolve, request.adapter) if request.adapter else None
+        registry = self._require_registry()
+        adapter = await asyncio.to_thread(registry.resolve, request.adapter) if request.adapter else None
         mask = await asyncio.to_thread(runtime.compiler.mask, request.constraint) if request.constraint else None
         events: asyncio.Queue[GenerationEvent | Exception] = asyncio.Queue()
         assert self._outbox is not None  # narrows a type: start() has made it
-        row = self._row(request, runtime, adapter, mask, self._outbox.emitter(events), submitted)
-        runner.submit(row)
+        row = self._row(request, runtime, adapter, mask, self._outbox.emitter(events), submitted_at)
+        model_thread.submit(row)
         try:
             while True:
                 event = await events.get()
@@ -137,7 +138,7 @@ class LocalEngine:
                 if isinstance(event, GenerationDone):
                     return
         finally:
-            runner.cancel(row)
+            model_thread.cancel(row)
 
     def _check(self, request: GenerationRequest, runtime: Runtime) -> None:
         """Raises InvalidInput."""
@@ -154,10 +155,10 @@ class LocalEngine:
         self,
         request: GenerationRequest,
         runtime: Runtime,
-        adapter: Resolved | None,
+        adapter: ResolvedAdapter | None,
         mask: GrammarMask | None,
         emit: Emit,
-        submitted: float,
+        submitted_at: float,
     ) -> Row:
         sampling, tokenizer = request.sampling, runtime.tokenizer
         max_tokens = min(sampling.max_tokens, self._settings.max_tokens,
@@ -174,7 +175,7 @@ class LocalEngine:
             sampler=Sampler(sampling, request.prompt, mask),
             text=TextStream(tokenizer.decode, (*sampling.stop, *tokenizer.stop_texts)),
             emit=emit,
-            submitted=submitted,
+            submitted_at=submitted_at,
             mask=mask,
             logprobs=sampling.logprobs is not None,
         )
@@ -182,15 +183,15 @@ class LocalEngine:
     # ── adapters ─────────────────────────────────────────────────────────────────────────────────
 
     async def load_adapter(self, name: str) -> AdapterInfo:
-        book, rack = self._adapter_book(), self._serving().rack
-        folder, size = await asyncio.to_thread(book.resolve, name)
-        await asyncio.wrap_future(rack.load(folder, size))
-        book.drop_superseded(by=() if "@" in name else (folder,))
-        return book.info(folder)
+        registry, adapter_manager = self._require_registry(), self._require_model_thread().adapter_manager
+        folder, size = await asyncio.to_thread(registry.resolve, name)
+        await asyncio.wrap_future(adapter_manager.load(folder, size))
+        registry.drop_superseded(by=() if "@" in name else (folder,))
+        return registry.info(folder)
 
     async def unload_adapter(self, name: str) -> None:
         bare, _, version = name.partition("@")
-        dropped, used = self._serving().rack.unload(
+        dropped, used = self._require_model_thread().adapter_manager.unload(
             lambda folder: folder.name == bare and (not version or folder.version == version)
         )
         if used:
@@ -201,37 +202,37 @@ class LocalEngine:
     async def refresh_adapters(self) -> None:
         """Brings the slots in step with the folder: adapters that are new there are loaded while slots are
         free, those that are gone or replaced leave once unused. Cheap when nothing has changed."""
-        book, rack = self._adapter_book(), self._serving().rack
+        registry, adapter_manager = self._require_registry(), self._require_model_thread().adapter_manager
         loaded = []
-        for folder, size in await asyncio.to_thread(book.look):
+        for folder, size in await asyncio.to_thread(registry.scan):
             try:
-                if rack.free_slots() or rack.holds(folder):
-                    await asyncio.wrap_future(rack.load(folder, size))
+                if adapter_manager.free_slots() or adapter_manager.has(folder):
+                    await asyncio.wrap_future(adapter_manager.load(folder, size))
                     loaded.append(folder)
             except (AdapterInUse, AdapterInvalid) as error:
                 log.warning("a new adapter is not loaded: %s", error)
-        book.drop_superseded(by=loaded)
+        registry.drop_superseded(by=loaded)
 
     # ── states ───────────────────────────────────────────────────────────────────────────────────
 
-    def _ready(self) -> Runtime:
+    def _require_runtime(self) -> Runtime:
         if self._runtime is None:
             raise EngineDown("the model is not loaded yet")
         return self._runtime
 
-    def _serving(self) -> Runner:
-        if self._runner is None:
+    def _require_model_thread(self) -> ModelThread:
+        if self._model_thread is None:
             raise EngineDown("the model is not loaded yet")
-        return self._runner
+        return self._model_thread
 
-    def _adapter_book(self) -> AdapterBook:
-        if self._book is None:
+    def _require_registry(self) -> AdapterRegistry:
+        if self._registry is None:
             raise EngineDown("the model is not loaded yet")
-        return self._book
+        return self._registry
 
 
 class Outbox:
-    """Takes a step's events from the model's thread to the reader's loop, all in one go: a loop that is woken for
+    """Takes a step's events from the model thread to the reader's event loop, all at once: a loop that is woken for
     each token would take the processor from the model as often."""
 
     def __init__(self, loop: asyncio.AbstractEventLoop) -> None:
@@ -243,13 +244,13 @@ class Outbox:
         return lambda event: self._events.append((events, event))
 
     def flush(self) -> None:
-        """On the model's thread, after each step."""
+        """On the model thread, after each step."""
         if not self._events:
             return
         events, self._events = self._events, []
         try:
             self._loop.call_soon_threadsafe(_deliver, events)
-        except RuntimeError:  # the loop is closed: nobody listens any more
+        except RuntimeError:  # the loop is closed: there is no reader any more
             log.debug("events came after their reader's loop had closed")
 
 

@@ -27,15 +27,15 @@ class Engine(Protocol):
     @property
     def model(self) -> ModelCard: ...
 
-    def expecting(self) -> AbstractContextManager[None]:
+    def announce_request(self) -> AbstractContextManager[None]:
         """Announces a request that is being prepared: an engine with nothing to do waits a moment for it before it
         begins with others. Open it early, close it when the first event has come."""
 
     def generate(self, request: GenerationRequest) -> AsyncGenerator[GenerationEvent, None]:
-        """Events of one row: any number of Queued and TokenDelta, then one GenerationDone. A row that must make
-        room for older ones waits again, so that Queued may come after text, which goes on where it was.
+        """Events of one row: any number of Queued and TokenDelta, then one GenerationDone. A row that is
+        preempted for older ones waits again, so that Queued may come after text, which continues where it was.
 
-        The adapter is loaded on first use and held while the row runs. Closing the iterator, or
+        The adapter is loaded on first use and kept while the row runs. Closing the iterator, or
         cancelling the task that reads it, frees the row before the model's next step.
 
         Raises InvalidInput (prompt over the context, broken constraint), AdapterNotFound,

@@ -1,4 +1,4 @@
-"""Everything about the loaded model that does not change while it serves, put together once.
+"""Everything about the loaded model that does not change while it serves, built once.
 
 Built on the model thread. Knows nothing of rows or queues.
 """
@@ -52,9 +52,9 @@ def build_runtime(model_path: str, settings: EngineSettings, model_settings: Mod
     except NotImplementedError as error:
         raise ModelError(f"the model {model_path} cannot be run step by step: {error}") from error
     bytes_per_token = chosen.path.arena.shape.token_bytes if chosen.path.arena is not None else loaded.kv_bytes
-    room = KVBudget(settings.kv_bytes, bytes_per_token, 1).total
-    if room < 64:
-        raise ModelError(f"engine.kv_bytes holds {room} tokens of {model_path}: set it higher")
+    capacity = KVBudget(settings.kv_bytes, bytes_per_token, 1).total
+    if capacity < 64:
+        raise ModelError(f"engine.kv_bytes holds {capacity} tokens of {model_path}: set it higher")
     card = ModelCard(
         id=Path(model_path).name if Path(model_path).is_dir() else model_path,
         fingerprint=fingerprint,
@@ -62,7 +62,7 @@ def build_runtime(model_path: str, settings: EngineSettings, model_settings: Mod
         dtype=str(placement.dtype).removeprefix("torch."),
         reason=placement.reason,
         path=chosen.reason,
-        context_length=min(loaded.context_length, room),
+        context_length=min(loaded.context_length, capacity),
         parameters=loaded.parameters,
     )
     return Runtime(

@@ -1,4 +1,4 @@
-"""What an engine counts: for its users, and for whoever watches the server."""
+"""The engine's counters, for its callers and for `/metrics`. Knows nothing of where they come from."""
 
 from __future__ import annotations
 
@@ -13,11 +13,11 @@ class EngineStats:
     max_batch: int
     waiting: int
     max_waiting: int
-    kv_bytes: int  # of rows; what those that left have touched counts until the memory is compacted
+    kv_bytes: int  # of rows; what finished ones have touched counts until the memory is compacted
     max_kv_bytes: int
     prefix_bytes: int  # kept for later rows
     max_prefix_bytes: int
-    adapters: int  # loaded, or on their way
+    adapters: int  # loaded, or being loaded
     max_adapters: int
     adapter_bytes: int
     max_adapter_bytes: int

@@ -144,7 +144,7 @@ EngineFactory = Callable[..., Any]
 
 @pytest.fixture
 async def engines() -> AsyncIterator[EngineFactory]:
-    """await engines(model_folder, adapters_folder, max_batch=…) starts an engine; all are closed, with sound books.
+    """await engines(model_folder, adapters_folder, max_batch=…) starts an engine; all are closed, with sound state.
     Bounds in bytes may be smaller than the settings allow: tiny models need little."""
     started: list[LocalEngine] = []
 
@@ -207,21 +207,21 @@ class Gate:
         with self._changed:
             assert self._allowed is not None, "it is not shut"
             self._allowed += steps
-            wanted = self._allowed
+            target = self._allowed
             self._changed.notify_all()
-        await until(lambda: self.done >= wanted and self.begun > wanted, f"step {wanted}, now {self.begun}")
+        await until(lambda: self.done >= target and self.begun > target, f"step {target}, now {self.begun}")
 
-    async def arrival(self) -> None:
+    async def reached(self) -> None:
         """A step waits at the gate."""
         await until(lambda: self._allowed is not None and self.begun > self._allowed, "a step at the gate")
 
     def around(self, run: Callable[..., Any]) -> Callable[..., Any]:
-        def gated(path: DecoderForward, parts: Any) -> Any:
+        def gated(path: DecoderForward, chunks: Any) -> Any:
             with self._changed:
                 self.begun += 1
                 mine = self.begun
                 self._changed.wait_for(lambda: self._allowed is None or mine <= self._allowed, timeout=120)
-            result = run(path, parts)
+            result = run(path, chunks)
             self.done += 1
             return result
 

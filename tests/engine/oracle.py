@@ -110,12 +110,12 @@ def assert_is(reply: Reply, answer: Answer, engine: LocalEngine, tolerance: floa
         best = expected.topk(21)
         values = best.values.tolist()
         assert len(entry.top) == 20
-        for place, (text, value) in enumerate(entry.top):
-            assert abs(value - values[place]) <= tolerance
-            apart = min(values[max(place - 1, 0)] - values[place] if place else 1.0, values[place] - values[place + 1])
+        for index, (text, value) in enumerate(entry.top):
+            assert abs(value - values[index]) <= tolerance
+            apart = min(values[max(index - 1, 0)] - values[index] if index else 1.0, values[index] - values[index + 1])
             if apart > 2 * tolerance:
-                assert text == decode([int(best.indices[place])])
+                assert text == decode([int(best.indices[index])])
 
 
 def prompt(seed: int, length: int) -> list[int]:
-    return [3 + (seed * 37 + place * 11 + place * place * seed) % 330 for place in range(length)]
+    return [3 + (seed * 37 + index * 11 + index * index * seed) % 330 for index in range(length)]

@@ -13,7 +13,7 @@ from typing import Any
 import pytest
 import torch
 
-from server.engine.cache.prefix import BLOCK
+from server.engine.cache.prefix import BLOCK_SIZE
 from server.types import GenerationRequest, Message, SamplingParams
 from tests.engine.conftest import EngineFactory, Gate, Reply, ask, greedy, make_adapter, reference, settle, until
 from tests.engine.oracle import Answer, Oracle, assert_is, entries, prompt, unspeakable
@@ -110,12 +110,12 @@ async def test_a_prefix_hit_is_the_answer_without_a_store(family: Family, engine
     serving = await served(engines, family)
     without = await served(engines, family, prefix_bytes=0)
     for kind in KINDS:
-        first = prompt(5, 2 * BLOCK + 9)
+        first = prompt(5, 2 * BLOCK_SIZE + 9)
         longer = first + prompt(6, 20)
         assert (await serving.exact(kind, first)).usage.cached_tokens == 0, "another adapter's would be wrong"
         for tokens in (first, longer):
             hit, plain = await serving.exact(kind, tokens), await without.exact(kind, tokens)
-            assert (hit.usage.cached_tokens, plain.usage.cached_tokens) == (2 * BLOCK, 0)
+            assert (hit.usage.cached_tokens, plain.usage.cached_tokens) == (2 * BLOCK_SIZE, 0)
             assert hit.text == plain.text
             for one, other in zip(entries(hit), entries(plain), strict=True):
                 assert one.logprob == pytest.approx(other.logprob, abs=1e-4)
@@ -125,17 +125,17 @@ async def test_a_prefix_hit_is_the_answer_without_a_store(family: Family, engine
 async def test_the_next_turn_reuses_the_answer_too(family: Family, engines: EngineFactory) -> None:
     serving = await served(engines, family)
     for kind in KINDS:
-        question = prompt(8, BLOCK + 5)
-        answer = serving.wanted(kind, question, BLOCK)
-        await serving.exact(kind, question, BLOCK)
+        question = prompt(8, BLOCK_SIZE + 5)
+        answer = serving.wanted(kind, question, BLOCK_SIZE)
+        await serving.exact(kind, question, BLOCK_SIZE)
         turn = await serving.exact(kind, [*question, *answer.tokens, *prompt(9, 12)])
-        assert turn.usage.cached_tokens == 2 * BLOCK
+        assert turn.usage.cached_tokens == 2 * BLOCK_SIZE
 
 
 async def test_equal_prompts_at_once(family: Family, engines: EngineFactory) -> None:
     serving = await served(engines, family, prefill_tokens=32)
     await asyncio.gather(*(serving.exact(kind, prompt(10, 120)) for kind in KINDS * 2))
-    assert serving.engine.stats().cached_tokens >= len(KINDS) * 2 * BLOCK, "each was computed once"
+    assert serving.engine.stats().cached_tokens >= len(KINDS) * 2 * BLOCK_SIZE, "each was computed once"
 
 
 async def test_after_a_cancelled_row(family: Family, engines: EngineFactory, gate: Gate) -> None:
@@ -144,7 +144,7 @@ async def test_after_a_cancelled_row(family: Family, engines: EngineFactory, gat
     for kind in KINDS:
         if kind:
             await engine.load_adapter(kind)
-        long, short = prompt(11, 240), prompt(12, BLOCK + 2)
+        long, short = prompt(11, 240), prompt(12, BLOCK_SIZE + 2)
         gate.shut()
         in_its_prompt, writing = serving.stream(kind, long), serving.stream(kind, short, 100)
         tasks = [asyncio.ensure_future(anext(stream)) for stream in (writing, in_its_prompt)]
@@ -162,17 +162,17 @@ async def test_after_a_cancelled_row(family: Family, engines: EngineFactory, gat
         await settle(engine)
         again = [await serving.exact(kind, tokens) for tokens in (long, short)]
         assert 0 < again[0].usage.cached_tokens < 224, "what it had computed"
-        assert again[1].usage.cached_tokens == BLOCK
+        assert again[1].usage.cached_tokens == BLOCK_SIZE
 
 
 async def test_after_unloading_and_loading_again(family: Family, engines: EngineFactory, tmp_path: Path) -> None:
     own = Family(family.base, Path(shutil.copytree(family.adapters, tmp_path / "adapters")), family.oracles)
     serving = await served(engines, own)
-    engine, tokens = serving.engine, prompt(13, 2 * BLOCK + 1)
+    engine, tokens = serving.engine, prompt(13, 2 * BLOCK_SIZE + 1)
     await serving.exact(None, tokens)
     for name in ADAPTERS:
         await serving.exact(name, tokens)
-        assert (await serving.exact(name, tokens)).usage.cached_tokens == 2 * BLOCK
+        assert (await serving.exact(name, tokens)).usage.cached_tokens == 2 * BLOCK_SIZE
         await settle(engine)
         await engine.unload_adapter(name)
         assert (await serving.exact(name, tokens)).usage.cached_tokens == 0, "a load shares nothing with an earlier one"
@@ -185,12 +185,12 @@ async def test_after_unloading_and_loading_again(family: Family, engines: Engine
         shutil.copytree(family.adapters / like, own.adapters / name)
         changed = await serving.exact(name, tokens, like=like)
         assert changed.usage.cached_tokens == 0
-        assert (await serving.exact(name, tokens, like=like)).usage.cached_tokens == 2 * BLOCK
-    assert (await serving.exact(None, tokens)).usage.cached_tokens == 2 * BLOCK, "the base's stays"
+        assert (await serving.exact(name, tokens, like=like)).usage.cached_tokens == 2 * BLOCK_SIZE
+    assert (await serving.exact(None, tokens)).usage.cached_tokens == 2 * BLOCK_SIZE, "the base's stays"
 
 
 @pytest.mark.parametrize("store", [True, False])
-async def test_after_rows_went_back_to_wait(family: Family, engines: EngineFactory, store: bool) -> None:
+async def test_after_rows_were_preempted(family: Family, engines: EngineFactory, store: bool) -> None:
     probe = await served(engines, family)
     bytes_a_token = probe.engine._runtime.bytes_per_token
     settings = {} if store else {"prefix_bytes": 0}
@@ -206,8 +206,8 @@ async def test_after_rows_went_back_to_wait(family: Family, engines: EngineFacto
 
 @pytest.mark.model
 async def test_the_default_model(chat_model_dir: Path, tmp_path: Path, engines: EngineFactory, monkeypatch) -> None:
-    # rooms without slack, which rows outgrow at once
-    monkeypatch.setattr("server.engine.scheduling.scheduler.GRAIN", 0)
+    # reservations without slack, which rows outgrow at once
+    monkeypatch.setattr("server.engine.scheduling.scheduler.KV_GRANULARITY", 0)
     folders = {name: make_adapter(chat_model_dir, tmp_path, name, seed=seed, scale=0.4, target_modules="all-linear")
                for seed, name in enumerate(("red", "green"))}
     engine = await engines(chat_model_dir, tmp_path, prefill_tokens=32, kv_bytes=46080 * 192)
@@ -221,7 +221,7 @@ async def test_the_default_model(chat_model_dir: Path, tmp_path: Path, engines: 
     for name in (None, "red"):  # alone, then behind its kept prompt
         job = (name, jobs[0][1])
         assert (await _matching(engine, job, wanted[job])).usage.cached_tokens == 0
-        assert (await _matching(engine, job, wanted[job])).usage.cached_tokens >= BLOCK
+        assert (await _matching(engine, job, wanted[job])).usage.cached_tokens >= BLOCK_SIZE
     await asyncio.gather(*(_matching(engine, job, wanted[job]) for job in jobs))  # mixed, in too little memory
     assert engine.stats().preempted > 0
     assert wanted["red", jobs[0][1]].tokens != wanted[None, jobs[0][1]].tokens, "the adapter has no visible effect"

@@ -11,10 +11,10 @@ from safetensors.torch import load_file, save_file
 
 from server.engine import local
 from server.engine.cache import kv, prefix
-from server.engine.cache.prefix import BLOCK
+from server.engine.cache.prefix import BLOCK_SIZE
 from server.engine.forward.attention import AttentionStep
 from server.engine.forward.paths import DecoderForward, SingleForward
-from server.engine.scheduling import model_thread as runner
+from server.engine.scheduling import model_thread
 from server.errors import EngineDown, EngineError
 from server.types import GenerationRequest, SamplingParams
 from tests.engine.conftest import EngineFactory, Gate, Reply, ask, settle, until
@@ -35,27 +35,27 @@ def stream(engine: Any, tokens: list[int], adapter: str | None = None, most: int
 
 @pytest.fixture
 def poisoned(monkeypatch) -> None:
-    """Before each step, all memory that belongs to nobody becomes NaN: places without a row and those of rows that
-    just come, as far as earlier ones have written there; and free blocks."""
-    arrange = runner.Runner._arrange
+    """Before each step, all memory that belongs to no row becomes NaN: slots without a row and those of rows that
+    were just admitted, as far as earlier ones have written there; and free blocks."""
+    prepare_memory = model_thread.ModelThread._prepare_memory
 
-    def poison(self: runner.Runner, plan: Any) -> None:
+    def poison(self: model_thread.ModelThread, plan: Any) -> None:
         path, running = self._runtime.path, self._budget.live()
-        left = {place: touched for place, touched in enumerate(self._budget._touched) if place not in running}
-        for place, tokens in {**left, **{arrival.place: arrival.stale for arrival in plan.arrivals}}.items():
-            if place < path.arena.places:
+        left = {slot: touched for slot, touched in enumerate(self._budget._touched) if slot not in running}
+        for slot, tokens in {**left, **{admitted.kv_slot: admitted.stale_tokens for admitted in plan.admitted}}.items():
+            if slot < path.arena.slots:
                 for tensor in (*path.arena.keys, *path.arena.values):
-                    tensor[place, :, :tokens] = NAN
+                    tensor[slot, :, :tokens] = NAN
         if self._pool is not None:
             for tensor in (*self._pool.keys, *self._pool.values):
                 tensor[self._prefix._free] = NAN
-        arrange(self, plan)
+        prepare_memory(self, plan)
 
-    monkeypatch.setattr(runner.Runner, "_arrange", poison)
+    monkeypatch.setattr(model_thread.ModelThread, "_prepare_memory", poison)
 
 
 async def test_what_earlier_rows_left_never_reaches_an_answer(tiny, adapters, engines, poisoned, exact) -> None:
-    engine = await engines(tiny("llama"), adapters, prefix_bytes=60 * BLOCK * 576, max_batch=4)
+    engine = await engines(tiny("llama"), adapters, prefix_bytes=60 * BLOCK_SIZE * 576, max_batch=4)
     for turn in range(3):
         await asyncio.gather(*(exact(engine, prompt(seed, 30 + 23 * (seed % 6)), [None, "a", "b"][seed % 3])
                                for seed in range(turn, turn + 8)))
@@ -65,7 +65,7 @@ async def test_what_earlier_rows_left_never_reaches_an_answer(tiny, adapters, en
 
 
 async def test_nor_where_memory_is_short(tiny, engines: EngineFactory, poisoned, exact) -> None:
-    engine = await engines(tiny("llama"), prefix_bytes=8 * BLOCK * 576, kv_bytes=320 * 576)
+    engine = await engines(tiny("llama"), prefix_bytes=8 * BLOCK_SIZE * 576, kv_bytes=320 * 576)
     await asyncio.gather(*(exact(engine, prompt(seed, 64), count=70) for seed in range(3)))
     await asyncio.gather(*(exact(engine, prompt(seed, 10 + 40 * seed)) for seed in range(6)))
     assert engine.stats().preempted > 0
@@ -78,14 +78,14 @@ def ill(monkeypatch):
     texts: set[tuple[int, ...]] = set()
     run = DecoderForward.run
 
-    def sometimes(self, parts):
-        logits = run(self, parts)
-        wanted = [part for part in parts if part.wanted]
-        for part in parts:
-            if tuple(part.tokens) in texts:
+    def sometimes(self, chunks):
+        logits = run(self, chunks)
+        needed = [chunk for chunk in chunks if chunk.needs_logits]
+        for chunk in chunks:
+            if tuple(chunk.tokens) in texts:
                 for tensor in (*self.arena.keys, *self.arena.values):
-                    tensor[part.place, :, :part.length + len(part.tokens)] = NAN
-                logits[wanted.index(part)] = NAN
+                    tensor[chunk.kv_slot, :, :chunk.computed + len(chunk.tokens)] = NAN
+                logits[needed.index(chunk)] = NAN
         return logits
 
     monkeypatch.setattr(DecoderForward, "run", sometimes)
@@ -95,7 +95,7 @@ def ill(monkeypatch):
 @pytest.mark.parametrize("greedy", [True, False])
 async def test_a_row_without_usable_numbers_fails_alone(tiny, engines, ill, exact, greedy: bool) -> None:
     engine = await engines(tiny("llama"))
-    bad = prompt(1, 2 * BLOCK + 5)
+    bad = prompt(1, 2 * BLOCK_SIZE + 5)
     ill.add(tuple(bad))
     others = [ask(engine, prompt(seed, 40), max_tokens=COUNT) if greedy else exact(engine, prompt(seed, 40))
               for seed in range(2, 5)]
@@ -111,7 +111,7 @@ async def test_a_row_without_usable_numbers_fails_alone(tiny, engines, ill, exac
 
 async def test_what_a_failed_row_has_computed_serves_nobody(tiny, engines: EngineFactory, ill, exact) -> None:
     engine = await engines(tiny("llama"))
-    bad = prompt(1, 2 * BLOCK + 5)
+    bad = prompt(1, 2 * BLOCK_SIZE + 5)
     ill.add(tuple(bad))
     with pytest.raises(EngineError, match="no usable numbers"):
         await ask(engine, bad, max_tokens=COUNT)
@@ -123,9 +123,9 @@ async def test_a_failed_row_leaves_no_cache_of_its_own_behind(tiny, engines: Eng
     run = SingleForward.run
     paths: list[SingleForward] = []
 
-    def sometimes(self: SingleForward, parts: Any) -> torch.Tensor:
+    def sometimes(self: SingleForward, chunks: Any) -> torch.Tensor:
         paths.append(self)
-        return run(self, parts) * NAN
+        return run(self, chunks) * NAN
 
     engine = await engines(tiny("bloom"))
     monkeypatch.setattr(SingleForward, "run", sometimes)
@@ -148,7 +148,7 @@ async def test_an_adapter_that_overflows_harms_its_own_rows_alone(tiny, adapters
     assert [type(result) for result in results] == [*[Reply] * 3, EngineError] * 2, results
     weights.write_bytes(good)
     assert (await ask(engine, tokens, adapter="c")).done
-    assert (await exact(engine, tokens)).usage.cached_tokens == 49 // BLOCK * BLOCK
+    assert (await exact(engine, tokens)).usage.cached_tokens == 49 // BLOCK_SIZE * BLOCK_SIZE
     assert engine.health().ok
 
 
@@ -157,7 +157,7 @@ async def test_an_adapter_that_overflows_harms_its_own_rows_alone(tiny, adapters
 FAULTS = {
     "the model": (DecoderForward, "run"),
     "a layer": (AttentionStep, "attend"),
-    "choosing": (runner, "choose_tokens"),
+    "choosing": (model_thread, "choose_tokens"),
     "memory": (kv, "zeros"),
     "keeping": (prefix.BlockPool, "save"),
     "reusing": (prefix.BlockPool, "load"),
@@ -195,7 +195,7 @@ async def test_a_step_that_fails_takes_its_rows_and_the_engine_comes_back(
     tiny, adapters, engines: EngineFactory, fault, exact, caplog, where: str
 ) -> None:
     engine = await engines(tiny("llama"), adapters)
-    tokens = prompt(1, 2 * BLOCK + 9)
+    tokens = prompt(1, 2 * BLOCK_SIZE + 9)
     if where == "reusing":
         await exact(engine, tokens)
         await exact(engine, tokens, "a")
@@ -217,14 +217,14 @@ async def test_a_step_that_fails_takes_its_rows_and_the_engine_comes_back(
     assert [reply.usage.cached_tokens for reply in replies] == [0, 0, 0], "nothing is kept of what a fault may have hit"
     await until(lambda: engine.health().ok, "health")
     assert engine.stats().restarts >= 1
-    assert (await exact(engine, tokens)).usage.cached_tokens == 2 * BLOCK
+    assert (await exact(engine, tokens)).usage.cached_tokens == 2 * BLOCK_SIZE
 
 
 async def test_rows_that_wait_outlive_a_fault(tiny, engines: EngineFactory, gate: Gate, fault, exact) -> None:
     engine = await engines(tiny("llama"), max_batch=1)
     gate.shut()
     running = asyncio.ensure_future(ask(engine, prompt(1, 40)))
-    await gate.arrival()
+    await gate.reached()
     waiting = [asyncio.ensure_future(exact(engine, prompt(seed, 40))) for seed in (1, 2)]
     await until(lambda: engine.health().waiting == 2, "the others")
     fault("choosing")
@@ -238,7 +238,7 @@ async def test_rows_that_wait_outlive_a_fault(tiny, engines: EngineFactory, gate
 
 
 async def test_the_engine_comes_back_even_when_nobody_asks(tiny, engines: EngineFactory, fault, monkeypatch) -> None:
-    monkeypatch.setattr(runner, "_RETRY_S", 0.01)
+    monkeypatch.setattr(model_thread, "_RETRY_S", 0.01)
     engine = await engines(tiny("llama"))
     fault("the model")
     with pytest.raises(EngineDown, match="out of memory"):
@@ -252,10 +252,10 @@ async def test_the_engine_comes_back_even_when_nobody_asks(tiny, engines: Engine
 async def test_a_step_that_hangs_is_reported(tiny, engines: EngineFactory, gate: Gate, monkeypatch) -> None:
     engine = await engines(tiny("llama"))
     gate.shut()
-    monkeypatch.setattr(runner, "_STUCK_S", 0.02)
+    monkeypatch.setattr(model_thread, "_STUCK_S", 0.02)
     task = asyncio.create_task(ask(engine, [5, 6], max_tokens=1))
     await until(lambda: "current step has taken" in engine.health().reason, "the report")
-    monkeypatch.setattr(runner, "_STUCK_S", 60.0)
+    monkeypatch.setattr(model_thread, "_STUCK_S", 60.0)
     gate.open()
     await task
     await until(lambda: engine.health().ok, "health")
@@ -292,10 +292,10 @@ async def test_no_event_follows_once_a_generator_is_closed(
         tasks.append(asyncio.ensure_future(anext(generator)))
         await until(lambda: engine.health().running + engine.health().waiting == len(tasks), "a row")
         if len(tasks) == 1:
-            await gate.arrival()
+            await gate.reached()
     while not tasks[0].done():
         await gate.let(1)
-    assert await tasks[2] is not None, "it is told its place"
+    assert await tasks[2] is not None, "it gets its position"
     tasks[1].cancel()
     await asyncio.gather(tasks[1], return_exceptions=True)
     for generator in (writing, waiting):

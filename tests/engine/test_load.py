@@ -1,5 +1,5 @@
 """Everything at once: rows that come, go and are cut short while adapters load, leave and are replaced, in too
-little memory. Every answer is the oracle's for the weights it was given, and the books agree all along."""
+little memory. Every answer is the oracle's for the weights it was given, and the bookkeeping agrees all along."""
 
 from __future__ import annotations
 
@@ -15,8 +15,8 @@ from typing import Any
 import pytest
 
 from server.config import ModelSettings
-from server.engine.cache.prefix import BLOCK
-from server.engine.scheduling import batch_window as gathering
+from server.engine.cache.prefix import BLOCK_SIZE
+from server.engine.scheduling import batch_window
 from server.errors import AdapterInUse, AdapterNotFound
 from server.types import GenerationRequest, SamplingParams, TokenDelta
 from tests.engine.conftest import EngineFactory, Gate, Reply, ask, make_adapter, settle, until
@@ -30,7 +30,7 @@ WORKERS, TURNS = 6, 14
 _begun = prompt(1, 130), prompt(2, 90)
 SHORT = [(_begun[0][:length], 8) for length in (5, 40, 70, 130)] + [(_begun[1][:length], 5) for length in (33, 90)]
 SHORT += [(_begun[0][:64] + _begun[1][:30], 8)]
-LONG = (_begun[1][:64], 68)  # outgrows the room it is given at first
+LONG = (_begun[1][:64], 68)  # outgrows what it reserves at first
 
 
 class Weights:
@@ -117,14 +117,14 @@ class Soak:
             task.result()
 
     async def watch(self) -> int:
-        """Until all is over: sound books, and nothing over its bound. How often that was seen."""
+        """Until all is over: sound bookkeeping, and nothing over its bound. How often that was seen."""
         seen = 0
         while not self.over:
             self.engine.check_integrity()
             stats = self.engine.stats()
             assert stats.running <= stats.max_batch
             assert stats.kv_bytes <= stats.max_kv_bytes == 512 * TOKEN_BYTES
-            assert stats.prefix_bytes <= stats.max_prefix_bytes == 10 * BLOCK * TOKEN_BYTES
+            assert stats.prefix_bytes <= stats.max_prefix_bytes == 10 * BLOCK_SIZE * TOKEN_BYTES
             assert stats.adapters <= stats.max_adapters == 2
             assert stats.adapter_bytes <= stats.max_adapter_bytes
             seen += 1
@@ -139,7 +139,7 @@ async def test_every_answer_is_right_whatever_happens_around_it(
     weights = Weights(tiny("llama"), tmp_path / "made", tmp_path / "adapters")
     size = (tmp_path / "made" / "0" / "1" / "adapter_model.safetensors").stat().st_size
     engine = await engines(tiny("llama"), tmp_path / "adapters", max_batch=4, prefill_tokens=32, max_loras=2,
-                           kv_bytes=512 * TOKEN_BYTES, prefix_bytes=10 * BLOCK * TOKEN_BYTES,
+                           kv_bytes=512 * TOKEN_BYTES, prefix_bytes=10 * BLOCK_SIZE * TOKEN_BYTES,
                            adapter_bytes=5 * size // 2)
     soak = Soak(engine, weights, seed)
     watch = asyncio.create_task(soak.watch())
@@ -174,7 +174,7 @@ class Crowd:
         alone = [await ask(self.engine, tokens, adapter=name, **how) for tokens, name, how in self._jobs]
         self._gate.shut()
         first = asyncio.create_task(ask(self.engine, [5, 6], max_tokens=1))
-        await self._gate.arrival()
+        await self._gate.reached()
         others = [(prompt(20 + n, 4 + 5 * n), (None, "a")[n % 2], {"temperature": 1.0, "seed": n, "max_tokens": 18})
                   for n in range(6)]
         tasks = [asyncio.create_task(ask(self.engine, tokens, adapter=name, **how))
@@ -218,28 +218,28 @@ async def test_requests_that_are_sent_together_start_together(
     tiny, engines: EngineFactory, gate: Gate, monkeypatch: pytest.MonkeyPatch, announced: bool
 ) -> None:
     """One that comes to an idle engine alone would make the others wait for its step, and write on after them."""
-    monkeypatch.setattr(gathering, "_PATIENCE_S" if announced else "_QUIET_S", 1.0)
+    monkeypatch.setattr(batch_window, "_MAX_WAIT_S" if announced else "_QUIET_S", 1.0)
     engine = await engines(tiny("llama"), max_batch=4)
     gate.shut()
     before, answers = gate.done, []
     with ExitStack() as coming:
         for _ in range(4 if announced else 0):
-            coming.enter_context(engine.expecting())
+            coming.enter_context(engine.announce_request())
         for number in range(4):
             answers.append(asyncio.create_task(ask(engine, prompt(number, 20), max_tokens=4)))
             await asyncio.sleep(0.05)
-        await gate.arrival()
+        await gate.reached()
     assert (engine.health().running, engine.health().waiting) == (4, 0)
     gate.open()
     await asyncio.gather(*answers)
     assert gate.done == before + 4, "a step for all prompts, and one for each further token of all"
 
 
-async def test_nobody_waits_for_long_for_one_who_was_announced(tiny, engines: EngineFactory) -> None:
+async def test_no_request_waits_long_for_an_announced_one(tiny, engines: EngineFactory) -> None:
     engine = await engines(tiny("llama"), max_batch=4)
-    with engine.expecting(), engine.expecting():
+    with engine.announce_request(), engine.announce_request():
         reply = await asyncio.wait_for(ask(engine, prompt(1, 20), max_tokens=2), 30)
-        assert reply.done.usage.ttft_s > gathering._PATIENCE_S
+        assert reply.done.usage.ttft_s > batch_window._MAX_WAIT_S
     async with asyncio.timeout(30):
-        while (await ask(engine, prompt(1, 20), max_tokens=2)).done.usage.ttft_s > gathering._PATIENCE_S:
+        while (await ask(engine, prompt(1, 20), max_tokens=2)).done.usage.ttft_s > batch_window._MAX_WAIT_S:
             pass  # a busy machine is slow now and then; always would be a count that stayed

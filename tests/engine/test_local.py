@@ -43,9 +43,9 @@ def slow(monkeypatch) -> None:
     """Steps that take a few milliseconds, as a real model's do."""
     run = DecoderForward.run
 
-    def slowly(self, parts):
+    def slowly(self, chunks):
         time.sleep(0.004)
-        return run(self, parts)
+        return run(self, chunks)
 
     monkeypatch.setattr(DecoderForward, "run", slowly)
 
@@ -72,7 +72,7 @@ async def test_an_end_of_turn_stops_and_is_not_shown(tiny, engines: EngineFactor
 async def test_a_stop_string_ends_the_row_and_is_not_shown(tiny, engines: EngineFactory) -> None:
     engine = await engines(tiny("llama"))
     whole = await ask(engine, [5, 6, 7], max_tokens=40, **FREE)
-    stop = next(part for part in re.findall(r"[^\ufffd]{2}", whole.text[5:]))
+    stop = next(piece for piece in re.findall(r"[^\ufffd]{2}", whole.text[5:]))
     cut = await ask(engine, [5, 6, 7], max_tokens=40, stop=(stop,), **FREE)
     assert cut.done.reason is FinishReason.STOP
     assert cut.text == whole.text[: whole.text.index(stop)]
@@ -118,7 +118,7 @@ async def test_cancelling_the_reader_frees_the_row_before_its_first_token(tiny, 
             pytest.fail("the prompt cannot be done yet")
 
     task = asyncio.create_task(read())
-    await gate.arrival()
+    await gate.reached()
     assert engine.health().running == 1
     task.cancel()
     with pytest.raises(asyncio.CancelledError):
@@ -128,7 +128,7 @@ async def test_cancelling_the_reader_frees_the_row_before_its_first_token(tiny, 
     assert engine.stats().steps == 1, "no step came after"
 
 
-async def test_a_waiting_row_is_told_its_place_and_can_leave(tiny, engines: EngineFactory, slow) -> None:
+async def test_a_waiting_row_gets_its_position_and_can_leave(tiny, engines: EngineFactory, slow) -> None:
     engine = await engines(tiny("llama"), max_batch=1)
     first = engine.generate(request())
     await anext(first)
@@ -160,26 +160,26 @@ async def test_the_bounds_on_users_and_waiting(tiny, engines: EngineFactory, slo
 
 async def test_a_long_prompt_does_not_stall_a_stream(tiny, engines: EngineFactory, monkeypatch) -> None:
     """Where a step costs as much as 20 tokens of a prompt, a chunk of it may have a few times as many, not 240."""
-    run, chunks = DecoderForward.run, []
+    run, prompt_tokens = DecoderForward.run, []
 
-    def costly(self, parts):
-        tokens = sum(len(part.tokens) for part in parts)
-        chunks.append(tokens - len(parts))
+    def costly(self, chunks):
+        tokens = sum(len(chunk.tokens) for chunk in chunks)
+        prompt_tokens.append(tokens - len(chunks))
         time.sleep(0.01 + 0.0005 * tokens)
-        return run(self, parts)
+        return run(self, chunks)
 
     monkeypatch.setattr(DecoderForward, "run", costly)
     engine = await engines(tiny("llama"))
     stream = engine.generate(request())
     for _ in range(3):
         await anext(stream)
-    chunks.clear()
+    prompt_tokens.clear()
     long = asyncio.create_task(ask(engine, [5] * 240, max_tokens=1))
     seen = 0
     while not long.done():
         await anext(stream)
         seen += 1
-    assert max(chunks) <= 100
+    assert max(prompt_tokens) <= 100
     assert seen >= 3
     await stream.aclose()
 
@@ -268,7 +268,7 @@ async def test_rows_come_and_go_in_any_order_with_the_same_text(tiny, engines: E
         reply = await ask(engine, [7 + n] * n, max_tokens=12)
         assert reply.text.rstrip("\ufffd") == expected[n].rstrip("\ufffd")
 
-    await asyncio.gather(*(one(n, 0.003 * place) for place, n in enumerate(lengths * 3)))
+    await asyncio.gather(*(one(n, 0.003 * number) for number, n in enumerate(lengths * 3)))
 
 
 async def test_the_loop_stays_free_while_the_model_works(tiny, engines: EngineFactory, slow) -> None:

@@ -42,7 +42,7 @@ async def test_each_row_gets_what_it_gets_alone(tiny, tmp_path: Path, engines: E
 
 
 @pytest.mark.parametrize("name", TARGETS)
-async def test_rows_that_went_back_to_wait_lose_nothing(tiny, engines: EngineFactory, name: str) -> None:
+async def test_rows_that_were_preempted_lose_nothing(tiny, engines: EngineFactory, name: str) -> None:
     base = tiny(name)
     probe = await engines(base)
     engine = await engines(base, kv_bytes=256 * probe._runtime.bytes_per_token)

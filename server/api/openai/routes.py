@@ -76,7 +76,7 @@ Step = PromptBundle | WithoutAdapter | Piece | Finished
 
 async def _run(held: Services, planned: Plan) -> AsyncIterator[Step]:
     with ExitStack() as coming:
-        coming.enter_context(held.engine.expecting())
+        coming.enter_context(held.engine.announce_request())
         if planned.turn is not None:
             steps: Any = held.pipeline.run(planned.turn)
         else:

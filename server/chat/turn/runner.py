@@ -112,7 +112,7 @@ class TurnRunner:
     async def run(self) -> None:
         """One turn, from the stored question to the stored answer. Never raises."""
         try:
-            self._coming.enter_context(self._parts.engine.expecting())
+            self._coming.enter_context(self._parts.engine.announce_request())
             await self._answer_question()
         except asyncio.CancelledError:
             if not self.answered:

@@ -1,4 +1,4 @@
-"""What lies in the adapters folder: `<root>/<name>/<version>/`, seen anew at each call by cheap stats.
+"""What is in the adapters folder: `<root>/<name>/<version>/`, listed anew at each call by cheap stats.
 
 Knows nothing of what is in the files beyond their sizes and times; whether an adapter fits is for others.
 """
@@ -13,12 +13,12 @@ from pathlib import Path
 from server.errors import AdapterNotFound
 
 _ID = re.compile(r"[a-z0-9_-][a-z0-9._-]{0,63}")
-_RULE = "may hold a-z, 0-9, '.', '_' and '-', at most 64 of them, and must not begin with a dot"
+_ID_RULE = "may hold a-z, 0-9, '.', '_' and '-', at most 64 of them, and must not begin with a dot"
 
 
 @dataclass(frozen=True)
 class AdapterFolder:
-    """One version of an adapter. `signature` changes when a file in it does; `problem` says why its place
+    """One version of an adapter. `signature` changes when a file in it does; `problem` says why its path
     is wrong, and then nothing in it is read."""
 
     name: str
@@ -51,27 +51,27 @@ class AdapterCatalogue:
         name, at, version = spec.partition("@")
         for part in (name, version) if at else (name,):
             if not _ID.fullmatch(part):
-                raise AdapterNotFound(f"'{spec[:200]}' is no adapter id: name and version {_RULE}")
+                raise AdapterNotFound(f"'{spec[:200]}' is no adapter id: name and version {_ID_RULE}")
         versions = self._versions(name) if (self.root / name).is_dir() else ()
         found = tuple(folder for folder in versions if not at or folder.version == version)
         if not found:
-            held = sorted({folder.name for folder in self.folders()})
-            what = f"the adapters are: {', '.join(held)}" if held else "the folder holds none"
+            names = sorted({folder.name for folder in self.folders()})
+            what = f"the adapters are: {', '.join(names)}" if names else "the folder holds none"
             raise AdapterNotFound(f"no adapter '{spec}' in {self.root.name}/: {what}")
         return found
 
     def _versions(self, name: str) -> tuple[AdapterFolder, ...]:
-        home = self.root / name
+        path = self.root / name
         if not _ID.fullmatch(name):
-            return (AdapterFolder(name, "", home, (), f"the folder's name {_RULE}"),)
-        if (home / "adapter_config.json").is_file():
-            return (AdapterFolder(name, "", home, (), f"its files must lie in a version's folder, such as {name}/1/"),)
-        return tuple(self._folder(name, version) for version in sorted(_entries(home), key=_natural, reverse=True))
+            return (AdapterFolder(name, "", path, (), f"the folder's name {_ID_RULE}"),)
+        if (path / "adapter_config.json").is_file():
+            return (AdapterFolder(name, "", path, (), f"its files must lie in a version's folder, such as {name}/1/"),)
+        return tuple(self._folder(name, version) for version in sorted(_entries(path), key=_natural_key, reverse=True))
 
     def _folder(self, name: str, version: str) -> AdapterFolder:
         path = self.root / name / version
         if not _ID.fullmatch(version):
-            return AdapterFolder(name, version, path, (), f"the version's name {_RULE}")
+            return AdapterFolder(name, version, path, (), f"the version's name {_ID_RULE}")
         linked = path.is_symlink() or path.parent.is_symlink()
         if linked and not path.resolve().is_relative_to(self.root.resolve()):
             return AdapterFolder(name, version, path, (), f"it is a link to a place outside {self.root.name}/")
@@ -99,6 +99,6 @@ def _signature(folder: Path) -> tuple[tuple[str, int, int, int], ...]:
     return tuple(sorted(found))
 
 
-def _natural(version: str) -> list[tuple[int, int, str]]:
+def _natural_key(version: str) -> list[tuple[int, int, str]]:
     """Numbers count as numbers and stand above words."""
     return [(1, int(part), "") if part.isdigit() else (0, 0, part) for part in re.findall(r"\d+|\D+", version)]

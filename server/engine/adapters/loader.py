@@ -10,29 +10,29 @@ from collections.abc import Callable, Mapping
 
 from server.background import background_worker
 from server.engine.adapters.folders import AdapterFolder
-from server.engine.adapters.lora_layers import Laid
+from server.engine.adapters.lora_layers import PackedLora
 from server.engine.adapters.reading import AdapterTarget, LoraPair, read_adapter
 from server.engine.adapters.slots import Slot
 from server.errors import AdapterError, AdapterInvalid
 
 log = logging.getLogger("tailor.engine")
 
-Arrived = tuple[Slot, Mapping[str, Laid] | AdapterError]
+LoadResult = tuple[Slot, Mapping[str, PackedLora] | AdapterError]
 
 
 class AdapterLoader:
-    """`lay` brings what was read into the order of the stacks, on the reader's thread; `arrived` is called there with
-    each result."""
+    """`pack` brings what was read into the layout of the stacks, on the reader's thread; `on_result` is called there
+    with each result."""
 
     def __init__(
         self,
         target: AdapterTarget,
-        lay: Callable[[Mapping[str, LoraPair]], Mapping[str, Laid]],
-        arrived: Callable[[Arrived], None],
+        pack: Callable[[Mapping[str, LoraPair]], Mapping[str, PackedLora]],
+        on_result: Callable[[LoadResult], None],
     ) -> None:
         self._target = target
-        self._lay = lay
-        self._arrived = arrived
+        self._pack = pack
+        self._on_result = on_result
         self._reader = background_worker("tailor-adapters")
 
     def start(self, slot: Slot) -> None:
@@ -42,11 +42,11 @@ class AdapterLoader:
         self._reader.shutdown(wait=True, cancel_futures=True)
 
     def _load(self, slot: Slot) -> None:
-        self._arrived((slot, self._read(slot.folder)))
+        self._on_result((slot, self._read(slot.folder)))
 
-    def _read(self, folder: AdapterFolder) -> Mapping[str, Laid] | AdapterError:
+    def _read(self, folder: AdapterFolder) -> Mapping[str, PackedLora] | AdapterError:
         try:
-            return self._lay(read_adapter(folder.path, self._target)[1])
+            return self._pack(read_adapter(folder.path, self._target)[1])
         except AdapterInvalid as error:
             return error
         except Exception as error:  # a worker's outermost edge: a row must never wait for ever

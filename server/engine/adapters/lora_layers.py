@@ -1,10 +1,10 @@
 """Adds adapters' weights to the base's linear layers, each to its own rows, in few large products.
 
-Adapters lie in stacks, one place each; layers that share their input (query, key, value; gate, up) share a
-group. Rows of one adapter stand side by side in the batch, places in rising order. An adapter with many rows (a
-prompt) is a product of its own (compare Punica's segments: Chen et al., 2023). Others are one batched product where
-each has as many rows as the next. Where they have not, each row is, on a CPU, a sum of its adapter's rows weighted by
-its own numbers, as an embedding bag is; elsewhere rows are padded to equal counts. Only the model thread may use this.
+Weights are in stacks, one index per adapter; layers that share their input (query, key, value; gate, up) share a
+group. Rows of one adapter are a segment of the batch (Punica: Chen et al., 2023), segments in rising order of their
+stack index. A segment of many rows (a prompt) is a product of its own. The others are one batched product where they
+have equally many rows. Where they have not, they are embedding bags on a CPU: each row is a sum of its adapter's rows
+weighted by its own numbers; elsewhere they are padded to equal counts. Only the model thread may use this.
 """
 
 from __future__ import annotations
@@ -29,50 +29,51 @@ _RANK_STEP = 8        # stacks' ranks are multiples of it
 
 
 class Segment(NamedTuple):
-    """Rows [begin, end) of a layer's input belong to the adapter at `place`."""
+    """Rows [begin, end) of a layer's input use the adapter at `stack_index`."""
 
-    place: int
+    stack_index: int
     begin: int
     end: int
 
 
-class Lot(NamedTuple):
-    """Places [first, last) with `rows` each. `source` and `target` are None where rows stand that way
-    already, at `begin`; else the row each padded one is copied from, and (padded row, row) of the real ones."""
+class BatchedSegments(NamedTuple):
+    """Stack indices [first, last) with `rows_each`, as one batched product. `gather` and `scatter` are None where rows
+    are contiguous from `begin` on; else the row each padded one is copied from, and (padded row, row) of real ones."""
 
     first: int
     last: int
-    rows: int
+    rows_each: int
     begin: int
-    source: Tensor | None
-    target: tuple[Tensor, Tensor] | None
+    gather: Tensor | None
+    scatter: tuple[Tensor, Tensor] | None
 
 
-class Loose:
-    """Rows of adapters that have few each: their numbers in the step, rising, and their adapters' places."""
+class BagSegments:
+    """Short segments of unequal lengths, as embedding bags: their rows in the step, rising, and each one's index."""
 
-    def __init__(self, rows: Tensor, places: Tensor) -> None:
+    def __init__(self, rows: Tensor, stack_indices: Tensor) -> None:
         self.rows = rows
-        self._places = places
-        self._bags: dict[tuple[int, int], tuple[Tensor, Tensor]] = {}
+        self._stack_indices = stack_indices
+        self._bag_indices: dict[tuple[int, int], tuple[Tensor, Tensor]] = {}
 
-    def sums(self, stack: Tensor, each: int, weights: Tensor) -> Tensor:
-        """Of a stack [places, …, width], whose places hold the same number of rows of `width`: for each row of the
-        step, the sums of `each` after `each` of its place's rows, weighted → [rows · sums, width]."""
+    def bag_sums(self, stack: Tensor, each: int, weights: Tensor) -> Tensor:
+        """Of a stack [max_loras, …, width]: for each row, weighted sums of `each` of its adapter's rows of `width`, one
+        after the other → [rows · sums, width]."""
         width, entries = stack.shape[-1], stack[0].numel() // stack.shape[-1]
-        known = self._bags.get((entries, each))
+        known = self._bag_indices.get((entries, each))
         if known is None:
-            at = (self._places[:, None] * entries + torch.arange(entries)).flatten().to(torch.int32)
-            known = self._bags[entries, each] = at, torch.arange(0, len(at), each, dtype=torch.int32)
-        at, begins = known
-        return F.embedding_bag(at, stack.view(-1, width), begins, mode="sum", per_sample_weights=weights.reshape(-1))
+            indices = (self._stack_indices[:, None] * entries + torch.arange(entries)).flatten().to(torch.int32)
+            known = self._bag_indices[entries, each] = indices, torch.arange(0, len(indices), each, dtype=torch.int32)
+        indices, offsets = known
+        weights = weights.reshape(-1)
+        return F.embedding_bag(indices, stack.view(-1, width), offsets, mode="sum", per_sample_weights=weights)
 
-    def placed(self, stack: Tensor) -> Tensor:
-        """The rows' own parts of a stack [places, …] → [rows, …]."""
-        return stack.index_select(0, self._places)
+    def per_row(self, stack: Tensor) -> Tensor:
+        """Each row's entry of a stack [max_loras, …] → [rows, …]."""
+        return stack.index_select(0, self._stack_indices)
 
 
-Work = Lot | Loose
+LoraPlan = Sequence[BatchedSegments | BagSegments]  # the products that a step's segments are computed by
 
 
 def linear_layers(model: torch.nn.Module) -> dict[str, tuple[int, int]]:
@@ -89,67 +90,68 @@ def linear_layers(model: torch.nn.Module) -> dict[str, tuple[int, int]]:
     return layers
 
 
-def plan_lots(segments: Sequence[Segment], device: torch.device, *, bags: bool) -> list[Work]:
-    """How a step's segments, in order of their places, become products. `bags`: those with few rows are computed as
-    such, unless they stand as one product needs them."""
+def plan_segments(segments: Sequence[Segment], device: torch.device, *, bags: bool) -> LoraPlan:
+    """By segments in rising order of their stack indices. `bags`: short ones become embedding bags where they are not
+    contiguous."""
     def many(segment: Segment) -> bool:
         return segment.end - segment.begin >= _MANY_ROWS
 
-    lots: list[Work] = [Lot(s.place, s.place + 1, s.end - s.begin, s.begin, None, None) for s in segments if many(s)]
+    products = [BatchedSegments(s.stack_index, s.stack_index + 1, s.end - s.begin, s.begin, None, None)
+                for s in segments if many(s)]
     runs: list[list[Segment]] = []
     for segment in (s for s in segments if not many(s)):
-        if not runs or segment.place > runs[-1][-1].place + 2:  # a hole of one place costs less than another product
+        if not runs or segment.stack_index > runs[-1][-1].stack_index + 2:  # a gap of one costs less than a product
             runs.append([])
         runs[-1].append(segment)
-    if bags and runs and not (len(runs) == 1 and _straight(runs[0])):
-        return [*lots, _loose([segment for run in runs for segment in run])]
-    return lots + [_lot(run, device) for run in runs]
+    if bags and runs and not (len(runs) == 1 and _contiguous(runs[0])):
+        return [*products, _bagged([segment for run in runs for segment in run])]
+    return products + [_batched(run, device) for run in runs]
 
 
-def _loose(few: Sequence[Segment]) -> Loose:
-    rows = [row for segment in few for row in range(segment.begin, segment.end)]
-    places = [segment.place for segment in few for _ in range(segment.begin, segment.end)]
-    return Loose(torch.tensor(rows), torch.tensor(places))
+def _bagged(short: Sequence[Segment]) -> BagSegments:
+    rows = [row for segment in short for row in range(segment.begin, segment.end)]
+    stack_indices = [segment.stack_index for segment in short for _ in range(segment.begin, segment.end)]
+    return BagSegments(torch.tensor(rows), torch.tensor(stack_indices))
 
 
-def _straight(run: Sequence[Segment]) -> bool:
-    """Whether the segments follow each other, in their rows and in their places, and have equally many rows."""
+def _contiguous(run: Sequence[Segment]) -> bool:
+    """Whether the segments follow each other, in their rows and in their stack indices, and have equally many rows."""
     rows = max(segment.end - segment.begin for segment in run)
-    count = rows * (run[-1].place + 1 - run[0].place)
+    count = rows * (run[-1].stack_index + 1 - run[0].stack_index)
     return sum(s.end - s.begin for s in run) == count == run[-1].end - run[0].begin
 
 
-def _lot(run: Sequence[Segment], device: torch.device) -> Lot:
-    first, last = run[0].place, run[-1].place + 1
+def _batched(run: Sequence[Segment], device: torch.device) -> BatchedSegments:
+    first, last = run[0].stack_index, run[-1].stack_index + 1
     rows = max(segment.end - segment.begin for segment in run)
-    if _straight(run):
-        return Lot(first, last, rows, run[0].begin, None, None)
-    source = [run[0].begin] * (rows * (last - first))  # any row will do where there is none
+    if _contiguous(run):
+        return BatchedSegments(first, last, rows, run[0].begin, None, None)
+    gather = [run[0].begin] * (rows * (last - first))  # any row will do where there is none
     padded, real = [], []
     for segment in run:
         for number, row in enumerate(range(segment.begin, segment.end)):
-            padded.append((segment.place - first) * rows + number)
+            padded.append((segment.stack_index - first) * rows + number)
             real.append(row)
-            source[padded[-1]] = row
-    return Lot(first, last, rows, 0, torch.tensor(source, device=device),
+            gather[padded[-1]] = row
+    return BatchedSegments(first, last, rows, 0, torch.tensor(gather, device=device),
                (torch.tensor(padded, device=device), torch.tensor(real, device=device)))
 
 
-class Base(NamedTuple):
+class BaseLayer(NamedTuple):
     weight: Callable[[], Tensor]
     bias: Tensor | None
 
 
-class Laid(NamedTuple):
-    """An adapter's weights for a group as its stacks hold them: a [in, layers, rank], b [parts, rank, width] with the
-    scale in it, and DoRA's factors [out] or None."""
+class PackedLora(NamedTuple):
+    """An adapter's weights for a group in the layout of its stacks: a [in, layers, rank], b [slices, rank, width] with
+    the scale in it, and DoRA's factors [out] or None."""
 
     a: Tensor
     b: Tensor
-    factors: Tensor | None
+    dora_factors: Tensor | None
 
 
-def _filled(matrix: Tensor, rows: int, columns: int) -> Tensor:
+def _zero_padded(matrix: Tensor, rows: int, columns: int) -> Tensor:
     """With zeros up to [rows, columns]."""
     if matrix.shape == (rows, columns):
         return matrix
@@ -159,238 +161,240 @@ def _filled(matrix: Tensor, rows: int, columns: int) -> Tensor:
 
 
 class LoraGroup:
-    """The stacks of layers that share an input: a [places, in, layers, rank], b [places, parts, rank, width].
+    """The stacks of layers that share an input: a [max_loras, in, layers, rank], b [max_loras, slices, rank, width].
 
-    Outputs of different widths are cut into parts of one width, so that one product makes them all.
+    Outputs of different widths are cut into slices of one width, so that one product makes them all.
     """
 
-    def __init__(self, names: Sequence[str], inside: int, outs: Sequence[int], places: int, like: Tensor) -> None:
+    def __init__(
+        self, names: Sequence[str], in_features: int, out_features: Sequence[int], max_loras: int, like: Tensor
+    ) -> None:
         self.names = tuple(names)
-        self._places = places
-        self._inside = inside
-        self.width = reduce(math.gcd, outs)
-        self._outs = list(outs)
-        self._parts = [out // self.width for out in outs]
+        self._max_loras = max_loras
+        self._in_features = in_features
+        self.width = reduce(math.gcd, out_features)
+        self._out_features = list(out_features)
+        self._slices = [out // self.width for out in out_features]
         self._like = like
-        self._layers = [n for n, parts in enumerate(self._parts) for _ in range(parts)]   # of each part
-        self._layer_of = torch.tensor(self._layers, device=like.device)
+        self._slice_layers = [n for n, slices in enumerate(self._slices) for _ in range(slices)]   # of each slice
+        self._slice_layers_tensor = torch.tensor(self._slice_layers, device=like.device)
         self.rank = 0
-        self.moves = 0   # how often the stacks have been replaced
+        self.reallocations = 0   # how often the stacks have moved in memory
         self._ranks: dict[int, int] = {}
-        self._base: Base | None = None
-        self._cuts: tuple[tuple[int, int, int], Tensor, Tensor] | None = None
-        self._dora: set[int] = set()
-        self._factors = like.new_zeros(0)   # DoRA's, [places + 1, out]; the last is for rows of the base
+        self._base: BaseLayer | None = None
+        self._views: tuple[tuple[int, int, int], Tensor, Tensor] | None = None
+        self._dora_loras: set[int] = set()
+        self._factors = like.new_zeros(0)   # DoRA's, [max_loras + 1, out]; the last is for rows of the base
         self._a = self._b = like.new_zeros(0)
 
     def attach(self, weight: Callable[[], Tensor], bias: Tensor | None) -> None:
-        """The layers' own weights [out, in], as they count, and biases [out]: DoRA needs them."""
-        self._base = Base(weight, bias)
+        """The layers' own weights [out, in], as the product uses them, and biases [out]: DoRA needs them."""
+        self._base = BaseLayer(weight, bias)
 
-    def laid(self, pairs: Mapping[str, LoraPair]) -> Laid | None:
-        """These layers' pairs, ready to be copied as they are; None where there are none. Any thread may call it: it
-        takes longer than the copying. Raises AdapterInvalid."""
+    def pack(self, pairs: Mapping[str, LoraPair]) -> PackedLora | None:
+        """In the layout of the stacks; None where no pair is theirs. Any thread may call it. Raises AdapterInvalid."""
         own = [pairs.get(name) for name in self.names]
         rank = max((pair.a.shape[0] for pair in own if pair is not None), default=0)
         if not rank:
             return None
         rank = -(-rank // _RANK_STEP) * _RANK_STEP
-        empty = LoraPair(torch.zeros(0, self._inside), torch.zeros(0, 0), 1.0, None)
+        empty = LoraPair(torch.zeros(0, self._in_features), torch.zeros(0, 0), 1.0, None)
         filled = [empty if pair is None else pair for pair in own]
-        a = torch.cat([_filled(pair.a, rank, self._inside) for pair in filled])
-        b = torch.cat([_filled(pair.b, out, rank) for pair, out in zip(filled, self._outs, strict=True)])
-        for pair, part in zip(filled, torch.split(b, self._outs), strict=True):
+        a = torch.cat([_zero_padded(pair.a, rank, self._in_features) for pair in filled])
+        b = torch.cat([_zero_padded(pair.b, out, rank) for pair, out in zip(filled, self._out_features, strict=True)])
+        for pair, part in zip(filled, torch.split(b, self._out_features), strict=True):
             part.mul_(pair.scale)
-        turned = torch.from_numpy(a.numpy().T.copy())  # half of the time that torch takes for it
+        transposed = torch.from_numpy(a.numpy().T.copy())  # half of the time that torch takes for it
         b = b.view(-1, self.width, rank).transpose(1, 2).contiguous()
-        return Laid(turned.view(self._inside, len(own), rank), b, self._factors_of(own))
+        return PackedLora(transposed.view(self._in_features, len(own), rank), b, self._compute_dora_factors(own))
 
-    def _factors_of(self, own: Sequence[LoraPair | None]) -> Tensor | None:
+    def _compute_dora_factors(self, own: Sequence[LoraPair | None]) -> Tensor | None:
         """What DoRA multiplies outputs with."""
         if all(pair is None or pair.magnitude is None for pair in own):
             return None
         if self._base is None:
             raise AdapterInvalid(f"DoRA cannot be served in layer '{self.names[0]}' of this model")
-        factors = [torch.ones(out) for out in self._outs]
-        weights = torch.split(self._base.weight().float().cpu(), self._outs)
+        factors = [torch.ones(out) for out in self._out_features]
+        weights = torch.split(self._base.weight().float().cpu(), self._out_features)
         for number, (pair, weight) in enumerate(zip(own, weights, strict=True)):
             if pair is not None and pair.magnitude is not None:
                 changed = weight + pair.scale * (pair.b @ pair.a)
                 factors[number] = pair.magnitude / torch.linalg.vector_norm(changed, dim=1)
         return torch.cat(factors)
 
-    def write(self, place: int, laid: Laid) -> None:
-        """Puts an adapter's weights for these layers at a place that is clear."""
-        rank = laid.a.shape[2]
-        self._ranks[place] = rank
-        self._fit()
-        self._a[place, :, :, :rank] = laid.a
-        self._b[place, :, :rank] = laid.b
-        if laid.factors is not None:
-            self._dora.add(place)
-            self._multipliers()[place] = laid.factors
+    def write(self, stack_index: int, packed: PackedLora) -> None:
+        """Copies an adapter's weights for these layers to a stack index that is clear."""
+        rank = packed.a.shape[2]
+        self._ranks[stack_index] = rank
+        self._resize()
+        self._a[stack_index, :, :, :rank] = packed.a
+        self._b[stack_index, :, :rank] = packed.b
+        if packed.dora_factors is not None:
+            self._dora_loras.add(stack_index)
+            self._ensure_dora_factors()[stack_index] = packed.dora_factors
 
-    def _multipliers(self) -> Tensor:
+    def _ensure_dora_factors(self) -> Tensor:
         if not len(self._factors):
-            self._factors = self._like.new_ones(self._places + 1, sum(self._outs))
-            self.moves += 1
+            self._factors = self._like.new_ones(self._max_loras + 1, sum(self._out_features))
+            self.reallocations += 1
         return self._factors
 
-    def clear(self, place: int) -> None:
-        """Nothing of what was there stays in memory."""
-        if self._ranks.pop(place, None):
-            self._a[place].zero_()
-            self._b[place].zero_()
-        if place in self._dora:
-            self._dora.remove(place)
-            self._factors[place] = 1
+    def clear(self, stack_index: int) -> None:
+        """Zeroes what was there."""
+        if self._ranks.pop(stack_index, None):
+            self._a[stack_index].zero_()
+            self._b[stack_index].zero_()
+        if stack_index in self._dora_loras:
+            self._dora_loras.remove(stack_index)
+            self._factors[stack_index] = 1
         if not self._ranks:
             self.rank = 0
-            self.moves += 1
-            self._cuts = None
+            self.reallocations += 1
+            self._views = None
             self._a = self._b = self._factors = self._like.new_zeros(0)
 
-    def _fit(self) -> None:
+    def _resize(self) -> None:
         rank = max(self._ranks.values())
         if rank == self.rank:
             return
-        a = zeros((self._places, self._inside, len(self.names), rank), self._like)
-        b = zeros((self._places, sum(self._parts), rank, self.width), self._like)
+        a = zeros((self._max_loras, self._in_features, len(self.names), rank), self._like)
+        b = zeros((self._max_loras, sum(self._slices), rank, self.width), self._like)
         kept = min(rank, self.rank)
         if kept:
-            for place in self._ranks:
-                a[place, :, :, :kept] = self._a[place, :, :, :kept]
-                b[place, :, :kept] = self._b[place, :, :kept]
+            for stack_index in self._ranks:
+                a[stack_index, :, :, :kept] = self._a[stack_index, :, :, :kept]
+                b[stack_index, :, :kept] = self._b[stack_index, :, :kept]
         self.rank, self._a, self._b = rank, a, b
-        self.moves += 1
+        self.reallocations += 1
 
     @property
     def bytes(self) -> int:
         return self._a.nbytes + self._b.nbytes + self._factors.nbytes
 
-    def add(self, x: Tensor, y: Tensor, lots: Sequence[Work]) -> None:
+    def add(self, x: Tensor, y: Tensor, lora_plan: LoraPlan) -> None:
         """x [rows, in], y [rows, out], both contiguous; y changes."""
         if not self.rank:
             return
-        for lot in lots:
-            if isinstance(lot, Loose):
-                self._add_loose(x, y, lot)
+        for segments in lora_plan:
+            if isinstance(segments, BagSegments):
+                self._add_bags(x, y, segments)
                 continue
-            count = (lot.last - lot.first) * lot.rows
-            if lot.source is None or lot.target is None:
-                part = y[lot.begin:lot.begin + count]
-                self._product(x[lot.begin:lot.begin + count], part, lot)
-                if self._dora:
-                    part.copy_(self._multiplied(part, self._factors[lot.first:lot.last].repeat_interleave(lot.rows, 0)))
+            count = (segments.last - segments.first) * segments.rows_each
+            if segments.gather is None or segments.scatter is None:
+                part = y[segments.begin:segments.begin + count]
+                self._add_batched(x[segments.begin:segments.begin + count], part, segments)
+                if self._dora_loras:
+                    factors = self._factors[segments.first:segments.last].repeat_interleave(segments.rows_each, 0)
+                    part.copy_(self._apply_dora(part, factors))
                 continue
             padded = y.new_zeros(count + 1, y.shape[1])  # the last one stays zero, for rows of the base
-            self._product(x.index_select(0, lot.source), padded[:count], lot)
-            at, rows = lot.target
-            y.index_add_(0, rows, padded.index_select(0, at))
-            if self._dora:
-                owners = torch.where(at < count, lot.first + at // lot.rows, self._places)
-                y.index_copy_(0, rows, self._multiplied(y.index_select(0, rows), self._factors.index_select(0, owners)))
+            self._add_batched(x.index_select(0, segments.gather), padded[:count], segments)
+            padded_rows, rows = segments.scatter
+            y.index_add_(0, rows, padded.index_select(0, padded_rows))
+            if self._dora_loras:
+                owners = segments.first + padded_rows // segments.rows_each
+                owners = torch.where(padded_rows < count, owners, self._max_loras)
+                y.index_copy_(0, rows, self._apply_dora(y.index_select(0, rows), self._factors.index_select(0, owners)))
 
-    def _add_loose(self, x: Tensor, y: Tensor, loose: Loose) -> None:
-        whole = len(loose.rows) == len(x)  # then they stand in the step's order: they do so among others, too
-        own = x if whole else x.index_select(0, loose.rows)
-        inner = loose.sums(self._a.flatten(2), self._inside, own)
-        if len(self._layers) != len(self.names):
-            inner = inner.view(len(own), len(self.names), self.rank).index_select(1, self._layer_of)
-        change = loose.sums(self._b, self.rank, inner).view(len(own), -1)
+    def _add_bags(self, x: Tensor, y: Tensor, bags: BagSegments) -> None:
+        whole = len(bags.rows) == len(x)  # then they are in the step's order already
+        own = x if whole else x.index_select(0, bags.rows)
+        inner = bags.bag_sums(self._a.flatten(2), self._in_features, own)
+        if len(self._slice_layers) != len(self.names):
+            inner = inner.view(len(own), len(self.names), self.rank).index_select(1, self._slice_layers_tensor)
+        change = bags.bag_sums(self._b, self.rank, inner).view(len(own), -1)
         if whole:
             y.add_(change)
         else:
-            y.index_add_(0, loose.rows, change)
-        if self._dora:
-            changed = self._multiplied(y.index_select(0, loose.rows), loose.placed(self._factors))
-            y.index_copy_(0, loose.rows, changed)
+            y.index_add_(0, bags.rows, change)
+        if self._dora_loras:
+            changed = self._apply_dora(y.index_select(0, bags.rows), bags.per_row(self._factors))
+            y.index_copy_(0, bags.rows, changed)
 
-    def _multiplied(self, y: Tensor, factors: Tensor) -> Tensor:
+    def _apply_dora(self, y: Tensor, factors: Tensor) -> Tensor:
         """DoRA: all but the bias times the factors."""
         bias = self._base.bias if self._base is not None else None
         return y * factors if bias is None else (y - bias) * factors + bias
 
-    def _product(self, x: Tensor, y: Tensor, lot: Lot) -> None:
-        places, rows, rank = lot.last - lot.first, lot.rows, self.rank
-        if places == 1:  # many rows most of all: added where they stand, each output is touched once
-            inner = torch.mm(x, self._a[lot.first].flatten(1))
-            for part, layer in enumerate(self._layers):
-                to = y[:, part * self.width:(part + 1) * self.width]
-                to.addmm_(inner[:, layer * rank:(layer + 1) * rank], self._b[lot.first, part])
+    def _add_batched(self, x: Tensor, y: Tensor, segments: BatchedSegments) -> None:
+        count, rows, rank = segments.last - segments.first, segments.rows_each, self.rank
+        if count == 1:  # most of all a prompt: added in place, each output is touched once
+            inner = torch.mm(x, self._a[segments.first].flatten(1))
+            for number, layer in enumerate(self._slice_layers):
+                out = y[:, number * self.width:(number + 1) * self.width]
+                out.addmm_(inner[:, layer * rank:(layer + 1) * rank], self._b[segments.first, number])
             return
-        a, b = self._cut(lot.first, lot.last)
-        of_layer = torch.bmm(x.view(places, rows, -1), a).view(places, rows, len(self.names), rank)
-        parts = len(self._layers)
-        if parts == 1:
-            y.view(places, rows, -1).baddbmm_(of_layer.flatten(2), b)
+        a, b = self._stack_views(segments.first, segments.last)
+        inner = torch.bmm(x.view(count, rows, -1), a).view(count, rows, len(self.names), rank)
+        slices = len(self._slice_layers)
+        if slices == 1:
+            y.view(count, rows, -1).baddbmm_(inner.flatten(2), b)
             return
-        if parts != len(self.names):
-            of_layer = of_layer.index_select(2, self._layer_of)
-        change = torch.bmm(of_layer.transpose(1, 2).reshape(-1, rows, rank), b)
-        y.view(places, rows, parts, self.width).add_(change.view(places, parts, rows, self.width).transpose(1, 2))
+        if slices != len(self.names):
+            inner = inner.index_select(2, self._slice_layers_tensor)
+        change = torch.bmm(inner.transpose(1, 2).reshape(-1, rows, rank), b)
+        y.view(count, rows, slices, self.width).add_(change.view(count, slices, rows, self.width).transpose(1, 2))
 
-    def _cut(self, first: int, last: int) -> tuple[Tensor, Tensor]:
-        """Those places' a [places, in, layers · rank] and b [places · parts, rank, width]; views, kept for the next
-        step, which nearly always asks for the same."""
-        if self._cuts is None or self._cuts[0] != (first, last, self.moves):
+    def _stack_views(self, first: int, last: int) -> tuple[Tensor, Tensor]:
+        """Views a [count, in, layers · rank] and b [count · slices, rank, width], kept for the next step."""
+        if self._views is None or self._views[0] != (first, last, self.reallocations):
             a, b = self._a[first:last].flatten(2), self._b[first:last].flatten(0, 1)
-            self._cuts = ((first, last, self.moves), a, b)
-        return self._cuts[1:]
+            self._views = ((first, last, self.reallocations), a, b)
+        return self._views[1:]
 
 
 class LoraBank:
     """All groups of a model. `groups`: names of layers that share an input, in the order of their outputs."""
 
     def __init__(
-        self, groups: Sequence[tuple[str, ...]], layers: Mapping[str, tuple[int, int]], places: int, like: Tensor
+        self, groups: Sequence[tuple[str, ...]], layers: Mapping[str, tuple[int, int]], max_loras: int, like: Tensor
     ) -> None:
         self._device = like.device
-        self.places = places
+        self.max_loras = max_loras
         self._groups = {
-            names[0]: LoraGroup(names, layers[names[0]][0], [layers[name][1] for name in names], places, like)
+            names[0]: LoraGroup(names, layers[names[0]][0], [layers[name][1] for name in names], max_loras, like)
             for names in groups
         }
-        self.held: set[int] = set()
+        self.occupied: set[int] = set()
 
     def group(self, first: str) -> LoraGroup:
         """By the name of its first layer."""
         return self._groups[first]
 
-    def laid(self, pairs: Mapping[str, LoraPair]) -> dict[str, Laid]:
+    def pack(self, pairs: Mapping[str, LoraPair]) -> dict[str, PackedLora]:
         """By group, ready to be written. Any thread may call it. Raises AdapterInvalid."""
-        laid = {name: group.laid(pairs) for name, group in self._groups.items()}
-        return {name: part for name, part in laid.items() if part is not None}
+        packed = {name: group.pack(pairs) for name, group in self._groups.items()}
+        return {name: weights for name, weights in packed.items() if weights is not None}
 
-    def write(self, place: int, laid: Mapping[str, Laid]) -> None:
-        self.clear(place)
-        self.held.add(place)
-        for name, part in laid.items():
-            self._groups[name].write(place, part)
+    def write(self, stack_index: int, packed: Mapping[str, PackedLora]) -> None:
+        self.clear(stack_index)
+        self.occupied.add(stack_index)
+        for name, weights in packed.items():
+            self._groups[name].write(stack_index, weights)
 
-    def clear(self, place: int) -> None:
-        if place in self.held:
-            self.held.remove(place)
+    def clear(self, stack_index: int) -> None:
+        if stack_index in self.occupied:
+            self.occupied.remove(stack_index)
             for group in self._groups.values():
-                group.clear(place)
+                group.clear(stack_index)
 
     @property
-    def moves(self) -> int:
+    def reallocations(self) -> int:
         """Changes whenever a stack is in other memory than before."""
-        return sum(group.moves for group in self._groups.values())
+        return sum(group.reallocations for group in self._groups.values())
 
     @property
     def bytes(self) -> int:
         """Of the stacks, as if every page were touched."""
         return sum(group.bytes for group in self._groups.values())
 
-    def lots(self, rows: Sequence[tuple[int | None, int]]) -> list[Work]:
-        """`rows`: (place or None for the base, count) of neighbours in the batch."""
+    def plan(self, rows: Sequence[tuple[int | None, int]]) -> LoraPlan:
+        """`rows`: (stack index, or None for the base; count) of neighbours in the batch."""
         segments: list[Segment] = []
         begin = 0
-        for place, group in groupby(rows, key=lambda row: row[0]):
+        for stack_index, group in groupby(rows, key=lambda row: row[0]):
             end = begin + sum(count for _, count in group)
-            if place is not None and end > begin:
-                segments.append(Segment(place, begin, end))
+            if stack_index is not None and end > begin:
+                segments.append(Segment(stack_index, begin, end))
             begin = end
-        return plan_lots(segments, self._device, bags=self._device.type == "cpu")
+        return plan_segments(segments, self._device, bags=self._device.type == "cpu")

@@ -1,7 +1,7 @@
-"""The adapters in memory, and how they come and go beside running answers.
+"""The adapters in memory: loads and unloads them beside running answers.
 
-Any thread may ask for one. It is read on a thread of its own, and between two steps the model's thread puts it where
-the model looks, or clears away what has left. Shares the engine's lock. Knows nothing of rows.
+Any thread may ask for one. It is read on a thread of its own, and between two steps the model thread copies it into the
+LoRA stacks, or clears what was dropped. Shares the engine's lock. Knows nothing of rows.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ from concurrent.futures import Future
 
 from server.config import EngineSettings
 from server.engine.adapters.folders import AdapterFolder
-from server.engine.adapters.loader import AdapterLoader, Arrived
+from server.engine.adapters.loader import AdapterLoader, LoadResult
 from server.engine.adapters.lora_layers import LoraBank
 from server.engine.adapters.reading import AdapterTarget
 from server.engine.adapters.slots import Slot, SlotState, SlotTable
@@ -23,8 +23,8 @@ from server.errors import AdapterError, AdapterInUse, AdapterInvalid
 log = logging.getLogger("tailor.engine")
 
 
-class AdapterRack:
-    """`clear` and `install` are for the model's thread, everything else for any; who reads `slots` holds `changed`."""
+class AdapterManager:
+    """`clear_dropped` and `install` are for the model thread, all else for any; who reads `slots` holds `changed`."""
 
     def __init__(
         self, bank: LoraBank, target: AdapterTarget, settings: EngineSettings, changed: threading.Condition
@@ -32,10 +32,10 @@ class AdapterRack:
         self.slots = SlotTable(settings.max_loras, settings.adapter_bytes)
         self._changed = changed
         self._bank = bank
-        self._loader = AdapterLoader(target, bank.laid, self._take_in)
-        self._arrived: list[Arrived] = []
+        self._loader = AdapterLoader(target, bank.pack, self._on_result)
+        self._results: list[LoadResult] = []
 
-    # ── what others ask ──────────────────────────────────────────────────────────────────────────
+    # ── for any thread ───────────────────────────────────────────────────────────────────────────
 
     def load(self, folder: AdapterFolder, size: int) -> Future[None]:
         """Done when the adapter of `size` bytes is in a slot. Raises AdapterInUse at once when no slot can be
@@ -45,7 +45,7 @@ class AdapterRack:
             now = time.monotonic()
             slot = self.slots.reserve(folder, size, now)
             if slot is None:
-                used = ", ".join(sorted(f"{held.folder.name}@{held.folder.version}" for held in self.slots))
+                used = ", ".join(sorted(f"{other.folder.name}@{other.folder.version}" for other in self.slots))
                 raise AdapterInUse(f"no adapter slot can be freed, running answers use them ({used}): wait for one to "
                                    "end, or raise engine.max_loras or engine.adapter_bytes")
             if slot.state is SlotState.LOADED:
@@ -57,10 +57,10 @@ class AdapterRack:
                 self.read(slot)
         return done
 
-    def unload(self, wanted: Callable[[AdapterFolder], bool]) -> tuple[int, int]:
+    def unload(self, matches: Callable[[AdapterFolder], bool]) -> tuple[int, int]:
         """Drops the matching slots that nobody uses: (how many, how many stay because they are in use)."""
         with self._changed:
-            matching = [slot for slot in self.slots if wanted(slot.folder)]
+            matching = [slot for slot in self.slots if matches(slot.folder)]
             free = [slot for slot in matching if not slot.users and slot.state is SlotState.LOADED]
             for slot in free:
                 self.slots.drop(slot)
@@ -72,17 +72,17 @@ class AdapterRack:
         with self._changed:
             return [(slot.folder, slot.state, slot.users, slot.last_used) for slot in self.slots]
 
-    def holds(self, folder: AdapterFolder) -> bool:
-        """Whether exactly these files are in a slot, or on their way."""
+    def has(self, folder: AdapterFolder) -> bool:
+        """Whether exactly these files are in a slot, or being loaded."""
         with self._changed:
-            return self.slots.holding(folder) is not None
+            return self.slots.find(folder) is not None
 
     def free_slots(self) -> int:
         with self._changed:
             return self.slots.capacity - len(self.slots)
 
     def read(self, slot: Slot) -> None:
-        """Begins to read the slot's files. Its holder has set `slot.reading`."""
+        """Begins to read the slot's files. The caller has set `slot.reading`."""
         self._loader.start(slot)
 
     def close(self) -> None:
@@ -92,41 +92,41 @@ class AdapterRack:
     # ── between steps ────────────────────────────────────────────────────────────────────────────
 
     @property
-    def moving(self) -> bool:
+    def has_pending(self) -> bool:
         """Whether there is something to clear or to install. The caller holds the lock."""
-        return bool(self._arrived or self.slots.left)
+        return bool(self._results or self.slots.dropped)
 
-    def clear(self) -> list[int]:
-        """Zeroes the weights of those that left; the ids of their loads."""
+    def clear_dropped(self) -> list[int]:
+        """Zeroes the weights of dropped slots; the ids of their loads."""
         with self._changed:
-            left, self.slots.left = self.slots.left, []
-            written = {slot.place for slot in self.slots if slot.state is SlotState.LOADED}  # taken again since
-        for place in {slot.place for slot in left} - written:
-            self._bank.clear(place)
-        return [slot.id for slot in left]
+            dropped, self.slots.dropped = self.slots.dropped, []
+            written = {slot.stack_index for slot in self.slots if slot.state is SlotState.LOADED}  # reused since
+        for stack_index in {slot.stack_index for slot in dropped} - written:
+            self._bank.clear(stack_index)
+        return [slot.id for slot in dropped]
 
     def install(self, *, one: bool) -> Iterator[tuple[Slot, AdapterError]]:
-        """Moves those that were read to the device, or the first of them. Gives each load that went wrong, and why, as
+        """Copies those that were read into the stacks, or the first of them. Yields each load that failed, and why, as
         it does: the caller ends it, whatever becomes of the next."""
         with self._changed:
-            count = 1 if one else len(self._arrived)
-            arrived, self._arrived = self._arrived[:count], self._arrived[count:]
-        for slot, result in arrived:
+            count = 1 if one else len(self._results)
+            results, self._results = self._results[:count], self._results[count:]
+        for slot, result in results:
             if isinstance(result, AdapterError):
                 yield slot, result
                 continue
             try:
-                self._bank.write(slot.place, result)
+                self._bank.write(slot.stack_index, result)
             except RuntimeError as error:  # a device without room for it, most of all
                 log.error("installing an adapter failed", exc_info=error)
                 yield slot, AdapterInvalid(f"the adapter {slot.folder.name} cannot be put in: {error}")
                 continue
             with self._changed:
-                self.slots.fill(slot)
+                self.slots.mark_loaded(slot)
             log.info("adapter %s@%s is loaded", slot.folder.name, slot.folder.version)
 
-    def _take_in(self, arrived: Arrived) -> None:
+    def _on_result(self, result: LoadResult) -> None:
         """On the reader's thread."""
         with self._changed:
-            self._arrived.append(arrived)
+            self._results.append(result)
             self._changed.notify()

@@ -82,7 +82,7 @@ def check_adapter(folder: Path, target: AdapterTarget) -> AdapterFacts:
 
 def read_adapter(folder: Path, target: AdapterTarget) -> tuple[AdapterFacts, dict[str, LoraPair]]:
     """The checked weights by the base's layer name, float32, on the CPU. Blocks. Raises AdapterInvalid."""
-    torch.set_num_threads(1)  # this thread's: a second team in the process halves the speed of the model's
+    torch.set_num_threads(1)  # this thread's: a second team of threads in the process halves the speed of the model's
     try:
         _check_files(folder)
         config = _json(folder / CONFIG_FILE)
@@ -115,9 +115,9 @@ def _check_files(folder: Path) -> None:
     for name in (CONFIG_FILE, WEIGHT_FILE):
         if not (folder / name).is_file():
             raise AdapterInvalid(f"{name} is missing")
-    home = folder.resolve()
+    resolved = folder.resolve()
     for name in (CONFIG_FILE, WEIGHT_FILE, TAILOR_FILE):
-        if (folder / name).resolve().parent != home:
+        if (folder / name).resolve().parent != resolved:
             raise AdapterInvalid(f"{name} is a link to a place outside the adapter's folder: copy the file in")
 
 
@@ -209,7 +209,7 @@ def _tensors(path: Path, target: AdapterTarget) -> dict[str, dict[str, Tensor]]:
 
 
 def _check_finite(tensors: Mapping[str, Tensor]) -> None:
-    """Sums tell it in one pass; only where they do not, each number is looked at."""
+    """The sums show it in one pass; only where they do not, each number is checked."""
     if torch.isfinite(torch.stack([tensor.sum() for tensor in tensors.values()])).all():
         return
     for key, tensor in tensors.items():
@@ -218,16 +218,16 @@ def _check_finite(tensors: Mapping[str, Tensor]) -> None:
 
 
 def _check_shape(module: str, side: str, shape: list[int], target: AdapterTarget) -> None:
-    inside, outside = target.modules[module]
+    in_features, out_features = target.modules[module]
     if side == _MAGNITUDE:
-        if shape != [outside]:
+        if shape != [out_features]:
             raise AdapterInvalid(f"the magnitudes of layer '{module}' have shape {shape}, and the base's layer has "
-                                 f"{outside} outputs: made for another base")
+                                 f"{out_features} outputs: made for another base")
         return
     if len(shape) != 2:
         raise AdapterInvalid(f"lora_{side} of layer '{module}' has shape {shape}: two dimensions are needed")
     rank, width = (shape[0], shape[1]) if side == "A" else (shape[1], shape[0])
-    wanted = inside if side == "A" else outside
+    wanted = in_features if side == "A" else out_features
     if width != wanted:
         raise AdapterInvalid(
             f"lora_{side} of layer '{module}' is {width} wide and the base's layer {wanted}: made for another base"

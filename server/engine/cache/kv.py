@@ -1,8 +1,8 @@
 """Keys and values of running rows: the numbers (`KVBudget`) and the tensors (`KVArena`).
 
-A row has a place in the arena from admission to its end. Its room grows as it writes; what a place has
+A row has a slot in the arena from admission to its end. Its reservation grows as it writes; what a slot has
 touched counts as used until the arena is compacted. The budget knows nothing of tensors, the arena
-nothing of rows. Shapes: keys [places, kv heads, room, key dim], one tensor a layer.
+nothing of rows. Shapes: keys [slots, kv heads, capacity, key dim], one tensor a layer.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from typing import NamedTuple, Protocol
 import torch
 from torch import Tensor
 
-GRAIN = 64  # rooms are whole multiples of it
+KV_GRANULARITY = 64  # tokens: reservations are whole multiples of it
 
 
 class KVShape(NamedTuple):
@@ -32,36 +32,36 @@ class KVShape(NamedTuple):
         return self.layers * self.heads * (self.key_dim + self.value_dim) * self.dtype.itemsize
 
 
-def whole(tokens: int) -> int:
-    """Rounded up to the grain."""
-    return -(-tokens // GRAIN) * GRAIN
+def round_up(tokens: int) -> int:
+    """To a multiple of `KV_GRANULARITY`."""
+    return -(-tokens // KV_GRANULARITY) * KV_GRANULARITY
 
 
 @dataclass(eq=False)
-class Grant:
-    """A row's part of the arena: a place, and how many tokens may be written there. `stale`: what an
+class KVReservation:
+    """A row's part of the arena: a slot, and how many tokens may be written there. `stale_tokens`: what an
     earlier row may have left."""
 
-    place: int
+    kv_slot: int
     tokens: int
-    stale: int = 0
+    stale_tokens: int = 0
 
 
 class KVBudget:
-    """Who may write how much. Not thread-safe: the caller locks.
+    """How many tokens each row may write. Not thread-safe: the caller locks.
 
-    `eager`: memory is taken for every place up to the longest room, as devices do; else a page that was
-    never written costs nothing, and a place costs the most it has held since the last compaction.
+    `eager`: memory is taken for every slot up to the longest reservation, as devices do; else a page that was
+    never written costs nothing, and a slot costs the most it has held since the last compaction.
     """
 
-    def __init__(self, total_bytes: int, bytes_per_token: int, places: int, *, eager: bool = False) -> None:
-        self.total = total_bytes // max(bytes_per_token, 1) // GRAIN * GRAIN
+    def __init__(self, total_bytes: int, bytes_per_token: int, slots: int, *, eager: bool = False) -> None:
+        self.total = total_bytes // max(bytes_per_token, 1) // KV_GRANULARITY * KV_GRANULARITY
         self.bytes_per_token = bytes_per_token
         self._eager = eager
-        self._grants: dict[int, Grant] = {}
-        self._free = set(range(places))
-        self._touched = [0] * places
-        self.compact = False   # set when old pages must go; the one who compacts clears it
+        self._reservations: dict[int, KVReservation] = {}
+        self._free = set(range(slots))
+        self._touched = [0] * slots
+        self.needs_compaction = False   # set when old pages must be freed; who compacts clears it
 
     @property
     def used(self) -> int:
@@ -69,74 +69,74 @@ class KVBudget:
         return self._footprint(self._touched)
 
     @property
-    def room(self) -> int:
-        """The longest room that is granted."""
-        return max((grant.tokens for grant in self._grants.values()), default=0)
+    def longest(self) -> int:
+        """Tokens of the longest reservation."""
+        return max((reservation.tokens for reservation in self._reservations.values()), default=0)
 
-    def reserve(self, owner: int, tokens: int) -> Grant | None:
+    def reserve(self, owner: int, tokens: int) -> KVReservation | None:
         """None, and nothing reserved, where it does not fit now."""
-        if owner in self._grants:
+        if owner in self._reservations:
             raise ValueError(f"row {owner} has reserved already")
         if not self._free:
             return None
-        place = min(self._free)
-        grant = Grant(place, whole(tokens), self._touched[place])
-        if not self._take(grant.place, grant.tokens):
+        kv_slot = min(self._free)
+        reservation = KVReservation(kv_slot, round_up(tokens), self._touched[kv_slot])
+        if not self._take(reservation.kv_slot, reservation.tokens):
             return None
-        self._free.remove(grant.place)
-        self._grants[owner] = grant
-        return grant
+        self._free.remove(reservation.kv_slot)
+        self._reservations[owner] = reservation
+        return reservation
 
     def grow(self, owner: int, tokens: int) -> bool:
         """False, and nothing changed, where it does not fit now."""
-        grant = self._grants[owner]
-        if not self._take(grant.place, whole(tokens)):
+        reservation = self._reservations[owner]
+        if not self._take(reservation.kv_slot, round_up(tokens)):
             return False
-        grant.tokens = whole(tokens)
+        reservation.tokens = round_up(tokens)
         return True
 
     def release(self, owner: int) -> None:
-        grant = self._grants.pop(owner, None)
-        if grant is not None:
-            self._free.add(grant.place)
+        reservation = self._reservations.pop(owner, None)
+        if reservation is not None:
+            self._free.add(reservation.kv_slot)
 
     def owners(self) -> frozenset[int]:
-        return frozenset(self._grants)
+        return frozenset(self._reservations)
 
     def live(self) -> dict[int, int]:
-        """Place → tokens granted."""
-        return {grant.place: grant.tokens for grant in self._grants.values()}
+        """Slot → tokens reserved."""
+        return {reservation.kv_slot: reservation.tokens for reservation in self._reservations.values()}
 
-    def _take(self, place: int, tokens: int) -> bool:
+    def _take(self, kv_slot: int, tokens: int) -> bool:
         after = list(self._touched)
-        after[place] = max(after[place], tokens)
-        if self._footprint(after) > self.total:  # old pages of rows that have left may make room
+        after[kv_slot] = max(after[kv_slot], tokens)
+        if self._footprint(after) > self.total:  # the pages of rows that have left may be enough
             after = [0] * len(after)
-            for at, held in {**self.live(), place: tokens}.items():
-                after[at] = held
+            for slot, reserved in {**self.live(), kv_slot: tokens}.items():
+                after[slot] = reserved
             if self._footprint(after) > self.total:
                 return False
-            self.compact = True
+            self.needs_compaction = True
         self._touched = after
         return True
 
     def _footprint(self, touched: Sequence[int]) -> int:
         if not self._eager:
             return sum(touched)
-        places = rounded(max((place + 1 for place, tokens in enumerate(touched) if tokens), default=0))
-        return places * doubled(max(touched, default=0)) if places else 0
+        slots = bucket_size(max((slot + 1 for slot, tokens in enumerate(touched) if tokens), default=0))
+        return slots * next_power_of_two(max(touched, default=0)) if slots else 0
 
     def check_integrity(self) -> None:
-        """Raises ValueError when places, grants and sums contradict each other."""
-        places = [grant.place for grant in self._grants.values()]
-        if len(set(places)) != len(places) or self._free & set(places):
-            raise ValueError("two rows share a place, or a free place is held")
-        if len(places) + len(self._free) != len(self._touched):
-            raise ValueError("a place is lost")
-        if any(grant.tokens > self._touched[grant.place] for grant in self._grants.values()):
+        """Raises ValueError when slots, reservations and sums contradict each other."""
+        slots = [reservation.kv_slot for reservation in self._reservations.values()]
+        if len(set(slots)) != len(slots) or self._free & set(slots):
+            raise ValueError("two rows share a slot, or a free slot is reserved")
+        if len(slots) + len(self._free) != len(self._touched):
+            raise ValueError("a slot is lost")
+        if any(reservation.tokens > self._touched[reservation.kv_slot] for reservation in self._reservations.values()):
             raise ValueError("a row may write where nothing is counted")
         if self.used > self.total:
-            raise ValueError("more is granted than there is")
+            raise ValueError("more is reserved than there is")
 
 
 @dataclass(eq=False)
@@ -146,48 +146,48 @@ class KVArena:
     shape: KVShape
     keys: list[Tensor] = field(default_factory=list)
     values: list[Tensor] = field(default_factory=list)
-    room: int = 0
-    places: int = 0
-    moves: int = 0   # how often the tensors have been replaced
+    capacity: int = 0        # tokens of each slot
+    slots: int = 0
+    reallocations: int = 0   # how often the tensors have moved in memory
 
-    def fit(self, places: int, room: int, live: Mapping[int, int], *, compact: bool = False) -> None:
-        """Makes place for that many rows of that length; `live` (place → tokens) says what is kept."""
-        if not compact and places <= self.places and room <= self.room:
+    def fit(self, slots: int, capacity: int, live: Mapping[int, int], *, compact: bool = False) -> None:
+        """Makes that many slots of that capacity; `live` (slot → tokens) says what is kept."""
+        if not compact and slots <= self.slots and capacity <= self.capacity:
             return
-        places = max(places, 0 if compact else self.places)
-        room = doubled(room) if compact else max(doubled(room), self.room)
-        old, self.places, self.room = (self.places, self.room), 0, 0  # what holds if memory runs out half-way
-        self.moves += 1
-        for held, dim in ((self.keys, self.shape.key_dim), (self.values, self.shape.value_dim)):
+        slots = max(slots, 0 if compact else self.slots)
+        capacity = next_power_of_two(capacity) if compact else max(next_power_of_two(capacity), self.capacity)
+        old, self.slots, self.capacity = (self.slots, self.capacity), 0, 0  # what holds if memory runs out half-way
+        self.reallocations += 1
+        for tensors, dim in ((self.keys, self.shape.key_dim), (self.values, self.shape.value_dim)):
             for layer in range(self.shape.layers):  # one layer at a time: the peak is one layer more
-                new = zeros((places, self.shape.heads, room, dim), self.shape)
-                if len(held) <= layer:
-                    held.append(new)
+                new = zeros((slots, self.shape.heads, capacity, dim), self.shape)
+                if len(tensors) <= layer:
+                    tensors.append(new)
                     continue
-                for place, tokens in live.items():
-                    if place < old[0]:
+                for kv_slot, tokens in live.items():
+                    if kv_slot < old[0]:
                         kept = min(tokens, old[1])
-                        new[place, :, :kept] = held[layer][place, :, :kept]
-                held[layer] = new
-        self.places, self.room = places, room
+                        new[kv_slot, :, :kept] = tensors[layer][kv_slot, :, :kept]
+                tensors[layer] = new
+        self.slots, self.capacity = slots, capacity
 
-    def scrub(self, place: int, tokens: int) -> None:
-        """Rows are computed side by side up to the longest, and what is hidden must still be a number."""
+    def scrub(self, kv_slot: int, tokens: int) -> None:
+        """Zeroes them: rows are computed together up to the longest, and what is masked must still be finite."""
         if tokens:
             for tensor in (*self.keys, *self.values):
-                tensor[place, :, :tokens] = 0
+                tensor[kv_slot, :, :tokens] = 0
 
-    def sound(self, place: int, tokens: int) -> bool:
-        """Whether they are numbers; what is none in a layer is none in those above it."""
-        return bool(torch.isfinite(self.keys[-1][place, :, :tokens].sum()))
+    def all_finite(self, kv_slot: int, tokens: int) -> bool:
+        """Whether they are finite numbers: what is not in a layer is not in those above it either."""
+        return bool(torch.isfinite(self.keys[-1][kv_slot, :, :tokens].sum()))
 
-    def write(self, layer: int, places: Tensor, positions: Tensor, keys: Tensor, values: Tensor) -> None:
-        """keys and values [tokens, heads, dim] go to their places and positions, both [tokens]."""
-        self.keys[layer][places, :, positions] = keys
-        self.values[layer][places, :, positions] = values
+    def write(self, layer: int, slots: Tensor, positions: Tensor, keys: Tensor, values: Tensor) -> None:
+        """keys and values [tokens, heads, dim] go to their slots and positions, both [tokens]."""
+        self.keys[layer][slots, :, positions] = keys
+        self.values[layer][slots, :, positions] = values
 
 
-class Like(Protocol):
+class TensorOptions(Protocol):
     @property
     def dtype(self) -> torch.dtype: ...
 
@@ -195,7 +195,7 @@ class Like(Protocol):
     def device(self) -> torch.device: ...
 
 
-def zeros(size: tuple[int, ...], like: Like) -> Tensor:
+def zeros(size: tuple[int, ...], like: TensorOptions) -> Tensor:
     """New memory; on a CPU a page costs nothing until it is written. (`torch.zeros` writes them all.)"""
     count = math.prod(size) * like.dtype.itemsize
     if like.device.type != "cpu" or not count:
@@ -208,13 +208,13 @@ def zeros(size: tuple[int, ...], like: Like) -> Tensor:
     return torch.frombuffer(pages, dtype=like.dtype).view(size)
 
 
-def doubled(tokens: int) -> int:
-    """The next power of two, at least 256, so that an arena rarely moves."""
+def next_power_of_two(tokens: int) -> int:
+    """The next power of two, at least 256, so that an arena is rarely reallocated."""
     return max(256, 1 << (tokens - 1).bit_length())
 
 
-def rounded(count: int) -> int:
-    """0, 1, 2, 4, 8, then multiples of 8: few sizes, so that little is laid out or recorded anew."""
+def bucket_size(count: int) -> int:
+    """0, 1, 2, 4, 8, then multiples of 8: few sizes, so that little is allocated or captured anew."""
     if count <= 8:
         return 1 << (count - 1).bit_length() if count else 0
     return -(-count // 8) * 8

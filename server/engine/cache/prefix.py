@@ -1,6 +1,6 @@
 """Keys and values of finished prompts, kept so that the next one that begins alike need not compute them.
 
-`PrefixIndex` knows which blocks there are, `BlockPool` holds their tensors. A block is `BLOCK` tokens behind
+`PrefixIndex` knows which blocks there are, `BlockPool` holds their tensors. A block is `BLOCK_SIZE` tokens behind
 its parent; it is found only by its parent, the load of the adapter it was computed with, and its very tokens
 (compared at each look, never by hash alone), after vLLM's prefix caching and SGLang's radix tree (Zheng et al.,
 2024, section 3). The least recently used leaf goes first. Neither is thread-safe.
@@ -17,7 +17,7 @@ from torch import Tensor
 
 from server.engine.cache.kv import KVArena, KVShape, zeros
 
-BLOCK = 16
+BLOCK_SIZE = 16
 
 Key = tuple[int, tuple[int, ...]]  # parent, tokens; the parent of a first block is the root of its adapter's load
 
@@ -25,9 +25,9 @@ Key = tuple[int, tuple[int, ...]]  # parent, tokens; the parent of a first block
 @dataclass(eq=False)
 class Block:
     id: int       # never used twice
-    place: int    # in the pool
+    pool_index: int
     key: Key
-    load: int     # 0: the base model
+    load_id: int  # of the adapter; 0: the base model
     children: int = 0
 
 
@@ -44,49 +44,49 @@ class PrefixIndex:
     def __len__(self) -> int:
         return len(self._blocks)
 
-    def match(self, load: int, tokens: Sequence[int]) -> list[int]:
-        """Pool places of the longest run of kept blocks that `tokens` begins with."""
-        found = self._walk(load, tokens)
+    def match(self, load_id: int, tokens: Sequence[int]) -> list[int]:
+        """Pool indices of the longest run of kept blocks that `tokens` begins with."""
+        found = self._longest_match(load_id, tokens)
         self._touch(found)
-        return [block.place for block in found]
+        return [block.pool_index for block in found]
 
-    def add(self, load: int, tokens: Sequence[int]) -> list[tuple[int, int]]:
-        """Makes blocks for the whole blocks of `tokens` that are not kept yet, as far as room can be made:
-        (number of the block in the text, pool place) of each new one, whose tensors must be filled now."""
-        chain = self._walk(load, tokens)
+    def add(self, load_id: int, tokens: Sequence[int]) -> list[tuple[int, int]]:
+        """Makes blocks for the whole blocks of `tokens` that are not kept yet, as far as others can be evicted:
+        (number of the block in the text, pool index) of each new one, whose tensors must be filled now."""
+        chain = self._longest_match(load_id, tokens)
         self._touch(chain)
         kept = {block.id for block in chain}
         added: list[tuple[int, int]] = []
-        parent = chain[-1].id if chain else -load - 1
-        for number in range(len(chain), len(tokens) // BLOCK):
+        parent = chain[-1].id if chain else -load_id - 1
+        for number in range(len(chain), len(tokens) // BLOCK_SIZE):
             if not self._free and not self._evict(kept):
                 break
-            block = Block(self._next, self._free.pop(), (parent, _part(tokens, number)), load)
+            block = Block(self._next, self._free.pop(), (parent, _block_tokens(tokens, number)), load_id)
             self._next += 1
             self._blocks[block.key] = self._by_id[block.id] = block
             if chain:
                 chain[-1].children += 1
             chain.append(block)
             kept.add(block.id)
-            added.append((number, block.place))
+            added.append((number, block.pool_index))
             parent = block.id
         self._touch(chain)
         return added
 
-    def drop(self, load: int) -> None:
+    def drop(self, load_id: int) -> None:
         """Forgets all that was computed with that load of an adapter."""
-        for block in [block for block in self._blocks.values() if block.load == load]:
+        for block in [block for block in self._blocks.values() if block.load_id == load_id]:
             self._remove(block)
 
     def clear(self) -> None:
         for block in list(self._blocks.values()):
             self._remove(block)
 
-    def _walk(self, load: int, tokens: Sequence[int]) -> list[Block]:
+    def _longest_match(self, load_id: int, tokens: Sequence[int]) -> list[Block]:
         found: list[Block] = []
-        parent = -load - 1  # below every block's id
-        for number in range(len(tokens) // BLOCK):
-            block = self._blocks.get((parent, _part(tokens, number)))
+        parent = -load_id - 1  # below every block's id
+        for number in range(len(tokens) // BLOCK_SIZE):
+            block = self._blocks.get((parent, _block_tokens(tokens, number)))
             if block is None:
                 break
             found.append(block)
@@ -111,59 +111,59 @@ class PrefixIndex:
         parent = self._by_id.get(block.key[0])
         if parent is not None:
             parent.children -= 1
-        self._free.append(block.place)
+        self._free.append(block.pool_index)
 
     def check_integrity(self) -> None:
-        """Raises ValueError when blocks, places and families contradict each other."""
-        places = [block.place for block in self._blocks.values()] + self._free
-        if sorted(places) != list(range(self.capacity)):
-            raise ValueError("a place of the prefix store is lost or held twice")
+        """Raises ValueError when blocks, pool indices and parents contradict each other."""
+        indices = [block.pool_index for block in self._blocks.values()] + self._free
+        if sorted(indices) != list(range(self.capacity)):
+            raise ValueError("a place of the prefix store is lost or used twice")
         children = dict.fromkeys(self._by_id, 0)
         for block in self._blocks.values():
             parent = block.key[0]
-            if parent == -block.load - 1:
+            if parent == -block.load_id - 1:
                 continue
-            if parent not in children or self._by_id[parent].load != block.load:
+            if parent not in children or self._by_id[parent].load_id != block.load_id:
                 raise ValueError(f"block {block.id} has lost its parent")
             children[parent] += 1
         if any(self._by_id[id].children != count for id, count in children.items()):
             raise ValueError("a block miscounts its children")
 
 
-def _part(tokens: Sequence[int], number: int) -> tuple[int, ...]:
-    return tuple(tokens[number * BLOCK:(number + 1) * BLOCK])
+def _block_tokens(tokens: Sequence[int], number: int) -> tuple[int, ...]:
+    return tuple(tokens[number * BLOCK_SIZE:(number + 1) * BLOCK_SIZE])
 
 
 def block_bytes(shape: KVShape) -> int:
-    return shape.token_bytes * BLOCK
+    return shape.token_bytes * BLOCK_SIZE
 
 
 class BlockPool:
-    """The blocks' tensors, [capacity, heads, BLOCK, dim] a layer. Only the model thread touches it."""
+    """The blocks' tensors, [capacity, heads, BLOCK_SIZE, dim] a layer. Only the model thread touches it."""
 
     def __init__(self, shape: KVShape, capacity: int) -> None:
         self._device = shape.device
         self.block_bytes = block_bytes(shape)
-        self.keys = [zeros((capacity, shape.heads, BLOCK, shape.key_dim), shape) for _ in range(shape.layers)]
-        self.values = [zeros((capacity, shape.heads, BLOCK, shape.value_dim), shape) for _ in range(shape.layers)]
+        self.keys = [zeros((capacity, shape.heads, BLOCK_SIZE, shape.key_dim), shape) for _ in range(shape.layers)]
+        self.values = [zeros((capacity, shape.heads, BLOCK_SIZE, shape.value_dim), shape) for _ in range(shape.layers)]
 
-    def save(self, arena: KVArena, row: int, blocks: Sequence[tuple[int, int]]) -> None:
-        """Copies consecutive blocks, (number in the row, pool place) each, out of the row at that place."""
+    def save(self, arena: KVArena, kv_slot: int, blocks: Sequence[tuple[int, int]]) -> None:
+        """Copies consecutive blocks, (number in the row, pool index) each, out of the row in that slot."""
         first, count = blocks[0][0], len(blocks)
-        places = torch.tensor([place for _, place in blocks], device=self._device)
-        for pool, held in ((self.keys, arena.keys), (self.values, arena.values)):
-            for kept, layer in zip(pool, held, strict=True):
-                kept[places] = _blocks(layer, row, first, count)
+        indices = torch.tensor([index for _, index in blocks], device=self._device)
+        for pool, tensors in ((self.keys, arena.keys), (self.values, arena.values)):
+            for saved, layer in zip(pool, tensors, strict=True):
+                saved[indices] = _blocks(layer, kv_slot, first, count)
 
-    def load(self, arena: KVArena, row: int, places: Sequence[int]) -> None:
-        """Copies blocks to the beginning of the row at that place."""
-        wanted = torch.tensor(places, device=self._device)
-        for pool, held in ((self.keys, arena.keys), (self.values, arena.values)):
-            for kept, layer in zip(pool, held, strict=True):
-                _blocks(layer, row, 0, len(places)).copy_(kept[wanted])
+    def load(self, arena: KVArena, kv_slot: int, pool_indices: Sequence[int]) -> None:
+        """Copies blocks to the beginning of the row in that slot."""
+        indices = torch.tensor(pool_indices, device=self._device)
+        for pool, tensors in ((self.keys, arena.keys), (self.values, arena.values)):
+            for saved, layer in zip(pool, tensors, strict=True):
+                _blocks(layer, kv_slot, 0, len(pool_indices)).copy_(saved[indices])
 
 
-def _blocks(layer: Tensor, row: int, first: int, count: int) -> Tensor:
-    """A row's tokens as a view [count, heads, BLOCK, dim]."""
-    part = layer[row, :, first * BLOCK:(first + count) * BLOCK]
-    return part.view(part.shape[0], count, BLOCK, -1).transpose(0, 1)
+def _blocks(layer: Tensor, kv_slot: int, first: int, count: int) -> Tensor:
+    """A row's tokens as a view [count, heads, BLOCK_SIZE, dim]."""
+    tokens = layer[kv_slot, :, first * BLOCK_SIZE:(first + count) * BLOCK_SIZE]
+    return tokens.view(tokens.shape[0], count, BLOCK_SIZE, -1).transpose(0, 1)

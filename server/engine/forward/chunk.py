@@ -7,12 +7,12 @@ from dataclasses import dataclass
 
 
 @dataclass(frozen=True)
-class Part:
-    """Some tokens of the row at `place`, which has `length` before them; `lora`: its adapter's place, None for the
-    base; `wanted`: the logits after the last token are asked for."""
+class RowChunk:
+    """Some tokens of the row in `kv_slot`, which has `computed` ones before them there; `stack_index`: its adapter's
+    in the LoRA stacks, None for the base; `needs_logits`: those after the last token are needed."""
 
     tokens: Sequence[int]
-    place: int
-    length: int
-    lora: int | None = None
-    wanted: bool = True
+    kv_slot: int
+    computed: int
+    stack_index: int | None = None
+    needs_logits: bool = True

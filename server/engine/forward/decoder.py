@@ -15,22 +15,22 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F  # noqa: N812
 
-from server.engine.adapters.lora_layers import LoraBank, LoraGroup, Work
+from server.engine.adapters.lora_layers import LoraBank, LoraGroup, LoraPlan
 from server.engine.cache.kv import KVShape
 from server.engine.forward.attention import AttentionStep
-from server.engine.forward.linears import Linear, Maker
+from server.engine.forward.linears import Linear, LinearFactory
 
 FAMILIES = ("llama", "mistral", "qwen2", "qwen3")
-_STEADY_ROPES = ("default", "linear", "llama3", "yarn")  # whose angles do not depend on the text's length
+_STATIC_ROPES = ("default", "linear", "llama3", "yarn")  # whose angles do not depend on the text's length
 
 
-def misfit(model: Any) -> str:
-    """Why this model is not one of ours; '' when it is."""
+def unsupported_reason(model: Any) -> str:
+    """Why the decoder cannot compute this model; '' when it can."""
     config = model.config
     if config.model_type not in FAMILIES:
         return f"{config.model_type} has no decoder of ours"
     rope = getattr(config, "rope_parameters", None) or {}
-    if rope.get("rope_type", "default") not in _STEADY_ROPES:
+    if rope.get("rope_type", "default") not in _STATIC_ROPES:
         return f"its rope ({rope['rope_type']}) changes with the text's length"
     if config.hidden_act != "silu":
         return f"its activation is {config.hidden_act}"
@@ -58,9 +58,9 @@ class Projection:
     linear: Linear
     lora: LoraGroup
 
-    def __call__(self, x: Tensor, lots: Sequence[Work]) -> Tensor:
+    def __call__(self, x: Tensor, lora_plan: LoraPlan) -> Tensor:
         y = self.linear(x)
-        self.lora.add(x, y, lots)
+        self.lora.add(x, y, lora_plan)
         return y
 
 
@@ -70,15 +70,15 @@ class Norm:
     def __init__(self, weight: Tensor, eps: float) -> None:
         self._weight = weight
         self._eps = eps
-        self._plain = weight.dtype == torch.float32
-        if self._plain:  # x / sqrt(sum / n + eps) = x · sqrt(n) / sqrt(sum + n · eps): fewer operators
+        self._is_float32 = weight.dtype == torch.float32
+        if self._is_float32:  # x / sqrt(sum / n + eps) = x · sqrt(n) / sqrt(sum + n · eps): fewer operators
             self._weight = weight * weight.shape[0] ** 0.5
-            self._least = weight.new_tensor([weight.shape[0] * eps])
+            self._scaled_eps = weight.new_tensor([weight.shape[0] * eps])
 
     def __call__(self, x: Tensor) -> Tensor:
-        if self._plain:
+        if self._is_float32:
             root: Tensor = torch.linalg.vector_norm(x, dim=-1, keepdim=True)
-            return x.mul(torch.addcmul(self._least, root, root).rsqrt_()).mul_(self._weight)
+            return x.mul(torch.addcmul(self._scaled_eps, root, root).rsqrt_()).mul_(self._weight)
         wide = x.float()  # the models' own code: the sum of squares in float32, the weight in the model's type
         return self._weight * (wide * torch.rsqrt(wide.square().mean(-1, keepdim=True) + self._eps)).to(x.dtype)
 
@@ -96,18 +96,18 @@ class Layer:
     window: int
 
 
-class Turn(NamedTuple):
-    """By a token's position [tokens, 1, dim or half of it]: `back` is minus the first half of the sines."""
+class RotaryTerms(NamedTuple):
+    """By a token's position, [tokens, 1, dim] and half of it: `minus_sin` is minus the first half of the sines."""
 
     cos: Tensor
-    back: Tensor
+    minus_sin: Tensor
     sin: Tensor
 
 
 class Decoder:
     """Weights and forward pass. Only the model thread may run it."""
 
-    def __init__(self, model: Any, make: Maker, bank: LoraBank) -> None:
+    def __init__(self, model: Any, make: LinearFactory, bank: LoraBank) -> None:
         """Empties `model` of its linear layers' weights."""
         config = model.config
         eps = float(config.rms_norm_eps)
@@ -121,59 +121,61 @@ class Decoder:
         self.shape = KVShape(len(body.layers), self._kv_heads, self._dim, self._dim,
                              self._embedding.dtype, self._embedding.device)
         self._layers = [_layer(f"model.layers.{n}", layer, eps, make, bank) for n, layer in enumerate(body.layers)]
-        self._head = _take([model.lm_head], make, bank.group("lm_head"))
+        self._head = _fuse([model.lm_head], make, bank.group("lm_head"))
 
     def run(
-        self, tokens: Tensor, step: AttentionStep, lots: Sequence[Work], wanted: Tensor, wanted_lots: Sequence[Work]
+        self, tokens: Tensor, step: AttentionStep, lora_plan: LoraPlan, logits_indices: Tensor,
+        logits_lora_plan: LoraPlan,
     ) -> Tensor:
-        """tokens [n] of all rows, `wanted` the columns [m] whose next token is asked for → logits [m, vocabulary]."""
+        """tokens [n] of all rows, `logits_indices` [m] those whose logits are needed → logits [m, vocabulary]."""
         h = F.embedding(tokens, self._embedding)
         cos, sin = (part[0, :, None] for part in self._rope(h[None], step.positions[None]))
         first, second = sin.chunk(2, dim=-1)
-        turn = Turn(cos, -first, second)
+        rotary = RotaryTerms(cos, -first, second)
         for number, layer in enumerate(self._layers):
             x = layer.norm(h)
-            seen = self._attention(number, layer, layer.qkv(x, lots), step, turn)
-            if number == len(self._layers) - 1:  # what follows is only for the tokens that are asked for
-                h, seen, lots = h.index_select(0, wanted), seen.index_select(0, wanted), wanted_lots
-            h += layer.out(seen, lots)
+            attended = self._attention(number, layer, layer.qkv(x, lora_plan), step, rotary)
+            if number == len(self._layers) - 1:  # what follows is only for the tokens whose logits are needed
+                h, attended = h.index_select(0, logits_indices), attended.index_select(0, logits_indices)
+                lora_plan = logits_lora_plan
+            h += layer.out(attended, lora_plan)
             x = layer.mlp_norm(h)
-            gate, up = layer.gate_up(x, lots).chunk(2, dim=1)
-            h += layer.down(F.silu(gate).mul_(up), lots)
-        return self._head(self._norm(h), lots)
+            gate, up = layer.gate_up(x, lora_plan).chunk(2, dim=1)
+            h += layer.down(F.silu(gate).mul_(up), lora_plan)
+        return self._head(self._norm(h), lora_plan)
 
     def _attention(
-        self, number: int, layer: Layer, qkv: Tensor, step: AttentionStep, turn: Turn
+        self, number: int, layer: Layer, qkv: Tensor, step: AttentionStep, rotary: RotaryTerms
     ) -> Tensor:
         heads = qkv.view(len(qkv), -1, self._dim)
         both, v = heads[:, :-self._kv_heads], heads[:, -self._kv_heads:]
         if layer.q_norm is not None and layer.k_norm is not None:
             both = torch.cat((layer.q_norm(both[:, :self._heads]), layer.k_norm(both[:, self._heads:])), dim=1)
-        turned = _turned(both, turn)
-        q, k = turned[:, :self._heads], turned[:, self._heads:]
+        rotated = _apply_rotary(both, rotary)
+        q, k = rotated[:, :self._heads], rotated[:, self._heads:]
         return step.attend(number, q, k, v, self._dim ** -0.5, layer.window).flatten(1)
 
 
-def _turned(x: Tensor, turn: Turn) -> Tensor:
-    """Rotary position embedding (Su et al., 2021) of x [tokens, heads, dim], halves turned against each other."""
-    turned = x * turn.cos
-    (first, second), (to_first, to_second) = x.chunk(2, dim=-1), turned.chunk(2, dim=-1)
-    to_first.addcmul_(second, turn.back)
-    to_second.addcmul_(first, turn.sin)
-    return turned
+def _apply_rotary(x: Tensor, rotary: RotaryTerms) -> Tensor:
+    """Rotary position embedding (Su et al., 2021) of x [tokens, heads, dim], in pairs of one number from each half."""
+    rotated = x * rotary.cos
+    (first, second), (to_first, to_second) = x.chunk(2, dim=-1), rotated.chunk(2, dim=-1)
+    to_first.addcmul_(second, rotary.minus_sin)
+    to_second.addcmul_(first, rotary.sin)
+    return rotated
 
 
-def _layer(name: str, layer: Any, eps: float, make: Maker, bank: LoraBank) -> Layer:
+def _layer(name: str, layer: Any, eps: float, make: LinearFactory, bank: LoraBank) -> Layer:
     attention, mlp = layer.self_attn, layer.mlp
     return Layer(
         norm=Norm(layer.input_layernorm.weight, eps),
-        qkv=_take([attention.q_proj, attention.k_proj, attention.v_proj], make, bank.group(f"{name}.self_attn.q_proj")),
+        qkv=_fuse([attention.q_proj, attention.k_proj, attention.v_proj], make, bank.group(f"{name}.self_attn.q_proj")),
         q_norm=Norm(attention.q_norm.weight, eps) if hasattr(attention, "q_norm") else None,
         k_norm=Norm(attention.k_norm.weight, eps) if hasattr(attention, "k_norm") else None,
-        out=_take([attention.o_proj], make, bank.group(f"{name}.self_attn.o_proj")),
+        out=_fuse([attention.o_proj], make, bank.group(f"{name}.self_attn.o_proj")),
         mlp_norm=Norm(layer.post_attention_layernorm.weight, eps),
-        gate_up=_take([mlp.gate_proj, mlp.up_proj], make, bank.group(f"{name}.mlp.gate_proj")),
-        down=_take([mlp.down_proj], make, bank.group(f"{name}.mlp.down_proj")),
+        gate_up=_fuse([mlp.gate_proj, mlp.up_proj], make, bank.group(f"{name}.mlp.gate_proj")),
+        down=_fuse([mlp.down_proj], make, bank.group(f"{name}.mlp.down_proj")),
         window=int(_window(attention) or 0),
     )
 
@@ -184,7 +186,7 @@ def _window(attention: Any) -> int | None:
     return getattr(attention.config, "sliding_window", None)
 
 
-def _take(modules: Sequence[Any], make: Maker, lora: LoraGroup) -> Projection:
+def _fuse(modules: Sequence[Any], make: LinearFactory, lora: LoraGroup) -> Projection:
     """One product of several modules' weights, which leave the modules."""
     weights = [module.weight.detach() for module in modules]
     weight = torch.cat(weights) if len(weights) > 1 else weights[0]

@@ -1,8 +1,8 @@
-"""Steps in which every row writes one token, recorded once for each size and replayed.
+"""Steps in which every row decodes one token, captured once for each size and replayed.
 
 On a GPU a step of a large model is hundreds of launches, each of which costs more than it computes; a CUDA graph
-launches them together. A recording works on memory that never moves: rows, keys and adapters are rounded up to a
-few sizes, and rows that are not there write to a spare place of the arena. Knows nothing of queues or sampling.
+launches them together. A captured step works on memory that never moves: rows, keys and adapters are padded to a
+few sizes, and rows that are padding write to a spare slot of the arena. Knows nothing of queues or sampling.
 """
 
 from __future__ import annotations
@@ -14,27 +14,27 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from server.engine.adapters.lora_layers import LoraBank, Lot
-from server.engine.cache.kv import KVArena, doubled, rounded
-from server.engine.forward.attention import AttentionStep, Common
-from server.engine.forward.chunk import Part
+from server.engine.adapters.lora_layers import BatchedSegments, LoraBank
+from server.engine.cache.kv import KVArena, bucket_size, next_power_of_two
+from server.engine.forward.attention import AttentionStep, DecodeGroup
+from server.engine.forward.chunk import RowChunk
 from server.engine.forward.decoder import Decoder
 
 Compute = Callable[[], Tensor]
-Recorder = Callable[[Compute], Compute]
+GraphCapture = Callable[[Compute], Compute]
 
 
 @dataclass(frozen=True)
-class Size:
-    """Of a recording: rows, keys a row sees at most, rows an adapter has at most (0: no adapters)."""
+class GraphSize:
+    """Of a captured step: rows, keys a row attends to at most, rows an adapter has at most (0: no adapters)."""
 
     rows: int
     keys: int
-    shared: int
+    rows_per_adapter: int
 
 
-def cuda_recorder(compute: Compute) -> Compute:
-    """Runs it twice to settle what is allocated on first use, then records it."""
+def cuda_capture(compute: Compute) -> Compute:
+    """Runs it twice to settle what is allocated on first use, then captures it."""
     stream = torch.cuda.Stream()  # type: ignore[no-untyped-call]
     stream.wait_stream(torch.cuda.current_stream())
     with torch.cuda.stream(stream):
@@ -52,98 +52,102 @@ def cuda_recorder(compute: Compute) -> Compute:
     return replay
 
 
-class Recording:
-    """One size's still memory, and the step on it."""
+class CapturedStep:
+    """One size's static memory, and the step on it."""
 
-    def __init__(self, size: Size, decoder: Decoder, arena: KVArena, bank: LoraBank, record: Recorder) -> None:
+    def __init__(
+        self, size: GraphSize, decoder: Decoder, arena: KVArena, bank: LoraBank, capture: GraphCapture
+    ) -> None:
         self._size = size
         self._arena = arena
-        self._adapters = bank.places
+        self._max_loras = bank.max_loras
         device = arena.shape.device
 
-        def still(count: int) -> Tensor:
+        def static(count: int) -> Tensor:
             return torch.zeros(count, dtype=torch.long, device=device)
 
-        rows, keys, shared = size.rows, size.keys, size.shared
-        self._tokens, self._positions, self._places = still(rows), still(rows), still(rows)
-        self._source, self._lengths = still(arena.places), still(arena.places)
-        self._lora_source, self._lora_at = still(bank.places * shared), still(rows)
-        columns = torch.arange(rows, device=device)
-        lots = [Lot(0, bank.places, shared, 0, self._lora_source, (self._lora_at, columns))] if shared else []
+        rows, keys, per_adapter = size.rows, size.keys, size.rows_per_adapter
+        self._tokens, self._positions, self._kv_slots = static(rows), static(rows), static(rows)
+        self._gather, self._computed = static(arena.slots), static(arena.slots)
+        self._lora_gather, self._lora_scatter = static(bank.max_loras * per_adapter), static(rows)
+        indices = torch.arange(rows, device=device)
+        scatter = self._lora_scatter, indices
+        segments = BatchedSegments(0, bank.max_loras, per_adapter, 0, self._lora_gather, scatter)
+        lora_plan = [segments] if per_adapter else []
 
         def compute() -> Tensor:
-            common = Common(0, arena.places, keys, self._source, self._places, columns, self._lengths)
-            step = AttentionStep.of(arena, self._positions, self._places, common)
-            return decoder.run(self._tokens, step, lots, columns, lots)
+            group = DecodeGroup(0, arena.slots, keys, self._gather, self._kv_slots, indices, self._computed)
+            step = AttentionStep.from_tensors(arena, self._positions, self._kv_slots, group)
+            return decoder.run(self._tokens, step, lora_plan, indices, lora_plan)
 
-        self._spare(range(rows))
-        self._replay = record(compute)
+        self._pad_rows(range(rows))
+        self._replay = capture(compute)
 
-    def run(self, parts: Sequence[Part]) -> Tensor:
-        """Logits [parts, vocabulary]."""
-        self._spare(range(len(parts), self._size.rows))
-        places = [part.place for part in parts]
-        source, lengths = [0] * self._arena.places, [0] * self._arena.places
-        for row, part in enumerate(parts):
-            source[part.place], lengths[part.place] = row, part.length
-        _fill(self._tokens, [part.tokens[0] for part in parts])
-        _fill(self._positions, [part.length for part in parts])
-        _fill(self._places, places)
-        _fill(self._source, source)
-        _fill(self._lengths, lengths)
-        self._fill_adapters(parts)
-        return self._replay()[:len(parts)].clone()
+    def run(self, chunks: Sequence[RowChunk]) -> Tensor:
+        """Logits [chunks, vocabulary]."""
+        self._pad_rows(range(len(chunks), self._size.rows))
+        kv_slots = [chunk.kv_slot for chunk in chunks]
+        gather, computed = [0] * self._arena.slots, [0] * self._arena.slots
+        for row, chunk in enumerate(chunks):
+            gather[chunk.kv_slot], computed[chunk.kv_slot] = row, chunk.computed
+        _copy_into(self._tokens, [chunk.tokens[0] for chunk in chunks])
+        _copy_into(self._positions, [chunk.computed for chunk in chunks])
+        _copy_into(self._kv_slots, kv_slots)
+        _copy_into(self._gather, gather)
+        _copy_into(self._computed, computed)
+        self._copy_lora_indices(chunks)
+        return self._replay()[:len(chunks)].clone()
 
-    def _fill_adapters(self, parts: Sequence[Part]) -> None:
-        shared = self._size.shared
-        if not shared:
+    def _copy_lora_indices(self, chunks: Sequence[RowChunk]) -> None:
+        per_adapter = self._size.rows_per_adapter
+        if not per_adapter:
             return
-        nothing = self._adapters * shared   # the row of zeros behind the padded ones
-        source, at = [0] * nothing, [nothing] * self._size.rows
+        zero_row = self._max_loras * per_adapter   # behind the padded ones
+        gather, scatter = [0] * zero_row, [zero_row] * self._size.rows
         used: Counter[int] = Counter()
-        for row, part in enumerate(parts):
-            if part.lora is not None:
-                at[row] = part.lora * shared + used[part.lora]
-                source[at[row]] = row
-                used[part.lora] += 1
-        _fill(self._lora_source, source)
-        _fill(self._lora_at, at)
+        for row, chunk in enumerate(chunks):
+            if chunk.stack_index is not None:
+                scatter[row] = chunk.stack_index * per_adapter + used[chunk.stack_index]
+                gather[scatter[row]] = row
+                used[chunk.stack_index] += 1
+        _copy_into(self._lora_gather, gather)
+        _copy_into(self._lora_scatter, scatter)
 
-    def _spare(self, rows: range) -> None:
-        """Those rows write at the beginning of the spare place."""
+    def _pad_rows(self, rows: range) -> None:
+        """Those rows are padding: they write at the beginning of the spare slot."""
         if len(rows):
             self._tokens[rows.start:] = 0
             self._positions[rows.start:] = 0
-            self._places[rows.start:] = self._arena.places - 1
+            self._kv_slots[rows.start:] = self._arena.slots - 1
 
 
-def _fill(still: Tensor, values: Sequence[int]) -> None:
-    still[:len(values)].copy_(torch.tensor(values), non_blocking=True)
+def _copy_into(static: Tensor, values: Sequence[int]) -> None:
+    static[:len(values)].copy_(torch.tensor(values), non_blocking=True)
 
 
 class DecodeGraphs:
-    """Recordings by size, made when first needed and dropped when the memory below them moves."""
+    """Captured steps by size, made when first needed and dropped when the memory below them moves."""
 
-    def __init__(self, decoder: Decoder, arena: KVArena, bank: LoraBank, record: Recorder) -> None:
+    def __init__(self, decoder: Decoder, arena: KVArena, bank: LoraBank, capture: GraphCapture) -> None:
         self._decoder = decoder
         self._arena = arena
         self._bank = bank
-        self._record = record
-        self._recordings: dict[Size, Recording] = {}
-        self._moves = (-1, -1)
+        self._capture = capture
+        self._captured: dict[GraphSize, CapturedStep] = {}
+        self._reallocations = (-1, -1)
 
-    def run(self, parts: Sequence[Part]) -> Tensor:
-        """Each part one token whose logits are wanted → [parts, vocabulary]."""
-        moves = (self._arena.moves, self._bank.moves)
-        if moves != self._moves:
-            self._recordings.clear()
-            self._moves = moves
-        shared = max(Counter(part.lora for part in parts if part.lora is not None).values(), default=0)
-        size = Size(rounded(len(parts)), min(doubled(max(part.length for part in parts) + 1), self._arena.room),
-                    rounded(shared))
-        recording = self._recordings.get(size)
-        if recording is None:
-            recording = Recording(size, self._decoder, self._arena, self._bank, self._record)
-            self._recordings[size] = recording
-        return recording.run(parts)
+    def run(self, chunks: Sequence[RowChunk]) -> Tensor:
+        """Each chunk one token whose logits are needed → [chunks, vocabulary]."""
+        reallocations = (self._arena.reallocations, self._bank.reallocations)
+        if reallocations != self._reallocations:
+            self._captured.clear()
+            self._reallocations = reallocations
+        used = Counter(chunk.stack_index for chunk in chunks if chunk.stack_index is not None)
+        keys = min(next_power_of_two(max(chunk.computed for chunk in chunks) + 1), self._arena.capacity)
+        size = GraphSize(bucket_size(len(chunks)), keys, bucket_size(max(used.values(), default=0)))
+        captured = self._captured.get(size)
+        if captured is None:
+            captured = CapturedStep(size, self._decoder, self._arena, self._bank, self._capture)
+            self._captured[size] = captured
+        return captured.run(chunks)
 

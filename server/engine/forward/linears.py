@@ -1,7 +1,7 @@
 """Ways to compute `x Wᵀ + b`, fast for few rows, each tried against the plain product before it is used.
 
 Exact: PyTorch's own product, or oneDNN's with weights reordered once (not public API, hence the trial), as a linear
-layer or as a convolution of one pixel.
+layer or as a 1×1 convolution.
 int8: weights per output channel and activations per row, with weights of 7 bits where a processor's sums would
 saturate (no VNNI); or weights alone. Every row is scaled by itself, so that no row can disturb another.
 """
@@ -20,9 +20,9 @@ from torch.nn import functional as F  # noqa: N812
 
 Kind = Literal["none", "int8"]
 
-_MISFITS = (RuntimeError, AttributeError, TypeError, ValueError, NotImplementedError)
-_ROWS_HINT = 16      # what weights are laid out for; measured as good as any from 1 to 256 rows
-_ROWS = (*range(4, 65, 4), *range(72, 289, 8))  # what a product over pixels may be rounded up to
+_TRIAL_ERRORS = (RuntimeError, AttributeError, TypeError, ValueError, NotImplementedError)
+_ROWS_HINT = 16      # what weights are packed for; measured as good as any from 1 to 256 rows
+_ROW_COUNTS = (*range(4, 65, 4), *range(72, 289, 8))  # what the rows of a 1×1 convolution may be padded to
 _LARGE = 1 << 24     # weights from here on are tried for the first 16 of those alone: each try copies them
 
 
@@ -31,15 +31,15 @@ class Linear(Protocol):
         """x [rows, in], contiguous → [rows, out], fresh memory."""
 
     def weight(self) -> Tensor:
-        """The weights [out, in] as they count in the product."""
+        """The weights [out, in] as the product uses them."""
 
 
-Maker = Callable[[Tensor, Tensor | None], Linear]
+LinearFactory = Callable[[Tensor, Tensor | None], Linear]
 
 
 @dataclass(frozen=True)
 class LinearChoice:
-    make: Maker
+    make: LinearFactory
     reason: str
     exact: bool = True
 
@@ -72,8 +72,8 @@ class PackedLinear:
         return dense
 
 
-class PixelLinear:
-    """Exact float32 as a convolution of one pixel over rows as pixels: oneDNN's kernel for it takes 0.7 of the time of
+class Conv1x1Linear:
+    """Exact float32 as a 1×1 convolution over rows as pixels: oneDNN's kernel for it takes 0.7 of the time of
     its linear layer's at 16 rows on AVX2, 0.9 at 256.
 
     The order in which that kernel wants the weights depends on the number of rows, and with another it would reorder
@@ -81,24 +81,24 @@ class PixelLinear:
     """
 
     def __init__(self, weight: Tensor, bias: Tensor | None) -> None:
-        self._out, self._inside = weight.shape
-        self._packed = _pixel_packed(weight, _ROWS_HINT)
+        self._out_features, self._in_features = weight.shape
+        self._packed = _packed_conv_weight(weight, _ROWS_HINT)
         self._bias = bias
-        counts = _fitting(self._out, self._inside, torch.get_num_threads())
-        self._most = counts[-1]
-        self._padded = [next(count for count in counts if count >= rows) for rows in range(self._most + 1)]
+        counts = _compatible_row_counts(self._out_features, self._in_features, torch.get_num_threads())
+        self._max_rows = counts[-1]
+        self._padded = [next(count for count in counts if count >= rows) for rows in range(self._max_rows + 1)]
         self._run = torch.ops.mkldnn._convolution_pointwise.default
 
     def __call__(self, x: Tensor) -> Tensor:
         rows = x.shape[0]
-        if rows > self._most:
-            return torch.cat([self(part) for part in torch.split(x, self._most)])
-        inside, out, count = self._inside, self._out, self._padded[rows]
+        if rows > self._max_rows:
+            return torch.cat([self(part) for part in torch.split(x, self._max_rows)])
+        in_features, out, count = self._in_features, self._out_features, self._padded[rows]
         if count != rows:
-            padded = x.new_zeros(count, inside)
+            padded = x.new_zeros(count, in_features)
             padded[:rows] = x
             x = padded
-        pixels = x.as_strided((1, inside, 1, count), (count * inside, 1, count * inside, inside))
+        pixels = x.as_strided((1, in_features, 1, count), (count * in_features, 1, count * in_features, in_features))
         y: Tensor = self._run(pixels, self._packed, self._bias, (0, 0), (1, 1), (1, 1), 1, "none", [], "")
         return y.as_strided((rows, out), (out, 1))  # pixel by pixel, as its input was
 
@@ -107,29 +107,29 @@ class PixelLinear:
         return dense.flatten(1)
 
 
-def _pixel_packed(weight: Tensor, rows: int) -> Tensor:
-    pixel = weight[:, :, None, None]
+def _packed_conv_weight(weight: Tensor, rows: int) -> Tensor:
+    kernel = weight[:, :, None, None]
     packed: Tensor = torch.ops.mkldnn._reorder_convolution_weight(
-        pixel, (0, 0), (1, 1), (1, 1), 1, (1, weight.shape[1], 1, rows))
+        kernel, (0, 0), (1, 1), (1, 1), 1, (1, weight.shape[1], 1, rows))
     return packed
 
 
 @lru_cache(maxsize=64)
-def _fitting(out: int, inside: int, threads: int) -> tuple[int, ...]:
-    """The counts of rows, rising, for which weights of this shape lie as for `_ROWS_HINT` rows; `threads` is what else
-    it depends on."""
-    weight = torch.zeros(out, inside)
-    tried = _ROWS if weight.numel() < _LARGE else _ROWS[:16]
+def _compatible_row_counts(out: int, in_features: int, threads: int) -> tuple[int, ...]:
+    """The counts of rows, rising, for which weights of this shape are packed as for `_ROWS_HINT` rows; `threads` is
+    what else it depends on."""
+    weight = torch.zeros(out, in_features)
+    tried = _ROW_COUNTS if weight.numel() < _LARGE else _ROW_COUNTS[:16]
     order = torch.ops.mkldnn._get_mkldnn_serialized_md
-    wanted = order(_pixel_packed(weight, _ROWS_HINT))
-    return tuple(rows for rows in tried if torch.equal(order(_pixel_packed(weight, rows)), wanted))
+    wanted = order(_packed_conv_weight(weight, _ROWS_HINT))
+    return tuple(rows for rows in tried if torch.equal(order(_packed_conv_weight(weight, rows)), wanted))
 
 
 class Int8Linear:
     """int8 weights and, row by row, int8 activations (Dettmers et al., 2022, section 2.1, without outliers)."""
 
     def __init__(self, weight: Tensor, bias: Tensor | None) -> None:
-        self._values, self._scales = _quantized(weight)
+        self._values, self._scales = _quantize(weight)
         self._zeros = torch.zeros(weight.shape[0], dtype=torch.long)
         self._packed = torch.ops.onednn.qlinear_prepack(self._values, None)
         self._values = self._values[:0]
@@ -154,9 +154,9 @@ class SevenBitLinear:
     and 2 · 255 · 64 still fits. On AVX2 more than twice as fast as packed float32 at 16 rows."""
 
     def __init__(self, weight: Tensor, bias: Tensor | None) -> None:
-        values, scales = _quantized(weight, 64)
+        values, scales = _quantize(weight, 64)
         zeros = torch.zeros(len(scales), dtype=torch.long)
-        with warnings.catch_warnings():  # this type of tensor is to go; the trial tells when it has
+        with warnings.catch_warnings():  # this type of tensor is deprecated; the trial shows when it is gone
             warnings.filterwarnings("ignore", ".*quantized tensor creation.*deprecated", UserWarning)
             quantized = torch._make_per_channel_quantized_tensor(values, scales.double(), zeros, 0)
             self._packed = torch.ops.quantized.linear_prepack(quantized, None)
@@ -180,7 +180,7 @@ class WeightOnlyLinear:
     there are."""
 
     def __init__(self, weight: Tensor, bias: Tensor | None) -> None:
-        self._values, scales = _quantized(weight)
+        self._values, scales = _quantize(weight)
         self._scales = scales.bfloat16()
         self._bias = bias
 
@@ -192,7 +192,7 @@ class WeightOnlyLinear:
         return self._values.float() * self._scales.float()[:, None]
 
 
-_INT8: tuple[tuple[Maker, str], ...] = (
+_INT8: tuple[tuple[LinearFactory, str], ...] = (
     (Int8Linear, "int8 weights and activations"),
     (SevenBitLinear, "7-bit weights and int8 activations"),
     (WeightOnlyLinear, "int8 weights alone"),
@@ -214,9 +214,9 @@ def choose_linear(kind: Kind, device: torch.device, dtype: torch.dtype) -> Linea
         kept = f"{failed}; "
     else:
         kept = ""
-    packed: tuple[Maker, ...] = (PackedLinear,)
+    packed: tuple[LinearFactory, ...] = (PackedLinear,)
     if torch.backends.cpu.get_cpu_capability() == "AVX2":  # measured there alone
-        packed = (PixelLinear, PackedLinear)
+        packed = (Conv1x1Linear, PackedLinear)
     for make in packed:
         wrong = _trial(make, 1e-5)
         if not wrong:
@@ -224,7 +224,7 @@ def choose_linear(kind: Kind, device: torch.device, dtype: torch.dtype) -> Linea
     return LinearChoice(PlainLinear, f"{kept}exact float32, unpacked: {wrong}")
 
 
-def _trial(make: Maker, tolerance: float) -> str:
+def _trial(make: LinearFactory, tolerance: float) -> str:
     """'' or what is wrong with it. The weights reach both ends of their range, where products that
     saturate (int8 without VNNI) go wrong."""
     generator = torch.Generator().manual_seed(0)
@@ -240,12 +240,12 @@ def _trial(make: Maker, tolerance: float) -> str:
             error = float((linear(x) - expected).abs().max() / expected.abs().max())
             if not error <= tolerance:
                 return f"the products are off by {error:.1%}"
-    except _MISFITS as error:
+    except _TRIAL_ERRORS as error:
         return f"it cannot be computed ({str(error).splitlines()[0][:80]})"
     return ""
 
 
-def _quantized(weight: Tensor, largest: int = 127) -> tuple[Tensor, Tensor]:
+def _quantize(weight: Tensor, largest: int = 127) -> tuple[Tensor, Tensor]:
     """Symmetric, one scale an output channel: int8 [out, in] from -largest to largest, float32 [out]."""
     scales = weight.abs().amax(1).clamp_min(1e-12) / largest
     return (weight / scales[:, None]).round_().clamp_(-largest, largest).to(torch.int8), scales

@@ -1,4 +1,4 @@
-"""Loads a causal language model with its tokenizer, and tells one base model from another.
+"""Loads a causal language model with its tokenizer, and takes its fingerprint.
 
 Knows nothing of rows, adapters' weights or steps.
 """

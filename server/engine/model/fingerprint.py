@@ -1,4 +1,4 @@
-"""What tells one base model from another: cheap to take, the same for every copy of the same weights.
+"""A fingerprint of a base model: cheap to take, the same for every copy of the same weights.
 
 Covers the configuration (without names, versions and storage types), every tensor's name and shape, and
 three rows of values of each tensor as float32. Reads about a megabyte, never the whole model.

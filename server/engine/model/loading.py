@@ -43,8 +43,8 @@ class LoadedModel:
     kv_bytes: int
 
 
-def place(settings: ModelSettings) -> Placement:
-    """Raises ModelError when the device that is asked for is not there."""
+def choose_placement(settings: ModelSettings) -> Placement:
+    """Raises ModelError when the device that is set is not there."""
     cuda = torch.cuda.is_available()
     if settings.device == "cuda" and not cuda:
         raise ModelError("model.device is 'cuda', and torch finds no CUDA device here: use 'cpu' or 'auto', or install "
@@ -65,7 +65,7 @@ def place(settings: ModelSettings) -> Placement:
 
 def load_model(path: str, settings: ModelSettings) -> LoadedModel:
     """Blocks for as long as reading the weights takes. Raises ModelError."""
-    placement = place(settings)
+    placement = choose_placement(settings)
     _set_threads()
     try:
         model = AutoModelForCausalLM.from_pretrained(path, dtype=placement.dtype)

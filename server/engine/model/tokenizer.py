@@ -40,8 +40,8 @@ _DOCUMENT_END = "<|endoftext|>"  # ends a document, and so an answer, even where
 
 
 @dataclass(frozen=True)
-class AnswerShape:
-    """How the template dresses an assistant's text: opening + `lead` + text + `end`."""
+class AnswerFormat:
+    """What the template puts around an assistant's text: opening + `lead` + text + `end`."""
 
     lead: str
     end: str
@@ -75,8 +75,8 @@ class ModelTokenizer:
         self._pieces = functools.lru_cache(maxsize=2048)(self._encode_piece)
         self._rendered = functools.lru_cache(maxsize=256)(self._render_text)  # a chat's turns share their beginnings
         self._system_role = self._has_system_role()
-        self._shape = self._answer_shape()
-        end = self._raw(self._shape.end) if self._shape else []
+        self._answer_format = self._find_answer_format()
+        end = self._raw(self._answer_format.end) if self._answer_format else []
         self.stop_ids = frozenset(self._eos_ids(path_or_id) | set(self._first_special(end)))
         self._end_ids, self._after_ids = self._split_end(end)
 
@@ -99,13 +99,13 @@ class ModelTokenizer:
 
     def answer(self, text: str) -> list[int]:
         """Ids of an assistant's whole answer with its end-of-turn token."""
-        if self._shape is None:
+        if self._answer_format is None:
             return [*self.encode(text), *self._end_ids]
-        body = text.strip() if self._shape.trims else text
-        return [*self.encode(self._shape.lead + body), *self._end_ids]
+        body = text.strip() if self._answer_format.trims else text
+        return [*self.encode(self._answer_format.lead + body), *self._end_ids]
 
     def encode(self, text: str) -> list[int]:
-        """Ids of plain text: nothing is added, and control tokens in it are not obeyed."""
+        """Ids of plain text: nothing is added, and control tokens in it are plain text."""
         marker, (guarded,) = self._guard_texts([text])
         return list(self._pieces(guarded, marker))
 
@@ -147,11 +147,11 @@ class ModelTokenizer:
         return [*pieces, (whole[len(before):], None)]
 
     def _piece_ids(self, piece: str, message: Message | None, marker: str) -> list[int]:
-        shape = self._shape
-        if message is not None and message.role == "assistant" and shape is not None:
-            body = message.content.strip() if shape.trims else message.content
-            if piece == shape.lead + body + shape.end:
-                return [*self._pieces(shape.lead + body, marker), *self._end_ids, *self._after_ids]
+        answer_format = self._answer_format
+        if message is not None and message.role == "assistant" and answer_format is not None:
+            body = message.content.strip() if answer_format.trims else message.content
+            if piece == answer_format.lead + body + answer_format.end:
+                return [*self._pieces(answer_format.lead + body, marker), *self._end_ids, *self._after_ids]
         return list(self._pieces(piece, marker))
 
     def _encode_piece(self, text: str, marker: str) -> tuple[int, ...]:
@@ -226,8 +226,8 @@ class ModelTokenizer:
         text = self._try_text([Message("system", "sentinel-s"), Message("user", "sentinel-u")], True)
         return text is not None and "sentinel-s" in text
 
-    def _answer_shape(self) -> AnswerShape | None:
-        """Read off the template with a sample; None when an answer's place cannot be told."""
+    def _find_answer_format(self) -> AnswerFormat | None:
+        """Read off the template with a sample; None when an answer cannot be found in it."""
         question, body = [Message("user", "question")], "sample-answer"
         opening = self._try_text(question, True)
         whole = self._try_text([*question, Message("assistant", f" {body} ")], False)
@@ -236,7 +236,7 @@ class ModelTokenizer:
         rest = whole[len(opening):]
         trims = f" {body} " not in rest or self._trims(question)
         lead, found, end = rest.partition(body if trims else f" {body} ")
-        return AnswerShape(lead, end, trims) if found else None
+        return AnswerFormat(lead, end, trims) if found else None
 
     def _trims(self, question: list[Message]) -> bool:
         """Whether the template strips an answer: then spaces around it leave no trace."""
@@ -257,9 +257,9 @@ class ModelTokenizer:
 
     def _split_end(self, end: list[int]) -> tuple[list[int], list[int]]:
         """What the model itself writes to end a turn, and what the template puts behind that."""
-        for place, token in enumerate(end):
+        for index, token in enumerate(end):
             if token in self.stop_ids:
-                return end[: place + 1], end[place + 1:]
+                return end[: index + 1], end[index + 1:]
         eos = self.hf.eos_token_id
         return ([eos] if eos is not None else []), end
 
@@ -290,8 +290,8 @@ def _folded(messages: Sequence[Message]) -> list[Message]:
     rest = [message for message in messages if message.role != "system"]
     if not system:
         return rest
-    for place, message in enumerate(rest):
+    for index, message in enumerate(rest):
         if message.role == "user":
-            rest[place] = Message("user", f"{system}\n\n{message.content}")
+            rest[index] = Message("user", f"{system}\n\n{message.content}")
             return rest
     return [Message("user", system), *rest]

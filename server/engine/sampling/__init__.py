@@ -1,1 +1,1 @@
-"""Each row's next token, held to a grammar if it has one, and the text to show. Knows nothing of models."""
+"""Each row's next token, constrained to a grammar if it has one, and the text to show. Knows nothing of models."""

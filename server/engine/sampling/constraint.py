@@ -1,4 +1,4 @@
-"""Holds a row to a JSON Schema or grammar: which tokens may come next (llguidance).
+"""Constrains a row to a JSON Schema or grammar: which tokens may come next (llguidance).
 
 Compiling takes milliseconds to a second: it belongs in a worker thread. Knows nothing of sampling.
 """
@@ -22,22 +22,22 @@ from server.engine.sampling.sampler import Logits
 from server.errors import EngineError, InvalidInput
 from server.types import Constraint
 
-_KEPT = 64
-_BLANKS = " \t\n\rĠĊĉč▁"   # as byte-level and sentence-piece vocabularies write them, too
-_DEPTH = 8   # of nested schemas that are looked into
-# A little room to lay JSON out; a small model left free writes blank lines until it is cut off.
+_CACHE_SIZE = 64
+_WHITESPACE_CHARS = " \t\n\rĠĊĉč▁"   # as byte-level and sentence-piece vocabularies write them, too
+_MAX_DEPTH = 8   # of nested schemas that are looked into
+# A little whitespace for JSON; a small model left free writes blank lines until it is cut off.
 _WHITESPACE = r"[ \n]{0,12}"
 
 
 @dataclass(frozen=True)
-class Closers:
+class ClosingTokens:
     """Tokens that bring JSON to its end, and how many tokens that may take from anywhere in this schema."""
 
     letters: tuple[int, ...]  # plain letters: allowed together only inside a free string
     quote: int
     brackets: NDArray[np.int64]
     comma: int
-    blanks: NDArray[np.int64]
+    whitespace: NDArray[np.int64]
     reserve: int
 
     def narrow(self, logits: Logits) -> None:
@@ -52,20 +52,20 @@ class Closers:
             kept = logits[wanted].copy()
             logits[:] = -np.inf
             logits[wanted] = kept
-        elif allowed.sum() > allowed[self.blanks].sum():
-            logits[self.blanks] = -np.inf
+        elif allowed.sum() > allowed[self.whitespace].sum():
+            logits[self.whitespace] = -np.inf
 
 
 class GrammarMask:
-    """One row's place in its grammar. Used by one thread.
+    """One row's state in its grammar. Used by one thread.
 
-    With `closers` and `budget` (tokens the row may write), JSON is closed before it would be cut off.
+    With `closing` and `budget` (tokens the row may write), JSON is closed before it would be cut off.
     """
 
-    def __init__(self, matcher: Any, vocabulary: int, closers: Closers | None = None) -> None:
+    def __init__(self, matcher: Any, vocabulary: int, closing: ClosingTokens | None = None) -> None:
         self._matcher = matcher
         self._bits = np.zeros((1, (vocabulary + 31) // 32), dtype=np.int32)
-        self._closers = closers
+        self._closing_tokens = closing
         self.budget: int | None = None
 
     def apply(self, logits: Logits) -> None:
@@ -75,8 +75,8 @@ class GrammarMask:
             raise EngineError(f"the output format cannot be followed further: {self._matcher.get_error()}")
         allowed = np.unpackbits(self._bits.view(np.uint8), bitorder="little")[: len(logits)]
         logits[allowed == 0] = -np.inf
-        if self._closers is not None and self.budget is not None and self.budget <= self._closers.reserve:
-            self._closers.narrow(logits)
+        if self._closing_tokens is not None and self.budget is not None and self.budget <= self._closing_tokens.reserve:
+            self._closing_tokens.narrow(logits)
 
     def accept(self, token: int) -> None:
         self._matcher.consume_token(token)
@@ -108,11 +108,11 @@ class ConstraintCompiler:
                 matcher = self._compile(constraint)
                 self._compiled[constraint] = matcher
             self._compiled.move_to_end(constraint)
-            while len(self._compiled) > _KEPT:
+            while len(self._compiled) > _CACHE_SIZE:
                 self._compiled.popitem(last=False)
-            return GrammarMask(matcher.deep_copy(), self._vocabulary, self._closers(constraint))
+            return GrammarMask(matcher.deep_copy(), self._vocabulary, self._closing_tokens(constraint))
 
-    def _closers(self, constraint: Constraint) -> Closers | None:
+    def _closing_tokens(self, constraint: Constraint) -> ClosingTokens | None:
         """None for grammars that are not JSON alone, and for tokenizers without single-character tokens."""
         if constraint.kind != "json_schema":
             return None
@@ -123,13 +123,13 @@ class ConstraintCompiler:
         if any(char not in ids for char in '"},qZ'):
             return None
         brackets = np.array([id_ for name, id_ in ids.items() if name and set(name) <= set("}]")])
-        blanks = np.array([id_ for name, id_ in ids.items() if not name.strip(_BLANKS)])
+        whitespace = np.array([id_ for name, id_ in ids.items() if not name.strip(_WHITESPACE_CHARS)])
         smallest = json.dumps(smallest_instance(json.loads(constraint.source)), ensure_ascii=False)
         # a token is at least a byte, so this many always suffice
-        return Closers((ids["q"], ids["Z"]), ids['"'], brackets, ids[","], blanks, len(smallest.encode()) + 8)
+        return ClosingTokens((ids["q"], ids["Z"]), ids['"'], brackets, ids[","], whitespace, len(smallest.encode()) + 8)
 
     def _compile(self, constraint: Constraint) -> Any:
-        matcher = llguidance.LLMatcher(self._for_tokenizer(), self._grammar(constraint), log_level=0)
+        matcher = llguidance.LLMatcher(self._native_tokenizer(), self._grammar(constraint), log_level=0)
         if matcher.is_error():
             kind = "JSON Schema" if constraint.kind == "json_schema" else "grammar"
             raise InvalidInput(f"the output {kind} cannot be used: {matcher.get_error().splitlines()[0]}")
@@ -150,7 +150,7 @@ class ConstraintCompiler:
         except ValueError as error:
             raise InvalidInput(f"the output JSON Schema cannot be used: {error}") from error
 
-    def _for_tokenizer(self) -> Any:
+    def _native_tokenizer(self) -> Any:
         if self._native is None:
             try:
                 self._native = llguidance.hf.from_tokenizer(
@@ -164,7 +164,7 @@ class ConstraintCompiler:
 def smallest_instance(schema: Any, depth: int = 0) -> Any:
     """About the shortest value that the schema still allows; where it is unsure, a longer one."""
     options: list[Any] = []
-    if isinstance(schema, dict) and depth <= _DEPTH:
+    if isinstance(schema, dict) and depth <= _MAX_DEPTH:
         below = [option for key in ("anyOf", "oneOf", "allOf") for option in schema.get(key, ())]
         options = [*schema.get("enum", ()), *(smallest_instance(option, depth + 1) for option in below)]
         if "const" in schema:

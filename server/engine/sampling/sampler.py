@@ -23,8 +23,8 @@ from server.types import SamplingParams
 
 Logits = NDArray[np.float32]
 
-_MOST_STOPS = 16
-_MOST_LOGPROBS = 20
+_MAX_STOPS = 16
+_MAX_LOGPROBS = 20
 _HEAD = 64  # likeliest tokens looked at first: sorting the whole vocabulary is rarely needed
 
 
@@ -55,13 +55,13 @@ def check_sampling(params: SamplingParams, vocabulary: int) -> None:
         ("presence_penalty", params.presence_penalty, -100.0, 100.0),
         ("frequency_penalty", params.frequency_penalty, -100.0, 100.0),
         ("max_tokens", params.max_tokens, 1, math.inf),
-        ("logprobs", params.logprobs or 0, 0, _MOST_LOGPROBS),
+        ("logprobs", params.logprobs or 0, 0, _MAX_LOGPROBS),
     )
     for name, value, low, high in rules:
         if not low <= value <= high:  # NaN fails too
             raise InvalidInput(f"{name} is {value}, and must lie between {low:g} and {high:g}")
-    if len(params.stop) > _MOST_STOPS:
-        raise InvalidInput(f"{len(params.stop)} stop strings were given, and the most is {_MOST_STOPS}")
+    if len(params.stop) > _MAX_STOPS:
+        raise InvalidInput(f"{len(params.stop)} stop strings were given, and the most is {_MAX_STOPS}")
     for token, bias in params.logit_bias.items():
         if not 0 <= token < vocabulary:
             raise InvalidInput(f"logit_bias names token {token}, and the model's tokens are 0 to {vocabulary - 1}")
@@ -70,7 +70,7 @@ def check_sampling(params: SamplingParams, vocabulary: int) -> None:
 
 
 class Sampler:
-    """One row's choices. `mask` is the row's constraint, told of every token that is chosen."""
+    """One row's choices. `mask` is the row's constraint; it accepts every token that is chosen."""
 
     def __init__(self, params: SamplingParams, prompt: Sequence[int], mask: TokenMask | None = None) -> None:
         self._params = params
@@ -87,7 +87,7 @@ class Sampler:
             and params.repetition_penalty == 1.0 and not params.presence_penalty and not params.frequency_penalty
         )
 
-    def note(self, token: int) -> None:
+    def accept(self, token: int) -> None:
         """Counts a token as written; `choose_tokens` does it itself."""
         self._position += 1
         if self._params.presence_penalty or self._params.frequency_penalty:
@@ -97,7 +97,7 @@ class Sampler:
         if self._mask is not None:
             self._mask.accept(token)
 
-    def shape(self, logits: Logits) -> None:
+    def process_logits(self, logits: Logits) -> None:
         """Bias, penalties and constraint, in place."""
         params = self._params
         for token, bias in params.logit_bias.items():
@@ -138,8 +138,8 @@ class Sampler:
         filtered = params.top_p < 1 or params.min_p > 0 or params.top_k > 0
         if filtered and not whole:
             return self._draw_further(len(ids), mass, logits)
-        place = self._random() * (float(sums[kept - 1]) if whole else mass)
-        found = int(np.searchsorted(sums[:kept], place, side="right"))
+        point = self._random() * (float(sums[kept - 1]) if whole else mass)
+        found = int(np.searchsorted(sums[:kept], point, side="right"))
         if found >= kept and not whole:
             return self._draw_further(len(ids), mass, logits)
         return int(ids[min(found, kept - 1)])
@@ -169,7 +169,7 @@ def choose_tokens(samplers: Sequence[Sampler], logits: Tensor) -> list[Choice | 
     if not samplers:
         return []
     if all(sampler.plain_greedy for sampler in samplers):
-        return [_noted(sampler, Choice(token)) if math.isfinite(best) else _unusable()
+        return [_accepted(sampler, Choice(token)) if math.isfinite(best) else _unusable()
                 for sampler, best, token in zip(samplers, *_highest(logits), strict=True)]
     usable = torch.isfinite(logits.amax(-1)).tolist()
     values = logits.float().cpu()
@@ -179,7 +179,7 @@ def choose_tokens(samplers: Sequence[Sampler], logits: Tensor) -> list[Choice | 
         if usable[number]:
             if sampler.logprobs:
                 raw[number] = rows[number].copy()
-            sampler.shape(rows[number])
+            sampler.process_logits(rows[number])
     best, found = _highest(values)
     drawn = _draws([n for n, sampler in enumerate(samplers) if sampler.random and math.isfinite(best[n])],
                    samplers, values)
@@ -191,20 +191,20 @@ def choose_tokens(samplers: Sequence[Sampler], logits: Tensor) -> list[Choice | 
         elif not math.isfinite(best[number]):
             choices.append(EngineError("no token may follow here: logit_bias or the output format rules out every one"))
         elif number in raw:
-            choices.append(_noted(sampler, sampler.with_logprobs(token, raw[number])))
+            choices.append(_accepted(sampler, sampler.with_logprobs(token, raw[number])))
         else:
-            choices.append(_noted(sampler, Choice(token)))
+            choices.append(_accepted(sampler, Choice(token)))
     return choices
 
 
 def _highest(values: Tensor) -> tuple[list[float], list[int]]:
-    """Each row's highest value and the first place that has it; NaN and its place where a row has one."""
+    """Each row's highest value and the first index that has it; NaN and its index where a row has one."""
     if values.device.type == "cpu" and values.dtype == torch.float32:  # numpy takes a tenth of torch's time for it
         rows = values.numpy()
         found = rows.argmax(-1)
         return rows[np.arange(len(rows)), found].tolist(), found.tolist()
-    best, places = values.max(-1)
-    return best.tolist(), places.tolist()
+    best, indices = values.max(-1)
+    return best.tolist(), indices.tolist()
 
 
 def _draws(numbers: list[int], samplers: Sequence[Sampler], values: Tensor) -> dict[int, int]:
@@ -220,8 +220,8 @@ def _draws(numbers: list[int], samplers: Sequence[Sampler], values: Tensor) -> d
             for n, number in enumerate(numbers)}
 
 
-def _noted(sampler: Sampler, choice: Choice) -> Choice:
-    sampler.note(choice.token)
+def _accepted(sampler: Sampler, choice: Choice) -> Choice:
+    sampler.accept(choice.token)
     return choice
 
 

@@ -1,6 +1,6 @@
-"""The model thread: plan, forward, choose tokens, tell; and what others may ask of it.
+"""The thread that owns the model: plan, forward, sample, emit; and what other threads may call.
 
-All shared state stands behind one lock, which is never held while the model computes, so a call from the
+All shared state is guarded by one lock, which is never held while the model computes, so a call from the
 event loop waits for microseconds. Knows nothing of asyncio, HTTP or folders' meaning.
 """
 
@@ -15,28 +15,28 @@ from collections.abc import Callable, Iterable, Sequence
 import torch
 
 from server.config import EngineSettings
-from server.engine.adapters.manager import AdapterRack
+from server.engine.adapters.manager import AdapterManager
 from server.engine.adapters.slots import Slot
-from server.engine.cache.kv import KVBudget, rounded
+from server.engine.cache.kv import KVBudget, bucket_size
 from server.engine.cache.prefix import BlockPool, PrefixIndex, block_bytes
-from server.engine.forward.chunk import Part
+from server.engine.forward.chunk import RowChunk
 from server.engine.runtime import Runtime
 from server.engine.sampling.sampler import Choice, choose_tokens
-from server.engine.scheduling.batch_window import Gathering
-from server.engine.scheduling.prefill_budget import Pace
+from server.engine.scheduling.batch_window import BatchWindow
+from server.engine.scheduling.prefill_budget import PrefillBudget
 from server.engine.scheduling.row import Row, RowState
-from server.engine.scheduling.scheduler import Departure, Plan, PlannedPart, Scheduler
+from server.engine.scheduling.scheduler import Plan, PlannedChunk, ReleasedRow, Scheduler
 from server.engine.stats import EngineStats
 from server.errors import EngineBusy, EngineDown, EngineError
 from server.types import EngineHealth, FinishReason, GenerationDone, TokenDelta, TokenLogprob, Usage
 
 log = logging.getLogger("tailor.engine")
 
-_RETRY_S = 1.0       # between tries to bring a failed model back while nobody asks
+_RETRY_S = 1.0       # between tries to bring a failed model back while there are no requests
 _STUCK_S = 120.0     # a step that takes longer is reported as failed
 
 
-class Runner:
+class ModelThread:
     """Call `serve` on the model thread; everything else is safe from any thread."""
 
     def __init__(self, runtime: Runtime, settings: EngineSettings, flush: Callable[[], None]) -> None:
@@ -45,7 +45,7 @@ class Runner:
         self._flush = flush
         self._settings = settings
         self._changed = threading.Condition()
-        self.rack = AdapterRack(runtime.path.bank, runtime.target, settings, self._changed)
+        self.adapter_manager = AdapterManager(runtime.path.bank, runtime.target, settings, self._changed)
         arena = runtime.path.arena
         blocks = settings.prefix_bytes // block_bytes(arena.shape) if arena is not None else 0
         self._prefix = PrefixIndex(blocks)
@@ -53,17 +53,18 @@ class Runner:
         self._eager = runtime.card.device != "cpu"
         self._budget = KVBudget(settings.kv_bytes, runtime.bytes_per_token, settings.max_batch, eager=self._eager)
         self._scheduler = Scheduler(
-            settings, self._budget, self.rack.slots, self._prefix, self.rack.read, chunked=runtime.path.chunked
+            settings, self._budget, self.adapter_manager.slots, self._prefix, self.adapter_manager.read,
+            chunked=runtime.path.chunked,
         )
-        self._pace = Pace(settings.prefill_tokens)
-        self.gathering = Gathering(self._changed, settings.max_batch)
+        self._prefill_budget = PrefillBudget(settings.prefill_tokens)
+        self.batch_window = BatchWindow(self._changed, settings.max_batch)
         self._stopping = False
         self._failure = ""
         self._step_began: float | None = None
         self._counts: Counter[str] = Counter()
         self._step_s = 0.0
 
-    # ── what others ask ──────────────────────────────────────────────────────────────────────────
+    # ── for any thread ───────────────────────────────────────────────────────────────────────────
 
     def submit(self, row: Row) -> None:
         """Raises EngineBusy, EngineDown."""
@@ -105,8 +106,8 @@ class Runner:
                 kv_bytes=self._budget.used * self._budget.bytes_per_token,
                 max_kv_bytes=self._budget.total * self._budget.bytes_per_token,
                 prefix_bytes=len(self._prefix) * block, max_prefix_bytes=self._prefix.capacity * block,
-                adapters=len(self.rack.slots), max_adapters=settings.max_loras,
-                adapter_bytes=self.rack.slots.bytes, max_adapter_bytes=settings.adapter_bytes,
+                adapters=len(self.adapter_manager.slots), max_adapters=settings.max_loras,
+                adapter_bytes=self.adapter_manager.slots.bytes, max_adapter_bytes=settings.adapter_bytes,
                 max_per_user=settings.max_per_user, max_tokens=settings.max_tokens,
                 preempted=self._scheduler.preempted, step_s=self._step_s,
                 **{name: counts[name] for name in ("prompt_tokens", "cached_tokens", "completion_tokens", "finished",
@@ -127,39 +128,39 @@ class Runner:
     # ── the loop ─────────────────────────────────────────────────────────────────────────────────
 
     def serve(self) -> None:
-        """Runs until `stop`. A step that fails takes its rows along, never the thread."""
+        """Runs until `stop`. A step that fails ends its rows, never the thread."""
         with torch.inference_mode():
             while not self._stopping:
                 try:
-                    self._turn()
+                    self._loop_once()
                 except Exception as error:  # noqa: BLE001  the thread's outermost edge: anything a model raises
                     self._fail(error)
                 self._flush()
-        self.rack.close()
+        self.adapter_manager.close()
         with self._changed:
-            self._end_rows((*self._scheduler.waiting, *self._scheduler.running), "the engine has been stopped")
-            for slot in self.rack.slots:
-                self._drop_failed(slot, EngineDown("the engine has been stopped"))
+            self._fail_rows((*self._scheduler.waiting, *self._scheduler.running), "the engine has been stopped")
+            for slot in self.adapter_manager.slots:
+                self._fail_load(slot, EngineDown("the engine has been stopped"))
         self._flush()
 
-    def _turn(self) -> None:
+    def _loop_once(self) -> None:
         began = time.monotonic()
-        self._tidy()
+        self._between_steps()
         with self._changed:
             now = time.monotonic()
-            plan = self._scheduler.plan(now, lambda writing: self._pace.room(writing, now - began))
+            plan = self._scheduler.plan(now, lambda decoding: self._prefill_budget.tokens(decoding, now - began))
             self._flush()
-            if not (plan.parts or self._scheduler.departures):
-                self._rest()
+            if not (plan.chunks or self._scheduler.released):
+                self._idle()
                 if not self._failure:
                     return
             self._step_began = time.monotonic()
-            departures = self._scheduler.take_departures()
-        self._keep(departures)
-        if plan.parts:
+            released = self._scheduler.take_released()
+        self._store_released(released)
+        if plan.chunks:
             self._step(plan)
         elif self._failure and not self._stopping:
-            self._runtime.path.run([Part((0,), 0, 0)])
+            self._runtime.path.run([RowChunk((0,), 0, 0)])
         with self._changed:
             self._step_began = None
             if self._failure:
@@ -167,85 +168,85 @@ class Runner:
                 self._counts["restarts"] += 1
             self._failure = ""
 
-    def _rest(self) -> None:
-        """With nothing to compute: until something happens. Holds the lock."""
-        if self.rack.moving or self._stopping:
+    def _idle(self) -> None:
+        """Waits, with nothing to compute, until something happens. The caller holds the lock."""
+        if self.adapter_manager.has_pending or self._stopping:
             return
         idle = not self._scheduler.waiting
         self._changed.wait(_RETRY_S if self._failure or not idle else None)
         if idle:
-            self.gathering.wait(self._scheduler.waiting, lambda: self._stopping)
+            self.batch_window.wait(self._scheduler.waiting, lambda: self._stopping)
 
-    def _tidy(self) -> None:
-        """Between steps: rows that left are kept for others, adapters come and go."""
+    def _between_steps(self) -> None:
+        """What released rows have computed goes to the prefix store, adapters are cleared and installed."""
         with self._changed:
-            self._scheduler.reap(time.monotonic())
-            departures = self._scheduler.take_departures()
-        self._keep(departures)
-        for load in self.rack.clear():
+            self._scheduler.remove_cancelled(time.monotonic())
+            released = self._scheduler.take_released()
+        self._store_released(released)
+        for load_id in self.adapter_manager.clear_dropped():
             with self._changed:
-                self._prefix.drop(load)
-        for slot, error in self.rack.install(one=bool(self._scheduler.running)):  # one a step beside answers
+                self._prefix.drop(load_id)
+        for slot, error in self.adapter_manager.install(one=bool(self._scheduler.running)):  # one a step beside answers
             with self._changed:
-                self._drop_failed(slot, error)
+                self._fail_load(slot, error)
 
-    def _keep(self, departures: Iterable[Departure]) -> None:
-        for departure in departures:
-            self._save(departure.load, departure.tokens, departure.place)
-            self._runtime.path.forget(departure.place)
+    def _store_released(self, released: Iterable[ReleasedRow]) -> None:
+        for row in released:
+            self._store_blocks(row.load_id, row.tokens, row.kv_slot)
+            self._runtime.path.release(row.kv_slot)
 
-    def _save(self, load: int, tokens: Sequence[int], place: int) -> None:
+    def _store_blocks(self, load_id: int, tokens: Sequence[int], kv_slot: int) -> None:
         """The whole blocks of what a row has computed go to the prefix store."""
         arena = self._runtime.path.arena
-        if self._pool is not None and arena is not None and arena.sound(place, len(tokens)):
+        if self._pool is not None and arena is not None and arena.all_finite(kv_slot, len(tokens)):
             with self._changed:
-                blocks = self._prefix.add(load, tokens)
+                blocks = self._prefix.add(load_id, tokens)
             if blocks:
-                self._pool.save(arena, place, blocks)
+                self._pool.save(arena, kv_slot, blocks)
 
     def _step(self, plan: Plan) -> None:
         began = time.monotonic()
-        self._arrange(plan)
-        work, wanted = [], []
-        for part in plan.parts:
-            row = part.row
-            last = len(part.tokens) == row.pending
-            assert row.grant is not None  # narrows a type: it runs
-            lora = row.slot.place if row.slot is not None else None
-            work.append(Part(part.tokens, row.grant.place, row.computed, lora, last))
+        self._prepare_memory(plan)
+        chunks, sampled = [], []
+        for chunk in plan.chunks:
+            row = chunk.row
+            last = len(chunk.tokens) == row.pending
+            assert row.reservation is not None  # narrows a type: it runs
+            stack_index = row.slot.stack_index if row.slot is not None else None
+            chunks.append(RowChunk(chunk.tokens, row.reservation.kv_slot, row.computed, stack_index, last))
             if last:
-                wanted.append(row)
-        logits = self._runtime.path.run(work)
-        for part in plan.parts:
-            part.row.computed += len(part.tokens)
-        self._choose(wanted, logits)
-        self._flush()  # who reads need not wait for the store
-        self._keep_prompts(plan.parts)  # of those that gave usable numbers
+                sampled.append(row)
+        logits = self._runtime.path.run(chunks)
+        for chunk in plan.chunks:
+            chunk.row.computed += len(chunk.tokens)
+        self._choose(sampled, logits)
+        self._flush()  # readers need not wait for the prefix store
+        self._store_prompts(plan.chunks)  # of rows that gave usable numbers
         took = time.monotonic() - began
-        self._pace.note(took, [len(part.tokens) for part in plan.parts])
+        self._prefill_budget.observe(took, [len(chunk.tokens) for chunk in plan.chunks])
         self._counts["steps"] += 1
         self._step_s += took
 
-    def _arrange(self, plan: Plan) -> None:
-        """Memory for the step, and what the prefix store has of the rows that came."""
+    def _prepare_memory(self, plan: Plan) -> None:
+        """Memory for the step, and what the prefix store has of the admitted rows."""
         arena = self._runtime.path.arena
         if arena is None:
             return
         with self._changed:
-            room, live, compact = self._budget.room, self._budget.live(), self._budget.compact
-            self._budget.compact = False
-        places = rounded(max(live, default=0) + 1) + 1 if self._eager else self._settings.max_batch
-        arena.fit(places, room, live, compact=compact)
-        for arrival in plan.arrivals:
-            arena.scrub(arrival.place, arrival.stale)
-            if arrival.blocks and self._pool is not None:
-                self._pool.load(arena, arrival.place, arrival.blocks)
+            capacity, live, compact = self._budget.longest, self._budget.live(), self._budget.needs_compaction
+            self._budget.needs_compaction = False
+        slots = bucket_size(max(live, default=0) + 1) + 1 if self._eager else self._settings.max_batch
+        arena.fit(slots, capacity, live, compact=compact)
+        for admitted in plan.admitted:
+            arena.scrub(admitted.kv_slot, admitted.stale_tokens)
+            if admitted.blocks and self._pool is not None:
+                self._pool.load(arena, admitted.kv_slot, admitted.blocks)
 
-    def _keep_prompts(self, parts: Iterable[PlannedPart]) -> None:
-        for part in parts:
-            row = part.row
-            if len(part.tokens) > 1 and row.grant is not None:
-                self._save(row.load, row.known[:row.computed], row.grant.place)
+    def _store_prompts(self, chunks: Iterable[PlannedChunk]) -> None:
+        for chunk in chunks:
+            row = chunk.row
+            if len(chunk.tokens) > 1 and row.reservation is not None:
+                self._store_blocks(row.load_id, row.tokens[:row.computed], row.reservation.kv_slot)
 
     def _fail(self, error: Exception) -> None:
         log.error("the model's step failed", exc_info=error)
@@ -255,9 +256,9 @@ class Runner:
             self._failure = reason
             self._prefix.clear()  # whatever the fault has touched
             self._counts["failed"] += len(self._scheduler.running)
-            self._end_rows(tuple(self._scheduler.running), f"{reason}; try again")
+            self._fail_rows(tuple(self._scheduler.running), f"{reason}; try again")
 
-    def _end_rows(self, rows: Iterable[Row], reason: str) -> None:
+    def _fail_rows(self, rows: Iterable[Row], reason: str) -> None:
         for row in rows:
             self._scheduler.finish(row, time.monotonic(), keep=False)
             if not row.cancelled:
@@ -278,37 +279,37 @@ class Runner:
                 self._advance(row, choice)
 
     def _advance(self, row: Row, choice: Choice) -> None:
-        """Takes a new token in; tells what can be shown, and ends the row where it must end."""
-        row.known.append(choice.token)
-        row.first_token = row.first_token or time.monotonic()
+        """Appends a new token; emits the text that is complete, and finishes the row where it must end."""
+        row.tokens.append(choice.token)
+        row.first_token_at = row.first_token_at or time.monotonic()
         if row.cancelled:
             return
         if choice.token in self._runtime.tokenizer.stop_ids:
-            self._end(row, FinishReason.STOP)
+            self._finish(row, FinishReason.STOP)
             return
-        row.unshown += 1
+        row.unsent_tokens += 1
         if row.logprobs:
-            row.unshown_logprobs.append(self._logprob(choice))
-        self._tell(row, row.text.push(choice.token))
+            row.unsent_logprobs.append(self._logprob(choice))
+        self._emit_delta(row, row.text.push(choice.token))
         if row.text.stopped or (row.mask is not None and row.mask.complete):
-            self._end(row, FinishReason.STOP)
-        elif row.answered >= row.max_tokens:
-            self._end(row, FinishReason.LENGTH)
+            self._finish(row, FinishReason.STOP)
+        elif row.generated >= row.max_tokens:
+            self._finish(row, FinishReason.LENGTH)
 
-    def _tell(self, row: Row, text: str) -> None:
+    def _emit_delta(self, row: Row, text: str) -> None:
         if text:
-            row.emit(TokenDelta(text, row.unshown, tuple(row.unshown_logprobs)))
-            row.unshown = 0
-            row.unshown_logprobs = []
+            row.emit(TokenDelta(text, row.unsent_tokens, tuple(row.unsent_logprobs)))
+            row.unsent_tokens = 0
+            row.unsent_logprobs = []
 
-    def _end(self, row: Row, reason: FinishReason) -> None:
-        self._tell(row, row.text.flush())
+    def _finish(self, row: Row, reason: FinishReason) -> None:
+        self._emit_delta(row, row.text.flush())
         now = time.monotonic()
         with self._changed:
             self._scheduler.finish(row, now)
-        usage = Usage(prompt_tokens=len(row.prompt), completion_tokens=row.answered, cached_tokens=row.cached,
-                      queue_s=row.admitted - row.submitted, ttft_s=row.first_token - row.submitted,
-                      total_s=now - row.submitted)
+        usage = Usage(prompt_tokens=len(row.prompt), completion_tokens=row.generated, cached_tokens=row.cached,
+                      queue_s=row.admitted_at - row.submitted_at, ttft_s=row.first_token_at - row.submitted_at,
+                      total_s=now - row.submitted_at)
         self._counts.update(finished=1, prompt_tokens=usage.prompt_tokens, cached_tokens=usage.cached_tokens,
                             completion_tokens=usage.completion_tokens)
         row.emit(GenerationDone(reason, usage))
@@ -318,9 +319,9 @@ class Runner:
         top = tuple((decode([token]), value) for token, value in choice.top)
         return TokenLogprob(decode([choice.token]), choice.logprob or 0.0, top)
 
-    def _drop_failed(self, slot: Slot, error: Exception) -> None:
+    def _fail_load(self, slot: Slot, error: Exception) -> None:
         for row in (*self._scheduler.waiting, *self._scheduler.running):
             if row.slot is slot:
                 self._scheduler.finish(row, time.monotonic())
                 row.emit(type(error)(str(error)))
-        self.rack.slots.fail(slot, type(error)(str(error)))
+        self.adapter_manager.slots.fail(slot, type(error)(str(error)))

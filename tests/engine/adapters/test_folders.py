@@ -8,14 +8,14 @@ from server.engine import AdapterCatalogue
 from server.errors import AdapterNotFound
 
 
-def put(root: Path, place: str, text: str = "x") -> Path:
-    folder = root / place
+def put(root: Path, path: str, text: str = "x") -> Path:
+    folder = root / path
     folder.mkdir(parents=True, exist_ok=True)
     (folder / "adapter_config.json").write_text(text)
     return folder
 
 
-def places(catalogue: AdapterCatalogue) -> list[str]:
+def names(catalogue: AdapterCatalogue) -> list[str]:
     return [f"{folder.name}@{folder.version}" for folder in catalogue.folders()]
 
 
@@ -24,7 +24,7 @@ def test_versions_stand_in_natural_order_newest_first(tmp_path: Path) -> None:
         put(tmp_path, f"law/{version}")
     put(tmp_path, "alpha/2024-01-02")
     put(tmp_path, "alpha/2023-12-31")
-    assert places(AdapterCatalogue(tmp_path)) == [
+    assert names(AdapterCatalogue(tmp_path)) == [
         "alpha@2024-01-02", "alpha@2023-12-31", "law@10", "law@9", "law@1.10", "law@1.2", "law@1", "law@beta",
     ]
 

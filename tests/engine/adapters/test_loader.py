@@ -11,11 +11,10 @@ from typing import Any
 import pytest
 
 from server.config import EngineSettings
-from server.engine.adapters import loader as loading
-from server.engine.adapters import reading as lora
+from server.engine.adapters import loader, reading
 from server.engine.adapters.folders import AdapterFolder
 from server.engine.adapters.lora_layers import LoraGroup
-from server.engine.adapters.manager import AdapterRack
+from server.engine.adapters.manager import AdapterManager
 from server.errors import AdapterInvalid
 from server.types import AdapterState
 from tests.engine.conftest import EngineFactory, Reply, ask, until
@@ -30,9 +29,9 @@ async def test_a_file_that_is_cut_off_after_its_check(tiny, adapters, engines, e
     def cut_off(folder: Path, target: Any):
         if folder.parent.name == "a":
             weights.write_bytes(whole[: len(whole) // 2])
-        return lora.read_adapter(folder, target)
+        return reading.read_adapter(folder, target)
 
-    monkeypatch.setattr(loading, "read_adapter", cut_off)
+    monkeypatch.setattr(loader, "read_adapter", cut_off)
     results = await asyncio.gather(
         ask(engine, prompt(1, 20), adapter="a"), exact(engine, prompt(1, 20), "b"), engine.load_adapter("a"),
         exact(engine, prompt(1, 20)), return_exceptions=True,
@@ -44,17 +43,17 @@ async def test_a_file_that_is_cut_off_after_its_check(tiny, adapters, engines, e
     await exact(engine, prompt(1, 20), "a")
 
 
-async def test_weights_that_cannot_be_put_in_place_fail_their_load_alone(
+async def test_weights_that_cannot_be_installed_fail_their_load_alone(
     tiny, adapters, engines: EngineFactory, exact, monkeypatch
 ) -> None:
     engine = await engines(tiny("llama"), adapters)
     await exact(engine, prompt(1, 20), "b")
     write, broken = LoraGroup.write, True
 
-    def sometimes(self: LoraGroup, place: int, pairs: Any) -> None:
+    def sometimes(self: LoraGroup, stack_index: int, pairs: Any) -> None:
         if broken and "down_proj" in self.names[0]:
             raise RuntimeError("out of memory, perhaps")
-        write(self, place, pairs)
+        write(self, stack_index, pairs)
 
     monkeypatch.setattr(LoraGroup, "write", sometimes)
     loads = asyncio.gather(ask(engine, prompt(1, 20), adapter="a"), engine.load_adapter("a"),
@@ -69,16 +68,16 @@ async def test_weights_that_cannot_be_put_in_place_fail_their_load_alone(
     await asyncio.wait_for(exact(engine, prompt(1, 20), "a"), 60)
 
 
-async def test_a_load_that_is_given_up_harms_nobody(tiny, adapters, engines: EngineFactory, exact, monkeypatch) -> None:
+async def test_a_cancelled_load_harms_no_other(tiny, adapters, engines: EngineFactory, exact, monkeypatch) -> None:
     engine = await engines(tiny("llama"), adapters)
     entered, gate = threading.Event(), threading.Event()
 
     def slow_disk(*args: Any):
         entered.set()
         gate.wait(60)
-        return lora.read_adapter(*args)
+        return reading.read_adapter(*args)
 
-    monkeypatch.setattr(loading, "read_adapter", slow_disk)
+    monkeypatch.setattr(loader, "read_adapter", slow_disk)
     given_up, kept = (asyncio.create_task(engine.load_adapter("a")) for _ in range(2))
     await asyncio.to_thread(entered.wait, 60)
     running = asyncio.create_task(exact(engine, prompt(1, 20), count=40))
@@ -91,24 +90,24 @@ async def test_a_load_that_is_given_up_harms_nobody(tiny, adapters, engines: Eng
     assert engine.stats().failed == 0
 
 
-async def test_a_place_that_is_taken_again_while_it_is_cleared(tiny, adapters, engines, exact, monkeypatch) -> None:
-    """Between clearing what has left and installing what has come, another adapter may leave and its place be taken:
-    the newcomer must not be cleared with it."""
+async def test_a_stack_index_that_is_reused_while_it_is_cleared(tiny, adapters, engines, exact, monkeypatch) -> None:
+    """Between clearing dropped adapters and installing new ones, another may be dropped and its stack index reused: the
+    new one must not be cleared with it."""
     engine = await engines(tiny("llama"), adapters, max_loras=2)
-    rack, bank = engine._runner.rack, engine._runtime.path.bank
+    manager, bank = engine._model_thread.adapter_manager, engine._runtime.path.bank
     for name in ("b", "c"):
         await engine.load_adapter(name)
     clear, loop = bank.clear, asyncio.get_running_loop()
     loads: list[Any] = []
 
-    def clear_slowly(place: int) -> None:
-        clear(place)
+    def clear_slowly(stack_index: int) -> None:
+        clear(stack_index)
         if not loads:
             loads.append(None)
-            for name in ("a", "b"):  # the second one takes the place of the last that is loaded
+            for name in ("a", "b"):  # the second one reuses the index of the last that is loaded
                 loads.append(asyncio.run_coroutine_threadsafe(engine.load_adapter(name), loop))
                 ends = time.monotonic() + 30
-                while not any(slot.folder.name == name for slot, _ in tuple(rack._arrived)):
+                while not any(slot.folder.name == name for slot, _ in tuple(manager._results)):
                     assert time.monotonic() < ends
                     time.sleep(0.001)
 
@@ -120,20 +119,20 @@ async def test_a_place_that_is_taken_again_while_it_is_cleared(tiny, adapters, e
     await exact(engine, prompt(1, 20), "b")
 
 
-def test_a_load_that_went_wrong_is_told_whatever_becomes_of_the_next(tmp_path: Path) -> None:
+def test_a_failed_load_is_reported_whatever_becomes_of_the_next(tmp_path: Path) -> None:
     class Bank:
-        laid = clear = None
+        pack = clear = None
 
-        def write(self, place: int, laid: object) -> None:
+        def write(self, stack_index: int, packed: object) -> None:
             raise ValueError("nobody has thought of this")
 
     changed = threading.Condition()
-    rack = AdapterRack(Bank(), None, EngineSettings(), changed)
-    broken, good = (rack.slots.reserve(AdapterFolder(name, "1", tmp_path / name, (), ""), 1, 0.0) for name in "ab")
-    rack._take_in((broken, AdapterInvalid("it is cut off")))
-    rack._take_in((good, {}))
-    wrong = rack.install(one=False)
+    manager = AdapterManager(Bank(), None, EngineSettings(), changed)
+    broken, good = (manager.slots.reserve(AdapterFolder(name, "1", tmp_path / name, (), ""), 1, 0.0) for name in "ab")
+    manager._on_result((broken, AdapterInvalid("it is cut off")))
+    manager._on_result((good, {}))
+    wrong = manager.install(one=False)
     assert next(wrong)[0] is broken
     with pytest.raises(ValueError, match="thought"):
         next(wrong)
-    rack.close()
+    manager.close()

@@ -225,10 +225,10 @@ def test_a_link_out_of_the_folder(good: Path, target: AdapterTarget, tmp_path: P
 SHRINKING = """
 import json, os, sys
 from pathlib import Path
-from server.engine import lora
+from server.engine.adapters import reading
 from server.errors import AdapterInvalid
 
-folder, check, seen = Path(sys.argv[1]), lora._check_shape, []
+folder, check, seen = Path(sys.argv[1]), reading._check_shape, []
 
 def shrinks(*args):
     seen.append(args)
@@ -236,9 +236,10 @@ def shrinks(*args):
         os.truncate(folder / "adapter_model.safetensors", 0)
     check(*args)
 
-lora._check_shape = shrinks
+reading._check_shape = shrinks
 try:
-    lora.read_adapter(folder, lora.AdapterTarget("", {name: tuple(size) for name, size in json.loads(sys.argv[2])}, 16))
+    modules = {name: tuple(size) for name, size in json.loads(sys.argv[2])}
+    reading.read_adapter(folder, reading.AdapterTarget("", modules, 16))
 except AdapterInvalid:
     pass
 print("alive")

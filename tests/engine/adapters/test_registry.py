@@ -13,8 +13,7 @@ from pathlib import Path
 
 import pytest
 
-from server.engine.adapters import loader as loading
-from server.engine.adapters import reading as lora
+from server.engine.adapters import loader, reading
 from server.engine.adapters.reading import read_adapter
 from server.engine.forward.paths import DecoderForward
 from server.errors import AdapterForeign, AdapterInUse, AdapterInvalid, AdapterNotFound
@@ -42,9 +41,9 @@ def root(made: Path, tmp_path: Path) -> Path:
 def slow(monkeypatch) -> None:
     run = DecoderForward.run
 
-    def slowly(self, parts):
+    def slowly(self, chunks):
         time.sleep(0.003)
-        return run(self, parts)
+        return run(self, chunks)
 
     monkeypatch.setattr(DecoderForward, "run", slowly)
 
@@ -126,7 +125,7 @@ async def test_unloading_gives_the_memory_back_every_time(tiny, root: Path, engi
     assert engine.stats().adapter_bytes == 0
 
 
-async def test_the_least_recently_used_makes_room(tiny, root: Path, engines: EngineFactory) -> None:
+async def test_the_least_recently_used_is_evicted(tiny, root: Path, engines: EngineFactory) -> None:
     engine = await engines(tiny("llama"), root, max_loras=2)
     for name in ("a", "b", "a", "c"):
         await ask(engine, PROMPT, adapter=name, max_tokens=1)
@@ -173,11 +172,11 @@ async def test_loading_and_failing_leave_running_rows_alone(tiny, root: Path, en
     expected = await ask(engine, PROMPT, adapter="a", max_tokens=100, **FREE)
     running = asyncio.create_task(ask(engine, PROMPT, adapter="a", max_tokens=100, **FREE))
     broken = root / "broken" / "1"
-    for place in range(6):
+    for size in range(6):
         await engine.load_adapter("b")
         await ask(engine, PROMPT, adapter="c", max_tokens=1)
         shutil.copytree(root / "d" / "1", broken)
-        (broken / "adapter_model.safetensors").write_bytes(b"x" * place)
+        (broken / "adapter_model.safetensors").write_bytes(b"x" * size)
         with pytest.raises(AdapterInvalid):
             await engine.load_adapter("broken")
         shutil.rmtree(broken)
@@ -309,13 +308,13 @@ async def test_files_that_go_bad_between_check_and_load(tiny, root: Path, engine
     def late(folder, target):
         raise AdapterInvalid("the adapter in a/1 cannot be read: it went away")
 
-    monkeypatch.setattr(loading, "read_adapter", late)
+    monkeypatch.setattr(loader, "read_adapter", late)
     results = await asyncio.gather(
         ask(engine, PROMPT, adapter="a"), ask(engine, PROMPT, adapter="a"), engine.load_adapter("a"),
         return_exceptions=True,
     )
     assert [type(result) for result in results] == [AdapterInvalid] * 3
-    monkeypatch.setattr(loading, "read_adapter", lora.read_adapter)
+    monkeypatch.setattr(loader, "read_adapter", reading.read_adapter)
     assert (await ask(engine, PROMPT, adapter="a")).done
 
 
@@ -325,7 +324,7 @@ async def test_a_bug_in_reading_never_leaves_a_row_waiting(tiny, root: Path, eng
     def bug(folder, target):
         raise ZeroDivisionError("a bug")
 
-    monkeypatch.setattr(loading, "read_adapter", bug)
+    monkeypatch.setattr(loader, "read_adapter", bug)
     with pytest.raises(AdapterInvalid, match="a bug"):
         await asyncio.wait_for(ask(engine, PROMPT, adapter="a"), 60)
     assert "reading an adapter failed" in caplog.text
@@ -337,9 +336,9 @@ async def test_reading_never_stalls_a_stream(tiny, root: Path, engines, monkeypa
 
     def slow_disk(folder, target):
         gate.wait(60)
-        return lora.read_adapter(folder, target)
+        return reading.read_adapter(folder, target)
 
-    monkeypatch.setattr(loading, "read_adapter", slow_disk)
+    monkeypatch.setattr(loader, "read_adapter", slow_disk)
     load = asyncio.create_task(engine.load_adapter("a"))
     reply = await ask(engine, PROMPT, max_tokens=30, **FREE)
     assert reply.usage.completion_tokens == 30
@@ -355,9 +354,9 @@ async def test_cancelling_while_its_adapter_loads(tiny, root: Path, engines, mon
 
     def slow_disk(folder, target):
         gate.wait(60)
-        return lora.read_adapter(folder, target)
+        return reading.read_adapter(folder, target)
 
-    monkeypatch.setattr(loading, "read_adapter", slow_disk)
+    monkeypatch.setattr(loader, "read_adapter", slow_disk)
     task = asyncio.create_task(ask(engine, PROMPT, adapter="a"))
     await until(lambda: states(engine)["a@1"] is AdapterState.LOADING, "the load")
     task.cancel()

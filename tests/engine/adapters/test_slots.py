@@ -25,7 +25,7 @@ def loaded(table: SlotTable, name: str, now: float):
     slot = table.reserve(folder(name), 1, now)
     assert slot is not None
     if slot.state is SlotState.LOADING:
-        table.fill(slot)
+        table.mark_loaded(slot)
     return slot
 
 
@@ -36,19 +36,19 @@ def test_the_least_recently_used_leaves() -> None:
     loaded(table, "a", 3)
     loaded(table, "c", 4)
     assert b.state is SlotState.GONE
-    assert table.left == [b], "its weights are still to be cleared away"
+    assert table.dropped == [b], "its weights are still to be cleared away"
     assert {slot.folder.name for slot in table} == {"a", "c"}
 
 
 def test_one_in_use_never_leaves() -> None:
     table = table_of(2)
     a, b = loaded(table, "a", 1), loaded(table, "b", 2)
-    table.hold(a, 3)
-    table.hold(b, 4)
+    table.acquire(a, 3)
+    table.acquire(b, 4)
     assert table.reserve(folder("c"), 1, 5) is None
     with pytest.raises(ValueError, match="in use"):
         table.drop(a)
-    table.let_go(b, 6)
+    table.release(b, 6)
     assert table.reserve(folder("c"), 1, 7) is not None
     assert a.state is SlotState.LOADED
 
@@ -73,22 +73,22 @@ def test_a_failed_load_frees_the_slot_and_its_holders() -> None:
     table = table_of(1)
     slot = table.reserve(folder("a"), 1, 1)
     assert slot is not None
-    table.hold(slot, 1)
+    table.acquire(slot, 1)
     table.fail(slot, AdapterInvalid("broken"))
-    table.let_go(slot, 2)
+    table.release(slot, 2)
     assert len(table) == 0
     table.check_integrity()
 
 
 @pytest.mark.parametrize("works", [True, False])
-def test_who_gave_up_waiting_for_a_load_is_not_told(works: bool) -> None:
+def test_a_cancelled_waiter_of_a_load_is_left_alone(works: bool) -> None:
     table = table_of(1)
     slot = table.reserve(folder("a"), 1, 1)
     gone, there = Future(), Future()
     slot.waiters = [gone, there]
     gone.cancel()
     if works:
-        table.fill(slot)
+        table.mark_loaded(slot)
         assert there.result(0) is None
     else:
         table.fail(slot, AdapterInvalid("broken"))
@@ -100,29 +100,29 @@ def test_bytes_are_bounded_and_the_unused_leave_for_them() -> None:
     table = table_of(4, 10)
     a = table.reserve(folder("a"), 6, 1)
     b = table.reserve(folder("b"), 4, 2)
-    table.fill(a)
+    table.mark_loaded(a)
     assert table.reserve(folder("c"), 5, 3) is not None
     assert (table.bytes, a.state, b.state) == (9, SlotState.GONE, SlotState.LOADING)
-    assert table.reserve(folder("d"), 2, 4) is None, "both are on their way"
+    assert table.reserve(folder("d"), 2, 4) is None, "both are being loaded"
     with pytest.raises(AdapterInvalid, match=r"takes 11 bytes.*engine\.adapter_bytes"):
         table.reserve(folder("e"), 11, 5)
 
 
-def test_places_are_the_lowest_free_ones() -> None:
+def test_stack_indices_are_the_lowest_free_ones() -> None:
     table = table_of(3)
     a, b, c = (loaded(table, name, now) for now, name in enumerate("abc"))
-    assert [a.place, b.place, c.place] == [0, 1, 2]
+    assert [a.stack_index, b.stack_index, c.stack_index] == [0, 1, 2]
     table.drop(b)
-    assert loaded(table, "d", 9).place == 1
+    assert loaded(table, "d", 9).stack_index == 1
 
 
 def test_wrong_moves_are_refused() -> None:
     table = table_of(1)
     slot = loaded(table, "a", 1)
     with pytest.raises(ValueError, match="expected"):
-        table.fill(slot)
+        table.mark_loaded(slot)
     with pytest.raises(ValueError, match="more often"):
-        table.let_go(slot, 1)
+        table.release(slot, 1)
 
 
 class SlotMachine(RuleBasedStateMachine):
@@ -140,9 +140,9 @@ class SlotMachine(RuleBasedStateMachine):
         size = 1 + "abcdef".index(name) // 3 + stamp
         slot = self.table.reserve(folder(name, stamp), size, self.now)
         if slot is None:
-            assert all(held.users or held.state is SlotState.LOADING for held in self.table)
+            assert all(other.users or other.state is SlotState.LOADING for other in self.table)
         elif len(self.held) < 8:
-            self.table.hold(slot, self.now)
+            self.table.acquire(slot, self.now)
             self.held.append(slot)
 
     @precondition(lambda self: any(slot.state is SlotState.LOADING for slot in self.table))
@@ -150,15 +150,15 @@ class SlotMachine(RuleBasedStateMachine):
     def finish_load(self, works: bool) -> None:
         slot = next(slot for slot in self.table if slot.state is SlotState.LOADING)
         if works:
-            self.table.fill(slot)
+            self.table.mark_loaded(slot)
         else:
             self.table.fail(slot, AdapterInvalid("broken"))
 
     @precondition(lambda self: self.held)
     @rule(data=st.data())
-    def let_go(self, data) -> None:
+    def release(self, data) -> None:
         self.now += 1
-        self.table.let_go(self.held.pop(data.draw(st.integers(0, len(self.held) - 1))), self.now)
+        self.table.release(self.held.pop(data.draw(st.integers(0, len(self.held) - 1))), self.now)
 
     @invariant()
     def sound(self) -> None:

@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule
 
 from server.engine.cache import kv
-from server.engine.cache.kv import GRAIN, KVArena, KVBudget, KVShape, zeros
+from server.engine.cache.kv import KV_GRANULARITY, KVArena, KVBudget, KVShape, zeros
 
 SHAPE = KVShape(2, 3, 4, 5, torch.float32, torch.device("cpu"))
 
@@ -18,26 +18,26 @@ def test_the_budget_counts_tokens_in_bytes() -> None:
     budget = KVBudget(10_000, 10, 4)
     assert budget.total == 960
     first = budget.reserve(1, 600)
-    assert (first.place, first.tokens) == (0, 640)
+    assert (first.kv_slot, first.tokens) == (0, 640)
     assert budget.reserve(2, 380) is None
     assert budget.reserve(2, 300) is not None
-    assert (budget.used, budget.room) == (960, 640)
+    assert (budget.used, budget.longest) == (960, 640)
     budget.release(1)
     budget.release(1)
     assert budget.owners() == {2}
     assert budget.live() == {1: 320}
 
 
-def test_what_a_place_has_touched_counts_until_it_is_compacted() -> None:
+def test_what_a_slot_has_touched_counts_until_it_is_compacted() -> None:
     budget = KVBudget(1000, 1, 4)
     budget.reserve(1, 640)
     budget.release(1)
     assert budget.used == 640, "its pages are still there"
     again = budget.reserve(2, 64)
-    assert (again.place, again.stale) == (0, 640)
-    assert not budget.compact
+    assert (again.kv_slot, again.stale_tokens) == (0, 640)
+    assert not budget.needs_compaction
     assert budget.reserve(3, 640) is not None
-    assert budget.compact, "old pages must go for it"
+    assert budget.needs_compaction, "old pages must be freed for it"
     assert budget.used == 704
 
 
@@ -48,16 +48,16 @@ def test_a_row_reserves_once() -> None:
         budget.reserve(1, 5)
 
 
-def test_no_more_rows_than_places() -> None:
+def test_no_more_rows_than_slots() -> None:
     budget = KVBudget(10_000, 1, 2)
     assert budget.reserve(1, 5)
     assert budget.reserve(2, 5)
     assert budget.reserve(3, 5) is None
     budget.release(1)
-    assert budget.reserve(3, 5).place == 0
+    assert budget.reserve(3, 5).kv_slot == 0
 
 
-def test_a_row_grows_while_there_is_room() -> None:
+def test_a_row_grows_while_there_is_capacity() -> None:
     budget = KVBudget(256, 1, 2)
     budget.reserve(1, 64)
     budget.reserve(2, 64)
@@ -66,12 +66,12 @@ def test_a_row_grows_while_there_is_room() -> None:
     assert budget.live() == {0: 128, 1: 64}
 
 
-def test_on_a_device_every_place_is_as_long_as_the_longest() -> None:
+def test_on_a_device_every_slot_is_as_long_as_the_longest() -> None:
     budget = KVBudget(1024, 1, 4, eager=True)
     assert budget.reserve(1, 60)
     assert budget.reserve(2, 60)
     assert budget.used == 512
-    assert not budget.grow(1, 600), "two places of 1,024"
+    assert not budget.grow(1, 600), "two slots of 1,024"
     budget.release(2)
     assert budget.grow(1, 600)
 
@@ -79,18 +79,18 @@ def test_on_a_device_every_place_is_as_long_as_the_longest() -> None:
 class Budgets(RuleBasedStateMachine):
     def __init__(self) -> None:
         super().__init__()
-        self.budget = KVBudget(GRAIN * 12, 1, 4)
+        self.budget = KVBudget(KV_GRANULARITY * 12, 1, 4)
         self.rows: dict[int, int] = {}
         self.count = 0
 
-    @rule(tokens=st.integers(1, GRAIN * 8))
-    def come(self, tokens: int) -> None:
+    @rule(tokens=st.integers(1, KV_GRANULARITY * 8))
+    def reserve(self, tokens: int) -> None:
         self.count += 1
         if self.budget.reserve(self.count, tokens) is not None:
             self.rows[self.count] = tokens
 
     @precondition(lambda self: self.rows)
-    @rule(data=st.data(), more=st.integers(1, GRAIN * 4))
+    @rule(data=st.data(), more=st.integers(1, KV_GRANULARITY * 4))
     def grow(self, data, more: int) -> None:
         row = data.draw(st.sampled_from(sorted(self.rows)))
         if self.budget.grow(row, self.rows[row] + more):
@@ -98,7 +98,7 @@ class Budgets(RuleBasedStateMachine):
 
     @precondition(lambda self: self.rows)
     @rule(data=st.data())
-    def go(self, data) -> None:
+    def release(self, data) -> None:
         row = data.draw(st.sampled_from(sorted(self.rows)))
         self.budget.release(row)
         del self.rows[row]
@@ -120,8 +120,8 @@ TestBudgets = Budgets.TestCase
 TestBudgets.settings = settings(max_examples=60, stateful_step_count=30, deadline=None)
 
 
-def filled(arena: KVArena, place: int, tokens: int, value: float) -> None:
-    at = torch.full((tokens,), place), torch.arange(tokens)
+def filled(arena: KVArena, kv_slot: int, tokens: int, value: float) -> None:
+    at = torch.full((tokens,), kv_slot), torch.arange(tokens)
     for layer in range(SHAPE.layers):
         arena.write(layer, *at, torch.full((tokens, 3, 4), value), torch.full((tokens, 3, 5), -value))
 
@@ -135,16 +135,16 @@ def test_the_arena_keeps_live_rows_when_it_grows_and_when_it_is_compacted() -> N
     filled(arena, 1, 90, 2.0)
     arena.fit(3, 300, {0: 128, 1: 128})
     assert arena.keys[0].shape == (3, 3, 512, 4)
-    for place, value in ((0, 1.0), (1, 2.0)):
-        assert (arena.keys[1][place, :, :90] == value).all()
-        assert (arena.values[1][place, :, :90] == -value).all()
+    for kv_slot, value in ((0, 1.0), (1, 2.0)):
+        assert (arena.keys[1][kv_slot, :, :90] == value).all()
+        assert (arena.values[1][kv_slot, :, :90] == -value).all()
     arena.fit(2, 128, {1: 128}, compact=True)
     assert arena.keys[0].shape == (2, 3, 256, 4)
     assert (arena.keys[0][1, :, :90] == 2.0).all()
     assert not arena.keys[0][0].any(), "the row that left is gone"
 
 
-def test_scrubbing_leaves_numbers() -> None:
+def test_scrubbing_leaves_finite_numbers() -> None:
     arena = KVArena(SHAPE)
     arena.fit(2, 64, {})
     filled(arena, 1, 64, float("nan"))
@@ -190,7 +190,7 @@ def test_memory_costs_nothing_until_it_is_written() -> None:
     assert resident_bytes() - before >= held.nbytes // 2
 
 
-def test_memory_that_is_not_there_is_said_so() -> None:
+def test_memory_that_is_not_there_is_an_error() -> None:
     with pytest.raises(RuntimeError, match="no memory for"):
         zeros((1 << 55,), SHAPE)
 

@@ -7,22 +7,22 @@ from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, rule
 
 from server.engine.cache.kv import KVArena, KVShape
-from server.engine.cache.prefix import BLOCK, BlockPool, PrefixIndex, block_bytes
+from server.engine.cache.prefix import BLOCK_SIZE, BlockPool, PrefixIndex, block_bytes
 
 
 def text(*blocks: int, tail: int = 0) -> list[int]:
     """Whole blocks, each told by a number, and some tokens more."""
-    return [100 * number + place for number in blocks for place in range(BLOCK)] + [7] * tail
+    return [100 * number + index for number in blocks for index in range(BLOCK_SIZE)] + [7] * tail
 
 
 def test_the_longest_kept_beginning_is_found() -> None:
     index = PrefixIndex(8)
     added = index.add(0, text(1, 2, 3, tail=9))
     assert [number for number, _ in added] == [0, 1, 2]
-    places = [place for _, place in added]
-    assert index.match(0, text(1, 2, 3)) == places
-    assert index.match(0, text(1, 2, 4, 3)) == places[:2]
-    assert index.match(0, text(1, 2)[:-1]) == places[:1], "whole blocks alone"
+    pool_indices = [pool_index for _, pool_index in added]
+    assert index.match(0, text(1, 2, 3)) == pool_indices
+    assert index.match(0, text(1, 2, 4, 3)) == pool_indices[:2]
+    assert index.match(0, text(1, 2)[:-1]) == pool_indices[:1], "whole blocks alone"
     assert index.match(0, text(2, 3)) == index.match(0, []) == []
 
 
@@ -48,14 +48,14 @@ def test_another_load_shares_nothing() -> None:
 
 def test_tokens_are_compared_and_not_their_hashes_alone() -> None:
     """-1 and -2 have one hash, and so have texts of them, and the roots of two loads."""
-    assert hash((-1,) * BLOCK) == hash((-2,) * BLOCK)
+    assert hash((-1,) * BLOCK_SIZE) == hash((-2,) * BLOCK_SIZE)
     index = PrefixIndex(8)
-    index.add(0, [-1] * (2 * BLOCK))
-    assert index.match(0, [-2] * (2 * BLOCK)) == []
-    assert index.match(1, [-1] * (2 * BLOCK)) == []
-    assert len(index.match(0, [-1] * BLOCK + [-2] * BLOCK)) == 1
-    index.add(0, [-2] * BLOCK)
-    assert index.match(0, [-2] * BLOCK) != index.match(0, [-1] * BLOCK)
+    index.add(0, [-1] * (2 * BLOCK_SIZE))
+    assert index.match(0, [-2] * (2 * BLOCK_SIZE)) == []
+    assert index.match(1, [-1] * (2 * BLOCK_SIZE)) == []
+    assert len(index.match(0, [-1] * BLOCK_SIZE + [-2] * BLOCK_SIZE)) == 1
+    index.add(0, [-2] * BLOCK_SIZE)
+    assert index.match(0, [-2] * BLOCK_SIZE) != index.match(0, [-1] * BLOCK_SIZE)
 
 
 class Colliding(tuple):
@@ -68,14 +68,14 @@ class Colliding(tuple):
 
 
 def test_all_hashes_alike(monkeypatch) -> None:
-    monkeypatch.setattr("server.engine.cache.prefix._part", lambda tokens, number: Colliding(
-        tokens[number * BLOCK:(number + 1) * BLOCK]))
+    monkeypatch.setattr("server.engine.cache.prefix._block_tokens", lambda tokens, number: Colliding(
+        tokens[number * BLOCK_SIZE:(number + 1) * BLOCK_SIZE]))
     index = PrefixIndex(20)
     texts = [(1, 2), (1, 3), (2, 1), (3,), (2, 2)]
     held = {}
     for blocks in texts:
-        for number, place in index.add(0, text(*blocks)):
-            held[blocks[:number + 1]] = place
+        for number, pool_index in index.add(0, text(*blocks)):
+            held[blocks[:number + 1]] = pool_index
     for blocks in texts:
         assert index.match(0, text(*blocks)) == [held[blocks[:n]] for n in range(1, len(blocks) + 1)]
     assert index.match(0, text(3, 1)) == [held[3,]]
@@ -102,16 +102,16 @@ class Model(RuleBasedStateMachine):
 
     CAPACITY = 6
     texts = st.lists(st.integers(1, 3), max_size=5).map(tuple)
-    loads = st.integers(0, 2)
+    load_ids = st.integers(0, 2)
 
     def __init__(self) -> None:
         super().__init__()
         self.index = PrefixIndex(self.CAPACITY)
         self.kept: list[tuple[int, tuple[int, ...]]] = []
-        self.places: dict[tuple[int, tuple[int, ...]], int] = {}
+        self.pool_indices: dict[tuple[int, tuple[int, ...]], int] = {}
 
-    def chain(self, load: int, blocks: tuple[int, ...]) -> list[tuple[int, tuple[int, ...]]]:
-        beginnings = [(load, blocks[:count]) for count in range(1, len(blocks) + 1)]
+    def chain(self, load_id: int, blocks: tuple[int, ...]) -> list[tuple[int, tuple[int, ...]]]:
+        beginnings = [(load_id, blocks[:count]) for count in range(1, len(blocks) + 1)]
         missing = next((n for n, beginning in enumerate(beginnings) if beginning not in self.kept), len(beginnings))
         return beginnings[:missing]
 
@@ -121,18 +121,19 @@ class Model(RuleBasedStateMachine):
             self.kept.append(beginning)
 
     def leaf(self, beginning) -> bool:
-        load, blocks = beginning
-        return not any(other == load and more[:-1] == blocks for other, more in self.kept)
+        load_id, blocks = beginning
+        return not any(other == load_id and more[:-1] == blocks for other, more in self.kept)
 
-    @rule(load=loads, blocks=texts, tail=st.integers(0, BLOCK - 1))
-    def match(self, load: int, blocks: tuple[int, ...], tail: int) -> None:
-        found = self.chain(load, blocks)
+    @rule(load_id=load_ids, blocks=texts, tail=st.integers(0, BLOCK_SIZE - 1))
+    def match(self, load_id: int, blocks: tuple[int, ...], tail: int) -> None:
+        found = self.chain(load_id, blocks)
         self.touch(found)
-        assert self.index.match(load, text(*blocks, tail=tail)) == [self.places[beginning] for beginning in found]
+        expected = [self.pool_indices[beginning] for beginning in found]
+        assert self.index.match(load_id, text(*blocks, tail=tail)) == expected
 
-    @rule(load=loads, blocks=texts, tail=st.integers(0, BLOCK - 1))
-    def add(self, load: int, blocks: tuple[int, ...], tail: int) -> None:
-        chain = self.chain(load, blocks)
+    @rule(load_id=load_ids, blocks=texts, tail=st.integers(0, BLOCK_SIZE - 1))
+    def add(self, load_id: int, blocks: tuple[int, ...], tail: int) -> None:
+        chain = self.chain(load_id, blocks)
         self.touch(chain)
         wanted = []
         for number in range(len(chain), len(blocks)):
@@ -141,52 +142,52 @@ class Model(RuleBasedStateMachine):
                 if victim is None:
                     break
                 self.kept.remove(victim)
-                del self.places[victim]
-            chain.append((load, blocks[:number + 1]))
+                del self.pool_indices[victim]
+            chain.append((load_id, blocks[:number + 1]))
             self.kept.append(chain[-1])
             wanted.append(number)
         self.touch(chain)
-        added = self.index.add(load, text(*blocks, tail=tail))
+        added = self.index.add(load_id, text(*blocks, tail=tail))
         assert [number for number, _ in added] == wanted
-        for number, place in added:
-            assert place not in self.places.values(), "the place is another block's"
-            self.places[load, blocks[:number + 1]] = place
+        for number, pool_index in added:
+            assert pool_index not in self.pool_indices.values(), "the place is another block's"
+            self.pool_indices[load_id, blocks[:number + 1]] = pool_index
 
-    @rule(load=loads)
-    def drop(self, load: int) -> None:
-        self.index.drop(load)
-        self.kept = [beginning for beginning in self.kept if beginning[0] != load]
-        self.places = {beginning: self.places[beginning] for beginning in self.kept}
+    @rule(load_id=load_ids)
+    def drop(self, load_id: int) -> None:
+        self.index.drop(load_id)
+        self.kept = [beginning for beginning in self.kept if beginning[0] != load_id]
+        self.pool_indices = {beginning: self.pool_indices[beginning] for beginning in self.kept}
 
     @rule()
     def clear(self) -> None:
         self.index.clear()
-        self.kept, self.places = [], {}
+        self.kept, self.pool_indices = [], {}
 
     @invariant()
     def sound(self) -> None:
         self.index.check_integrity()
         assert len(self.index) == len(self.kept) <= self.CAPACITY
-        for load, blocks in self.kept:
-            assert len(blocks) == 1 or (load, blocks[:-1]) in self.kept, "a parent has left before its child"
+        for load_id, blocks in self.kept:
+            assert len(blocks) == 1 or (load_id, blocks[:-1]) in self.kept, "a parent has left before its child"
 
 
 TestModel = Model.TestCase
 TestModel.settings = settings(max_examples=80, stateful_step_count=40, deadline=None)
 
 
-@pytest.mark.parametrize("fault", ["place", "children", "parent"])
-def test_books_that_contradict_each_other_are_found(fault: str) -> None:
+@pytest.mark.parametrize("fault", ["pool_index", "children", "parent"])
+def test_bookkeeping_that_contradicts_itself_is_found(fault: str) -> None:
     index = PrefixIndex(4)
     index.add(1, text(1, 2))
     block = next(block for block in index._blocks.values() if block.children)
-    if fault == "place":
-        index._free.append(block.place)
+    if fault == "pool_index":
+        index._free.append(block.pool_index)
     elif fault == "children":
         block.children = 0
     else:
         del index._blocks[block.key], index._by_id[block.id]
-        index._free.append(block.place)
+        index._free.append(block.pool_index)
     with pytest.raises(ValueError, match=r"place|parent|children"):
         index.check_integrity()
 
@@ -203,7 +204,7 @@ def random_(tensors) -> None:
 def test_blocks_come_back_bit_by_bit_and_touch_nothing_else(dtype) -> None:
     shape = KVShape(3, 2, 4, 5, dtype, torch.device("cpu"))
     arena, pool = KVArena(shape), BlockPool(shape, 7)
-    arena.fit(3, 5 * BLOCK, {})
+    arena.fit(3, 5 * BLOCK_SIZE, {})
     for tensors in (arena.keys, arena.values, pool.keys, pool.values):
         random_(tensors)
     before = [tensor.clone() for tensor in (*pool.keys, *pool.values)]
@@ -213,8 +214,8 @@ def test_blocks_come_back_bit_by_bit_and_touch_nothing_else(dtype) -> None:
     saved = [tensor.clone() for tensor in (*arena.keys, *arena.values)]
     pool.load(arena, 2, [5, 0, 3])
     for tensor, old in zip((*arena.keys, *arena.values), saved, strict=True):
-        assert torch.equal(tensor[2, :, :3 * BLOCK], old[1, :, BLOCK:4 * BLOCK])
-        assert torch.equal(tensor[2, :, 3 * BLOCK:], old[2, :, 3 * BLOCK:])
+        assert torch.equal(tensor[2, :, :3 * BLOCK_SIZE], old[1, :, BLOCK_SIZE:4 * BLOCK_SIZE])
+        assert torch.equal(tensor[2, :, 3 * BLOCK_SIZE:], old[2, :, 3 * BLOCK_SIZE:])
         assert torch.equal(tensor[:2], old[:2]), "another row has changed"
 
 

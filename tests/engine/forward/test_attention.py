@@ -14,7 +14,7 @@ from server.engine.forward.attention import AttentionStep, Span
 
 HEADS, KV_HEADS, KEY_DIM, VALUE_DIM = 4, 2, 6, 5
 SHAPE = KVShape(2, KV_HEADS, KEY_DIM, VALUE_DIM, torch.float32, torch.device("cpu"))
-PLACES, ROOM = 8, 1024
+SLOTS, CAPACITY = 8, 1024
 NAN = float("nan")
 
 
@@ -22,8 +22,8 @@ NAN = float("nan")
 class Row:
     """What a row has written, and the next tokens it brings."""
 
-    place: int
-    length: int
+    kv_slot: int
+    computed: int
     count: int
 
 
@@ -43,33 +43,34 @@ def written_out(q, keys, values, length: int, window: int, softcap: float | None
 
 
 def check(rows: list[Row], window: int = 0, softcap: float | None = None, seed: int = 0, poison: bool = True) -> None:
-    """A step of these rows; what other places hold is no number, where `poison` is set."""
+    """A step of these rows; what other slots hold is NaN, where `poison` is set."""
     torch.manual_seed(seed)
     arena = KVArena(SHAPE)
-    arena.fit(PLACES, ROOM, {})
+    arena.fit(SLOTS, CAPACITY, {})
     if poison:
-        for place in set(range(PLACES)) - {row.place for row in rows}:
+        for slot in set(range(SLOTS)) - {row.kv_slot for row in rows}:
             for tensor in (*arena.keys, *arena.values):
-                tensor[place] = NAN
+                tensor[slot] = NAN
     spans, before = [], {}
     for row in rows:
-        if row.length:
-            at = torch.full((row.length,), row.place), torch.arange(row.length)
-            before[row.place] = torch.randn(row.length, KV_HEADS, KEY_DIM), torch.randn(row.length, KV_HEADS, VALUE_DIM)
-            arena.write(1, *at, *before[row.place])
+        if row.computed:
+            at = torch.full((row.computed,), row.kv_slot), torch.arange(row.computed)
+            before[row.kv_slot] = (torch.randn(row.computed, KV_HEADS, KEY_DIM),
+                                   torch.randn(row.computed, KV_HEADS, VALUE_DIM))
+            arena.write(1, *at, *before[row.kv_slot])
         begin = spans[-1].end if spans else 0
-        spans.append(Span(begin, begin + row.count, row.place, row.length))
+        spans.append(Span(begin, begin + row.count, row.kv_slot, row.computed))
     tokens = spans[-1].end
     q = torch.randn(tokens, HEADS, KEY_DIM)
     k, v = torch.randn(tokens, KV_HEADS, KEY_DIM), torch.randn(tokens, KV_HEADS, VALUE_DIM)
     step = AttentionStep(arena, spans)
-    assert step.positions.tolist() == [span.length + n for span in spans for n in range(span.end - span.begin)]
+    assert step.positions.tolist() == [span.computed + n for span in spans for n in range(span.end - span.begin)]
     found = step.attend(1, q, k, v, 0.3, window, softcap)
     assert found.shape == (tokens, HEADS, VALUE_DIM)
     for span in spans:
         part = slice(span.begin, span.end)
-        old_k, old_v = before.get(span.place, (k[:0], v[:0]))
-        wanted = written_out(q[part], torch.cat((old_k, k[part])), torch.cat((old_v, v[part])), span.length, window,
+        old_k, old_v = before.get(span.kv_slot, (k[:0], v[:0]))
+        wanted = written_out(q[part], torch.cat((old_k, k[part])), torch.cat((old_v, v[part])), span.computed, window,
                              softcap)
         torch.testing.assert_close(found[part], wanted, atol=1e-5, rtol=1e-4)
 
@@ -77,27 +78,27 @@ def check(rows: list[Row], window: int = 0, softcap: float | None = None, seed: 
 lengths = st.one_of(st.integers(0, 5), st.integers(60, 66), st.integers(0, 400))
 
 
-@pytest.mark.parametrize("places", [(0, 1, 2), (2, 1, 0), (0, 2, 1), (3, 4, 5), (0, 2, 3)])
+@pytest.mark.parametrize("slots", [(0, 1, 2), (2, 1, 0), (0, 2, 1), (3, 4, 5), (0, 2, 3)])
 @pytest.mark.parametrize("length", [14, 15, 16, 17])
-def test_rows_of_one_token_stand_in_any_order(places: tuple[int, ...], length: int) -> None:
-    """In the order of their places they are computed as they stand; keys are cut at multiples of 16."""
-    check([Row(place, length, 1) for place in places])
+def test_rows_of_one_token_in_any_order(slots: tuple[int, ...], length: int) -> None:
+    """In the order of their slots they are contiguous; keys are read up to multiples of 16."""
+    check([Row(slot, length, 1) for slot in slots])
 
 
 @given(
-    places=st.lists(st.integers(0, PLACES - 1), min_size=1, max_size=PLACES, unique=True),
-    shapes=st.lists(st.tuples(lengths, st.sampled_from([1, 1, 1, 2, 7, 33])), min_size=PLACES, max_size=PLACES),
+    slots=st.lists(st.integers(0, SLOTS - 1), min_size=1, max_size=SLOTS, unique=True),
+    shapes=st.lists(st.tuples(lengths, st.sampled_from([1, 1, 1, 2, 7, 33])), min_size=SLOTS, max_size=SLOTS),
     window=st.sampled_from([0, 0, 1, 5, 64]), softcap=st.sampled_from([None, None, 2.0]), seed=st.integers(0, 99),
 )
 @settings(max_examples=60)
-def test_any_step_is_each_rows_own_softmax(places, shapes, window: int, softcap: float | None, seed: int) -> None:
-    check([Row(place, *shape) for place, shape in zip(places, shapes, strict=False)], window, softcap, seed)
+def test_any_step_is_each_rows_own_softmax(slots, shapes, window: int, softcap: float | None, seed: int) -> None:
+    check([Row(slot, *shape) for slot, shape in zip(slots, shapes, strict=False)], window, softcap, seed)
 
 
-@pytest.mark.parametrize("lengths", [[5] * PLACES, [0] * PLACES, [900] + [3] * 6, [3] * 6 + [900], [500] * 7, [63, 64]])
+@pytest.mark.parametrize("lengths", [[5] * SLOTS, [0] * SLOTS, [900] + [3] * 6, [3] * 6 + [900], [500] * 7, [63, 64]])
 @pytest.mark.parametrize("window", [0, 7])
 def test_rows_that_write_one_token_each(lengths: list[int], window: int) -> None:
-    check([Row(place, length, 1) for place, length in enumerate(lengths)], window)
+    check([Row(slot, length, 1) for slot, length in enumerate(lengths)], window)
 
 
 def test_a_window_is_right_on_both_sides_of_its_edge() -> None:
@@ -106,7 +107,7 @@ def test_a_window_is_right_on_both_sides_of_its_edge() -> None:
 
 
 def test_a_row_starts_anywhere_and_alone() -> None:
-    for place in (0, 3, PLACES - 1):
-        check([Row(place, 0, 1)])
-        check([Row(place, 100, 1)])
-        check([Row(place, 10, 20)])
+    for slot in (0, 3, SLOTS - 1):
+        check([Row(slot, 0, 1)])
+        check([Row(slot, 100, 1)])
+        check([Row(slot, 10, 20)])

@@ -10,32 +10,32 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from server.engine.forward.linears import (
+    Conv1x1Linear,
     Int8Linear,
     LinearChoice,
     PackedLinear,
-    PixelLinear,
     PlainLinear,
     SevenBitLinear,
     WeightOnlyLinear,
-    _pixel_packed,
+    _packed_conv_weight,
     choose_linear,
 )
 
 CPU = torch.device("cpu")
-WAYS = {"plain": (PlainLinear, 1e-6), "packed": (PackedLinear, 1e-6), "pixel": (PixelLinear, 1e-6),
+WAYS = {"plain": (PlainLinear, 1e-6), "packed": (PackedLinear, 1e-6), "conv1x1": (Conv1x1Linear, 1e-6),
         "int8": (Int8Linear, 0.02), "seven": (SevenBitLinear, 0.04), "weights": (WeightOnlyLinear, 0.02)}
 SIZES = [(48, 64), (160, 96), (64, 400)]
 
 
-def weights(inside: int, outside: int, seed: int = 0) -> tuple[torch.Tensor, torch.Tensor]:
+def weights(in_features: int, out_features: int, seed: int = 0) -> tuple[torch.Tensor, torch.Tensor]:
     """Rows of very different sizes, as a model's are."""
     generator = torch.Generator().manual_seed(seed)
-    weight = torch.randn(outside, inside, generator=generator) * torch.logspace(-3, 1, outside)[:, None]
-    return weight, torch.randn(outside, generator=generator)
+    weight = torch.randn(out_features, in_features, generator=generator) * torch.logspace(-3, 1, out_features)[:, None]
+    return weight, torch.randn(out_features, generator=generator)
 
 
-def rows(count: int, inside: int, seed: int = 1) -> torch.Tensor:
-    return torch.randn(count, inside, generator=torch.Generator().manual_seed(seed))
+def rows(count: int, in_features: int, seed: int = 1) -> torch.Tensor:
+    return torch.randn(count, in_features, generator=torch.Generator().manual_seed(seed))
 
 
 def error(found: torch.Tensor, expected: torch.Tensor) -> float:
@@ -51,14 +51,14 @@ def way(request):
     return WAYS[request.param]
 
 
-@pytest.mark.parametrize(("inside", "outside"), SIZES)
+@pytest.mark.parametrize(("in_features", "out_features"), SIZES)
 @pytest.mark.parametrize("biased", [True, False])
-def test_every_way_is_the_product(way, inside: int, outside: int, biased: bool) -> None:
+def test_every_way_is_the_product(way, in_features: int, out_features: int, biased: bool) -> None:
     make, tolerance = way
-    weight, bias = weights(inside, outside)
+    weight, bias = weights(in_features, out_features)
     linear = make(weight.clone(), bias if biased else None)
     for count in (1, 2, 3, 16, 31, 33, 100):
-        x = rows(count, inside)
+        x = rows(count, in_features)
         expected = x.double() @ weight.double().t() + (bias.double() if biased else 0)
         size = expected.abs().amax()
         assert float((linear(x).double() - expected).abs().max() / size) < tolerance
@@ -66,30 +66,30 @@ def test_every_way_is_the_product(way, inside: int, outside: int, biased: bool) 
             assert error(linear(x), expected) < 3 * tolerance, "a small channel is lost beside large ones"
 
 
-@pytest.mark.parametrize(("inside", "outside"), SIZES)
-def test_the_weights_can_be_had_back(way, inside: int, outside: int) -> None:
+@pytest.mark.parametrize(("in_features", "out_features"), SIZES)
+def test_the_weights_can_be_had_back(way, in_features: int, out_features: int) -> None:
     make, tolerance = way
-    weight, _ = weights(inside, outside)
+    weight, _ = weights(in_features, out_features)
     back = make(weight.clone(), None).weight()
     assert back.shape == weight.shape
     assert float(((back - weight).abs().amax(1) / weight.abs().amax(1)).max()) <= tolerance
-    x = rows(7, inside)
+    x = rows(7, in_features)
     expected = x.double() @ back.double().t()
     assert float((make(weight, None)(x).double() - expected).abs().max() / expected.abs().max()) <= tolerance
 
 
-@given(mates=st.integers(0, 70), place=st.integers(0, 70), scale=st.sampled_from([1e-3, 1.0, 1e4, float("nan")]))
-def test_no_row_disturbs_another(mates: int, place: int, scale: float) -> None:
+@given(others=st.integers(0, 70), position=st.integers(0, 70), scale=st.sampled_from([1e-3, 1.0, 1e4, float("nan")]))
+def test_no_row_disturbs_another(others: int, position: int, scale: float) -> None:
     """Not even one with far larger numbers, or with none: int8 scales every row by itself, and is the same bit for
     bit."""
-    own, crowd = rows(1, 160), rows(mates + 1, 160, seed=2) * scale
-    crowd[min(place, mates)] = own[0]
+    own, batch = rows(1, 160), rows(others + 1, 160, seed=2) * scale
+    batch[min(position, others)] = own[0]
     weight, bias = weights(160, 96)
     usable = choose_linear("int8", CPU, torch.float32).make
-    exact, whole = (PlainLinear, PackedLinear, PixelLinear), (usable, SevenBitLinear, WeightOnlyLinear)
+    exact, whole = (PlainLinear, PackedLinear, Conv1x1Linear), (usable, SevenBitLinear, WeightOnlyLinear)
     for make, tolerance in [(make, 1e-6) for make in exact] + [(make, 0) for make in whole]:
         linear = make(weight, bias)
-        alone, beside = linear(own)[0], linear(crowd)[min(place, mates)]
+        alone, beside = linear(own)[0], linear(batch)[min(position, others)]
         size = float(alone.abs().max())
         assert float((alone - beside).abs().max()) <= tolerance * size, make.__name__
 
@@ -101,24 +101,24 @@ def test_no_rows_at_all(way) -> None:
 
 
 @pytest.mark.parametrize("count", [*range(1, 20), 63, 65, 71, 73, 287, 288, 289, 300, 577])
-def test_pixels_whatever_the_number_of_rows(count: int) -> None:
+def test_a_1x1_convolution_whatever_the_number_of_rows(count: int) -> None:
     """Few rows are padded, many are cut; none of the padding comes back."""
     weight, bias = weights(160, 96)
     x = rows(count, 160)
-    found = PixelLinear(weight, bias)(x)
+    found = Conv1x1Linear(weight, bias)(x)
     expected = x.double() @ weight.double().t() + bias.double()
     assert found.shape == (count, 96)
     assert found.is_contiguous()
     assert float((found.double() - expected).abs().max() / expected.abs().max()) < 1e-6
 
 
-def test_pixels_take_row_counts_that_leave_the_weights_in_their_order() -> None:
+def test_a_1x1_convolution_takes_row_counts_that_leave_the_weights_in_their_order() -> None:
     """Any other count would reorder all weights in each product."""
     weight, _ = weights(576, 64)
-    linear = PixelLinear(weight, None)
+    linear = Conv1x1Linear(weight, None)
     order = torch.ops.mkldnn._get_mkldnn_serialized_md
     for count in sorted(set(linear._padded)):
-        assert torch.equal(order(_pixel_packed(weight, count)), order(linear._packed)), count
+        assert torch.equal(order(_packed_conv_weight(weight, count)), order(linear._packed)), count
     assert all(padded >= rows for rows, padded in enumerate(linear._padded))
 
 
@@ -132,7 +132,9 @@ def test_rows_of_zeros_and_weights_of_zeros(make) -> None:
 # ── the choice ───────────────────────────────────────────────────────────────────────────────────
 
 
-@pytest.mark.parametrize(("sets", "make"), [("AVX2", PixelLinear), ("AVX512", PackedLinear), ("DEFAULT", PackedLinear)])
+@pytest.mark.parametrize(("sets", "make"), [
+    ("AVX2", Conv1x1Linear), ("AVX512", PackedLinear), ("DEFAULT", PackedLinear),
+])
 def test_on_a_cpu_in_float32_packed_weights(monkeypatch, sets: str, make: type) -> None:
     monkeypatch.setattr(torch.backends.cpu, "get_cpu_capability", lambda: sets)
     assert choose_linear("none", CPU, torch.float32) == LinearChoice(make, "exact float32 with packed weights", True)
@@ -182,8 +184,8 @@ WORDS = {"missing": r"it cannot be computed (no such operator)", "wrong": "the p
 
 
 @pytest.mark.parametrize("how", WORDS)
-def test_without_pixels_the_linear_layer_and_without_that_plain_products(breaks, how: str) -> None:
-    breaks(PixelLinear, how)
+def test_without_the_convolution_the_linear_layer_and_without_that_plain_products(breaks, how: str) -> None:
+    breaks(Conv1x1Linear, how)
     assert choose_linear("none", CPU, torch.float32) == LinearChoice(
         PackedLinear, "exact float32 with packed weights", True)
     breaks(PackedLinear, how)
@@ -212,7 +214,7 @@ def test_without_any_int8_the_exact_way_and_it_says_so(breaks, how: str) -> None
     for make in (Int8Linear, SevenBitLinear, WeightOnlyLinear):
         breaks(make, how)
     chosen = choose_linear("int8", CPU, torch.float32)
-    assert chosen.make in (PixelLinear, PackedLinear)
+    assert chosen.make in (Conv1x1Linear, PackedLinear)
     assert chosen.exact
     assert chosen.reason == (
         f"not int8 weights and activations: {WORDS[how]}; not 7-bit weights and int8 activations: {WORDS[how]}; "

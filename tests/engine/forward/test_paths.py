@@ -11,39 +11,39 @@ from transformers import LlamaConfig, Qwen2Config
 
 from server.engine.adapters.lora_layers import linear_layers
 from server.engine.adapters.reading import AdapterTarget, read_adapter
-from server.engine.forward import paths as forward
+from server.engine.forward import paths
 from server.engine.forward.attention import AttentionStep
-from server.engine.forward.chunk import Part
+from server.engine.forward.chunk import RowChunk
 from server.engine.forward.decoder import Decoder
 from server.engine.forward.linears import choose_linear
 from server.engine.forward.paths import ChosenPath, DecoderForward, PackedForward, SingleForward, choose_path
 from tests.engine.conftest import _SHAPE, CONFIGS, make_adapter, peft_quiet, reference, save_tiny
 from tests.engine.oracle import TOLERANCE, Oracle, prompt
 
-PLACES = 3
+MAX_LORAS = 3
 
 
 def build(folder, kind: str = "none") -> ChosenPath:
     linear = choose_linear(kind, torch.device("cpu"), torch.float32)
-    return choose_path(reference(folder), lambda: reference(folder), linear, PLACES)
+    return choose_path(reference(folder), lambda: reference(folder), linear, MAX_LORAS)
 
 
 @torch.inference_mode()
-def run(path, parts):
+def run(path, chunks):
     if path.arena is not None:
-        places = max(part.place for part in parts) + 1
-        longest = max(part.length + len(part.tokens) for part in parts)
-        path.arena.fit(places, longest, dict.fromkeys(range(path.arena.places), path.arena.room))
-    return path.run(parts)
+        slots = max(chunk.kv_slot for chunk in chunks) + 1
+        longest = max(chunk.computed + len(chunk.tokens) for chunk in chunks)
+        path.arena.fit(slots, longest, dict.fromkeys(range(path.arena.slots), path.arena.capacity))
+    return path.run(chunks)
 
 
 def load(chosen: ChosenPath, base, folders) -> None:
-    """Adapters at places 0, 1, …"""
+    """Adapters at stack indices 0, 1, …"""
     target = AdapterTarget("", linear_layers(reference(base)), 64)
-    for place, folder in enumerate(folders):
+    for stack_index, folder in enumerate(folders):
         facts, pairs = read_adapter(folder, target)
         assert facts.modules == len(pairs)
-        chosen.path.bank.write(place, chosen.path.bank.laid(pairs))
+        chosen.path.bank.write(stack_index, chosen.path.bank.pack(pairs))
 
 
 def close(logits, expected) -> None:
@@ -55,28 +55,29 @@ def only(monkeypatch):
     """only("packed") leaves transformers' layers with our attention, only("single") its own cache alone."""
 
     def leave(kind: str) -> None:
-        monkeypatch.setattr(forward, "misfit", lambda model: "a decoder is not wanted here")
+        monkeypatch.setattr(paths, "unsupported_reason", lambda model: "a decoder is not wanted here")
         if kind == "single":
-            monkeypatch.setattr(forward, "_switch", lambda model: "packing is not wanted here")
+            monkeypatch.setattr(paths, "_replace_attention", lambda model: "packing is not wanted here")
 
     return leave
 
 
-def in_chunks(chosen: ChosenPath, oracles: list[Oracle], loras: list[int | None], seed: int = 0) -> None:
+def in_chunks(chosen: ChosenPath, oracles: list[Oracle], stack_indices: list[int | None], seed: int = 0) -> None:
     """Rows in uneven chunks side by side, up to a token at a time, or whole where the path takes no chunks, and then a
     token at a time; each must get its oracle's logits."""
-    texts = [prompt(seed + row, length) for row, length in zip(range(len(loras)), (40, 23, 31, 12), strict=False)]
+    lengths = (40, 23, 31, 12)[:len(stack_indices)]
+    texts = [prompt(seed + row, length) for row, length in enumerate(lengths)]
     cuts = [(0, 16, 30, 39, 40), (0, 1, 2, 22, 23), (0, 28, 29, 30, 31), (0, 9, 10, 11, 12)]
     if not chosen.path.chunked:
         cuts = [(0, *range(len(text) - 3, len(text) + 1)) for text in texts]
     expected = [oracle.logits(text) for oracle, text in zip(oracles, texts, strict=True)]
     for step in range(4):
-        parts = [Part(text[cut[step]:cut[step + 1]], len(texts) - row, cut[step], lora, row != 1)
-                 for row, (text, cut, lora) in enumerate(zip(texts, cuts, loras, strict=False))]
-        logits = run(chosen.path, parts)
-        wanted = [row for row in range(len(texts)) if row != 1]
-        assert logits.shape[0] == len(wanted), "only the wanted rows give logits"
-        for got, row in zip(logits, wanted, strict=True):
+        chunks = [RowChunk(text[cut[step]:cut[step + 1]], len(texts) - row, cut[step], stack_index, row != 1)
+                 for row, (text, cut, stack_index) in enumerate(zip(texts, cuts, stack_indices, strict=False))]
+        logits = run(chosen.path, chunks)
+        needed = [row for row in range(len(texts)) if row != 1]
+        assert logits.shape[0] == len(needed), "only rows that need logits give them"
+        for got, row in zip(logits, needed, strict=True):
             close(got, expected[row][cuts[row][step + 1] - 1])
 
 
@@ -123,13 +124,13 @@ def test_int8_is_said_and_stays_near(tiny) -> None:
     assert isinstance(chosen.path, DecoderForward)
     assert "int8" in chosen.reason
     text = prompt(1, 20)
-    found, expected = run(chosen.path, [Part(text, 0, 0)])[0], Oracle(tiny("llama")).logits(text)[-1]
+    found, expected = run(chosen.path, [RowChunk(text, 0, 0)])[0], Oracle(tiny("llama")).logits(text)[-1]
     assert 1e-4 < float((found - expected).abs().max() / expected.abs().max()) < 0.3
 
 
 def test_a_model_that_no_way_fits_is_refused(tiny, only, monkeypatch) -> None:
     only("single")
-    monkeypatch.setattr(SingleForward, "run", lambda self, parts: torch.zeros(len(parts), 400))
+    monkeypatch.setattr(SingleForward, "run", lambda self, chunks: torch.zeros(len(chunks), 400))
     with pytest.raises(NotImplementedError, match=r"a decoder is not wanted.*packing is not wanted.*logits differ"):
         build(tiny("llama"))
 
@@ -138,10 +139,10 @@ def test_a_model_that_no_way_fits_is_refused(tiny, only, monkeypatch) -> None:
 def test_a_broken_decoder_is_not_used_and_the_reason_says_why(tiny, monkeypatch, what: str) -> None:
     whole = Decoder.run
 
-    def broken(self, tokens, step, lots, wanted, wanted_lots):
+    def broken(self, tokens, step, lora_plan, logits_indices, logits_lora_plan):
         if what == "raises":
             raise IndexError("a bug")
-        return whole(self, tokens.flip(0), step, lots, wanted, wanted_lots)
+        return whole(self, tokens.flip(0), step, lora_plan, logits_indices, logits_lora_plan)
 
     monkeypatch.setattr(Decoder, "run", broken)
     chosen = build(tiny("llama"))
@@ -184,20 +185,20 @@ def test_chunks_beside_other_rows_give_the_plain_logits(tiny, name: str) -> None
 
 
 @pytest.mark.parametrize("name", ["llama", "mistral", "gpt2", "bloom"])
-def test_a_step_where_nobody_wants_logits(tiny, name: str) -> None:
+def test_a_step_where_no_row_needs_logits(tiny, name: str) -> None:
     chosen, text = build(tiny(name)), prompt(1, 9)
-    assert run(chosen.path, [Part(text[:5], 0, 0, None, False), Part(text, 1, 0, None, False)]).shape[0] == 0
-    close(run(chosen.path, [Part(text[5:], 0, 5)])[0], Oracle(tiny(name)).logits(text)[-1])
+    assert run(chosen.path, [RowChunk(text[:5], 0, 0, None, False), RowChunk(text, 1, 0, None, False)]).shape[0] == 0
+    close(run(chosen.path, [RowChunk(text[5:], 0, 5)])[0], Oracle(tiny(name)).logits(text)[-1])
 
 
-def test_a_place_serves_one_row_after_another(tiny) -> None:
+def test_a_slot_serves_one_row_after_another(tiny) -> None:
     for name in ("llama", "bloom"):
         chosen, oracle = build(tiny(name)), Oracle(tiny(name))
         for seed, length in ((1, 70), (2, 9), (3, 33)):
             text = prompt(seed, length)
-            run(chosen.path, [Part(text[:-1], 1, 0, None, False)])
-            close(run(chosen.path, [Part(text[-1:], 1, length - 1)])[0], oracle.logits(text)[-1])
-            chosen.path.forget(1)
+            run(chosen.path, [RowChunk(text[:-1], 1, 0, None, False)])
+            close(run(chosen.path, [RowChunk(text[-1:], 1, length - 1)])[0], oracle.logits(text)[-1])
+            chosen.path.release(1)
 
 
 def shape(**changes: Any) -> dict[str, Any]:
@@ -259,7 +260,7 @@ def test_a_window_hides_what_lies_behind_it(tiny, only, kind: str) -> None:
     assert not torch.allclose(oracle.logits(changed)[5], expected[0][5], atol=0.01)
     cuts = [(0, 3, 4, 11, 100, 148, 149, 150), (0, 60, 61, 62, 63, 64, 65, 66), (0, 1, 2, 9, 10, 11, 12, 13)]
     for step in range(7):
-        logits = run(chosen.path, [Part(text[cut[step]:cut[step + 1]], row, cut[step])
+        logits = run(chosen.path, [RowChunk(text[cut[step]:cut[step + 1]], row, cut[step])
                                    for row, (text, cut) in enumerate(zip(texts, cuts, strict=True))])
         for row in range(3):
             close(logits[row], expected[row][cuts[row][step + 1] - 1])

@@ -4,7 +4,7 @@ import pytest
 import torch
 
 from server.config import ModelSettings
-from server.engine.model.loading import load_model, place
+from server.engine.model.loading import choose_placement, load_model
 from server.errors import ModelError
 from tests.engine.conftest import ask
 
@@ -31,7 +31,7 @@ def cuda(monkeypatch):
 )
 def test_device_and_numbers_come_with_a_reason(cuda, there, bf16, settings, device, dtype, words) -> None:
     cuda(there, bf16)
-    found = place(ModelSettings(**settings))
+    found = choose_placement(ModelSettings(**settings))
     assert (found.device, found.dtype) == (device, dtype)
     assert words in found.reason
 
@@ -39,7 +39,7 @@ def test_device_and_numbers_come_with_a_reason(cuda, there, bf16, settings, devi
 def test_a_device_that_is_not_there_is_refused(cuda) -> None:
     cuda(False)
     with pytest.raises(ModelError, match=r"model\.device is 'cuda'"):
-        place(ModelSettings(device="cuda"))
+        choose_placement(ModelSettings(device="cuda"))
 
 
 def test_what_a_model_is(tiny) -> None:

@@ -107,7 +107,7 @@ def test_a_grammar_in_lark(compiler: ConstraintCompiler) -> None:
     assert all(answer[-4:-1:2] == " " + answer[-2] and answer.split(" ")[0] in ("예", "아니오") for answer in answers)
 
 
-def test_rows_with_one_constraint_do_not_share_their_place(compiler: ConstraintCompiler) -> None:
+def test_rows_with_one_constraint_do_not_share_their_state(compiler: ConstraintCompiler) -> None:
     constraint = Constraint("lark", 'start: "ab"')
     one, two = compiler.mask(constraint), compiler.mask(constraint)
     one.accept(compiler._tokenizer.encode("a")[0])

@@ -83,7 +83,7 @@ def test_top_p_looks_beyond_its_first_glance() -> None:
 def test_repetition_penalty_is_transformers_own() -> None:
     seen = [3, 5, int(logits().argmax())]
     values = logits()
-    Sampler(SamplingParams(temperature=0, repetition_penalty=1.7), seen).shape(values)
+    Sampler(SamplingParams(temperature=0, repetition_penalty=1.7), seen).process_logits(values)
     expected = RepetitionPenaltyLogitsProcessor(1.7)(torch.tensor([seen]), torch.tensor(logits())[None])[0].numpy()
     np.testing.assert_allclose(values, expected, rtol=1e-6)
 
@@ -91,9 +91,9 @@ def test_repetition_penalty_is_transformers_own() -> None:
 def test_presence_and_frequency_count_the_answer_alone() -> None:
     sampler = Sampler(SamplingParams(temperature=0, presence_penalty=0.5, frequency_penalty=0.25), [7, 7])
     for token in (1, 1, 2):
-        sampler.note(token)
+        sampler.accept(token)
     values = logits()
-    sampler.shape(values)
+    sampler.process_logits(values)
     expected = logits()
     expected[1] -= 1.0
     expected[2] -= 0.75
@@ -111,8 +111,8 @@ def test_logit_bias_forces_and_forbids() -> None:
 def test_a_seed_gives_the_same_tokens_again(seed: int, positions: int) -> None:
     params = SamplingParams(temperature=1.5, seed=seed)
     one, two = Sampler(params, []), Sampler(params, [1, 2, 3])
-    for place in range(positions):
-        assert choose(one, logits(place)).token == choose(two, logits(place)).token
+    for position in range(positions):
+        assert choose(one, logits(position)).token == choose(two, logits(position)).token
 
 
 def test_positions_draw_apart_and_seeds_too() -> None:

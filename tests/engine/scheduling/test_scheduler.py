@@ -11,7 +11,7 @@ from server.config import EngineSettings
 from server.engine.adapters.folders import AdapterFolder
 from server.engine.adapters.slots import SlotState, SlotTable
 from server.engine.cache.kv import KVBudget
-from server.engine.cache.prefix import BLOCK, PrefixIndex
+from server.engine.cache.prefix import BLOCK_SIZE, PrefixIndex
 from server.engine.sampling.detokenize import TextStream
 from server.engine.sampling.sampler import Sampler
 from server.engine.scheduling.row import Row, RowState
@@ -20,8 +20,8 @@ from server.errors import AdapterInvalid, EngineBusy
 from server.types import Queued, SamplingParams
 
 
-class Bench:
-    """A scheduler with a clock, rows whose events are kept, and a model thread's bookkeeping: what each place of
+class Harness:
+    """A scheduler with a clock, rows whose events are kept, and a model thread's bookkeeping: what each slot of
     the arena and of the prefix store would hold."""
 
     def __init__(
@@ -49,254 +49,254 @@ class Bench:
         events = self.events.setdefault(self.count, [])
         row = Row(id=self.count, prompt=tuple(range(prompt)) if isinstance(prompt, int) else tuple(prompt),
                   max_tokens=most, user=user, folder=folder, adapter_bytes=1, sampler=Sampler(SamplingParams(), ()),
-                  text=TextStream(lambda ids: ""), emit=events.append, submitted=self.now)
+                  text=TextStream(lambda ids: ""), emit=events.append, submitted_at=self.now)
         self.scheduler.submit(row)
         return row
 
     def plan(self, seconds: float = 0.0) -> dict[int, int]:
         """Plans and carries out a step: {row id: how many tokens}."""
         self.now += seconds
-        self.scheduler.reap(self.now)
-        self.keep()
+        self.scheduler.remove_cancelled(self.now)
+        self.store_released()
         plan = self.scheduler.plan(self.now)
-        self.keep()
-        for arrival in plan.arrivals:
-            self.arena[arrival.place] = [mark for block in arrival.blocks for mark in self.pool[block]]
-        for part in plan.parts:
-            row, whole = part.row, len(part.tokens) == part.row.pending
-            held = self.arena[row.grant.place]
-            assert held == marks(row.load, row.known[:row.computed]), "the place holds another row's tokens"
-            held += [(row.load, token) for token in part.tokens]
-            row.computed += len(part.tokens)
-            self.save(row.load, row.known[:row.computed], row.grant.place)
+        self.store_released()
+        for admitted in plan.admitted:
+            self.arena[admitted.kv_slot] = [entry for block in admitted.blocks for entry in self.pool[block]]
+        for chunk in plan.chunks:
+            row, whole = chunk.row, len(chunk.tokens) == chunk.row.pending
+            held = self.arena[row.reservation.kv_slot]
+            assert held == tagged(row.load_id, row.tokens[:row.computed]), "the slot holds another row's tokens"
+            held += [(row.load_id, token) for token in chunk.tokens]
+            row.computed += len(chunk.tokens)
+            self.store_blocks(row.load_id, row.tokens[:row.computed], row.reservation.kv_slot)
             if whole:
-                row.known.append(1000 + row.id)
+                row.tokens.append(1000 + row.id)
         self.scheduler.check_integrity()
-        return {part.row.id: len(part.tokens) for part in plan.parts}
+        return {chunk.row.id: len(chunk.tokens) for chunk in plan.chunks}
 
-    def keep(self) -> None:
-        for departure in self.scheduler.departures:
-            self.save(departure.load, departure.tokens, departure.place)
-        self.scheduler.departures = []
-        for slot in self.slots.left:
+    def store_released(self) -> None:
+        for released in self.scheduler.released:
+            self.store_blocks(released.load_id, released.tokens, released.kv_slot)
+        self.scheduler.released = []
+        for slot in self.slots.dropped:
             self.prefix.drop(slot.id)
-        self.slots.left = []
+        self.slots.dropped = []
 
-    def save(self, load: int, tokens, place: int) -> None:
-        for number, block in self.prefix.add(load, tokens):
-            self.pool[block] = self.arena[place][number * BLOCK:(number + 1) * BLOCK]
+    def store_blocks(self, load_id: int, tokens, kv_slot: int) -> None:
+        for number, block in self.prefix.add(load_id, tokens):
+            self.pool[block] = self.arena[kv_slot][number * BLOCK_SIZE:(number + 1) * BLOCK_SIZE]
 
-    def load_all(self) -> None:
+    def load_adapters(self) -> None:
         while self.to_read:
-            self.slots.fill(self.to_read.pop())
+            self.slots.mark_loaded(self.to_read.pop())
 
     def finish(self, row: Row) -> None:
         self.scheduler.finish(row, self.now)
 
 
-def marks(load: int, tokens) -> list:
-    return [(load, token) for token in tokens]
+def tagged(load_id: int, tokens) -> list:
+    return [(load_id, token) for token in tokens]
 
 
 def test_a_long_prompt_comes_in_chunks_while_others_write() -> None:
-    bench = Bench(prefill_tokens=16)
-    writer = bench.row(4)
-    bench.plan()
-    long = bench.row(40)
-    assert [bench.plan() for _ in range(3)] == [{1: 1, 2: 16}, {1: 1, 2: 16}, {1: 1, 2: 8}]
-    assert bench.plan() == {writer.id: 1, long.id: 1}
+    harness = Harness(prefill_tokens=16)
+    decoding_row = harness.row(4)
+    harness.plan()
+    long = harness.row(40)
+    assert [harness.plan() for _ in range(3)] == [{1: 1, 2: 16}, {1: 1, 2: 16}, {1: 1, 2: 8}]
+    assert harness.plan() == {decoding_row.id: 1, long.id: 1}
 
 
 @pytest.mark.parametrize(
-    ("writers", "late", "tokens"),
+    ("decoding", "late", "tokens"),
     [(0, [200], 64), (1, [200], 8), (6, [30, 40], 64), (7, [30, 40], 8), (7, [30, 34], 64), (7, [60], 8),
      (3, [30, 400], 8)],
 )
 def test_prompts_come_slowly_beside_rows_that_write_unless_many_short_ones_wait(
-    writers: int, late: list[int], tokens: int
+    decoding: int, late: list[int], tokens: int
 ) -> None:
-    bench = Bench(prefill_tokens=64)
-    for _ in range(writers):
-        bench.row(3)
-    bench.plan()
-    waiting = [bench.row(length).id for length in late]
+    harness = Harness(prefill_tokens=64)
+    for _ in range(decoding):
+        harness.row(3)
+    harness.plan()
+    waiting = [harness.row(length).id for length in late]
     asked: list[int] = []
-    parts = bench.scheduler.plan(bench.now, beside=lambda writing: asked.append(writing) or 8).parts  # type: ignore[func-returns-value]
-    assert asked == [writers] * (tokens == 8)
-    assert sum(len(part.tokens) for part in parts if part.row.id in waiting) == tokens
+    chunks = harness.scheduler.plan(harness.now, prefill_budget=lambda rows: asked.append(rows) or 8).chunks  # type: ignore[func-returns-value]
+    assert asked == [decoding] * (tokens == 8)
+    assert sum(len(chunk.tokens) for chunk in chunks if chunk.row.id in waiting) == tokens
 
 
 def test_a_short_prompt_does_not_wait_for_a_long_one() -> None:
-    bench = Bench(prefill_tokens=32)
-    bench.row(1000)
-    bench.plan()
-    bench.row(12)
-    assert bench.plan() == {1: 20, 2: 12}
+    harness = Harness(prefill_tokens=32)
+    harness.row(1000)
+    harness.plan()
+    harness.row(12)
+    assert harness.plan() == {1: 20, 2: 12}
 
 
 def test_the_oldest_prompt_always_moves() -> None:
-    bench = Bench(prefill_tokens=32)
-    bench.row(100)
+    harness = Harness(prefill_tokens=32)
+    harness.row(100)
     for _ in range(6):
-        bench.row(16)
-    while bench.scheduler.running == [] or bench.scheduler.running[0].pending > 1:
-        assert bench.plan()[1] >= 4
+        harness.row(16)
+    while harness.scheduler.running == [] or harness.scheduler.running[0].pending > 1:
+        assert harness.plan()[1] >= 4
 
 
 def test_prompts_of_one_adapter_are_computed_together() -> None:
-    bench = Bench(loras=3, prefill_tokens=80)
+    harness = Harness(loras=3, prefill_tokens=80)
     for adapter in ("one", "two", "three", "two", "one"):
-        bench.row(20, adapter=adapter)
-    bench.row(38, adapter="one")
-    bench.plan()
-    bench.load_all()
-    assert bench.plan() == {1: 20, 5: 20, 2: 20, 4: 20}, "shorter ones of another adapter before a longer one"
-    assert bench.plan() == {1: 1, 2: 1, 3: 20, 4: 1, 5: 1, 6: 38}
+        harness.row(20, adapter=adapter)
+    harness.row(38, adapter="one")
+    harness.plan()
+    harness.load_adapters()
+    assert harness.plan() == {1: 20, 5: 20, 2: 20, 4: 20}, "shorter ones of another adapter before a longer one"
+    assert harness.plan() == {1: 1, 2: 1, 3: 20, 4: 1, 5: 1, 6: 38}
 
 
 def test_without_chunks_one_whole_prompt_a_step() -> None:
-    bench = Bench(chunked=False, prefill_tokens=16)
-    bench.row(40)
-    bench.row(50)
-    assert bench.plan() == {1: 40}
-    assert bench.plan() == {1: 1, 2: 50}
+    harness = Harness(chunked=False, prefill_tokens=16)
+    harness.row(40)
+    harness.row(50)
+    assert harness.plan() == {1: 40}
+    assert harness.plan() == {1: 1, 2: 50}
 
 
-def test_what_does_not_fit_waits_and_is_told_its_place() -> None:
-    bench = Bench(max_batch=1)
-    first = bench.row()
-    bench.row()
-    bench.row()
-    bench.plan()
-    bench.plan()
-    assert bench.events == {1: [], 2: [Queued(1)], 3: [Queued(2)]}
-    bench.finish(first)
-    bench.plan()
-    assert bench.events[3] == [Queued(2), Queued(1)]
+def test_what_does_not_fit_waits_and_gets_its_position() -> None:
+    harness = Harness(max_batch=1)
+    first = harness.row()
+    harness.row()
+    harness.row()
+    harness.plan()
+    harness.plan()
+    assert harness.events == {1: [], 2: [Queued(1)], 3: [Queued(2)]}
+    harness.finish(first)
+    harness.plan()
+    assert harness.events[3] == [Queued(2), Queued(1)]
 
 
 def test_memory_bounds_admission_in_order() -> None:
-    bench = Bench(tokens=320)
-    big = bench.row(150)
-    bench.row(100)
-    bench.row(3)
-    assert bench.plan() == {1: 150}, "the small one must not pass the one that waits for memory"
-    bench.finish(big)
-    assert set(bench.plan()) == {2, 3}
+    harness = Harness(tokens=320)
+    big = harness.row(150)
+    harness.row(100)
+    harness.row(3)
+    assert harness.plan() == {1: 150}, "the small one must not pass the one that waits for memory"
+    harness.finish(big)
+    assert set(harness.plan()) == {2, 3}
 
 
 def test_users_take_turns() -> None:
-    bench = Bench(max_batch=1)
-    rows = [bench.row(user="a") for _ in range(3)]
-    other = bench.row(user="b")
-    bench.plan()
-    assert [row.user for row in bench.scheduler.waiting] == ["b", "a", "a"]
-    bench.finish(rows[0])
-    bench.plan()
+    harness = Harness(max_batch=1)
+    rows = [harness.row(user="a") for _ in range(3)]
+    other = harness.row(user="b")
+    harness.plan()
+    assert [row.user for row in harness.scheduler.waiting] == ["b", "a", "a"]
+    harness.finish(rows[0])
+    harness.plan()
     assert other.state is RowState.RUNNING
 
 
 def test_nobody_waits_for_ever() -> None:
-    bench = Bench(max_batch=1, max_waiting=1000)
-    running = bench.row(user="x")
-    bench.plan()
-    second = bench.row(user="x")
+    harness = Harness(max_batch=1, max_waiting=1000)
+    running = harness.row(user="x")
+    harness.plan()
+    second = harness.row(user="x")
     for step in range(100):
-        bench.row(user=f"new{step}")
-        bench.plan(seconds=1)
-        bench.finish(running)
-        running = bench.scheduler.running[0] if bench.scheduler.running else bench.scheduler.waiting[0]
-        bench.plan()
-        running = bench.scheduler.running[0]
+        harness.row(user=f"new{step}")
+        harness.plan(seconds=1)
+        harness.finish(running)
+        running = harness.scheduler.running[0] if harness.scheduler.running else harness.scheduler.waiting[0]
+        harness.plan()
+        running = harness.scheduler.running[0]
         if running is second:
             return
     pytest.fail("the second row of one user starved behind newcomers")
 
 
 def test_bounds_are_refusals_with_reasons() -> None:
-    bench = Bench(max_batch=1, max_waiting=1, max_per_user=2)
-    bench.row(user="a")
-    bench.row(user="a")
+    harness = Harness(max_batch=1, max_waiting=1, max_per_user=2)
+    harness.row(user="a")
+    harness.row(user="a")
     with pytest.raises(EngineBusy, match="max_per_user"):
-        bench.row(user="a")
-    bench.plan()
+        harness.row(user="a")
+    harness.plan()
     with pytest.raises(EngineBusy, match="max_waiting"):
-        bench.row(user="b")
-    assert len(bench.scheduler.waiting) == 1
+        harness.row(user="b")
+    assert len(harness.scheduler.waiting) == 1
 
 
 def test_no_waiting_room_still_admits_to_a_free_batch() -> None:
-    bench = Bench(max_batch=2, max_waiting=0)
-    bench.row()
-    bench.row()
+    harness = Harness(max_batch=2, max_waiting=0)
+    harness.row()
+    harness.row()
     with pytest.raises(EngineBusy):
-        bench.row()
+        harness.row()
 
 
 def test_a_cancelled_row_is_gone_before_the_step() -> None:
-    bench = Bench()
-    one, two = bench.row(), bench.row()
-    bench.plan()
+    harness = Harness()
+    one, two = harness.row(), harness.row()
+    harness.plan()
     one.cancelled = True
-    assert bench.plan() == {two.id: 1}
-    assert bench.budget.owners() == {two.id}
+    assert harness.plan() == {two.id: 1}
+    assert harness.budget.owners() == {two.id}
     assert one.state is RowState.FINISHED
 
 
-def test_rows_of_one_adapter_stand_side_by_side_behind_the_base() -> None:
-    bench = Bench()
+def test_rows_of_one_adapter_are_neighbours_behind_those_of_the_base() -> None:
+    harness = Harness()
     order = ["a", None, "b", "a", None, "b"]
-    rows = [bench.row(adapter=name) for name in order]
-    bench.plan()
-    bench.load_all()
-    bench.plan()
-    parts = bench.scheduler.plan(bench.now).parts
-    slots = [part.row.slot.place + 1 if part.row.slot else 0 for part in parts]
-    assert len(parts) == len(rows)
+    rows = [harness.row(adapter=name) for name in order]
+    harness.plan()
+    harness.load_adapters()
+    harness.plan()
+    chunks = harness.scheduler.plan(harness.now).chunks
+    slots = [chunk.row.slot.stack_index + 1 if chunk.row.slot else 0 for chunk in chunks]
+    assert len(chunks) == len(rows)
     assert slots == sorted(slots)
     assert slots[:2] == [0, 0]
 
 
 def test_an_adapter_is_read_once_and_its_rows_wait_for_it() -> None:
-    bench = Bench()
-    bench.row(adapter="a")
-    bench.row(adapter="a")
-    bench.row()
-    assert set(bench.plan()) == {3}
-    assert len(bench.to_read) == 1
-    bench.load_all()
-    assert set(bench.plan()) == {1, 2, 3}
+    harness = Harness()
+    harness.row(adapter="a")
+    harness.row(adapter="a")
+    harness.row()
+    assert set(harness.plan()) == {3}
+    assert len(harness.to_read) == 1
+    harness.load_adapters()
+    assert set(harness.plan()) == {1, 2, 3}
 
 
 def test_more_adapters_than_slots_wait_until_one_is_free() -> None:
-    bench = Bench(loras=1)
-    a = bench.row(adapter="a")
-    b = bench.row(adapter="b")
-    bench.plan()
-    bench.load_all()
-    assert set(bench.plan()) == {1}
-    assert not bench.to_read
-    bench.finish(a)
-    bench.plan()
-    bench.load_all()
-    bench.plan()
+    harness = Harness(loras=1)
+    a = harness.row(adapter="a")
+    b = harness.row(adapter="b")
+    harness.plan()
+    harness.load_adapters()
+    assert set(harness.plan()) == {1}
+    assert not harness.to_read
+    harness.finish(a)
+    harness.plan()
+    harness.load_adapters()
+    harness.plan()
     assert b.state is RowState.RUNNING
 
 
 def test_a_rare_adapter_does_not_starve_behind_a_busy_one() -> None:
-    bench = Bench(loras=1, max_waiting=100)
-    busy = [bench.row(adapter="busy")]
-    bench.plan()
-    bench.load_all()
-    rare = bench.row(adapter="rare")
+    harness = Harness(loras=1, max_waiting=100)
+    busy = [harness.row(adapter="busy")]
+    harness.plan()
+    harness.load_adapters()
+    rare = harness.row(adapter="rare")
     for _ in range(20):
-        busy.append(bench.row(adapter="busy"))
-        base = bench.row()
-        bench.plan(seconds=1)
-        bench.load_all()
+        busy.append(harness.row(adapter="busy"))
+        base = harness.row()
+        harness.plan(seconds=1)
+        harness.load_adapters()
         assert base.state is RowState.RUNNING, "rows of the base model are not held up"
-        bench.finish(base)
-        bench.finish(next(row for row in busy if row.state is not RowState.FINISHED))
+        harness.finish(base)
+        harness.finish(next(row for row in busy if row.state is not RowState.FINISHED))
         if rare.state is RowState.RUNNING:
             return
     pytest.fail("the rare adapter's row never ran")
@@ -305,98 +305,98 @@ def test_a_rare_adapter_does_not_starve_behind_a_busy_one() -> None:
 # ── rows that outgrow memory, and prompts that begin alike ───────────────────────────────────────
 
 
-def test_the_last_to_come_goes_back_when_rows_outgrow_memory_and_loses_nothing() -> None:
-    bench = Bench(tokens=256, blocks=16)
-    first, second = bench.row(list(range(60))), bench.row(list(range(500, 560)))
+def test_the_last_row_is_preempted_when_rows_outgrow_memory_and_loses_nothing() -> None:
+    harness = Harness(tokens=256, blocks=16)
+    first, second = harness.row(list(range(60))), harness.row(list(range(500, 560)))
     for _ in range(60):
-        bench.plan()
-    assert bench.budget.owners() == {first.id, second.id}
+        harness.plan()
+    assert harness.budget.owners() == {first.id, second.id}
     while second.state is RowState.RUNNING:
-        bench.plan()
-        assert len(first.known) < 300
-    assert bench.scheduler.preempted == 1
-    before = list(second.known)
-    bench.plan()
-    assert bench.events[second.id] == [Queued(1)]
-    bench.finish(first)
-    steps = bench.plan()
-    assert second.known[:len(before)] == before
-    assert steps == {second.id: len(before) - len(before) // BLOCK * BLOCK}, "the rest came from the prefix store"
+        harness.plan()
+        assert len(first.tokens) < 300
+    assert harness.scheduler.preempted == 1
+    before = list(second.tokens)
+    harness.plan()
+    assert harness.events[second.id] == [Queued(1)]
+    harness.finish(first)
+    steps = harness.plan()
+    assert second.tokens[:len(before)] == before
+    assert steps == {second.id: len(before) - len(before) // BLOCK_SIZE * BLOCK_SIZE}, "the rest is in the prefix store"
 
 
 def test_without_a_store_it_computes_anew() -> None:
-    bench = Bench(tokens=256)
-    first, second = bench.row(100), bench.row(100)
+    harness = Harness(tokens=256)
+    first, second = harness.row(100), harness.row(100)
     while second.state is RowState.RUNNING or not second.computed:
-        bench.plan()
-        if first.state is RowState.RUNNING and bench.scheduler.preempted:
+        harness.plan()
+        if first.state is RowState.RUNNING and harness.scheduler.preempted:
             break
-        assert len(first.known) < 300
-    known = len(second.known)
-    bench.finish(first)
-    bench.plan()
-    assert second.computed == known
+        assert len(first.tokens) < 300
+    length = len(second.tokens)
+    harness.finish(first)
+    harness.plan()
+    assert second.computed == length
 
 
 def test_a_prompt_that_begins_like_an_earlier_one_starts_behind_it() -> None:
-    bench = Bench(blocks=16)
-    first = bench.row(100)
-    bench.plan()
-    bench.finish(first)
-    again = bench.row(100)
-    assert bench.plan() == {again.id: 4}
+    harness = Harness(blocks=16)
+    first = harness.row(100)
+    harness.plan()
+    harness.finish(first)
+    again = harness.row(100)
+    assert harness.plan() == {again.id: 4}
     assert again.cached == 96
 
 
 def test_the_last_token_is_always_computed() -> None:
-    bench = Bench(blocks=16)
-    first = bench.row(2 * BLOCK)
-    bench.plan()
-    bench.finish(first)
-    again = bench.row(2 * BLOCK)
-    assert bench.plan() == {again.id: BLOCK}
+    harness = Harness(blocks=16)
+    first = harness.row(2 * BLOCK_SIZE)
+    harness.plan()
+    harness.finish(first)
+    again = harness.row(2 * BLOCK_SIZE)
+    assert harness.plan() == {again.id: BLOCK_SIZE}
 
 
 def test_another_adapter_shares_nothing() -> None:
-    bench = Bench(blocks=16)
-    base = bench.row(100)
-    bench.plan()
-    bench.finish(base)
-    adapted = bench.row(100, adapter="a")
-    bench.plan()
-    bench.load_all()
-    assert bench.plan() == {adapted.id: 100}
+    harness = Harness(blocks=16)
+    base = harness.row(100)
+    harness.plan()
+    harness.finish(base)
+    adapted = harness.row(100, adapter="a")
+    harness.plan()
+    harness.load_adapters()
+    assert harness.plan() == {adapted.id: 100}
 
 
 def test_equal_prompts_at_once_are_computed_once() -> None:
-    bench = Bench(blocks=16, prefill_tokens=64)
-    rows = [bench.row(200) for _ in range(3)]
-    short = bench.row([7, 8, 9])
-    assert bench.plan() == {rows[0].id: 61, short.id: 3}
-    steps = [bench.plan() for _ in range(6)]
+    harness = Harness(blocks=16, prefill_tokens=64)
+    rows = [harness.row(200) for _ in range(3)]
+    short = harness.row([7, 8, 9])
+    assert harness.plan() == {rows[0].id: 61, short.id: 3}
+    steps = [harness.plan() for _ in range(6)]
     assert all(row.pending == 1 for row in rows)
     assert [row.cached for row in rows] == [0, 176, 176], "the last blocks are not worth another step's wait"
     assert sum(step.get(row.id, 0) for step in steps for row in rows[1:]) < 100
 
 
 def test_a_cancelled_prompt_leaves_what_it_has_computed() -> None:
-    bench = Bench(blocks=16, prefill_tokens=64)
-    row = bench.row(200)
-    bench.plan()
-    bench.plan()
+    harness = Harness(blocks=16, prefill_tokens=64)
+    row = harness.row(200)
+    harness.plan()
+    harness.plan()
     row.cancelled = True
-    bench.plan()
-    again = bench.row(200)
-    bench.plan()
+    harness.plan()
+    again = harness.row(200)
+    harness.plan()
     assert again.cached == 128
 
 
 class Machine(RuleBasedStateMachine):
-    """Whatever comes in whatever order: the books agree, and all memory comes back."""
+    """Whatever comes in whatever order: the bookkeeping agrees, and all memory comes back."""
 
     def __init__(self) -> None:
         super().__init__()
-        self.bench = Bench(tokens=320, loras=2, max_batch=3, max_waiting=6, max_per_user=4, prefill_tokens=16,
+        self.harness = Harness(tokens=320, loras=2, max_batch=3, max_waiting=6, max_per_user=4, prefill_tokens=16,
                            blocks=5)
         self.rows: list[Row] = []
 
@@ -404,30 +404,30 @@ class Machine(RuleBasedStateMachine):
           adapter=st.sampled_from([None, "x", "y", "z"]))
     def submit(self, prompt: int, most: int, user: str | None, adapter: str | None) -> None:
         try:
-            self.rows.append(self.bench.row(prompt, user=user, adapter=adapter, most=most))
+            self.rows.append(self.harness.row(prompt, user=user, adapter=adapter, most=most))
         except EngineBusy:
-            assert self.bench.scheduler.waiting
+            assert self.harness.scheduler.waiting
 
     @rule(seconds=st.sampled_from([0.0, 0.5, 5.0]), times=st.sampled_from([1, 1, 70]))
     def step(self, seconds: float, times: int) -> None:
         for _ in range(times):
-            for row in self.bench.scheduler.running:
-                if len(row.known) >= 310:
+            for row in self.harness.scheduler.running:
+                if len(row.tokens) >= 310:
                     row.cancelled = True
-            self.bench.plan(seconds)
+            self.harness.plan(seconds)
 
-    @precondition(lambda self: self.bench.to_read)
+    @precondition(lambda self: self.harness.to_read)
     @rule(works=st.booleans())
     def load(self, works: bool) -> None:
-        slot = self.bench.to_read.pop(0)
+        slot = self.harness.to_read.pop(0)
         if slot.state is not SlotState.LOADING:
             return
         if works:
-            self.bench.slots.fill(slot)
+            self.harness.slots.mark_loaded(slot)
         else:
-            for row in [row for row in self.bench.scheduler.waiting if row.slot is slot]:
-                self.bench.finish(row)
-            self.bench.slots.fail(slot, AdapterInvalid("broken"))
+            for row in [row for row in self.harness.scheduler.waiting if row.slot is slot]:
+                self.harness.finish(row)
+            self.harness.slots.fail(slot, AdapterInvalid("broken"))
 
     @precondition(lambda self: self.rows)
     @rule(data=st.data(), cancel=st.booleans())
@@ -436,18 +436,18 @@ class Machine(RuleBasedStateMachine):
         if cancel:
             row.cancelled = True
         else:
-            self.bench.finish(row)
+            self.harness.finish(row)
 
     @invariant()
     def sound(self) -> None:
-        self.bench.scheduler.check_integrity()
+        self.harness.scheduler.check_integrity()
 
     def teardown(self) -> None:
-        for row in (*self.bench.scheduler.waiting, *self.bench.scheduler.running):
-            self.bench.finish(row)
-        self.bench.keep()
-        assert not self.bench.budget.owners()
-        assert all(slot.users == 0 for slot in self.bench.slots)
+        for row in (*self.harness.scheduler.waiting, *self.harness.scheduler.running):
+            self.harness.finish(row)
+        self.harness.store_released()
+        assert not self.harness.budget.owners()
+        assert all(slot.users == 0 for slot in self.harness.slots)
 
 
 TestMachine = Machine.TestCase
