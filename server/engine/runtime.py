@@ -5,6 +5,7 @@ Built on the model thread. Knows nothing of rows or queues.
 
 from __future__ import annotations
 
+import logging
 import time
 from dataclasses import dataclass
 from pathlib import Path
@@ -24,6 +25,8 @@ from server.engine.sampling.constraint import ConstraintCompiler
 from server.errors import ModelError
 from server.types import ModelCard
 
+log = logging.getLogger("tailor.engine")
+
 
 @dataclass(frozen=True)
 class Runtime:
@@ -38,19 +41,26 @@ class Runtime:
 
 
 def build_runtime(model_path: str, settings: EngineSettings, model_settings: ModelSettings) -> Runtime:
-    """Loads the model and tries its forward paths. Blocks for seconds. Raises ModelError."""
+    """Loads the model and tries its forward paths. Blocks for seconds. Raises ModelError.
+
+    Tells the debug log when each part is ready, as `python -m bench.startup` reads it."""
     began = time.monotonic()
     tokenizer = ModelTokenizer(model_path)
+    log.debug("ready: tokenizer")
     fingerprint = model_fingerprint(model_path)
+    log.debug("ready: fingerprint")
     loaded = load_model(model_path, model_settings)
+    log.debug("ready: weights")
     target = AdapterTarget(fingerprint, linear_layers(loaded.model), settings.max_lora_rank)
     placement = loaded.placement
     linear = choose_linear(model_settings.quantize, torch.device(placement.device), placement.dtype)
+    log.debug("ready: products")
     try:
         chosen = choose_path(loaded.model, lambda: load_model(model_path, model_settings).model, linear,
                              settings.max_loras)
     except NotImplementedError as error:
         raise ModelError(f"the model {model_path} cannot be run step by step: {error}") from error
+    log.debug("ready: forward path")
     bytes_per_token = chosen.path.arena.shape.token_bytes if chosen.path.arena is not None else loaded.kv_bytes
     capacity = KVBudget(settings.kv_bytes, bytes_per_token, 1).total
     if capacity < 64:

@@ -8,6 +8,7 @@ model's plain forward. Knows nothing of sampling, text or queues. Runs on the mo
 from __future__ import annotations
 
 import inspect
+import logging
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -24,6 +25,8 @@ from server.engine.forward.chunk import RowChunk
 from server.engine.forward.decoder import Decoder, group_names, unsupported_reason
 from server.engine.forward.graphs import DecodeGraphs, GraphCapture, cuda_capture
 from server.engine.forward.linears import LinearChoice
+
+log = logging.getLogger("tailor.engine")
 
 _QUANTIZED = 0.3  # how far int8 logits may be from exact ones, of the largest
 
@@ -258,6 +261,7 @@ def choose_path(model: Any, load: Callable[[], Any], linear: LinearChoice, max_l
     texts = _sample_texts(int(model.get_input_embeddings().weight.shape[0]))
     plain = [model(input_ids=torch.tensor([text], device=model.device), use_cache=False).logits[0].float()
              for text in texts]
+    log.debug("ready: plain forward")
     layers = linear_layers(model)
     rounding = 1e-4 if model.dtype == torch.float32 else 5e-2  # of the largest logit; a wrong mask costs far more
     problem = unsupported_reason(model)
@@ -266,6 +270,7 @@ def choose_path(model: Any, load: Callable[[], Any], linear: LinearChoice, max_l
         captures.insert(0, (cuda_capture, ", steps replayed as CUDA graphs"))
     for capture, how in captures if not problem else ():
         decoder = DecoderForward(model, linear, layers, max_loras, capture)
+        log.debug("ready: decoder")
         problem = _try_path(decoder, texts, plain, rounding if linear.exact else _QUANTIZED)
         if not problem:
             return ChosenPath(decoder, f"our own decoder, {linear.reason}{how}")
