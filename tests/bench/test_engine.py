@@ -105,11 +105,14 @@ def test_a_file_can_be_read_in_one_sitting_and_says_what_it_is_for(path: Path) -
 
 
 def test_nothing_is_measured_behind_the_engines_back() -> None:
-    """Of our parts the figures see what their packages export. What asks no index cuts its text by itself."""
+    """Of our parts the figures see what their packages export. What asks no index cuts its text by itself; a start is
+    the whole server's."""
     cutting = {f"server.retrieval.{name}" for name in ("index.chunker", "index.files", "loaders")}
     for path in SOURCES:
         for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
             if isinstance(node, ast.ImportFrom) and (node.module or "").startswith("server."):
+                if (path.name, node.module) == ("startup.py", "server.app"):
+                    continue
                 assert (path.name == "injection.py" and node.module in cutting) or node.module in {
                     "server.config", "server.database", "server.embedding", "server.engine", "server.errors",
                     "server.memory", "server.model_store", "server.prompting", "server.retrieval", "server.types",
