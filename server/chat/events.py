@@ -138,7 +138,7 @@ class AnswerDelta:
 @dataclass(frozen=True, slots=True)
 class Cited:
     """Citations of the finished answer, as they are shown. `invalid` numbers point to no passage; `checks` say of each
-    sentence what carries it."""
+    sentence what supports it."""
 
     message_id: str
     seq: int

@@ -11,7 +11,7 @@ import pytest
 from numpy.typing import NDArray
 
 from server.embedding import SentenceEmbedder
-from server.grounding.citations import check
+from server.grounding.citations import check_sentences
 from server.types import Embedder
 from tests.grounding.citation_cases import CASES, HELD_OUT, Case, passages
 
@@ -21,7 +21,7 @@ FLAGGED = ("dropped", "unsupported")
 @dataclass(frozen=True)
 class Figures:
     """Of the numbers that are shown, how many are right, and of the right ones, how many are shown; the same for
-    sentences that are marked as carried by nothing."""
+    sentences that are marked as supported by nothing."""
 
     shown_precision: float
     shown_recall: float
@@ -32,7 +32,7 @@ class Figures:
 def measured(cases: Sequence[Case], embedder: Embedder | None) -> Figures:
     results = []
     for case in cases:
-        (found,) = check(case.text, passages(case.place), embedder)
+        (found,) = check_sentences(case.text, passages(case.place), embedder)
         results.append((case, found.shown, found.verdict in FLAGGED))
     right = sum(bool(shown) and shown == case.shown for case, shown, _ in results)
     flagged = sum(marked and case.verdict in FLAGGED for case, _, marked in results)

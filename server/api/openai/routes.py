@@ -22,7 +22,7 @@ from server.api.openai.request import BASE, ChatRequest, Plan, plan
 from server.api.services import CurrentUser, Held, Services
 from server.chat import Finished, Piece, WithoutAdapter, numbered
 from server.errors import InvalidInput, TailorError
-from server.grounding import SentenceCheck, checked, find_citations, shown_text
+from server.grounding import SentenceCheck, check_answer, find_citations, shown_text
 from server.types import AdapterState, FinishReason, PromptBundle, TokenLogprob, Usage
 
 log = logging.getLogger("tailor.api")
@@ -123,7 +123,7 @@ async def _checks(held: Services, choice: _Choice) -> tuple[SentenceCheck, ...]:
     if choice.bundle is None or choice.finished is None:
         return ()
     complete = choice.finished.reason is FinishReason.STOP
-    return await checked(choice.text, choice.bundle.context, held.embedder, complete=complete)
+    return await check_answer(choice.text, choice.bundle.context, held.embedder, complete=complete)
 
 
 class _Reply:

@@ -51,7 +51,7 @@ from server.chat.turn.streams import TurnStream
 from server.chat.turn.traces import AnswerTrace, TraceStore, trace_of
 from server.engine import Engine
 from server.errors import TailorError
-from server.grounding import checked, find_citations
+from server.grounding import check_answer, find_citations
 from server.memory import command
 from server.model_router import ModelRouter
 from server.prompting import Domain, PromptLibrary
@@ -310,9 +310,9 @@ class TurnRunner:
         self._stream.publish(Done, finish_reason=reason.value, usage=usage, tokens_per_second=round(speed, 1))
 
     async def _check(self, *, complete: bool) -> None:
-        """Says of each sentence what carries it."""
+        """Says of each sentence what supports it."""
         draft, context = self._draft, self._draft.record.context
-        checks = await checked(draft.text, context, self._parts.embedder, complete=complete)
+        checks = await check_answer(draft.text, context, self._parts.embedder, complete=complete)
         citations, invalid = find_citations(draft.text, context.passages, checks)
         draft.record = replace(draft.record, citations=citations, invalid_citations=invalid, checks=checks)
         if citations or invalid or checks:
