@@ -25,7 +25,15 @@ from server.api.protocol import Changed
 from server.api.routes import conversations, knowledge, levers, memory, metrics, session
 from server.api.security import Guard, content_security_policy
 from server.api.services import Services
-from server.chat import ChatService, ConversationStore, Parts, PastChats, Remembering, TraceStore, TurnPipeline
+from server.chat import (
+    ChatService,
+    ConversationStore,
+    MemoryDependencies,
+    PastChats,
+    TraceStore,
+    TurnDependencies,
+    TurnPipeline,
+)
 from server.config import LOOPBACK, Settings
 from server.database import Database
 from server.embedding import SentenceEmbedder
@@ -127,11 +135,15 @@ class _Built:
         pipeline = TurnPipeline(engine, settings.prompts)
         store = ConversationStore(self.database)
         traces = TraceStore(self.database)
-        parts = Parts(engine, pipeline, library, router, shared, store, embedder, traces)
+        parts = TurnDependencies(engine, pipeline, library, router, shared, store, embedder, traces)
         episodes = Episodes(self.database, embedder, settings.memory)
         writer = MemoryWriter(self.database, memories, engine, settings.memory)
-        past = PastChats(store, episodes, turns=settings.memory.earlier_turns)
-        chat = ChatService(parts, Remembering(memories, past, writer), keep_streams=settings.server.stream_keep_seconds)
+        past = PastChats(store, episodes, max_turns=settings.memory.earlier_turns)
+        chat = ChatService(
+            parts,
+            MemoryDependencies(memories, past, writer),
+            stream_retention_seconds=settings.server.stream_keep_seconds,
+        )
         self.services = Services(
             settings=settings,
             engine=engine,

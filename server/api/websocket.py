@@ -29,7 +29,7 @@ from server.api.protocol import (
 )
 from server.api.security import origin_allowed
 from server.api.services import Services, find_user, services
-from server.chat import EvidenceFound, Keep, TurnEvent
+from server.chat import EvidenceFound, TurnEvent, Unchanged
 from server.errors import TailorError, TooLarge
 from server.retrieval import KnowledgeView
 
@@ -128,7 +128,7 @@ class _Connection:
                     frame.text,
                     conversation_id=frame.conversation_id,
                     parent_id=frame.parent_id,
-                    domain=frame.domain if "domain" in frame.model_fields_set else Keep.DOMAIN,
+                    domain=frame.domain if "domain" in frame.model_fields_set else Unchanged.DOMAIN,
                     request_id=frame.request_id,
                     temporary=frame.temporary,
                 )
@@ -137,7 +137,7 @@ class _Connection:
                 stream = await chat.regenerate(
                     user,
                     frame.message_id,
-                    domain=frame.domain if "domain" in frame.model_fields_set else Keep.DOMAIN,
+                    domain=frame.domain if "domain" in frame.model_fields_set else Unchanged.DOMAIN,
                     request_id=frame.request_id,
                 )
                 self._follow(stream.message_id, 0)

@@ -13,7 +13,7 @@ from typing import Any
 import pytest
 
 from server.api.services import Services
-from server.chat import ChatService, Keep
+from server.chat import ChatService, Unchanged
 from server.chat.events import (
     Cited,
     Done,
@@ -171,7 +171,7 @@ async def test_the_route_sticks_until_the_user_chooses(tmp_path: Path) -> None:
         assert (one(third, Routed).decision.domain, one(third, Routed).decision.how) == ("support", "sticky")
         fourth = await ask(chat, MINA, "Where is my parcel?", conversation_id=conversation, domain="general")
         assert (one(fourth, Routed).decision.domain, one(fourth, Routed).decision.how) == ("general", "chosen")
-        fifth = await ask(chat, MINA, "Thanks!", conversation_id=conversation, domain=Keep.DOMAIN)
+        fifth = await ask(chat, MINA, "Thanks!", conversation_id=conversation, domain=Unchanged.DOMAIN)
         assert one(fifth, Routed).decision.how == "chosen"
         sixth = await ask(chat, MINA, "Thanks!", conversation_id=conversation, domain=None)
         assert one(sixth, Routed).decision.how == "fallback"
@@ -228,18 +228,18 @@ async def test_a_crash_loses_little_of_a_running_answer(tmp_path: Path, monkeypa
     """What is stored while it is written; and a failure to store it takes no answer down."""
     from server.chat import service
 
-    monkeypatch.setattr(service, "KEEP_SECONDS", 0.02)
+    monkeypatch.setattr(service, "SAVE_INTERVAL_SECONDS", 0.02)
     engine = ScriptedEngine(lambda request, prompt: "word " * 40_000, pause=0.01)
     async with running(tmp_path, engine) as services:
         store = services.chat.store
-        keep, failures = store.keep_running, [OSError("no disk")]
+        keep, failures = store.save_partial_answers, [OSError("no disk")]
 
         def once_broken(answers: Any) -> None:
             if failures:
                 raise failures.pop()
             keep(answers)
 
-        monkeypatch.setattr(store, "keep_running", once_broken)
+        monkeypatch.setattr(store, "save_partial_answers", once_broken)
         stream = await services.chat.send(MINA, "Talk")
         async with asyncio.timeout(60):
             while "word" not in (message := store.message(MINA, stream.message_id)).text:  # noqa: ASYNC110

@@ -14,7 +14,7 @@ from typing import Any, Literal
 from pydantic import BaseModel, ConfigDict, Field
 
 from server.api.services import Services
-from server.chat import RememberingChat, Turn, gather
+from server.chat import EnabledMemory, Turn, gather_context
 from server.errors import InvalidInput, NotFound
 from server.prompting import Domain
 from server.types import (
@@ -127,8 +127,8 @@ async def _of_domain(request: ChatRequest, held: Services, user: UserId, domains
     domain = domains[route.domain]
     history = _history(request.messages[:-1])
     earlier = history[-1].question if history else ""
-    memory = RememberingChat(user, held.memory.of(user))
-    gathered = await gather(question, domain, memory, held.knowledge.of(user), earlier=earlier)
+    memory = EnabledMemory(user, held.memory.of(user))
+    gathered = await gather_context(question, domain, memory, held.knowledge.of(user), previous_question=earlier)
     turn = Turn(
         question=question,
         domain=domain,

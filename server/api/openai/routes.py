@@ -20,7 +20,7 @@ from pydantic import BaseModel
 from server.api.errors import openai_shape, status_of
 from server.api.openai.request import BASE, ChatRequest, Plan, plan
 from server.api.services import CurrentUser, Held, Services
-from server.chat import Finished, Piece, WithoutAdapter, numbered
+from server.chat import Finished, TextDelta, WithoutAdapter, number_passages
 from server.errors import InvalidInput, TailorError
 from server.grounding import SentenceCheck, check_answer, find_citations, shown_text
 from server.types import AdapterState, FinishReason, PromptBundle, TokenLogprob, Usage
@@ -71,7 +71,7 @@ def _nth(planned: Plan, n: int) -> Plan:
     return planned
 
 
-Step = PromptBundle | WithoutAdapter | Piece | Finished
+Step = PromptBundle | WithoutAdapter | TextDelta | Finished
 
 
 async def _run(held: Services, planned: Plan) -> AsyncIterator[Step]:
@@ -104,7 +104,7 @@ class _Choice:
             self.bundle = step
         elif isinstance(step, WithoutAdapter):
             self.notice = step.reason
-        elif isinstance(step, Piece):
+        elif isinstance(step, TextDelta):
             self.text += step.answer
             self.reasoning += step.reasoning
             self.logprobs += step.logprobs
@@ -156,7 +156,7 @@ class _Reply:
         return body | self.extras(choices[0])
 
     def chunk(
-        self, index: int, delta: dict[str, str], finish: str | None, piece: Piece | None = None
+        self, index: int, delta: dict[str, str], finish: str | None, piece: TextDelta | None = None
     ) -> dict[str, Any]:
         logprobs = self.logprobs(list(piece.logprobs)) if piece else None
         choice = {"index": index, "delta": delta, "finish_reason": finish, "logprobs": logprobs}
@@ -190,7 +190,7 @@ class _Reply:
                 "route": asdict(self._planned.route) if self._planned.route else None,
                 "notice": choice.notice,
                 "unread": choice.bundle.context.unread,
-                "passages": [asdict(passage) for passage in numbered(passages)],
+                "passages": [asdict(passage) for passage in number_passages(passages)],
                 "citations": [asdict(citation) for citation in citations],
                 "invalid_citations": invalid,
                 "checks": [asdict(each) for each in choice.checks],
@@ -270,7 +270,7 @@ async def _streamed(
 def _chunks(reply: _Reply, index: int, step: Step) -> list[dict[str, Any]]:
     if isinstance(step, Finished):
         return [reply.chunk(index, {}, FINISH[step.reason])]
-    if not isinstance(step, Piece) or not (step.answer or step.reasoning):
+    if not isinstance(step, TextDelta) or not (step.answer or step.reasoning):
         return []
     delta = {"content": step.answer} if step.answer else {}
     if step.reasoning:

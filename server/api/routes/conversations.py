@@ -16,7 +16,7 @@ from pydantic import BaseModel, ConfigDict
 from server.api.protocol import Changed
 from server.api.routes.memory import receipt_body
 from server.api.services import CurrentUser, Held
-from server.chat import AnswerRecord, Conversation, StoredMessage, numbered
+from server.chat import AnswerRecord, Conversation, StoredMessage, number_passages
 from server.errors import NotFound
 from server.retrieval import KnowledgeView
 
@@ -133,7 +133,7 @@ def _answer(answer: AnswerRecord, view: KnowledgeView) -> dict[str, Any]:
     body = asdict(answer)
     del body["context"], body["compaction"], body["memories_told"], body["memories_edited"]
     body["route"] = asdict(answer.route) if answer.route else None
-    shown = [one for one in numbered(answer.context.passages) if view.may_see(one.passage.folder)]
+    shown = [one for one in number_passages(answer.context.passages) if view.may_see(one.passage.folder)]
     body["passages"] = [asdict(one) for one in shown]
     body["folders"] = [folder for folder in answer.folders if view.may_see(folder)]
     body["citations"] = [asdict(one) for one in answer.citations if one.n in {each.n for each in shown}]

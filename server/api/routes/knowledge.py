@@ -18,7 +18,7 @@ from starlette.types import Scope
 
 from server.api.protocol import Changed
 from server.api.services import Admin, CurrentUser, Held
-from server.chat import trace_of
+from server.chat import answer_trace
 from server.errors import NotFound, TailorError, TooLarge
 from server.retrieval import REACH, KnowledgeView, Surroundings, Where
 from server.types import Passage
@@ -183,7 +183,7 @@ async def search(body: Trial, held: Held, user: Admin) -> dict[str, Any]:
     found = await asyncio.to_thread(
         lambda: view.search(body.question, folders, earlier=body.earlier, where=body.where(), traced=True)
     )
-    return {"passages": [_placed(one) for one in found.passages], "trace": asdict(trace_of(found))}
+    return {"passages": [_placed(one) for one in found.passages], "trace": asdict(answer_trace(found))}
 
 
 def _all_folders(view: KnowledgeView) -> list[str]:

@@ -17,7 +17,7 @@ from pydantic import BaseModel, ConfigDict
 
 from server.api.protocol import Changed
 from server.api.services import CurrentUser, Held, Services
-from server.chat import Receipt
+from server.chat import DeletionReceipt
 from server.errors import Conflict, InvalidInput
 from server.types import Memory, MemoryKind, UserId
 
@@ -81,7 +81,7 @@ async def erase(held: Held, user: CurrentUser, confirm: bool = False) -> dict[st
     """All of them, with the settings and what waits to be read."""
     if not confirm:
         raise InvalidInput("this deletes all your memories for good; send confirm=true to do it")
-    receipt = await held.chat.forgetting.erase(user.user_id)
+    receipt = await held.chat.memory_deletion.erase(user.user_id)
     _changed(held, user.user_id)
     return {"deleted": len(receipt.memories), "cleaned": asdict(receipt.cleaned)}
 
@@ -150,7 +150,7 @@ async def edit(memory_id: int, body: MemoryText, held: Held, user: CurrentUser) 
 
 @router.delete("/{memory_id}")
 async def delete(memory_id: int, held: Held, user: CurrentUser) -> dict[str, Any]:
-    receipt = await held.chat.forgetting.delete(user.user_id, memory_id)
+    receipt = await held.chat.memory_deletion.delete(user.user_id, memory_id)
     _changed(held, user.user_id)
     (gone,) = receipt.memories
     return {"deleted": asdict(gone), "cleaned": asdict(receipt.cleaned)}
@@ -178,7 +178,7 @@ async def of_conversation(conversation_id: str, held: Held, user: CurrentUser) -
     return {"memories": _bodies(await asyncio.to_thread(memory.from_conversation, conversation_id))}
 
 
-def receipt_body(receipt: Receipt) -> dict[str, Any]:
+def receipt_body(receipt: DeletionReceipt) -> dict[str, Any]:
     return {"memories": _bodies(receipt.memories), "cleaned": asdict(receipt.cleaned)}
 
 

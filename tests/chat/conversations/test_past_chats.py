@@ -23,7 +23,7 @@ ASKED = "What did we decide about the door of the lamp shop?"
 
 async def taken_in(services: Services) -> None:
     deadline = time.monotonic() + 120
-    while await asyncio.to_thread(services.chat.store.not_fed, 1):
+    while await asyncio.to_thread(services.chat.store.unindexed_messages, 1):
         assert time.monotonic() < deadline, "past chats were not taken in"
         await asyncio.sleep(0.01)
 
@@ -127,7 +127,7 @@ async def test_chats_are_taken_in_while_no_answer_is_being_written(
     """Taking them in costs the processor that writes answers."""
     from server.chat.conversations import past_chats as past
 
-    monkeypatch.setattr(past, "PATIENCE_SECONDS", patience)
+    monkeypatch.setattr(past, "MAX_IDLE_WAIT_SECONDS", patience)
     engine = ScriptedEngine(lambda request, prompt: "word " * (40_000 if "Talk" in prompt else 1), pause=0.01)
     async with running(tmp_path, engine) as services:
         chat = services.chat
@@ -137,7 +137,7 @@ async def test_chats_are_taken_in_while_no_answer_is_being_written(
             await taken_in(services)
         else:
             await asyncio.sleep(0.3)
-            assert len(chat.store.not_fed(9)) == 2
+            assert len(chat.store.unindexed_messages(9)) == 2
         assert chat.store.message(JUN, long.message_id).status == "streaming"
         await chat.stop(JUN, long.message_id)
         await taken_in(services)

@@ -23,7 +23,7 @@ from server.chat.events import (
     PromptComposed,
     TurnEvent,
 )
-from server.chat.memory_commands.access import DomainWithoutMemory, RememberingChat, SwitchedOff, TemporaryChat
+from server.chat.memory_commands.access import DisabledByDomain, DisabledByUser, DisabledInTemporaryChat, EnabledMemory
 from server.errors import InvalidInput, NotFound
 from server.memory import UserMemory
 from server.types import MemoryKind, Usage
@@ -169,14 +169,14 @@ async def test_what_is_replaced_stays_in_the_chat_and_its_successor_is_added(tmp
 
 
 def test_a_chat_without_memory_holds_nothing_that_could_lead_to_it() -> None:
-    for kind in (TemporaryChat, DomainWithoutMemory, SwitchedOff):
+    for kind in (DisabledInTemporaryChat, DisabledByDomain, DisabledByUser):
         made = kind()
         assert not hasattr(made, "__dict__")
         assert all(not vars(base).get("__slots__") for base in kind.__mro__)
         with pytest.raises(AttributeError):
             made.memory = object()  # type: ignore[union-attr]
     assert any(
-        isinstance(value, UserMemory) for value in vars(RememberingChat(MINA, UserMemory.__new__(UserMemory))).values()
+        isinstance(value, UserMemory) for value in vars(EnabledMemory(MINA, UserMemory.__new__(UserMemory))).values()
     )
 
 
@@ -197,7 +197,7 @@ async def test_a_temporary_chat_neither_reads_nor_writes_memory(tmp_path: Path) 
         assert len(engine.requests) == 1
         (listed,) = chat.store.list(MINA)
         assert (listed.temporary, listed.title) == (True, "I like tea. Who am I?")
-        assert chat.store.not_fed(10) == ()
+        assert chat.store.unindexed_messages(10) == ()
         begun = await ask(chat, MINA, "I like coffee.", temporary=True)
         assert chat.store.get(MINA, conversation_of(begun)).temporary
         with pytest.raises(InvalidInput, match="first message"):

@@ -13,7 +13,7 @@ import pytest
 
 from server.api.services import Services
 from server.chat.conversations.records import AnswerRecord, PromptRecord
-from server.chat.conversations.redaction import Forgotten, forget_in_answer, forget_in_prompt
+from server.chat.conversations.redaction import Redaction, redact_answer, redact_prompt
 from server.chat.events import Done, MemoriesUsed, MemorySaved
 from server.errors import NotFound
 from server.types import EarlierTurn, Memory, MemoryKind, Message, PromptSection, TurnContext
@@ -70,7 +70,7 @@ async def test_a_deleted_memory_is_nowhere_in_the_database(tmp_path: Path) -> No
         assert traces_of(tmp_path, "zoologist") == [
             "memories.normal", "memories.text", "messages.answer", "messages.prompt", "messages.text",
         ]  # fmt: skip
-        receipt = await services.chat.forgetting.delete(MINA, fact.id)
+        receipt = await services.chat.memory_deletion.delete(MINA, fact.id)
         assert receipt.memories[0].text == "Keeps the retired zoologist badge in a drawer."
         assert (receipt.cleaned.prompts, receipt.cleaned.answers) == (4, 3)
         assert traces_of(tmp_path, "zoologist") == []
@@ -85,7 +85,7 @@ async def test_a_deleted_memory_is_nowhere_in_the_database(tmp_path: Path) -> No
         assert one(last, Done)
         assert traces_of(tmp_path, "zoologist") == []
         with pytest.raises(NotFound):
-            await services.chat.forgetting.delete(MINA, fact.id)
+            await services.chat.memory_deletion.delete(MINA, fact.id)
 
 
 async def test_the_stored_prompt_keeps_its_form_and_its_counts(tmp_path: Path) -> None:
@@ -95,7 +95,7 @@ async def test_the_stored_prompt_keeps_its_form_and_its_counts(tmp_path: Path) -
         _, messages = await services.chat.conversation(MINA, conversation)
         answers = [m for m in messages if m.role == "assistant" and m.answer and not m.answer.command]
         before = [(await services.chat.prompt(MINA, m.id))[1] for m in answers]
-        await services.chat.forgetting.delete(MINA, fact.id)
+        await services.chat.memory_deletion.delete(MINA, fact.id)
         for message, old in zip(answers, before, strict=True):
             _, new = await services.chat.prompt(MINA, message.id)
             assert new.tokens == old.tokens == sum(section.tokens for section in new.sections)
@@ -112,7 +112,7 @@ async def test_a_name_leaves_the_system_texts_that_greeted_with_it(tmp_path: Pat
         _, prompt = await services.chat.prompt(MINA, events[0].message_id)
         assert "You help Zebedee today." in prompt.messages[0].content
         services.memory.of(MINA).pause(True)
-        await services.chat.forgetting.delete(MINA, fact.id)
+        await services.chat.memory_deletion.delete(MINA, fact.id)
         assert traces_of(tmp_path, "Zebedee") == []
         _, prompt = await services.chat.prompt(MINA, events[0].message_id)
         assert prompt.messages[0].content == "You help … today."
@@ -126,7 +126,7 @@ async def test_what_is_forgotten_while_an_answer_runs_is_not_stored_by_it(tmp_pa
         async for event in stream.follow():
             if event.type == "token":
                 break
-        await services.chat.forgetting.delete(MINA, fact.id)
+        await services.chat.memory_deletion.delete(MINA, fact.id)
         assert [event async for event in stream.follow()][-1].type == "closed"
         assert traces_of(tmp_path, "zoologist") == []
         resumed = [event async for event in stream.follow()]
@@ -138,7 +138,7 @@ async def test_erasing_empties_one_users_memory_and_leaves_the_other(tmp_path: P
         await chatted(services)
         services.memory.of(JUN).add("Keeps the geologist badge in the top drawer.")
         await ask(services.chat, JUN, ASKED, domain="general")
-        receipt = await services.chat.forgetting.erase(MINA)
+        receipt = await services.chat.memory_deletion.erase(MINA)
         assert (len(receipt.memories), receipt.cleaned.prompts) == (1, 3)
         assert traces_of(tmp_path, "zoologist") == []
         assert "messages.prompt" in traces_of(tmp_path, "geologist")
@@ -165,8 +165,8 @@ async def test_another_users_memory_cannot_be_forgotten(tmp_path: Path) -> None:
     async with running(tmp_path) as services:
         fact, _ = await chatted(services)
         with pytest.raises(NotFound):
-            await services.chat.forgetting.delete(JUN, fact.id)
-        assert (await services.chat.forgetting.about(JUN, "I keep the zoologist badge")).memories == ()
+            await services.chat.memory_deletion.delete(JUN, fact.id)
+        assert (await services.chat.memory_deletion.forget_matching(JUN, "I keep the zoologist badge")).memories == ()
         assert "messages.prompt" in traces_of(tmp_path, "zoologist")
         assert "nothing like that" in said(await ask(services.chat, JUN, "Forget that I keep the zoologist badge"))
 
@@ -183,21 +183,21 @@ def prompt(*contents: str) -> PromptRecord:
     return PromptRecord(sections, tuple(Message("user", content) for content in contents), 9, 100)
 
 
-def gone(*texts: str, **options: Any) -> Forgotten:
-    return Forgotten(texts=set(texts), **options)
+def gone(*texts: str, **options: Any) -> Redaction:
+    return Redaction(texts=set(texts), **options)
 
 
 def test_only_whole_lines_go() -> None:
     held = prompt("About the user:\n- Likes tea.\n- Likes tea. And cake.\n\nQuestion: - Likes tea.")
-    kept = forget_in_prompt(held, gone("Likes tea."))
+    kept = redact_prompt(held, gone("Likes tea."))
     assert kept is not None
     assert kept.messages[0].content == "About the user:\n- Likes tea. And cake.\n\nQuestion: - Likes tea."
-    assert forget_in_prompt(held, gone("Likes coffee.")) is None
+    assert redact_prompt(held, gone("Likes coffee.")) is None
 
 
 def test_a_block_without_lines_goes_with_its_head() -> None:
     over = "About the user:\n- Lives in Busan. (until 2025-03-01)\n\nQuestion: Hi"
-    kept = forget_in_prompt(prompt(over, "About the user:\n- Lives in Busan."), gone("Lives in Busan."))
+    kept = redact_prompt(prompt(over, "About the user:\n- Lives in Busan."), gone("Lives in Busan."))
     assert kept is not None
     assert [each.content for each in kept.messages] == ["Question: Hi", ""]
 
@@ -205,15 +205,15 @@ def test_a_block_without_lines_goes_with_its_head() -> None:
 def test_a_quote_of_a_deleted_chat_goes_and_others_stay() -> None:
     turns = tuple(EarlierTurn(chat, f"m{chat}", "T", "user", "Words.", 1.0) for chat in "ab")
     record = AnswerRecord(context=TurnContext("n0nce", chats=turns))
-    forgotten = Forgotten(chats={"a"})
-    text, kept = forget_in_answer("Fine.", record, forgotten)
+    redaction = Redaction(chats={"a"})
+    text, kept = redact_answer("Fine.", record, redaction)
     assert kept is not None
     assert (text, [each.conversation_id for each in kept.context.chats]) == ("Fine.", ["b"])
     other = "\n\n<chats other>\nWords.\n</chats other>"
-    cleaned = forget_in_prompt(prompt(f"Earlier <chats n0nce>\nWords.\n</chats n0nce>{other}"), forgotten)
+    cleaned = redact_prompt(prompt(f"Earlier <chats n0nce>\nWords.\n</chats n0nce>{other}"), redaction)
     assert cleaned is not None
     assert cleaned.messages[0].content == f"Earlier <chats n0nce>\n…\n</chats n0nce>{other}"
-    assert forget_in_answer("Fine.", kept, Forgotten(chats={"a"})) == ("Fine.", None)
+    assert redact_answer("Fine.", kept, Redaction(chats={"a"})) == ("Fine.", None)
 
 
 def test_records_are_found_by_marks_that_their_json_holds() -> None:
@@ -221,10 +221,10 @@ def test_records_are_found_by_marks_that_their_json_holds() -> None:
 
     held = AnswerRecord(memories_saved=(fact(7, "Likes tea."),))
     stored = _ANSWER.dump_json(held).decode()
-    assert [mark in stored for mark in Forgotten(memories={7}).marks] == [True]
-    assert [mark in stored for mark in Forgotten(memories={77}).marks] == [False]
-    assert [mark in stored for mark in Forgotten(memories=None).marks] == [True]
-    assert Forgotten(memories=range(1000)).marks == Forgotten(memories=None).marks
+    assert [mark in stored for mark in Redaction(memories={7}).search_strings] == [True]
+    assert [mark in stored for mark in Redaction(memories={77}).search_strings] == [False]
+    assert [mark in stored for mark in Redaction(memories=None).search_strings] == [True]
+    assert Redaction(memories=range(1000)).search_strings == Redaction(memories=None).search_strings
 
 
 async def test_nothing_is_lost_when_a_chat_is_deleted_while_it_is_answered(tmp_path: Path) -> None:
