@@ -193,7 +193,7 @@ def _not_a_claim(sentence: Sentence, count: int) -> SentenceCheck:
     return _sentence_check(sentence, Verdict.NOTHING, tuple(n for n in sentence.cited if 1 <= n <= count))
 
 
-# ── checking a claim ──────────────────────────────────────────────────────────────────────────────────────
+# ── checking a claim ─────────────────────────────────────────────────────────────────────────────
 
 
 def _cosines(

@@ -12,7 +12,7 @@ import pytest
 from argon2 import PasswordHasher
 
 from server.api import accounts as module
-from server.api.accounts import FREE_FAILURES, KEY_PREFIX, LONGEST_WAIT_S, Accounts, Session, _Throttle
+from server.api.accounts import FREE_FAILURES, KEY_PREFIX, MAX_WAIT_S, Accounts, Session, _Throttle
 from server.database import Database
 from server.errors import Conflict, InvalidInput, NotFound, Unauthorized
 
@@ -355,7 +355,7 @@ def test_failures_in_a_row_make_wait_longer_and_longer(mina: Accounts, clock: Cl
         assert fail(mina) == "wrong name or password"
     assert waits[0] == 1
     assert waits == sorted(waits)
-    assert waits[-1] == LONGEST_WAIT_S
+    assert waits[-1] == MAX_WAIT_S
 
 
 def test_who_waits_is_refused_even_with_the_right_password(mina: Accounts, clock: Clock) -> None:
@@ -421,7 +421,7 @@ def test_a_burst_in_parallel_gets_no_more_tries_than_one_after_another(mina: Acc
 
 
 def test_the_memory_of_failures_is_bounded_and_keeps_the_latest(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(module, "MOST_NAMES", 100)
+    monkeypatch.setattr(module, "MAX_THROTTLED_NAMES", 100)
     throttle = _Throttle()
     for n in range(1_000):
         throttle.attempt(f"name-{n}")

@@ -16,7 +16,7 @@ from prometheus_client.exposition import CONTENT_TYPE_PLAIN_0_0_4, generate_late
 from prometheus_client.registry import Collector
 from starlette.requests import HTTPConnection
 
-from server.api.services import CurrentUser, Held, api_key_of
+from server.api.services import CurrentUser, ServicesDep, api_key_of
 from server.engine import Engine
 from server.errors import EngineDown, Forbidden
 
@@ -26,7 +26,7 @@ router = APIRouter()
 GAUGES = (
     ("running", "tailor_requests_running", "Requests that generate now"),
     ("max_batch", "tailor_requests_running_max", "Requests that may generate together (engine.max_batch)"),
-    ("waiting", "tailor_requests_waiting", "Requests that wait for a place in the batch"),
+    ("waiting", "tailor_requests_waiting", "Requests that wait for a slot in the batch"),
     ("max_waiting", "tailor_requests_waiting_max", "Requests that may wait; over it: busy (engine.max_waiting)"),
     ("max_per_user", "tailor_requests_per_user_max", "Requests of one user, running and waiting (engine.max_per_user)"),
     ("max_tokens", "tailor_answer_tokens_max", "Tokens of one answer (engine.max_tokens)"),
@@ -73,14 +73,14 @@ class EngineCollector(Collector):
             yield CounterMetricFamily(name, text, getattr(stats, field))
 
 
-async def _reader(connection: HTTPConnection, user: CurrentUser) -> None:
+async def _require_metrics_access(connection: HTTPConnection, user: CurrentUser) -> None:
     """An administrator, or a program with anybody's API key: a scraper needs no rights to change things."""
     if not user.admin and not api_key_of(connection):
         raise Forbidden("only an administrator, or a program with an API key, may read the metrics")
 
 
-@router.get("/metrics", dependencies=[Depends(_reader)])
-async def metrics(held: Held) -> Response:
+@router.get("/metrics", dependencies=[Depends(_require_metrics_access)])
+async def metrics(services: ServicesDep) -> Response:
     registry = CollectorRegistry()
-    registry.register(EngineCollector(held.engine))
+    registry.register(EngineCollector(services.engine))
     return Response(generate_latest(registry), headers={"content-type": CONTENT_TYPE_PLAIN_0_0_4})

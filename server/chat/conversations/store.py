@@ -246,7 +246,7 @@ class ConversationStore:
             raise NotFound(f"no prompt is stored for message '{message_id}'")
         return _PROMPT.validate_json(zlib.decompress(row[0]))
 
-    # ── redaction and indexing ─────────────────────────────────────────────────────────────
+    # ── redaction and indexing ───────────────────────────────────────────────────────────────────
 
     def redact(self, user: UserId, redaction: Redaction) -> RedactionCounts:
         """Removes what was deleted from stored answers' records and from the exact prompts."""
