@@ -64,7 +64,7 @@ def turn(store: ConversationStore, conversation_id: str, parent: str | None, tex
     return reply.id
 
 
-def test_what_is_kept_of_running_answers_never_overwrites_one_that_has_ended(store: ConversationStore) -> None:
+def test_a_checkpoint_never_overwrites_an_answer_that_has_ended(store: ConversationStore) -> None:
     conversation = store.create(MINA, "t")
     question = store.add_question(MINA, conversation.id, None, "q")
     ended, running = (store.add_answer(MINA, conversation.id, question.id) for _ in range(2))
@@ -145,7 +145,7 @@ def test_list_is_newest_first_and_delete_takes_the_messages(store: ConversationS
     assert [c.title for c in store.list(MINA)] == ["old"]
 
 
-def test_choosing_a_domain_forgets_what_stuck(store: ConversationStore) -> None:
+def test_choosing_a_domain_clears_the_sticky_one(store: ConversationStore) -> None:
     conversation = store.create(MINA, "t")
     store.set_sticky_domain(MINA, conversation.id, "support")
     assert store.get(MINA, conversation.id).sticky == "support"
