@@ -113,7 +113,7 @@ class Accounts:
             db.execute("UPDATE accounts SET password = ? WHERE user_id = ?", [hashed, row["user_id"]])
             db.execute("DELETE FROM sessions WHERE user_id = ?", [row["user_id"]])
             db.execute("DELETE FROM api_keys WHERE user_id = ?", [row["user_id"]])
-        self._throttle.forget(row["name"])
+        self._throttle.reset(row["name"])
 
     def ensure(self, name: str, password: str, *, admin: bool = False) -> None:
         """Makes the account, or gives it this password; sessions stay when it has the password already."""
@@ -144,7 +144,7 @@ class Accounts:
         row = _find(self._database.connection(), name)
         if not self._verify(row["password"] if row else self._decoy_hash, password) or row is None:
             raise Unauthorized("wrong name or password")
-        self._throttle.forget(name)
+        self._throttle.reset(name)
         return self._open(row, password, days)
 
     def session(self, token: str) -> Account | None:
@@ -205,7 +205,7 @@ class _Throttle:
         self._lock = threading.Lock()
 
     def attempt(self, name: str) -> None:
-        """Counts a failure, taken back by `forget`: so a burst of parallel attempts counts whole."""
+        """Counts a failure, undone by `reset`: so a burst of parallel attempts counts whole."""
         now = time.monotonic()
         with self._lock:
             failures, free_at = self._failures.pop(name, (0, 0.0))
@@ -219,7 +219,7 @@ class _Throttle:
             while len(self._failures) > MAX_THROTTLED_NAMES:
                 self._failures.popitem(last=False)
 
-    def forget(self, name: str) -> None:
+    def reset(self, name: str) -> None:
         with self._lock:
             self._failures.pop(name, None)
 

@@ -153,7 +153,7 @@ class _Connection:
                 self._follow(frame.message_id, frame.after_seq)
 
     def _follow(self, message_id: str, after_seq: int) -> None:
-        """One follower an answer: a second resume replaces the first."""
+        """One follower per answer: a second resume replaces the first."""
         previous = self._followers.pop(message_id, None)
         if previous is not None:
             previous.cancel()

@@ -108,7 +108,7 @@ _RANGE = re.compile(r"\s*(?:[-–—~〜]|to|and|or|에서|부터)\s*")
 @dataclass(frozen=True, slots=True)
 class Quantity:
     """`size` is in the dimension's own unit; `raw` is the number as written. `kind` is "" without a known unit, and
-    `noun` then what is counted. An optional one ("two ways", "a day") need not stand in what is compared."""
+    `noun` then what is counted. An optional one ("two ways", "a day") need not be in the other text."""
 
     kind: str
     size: float

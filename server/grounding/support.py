@@ -18,9 +18,9 @@ from server.grounding.negation import negation_differs
 from server.grounding.quantities import Quantity
 from server.words import Unit
 
-MIN_CLAUSE_SCORE: Final = 0.25  # share of the words that must stand around a number
+MIN_CLAUSE_SCORE: Final = 0.25  # share of the words that must be near a number
 CONTRADICTION_MARGIN: Final = 0.05  # share of the words by which another clause must fit better to contradict a number
-MIN_NEGATION_OVERLAP: Final = 0.8  # share of the words that a clause contains; from there on a "not" decides
+MIN_NEGATION_OVERLAP: Final = 0.8  # share of the words that a clause contains; from there on a negation decides
 
 _ADDRESS = re.compile(r"https?://[^\s)>\]]+|[\w.+-]+@[\w-]+\.[\w.-]*\w")
 
@@ -117,7 +117,7 @@ class _ClauseScorer:
                     for other in clause.quantities
                 ):
                     with_conflict = max(with_conflict, self.score(_neighbours(passage_clauses, at, quantity)))
-        if with_number < 0:  # it stands in the heading
+        if with_number < 0:  # the number is in the heading
             return True
         near_enough = with_number >= MIN_CLAUSE_SCORE / len(self._group)
         return near_enough and with_conflict <= with_number + CONTRADICTION_MARGIN

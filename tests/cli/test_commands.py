@@ -290,7 +290,7 @@ def test_one_question_one_answer(live: LiveServer) -> None:
 )
 def test_the_numbers_under_an_answer(cached: int, ttft: float, speed: float, says: str) -> None:
     usage = {"prompt_tokens": 238, "completion_tokens": 42, "cached_tokens": cached, "ttft_s": ttft}
-    assert terminal._numbers(usage, speed) == says
+    assert terminal._usage_line(usage, speed) == says
 
 
 def test_an_unknown_domain_is_an_error_status(live: LiveServer) -> None:
@@ -305,7 +305,7 @@ def test_an_unknown_domain_is_an_error_status(live: LiveServer) -> None:
      (3, "(3 files are still being read, and not known to this answer)\n")],
 )  # fmt: skip
 def test_files_that_are_still_being_read_are_told_of(files: int, says: str) -> None:
-    assert terminal._unread(files) == says
+    assert terminal._unread_notice(files) == says
 
 
 def test_a_conversation_in_the_terminal(live: LiveServer, monkeypatch: pytest.MonkeyPatch) -> None:

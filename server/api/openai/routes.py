@@ -156,9 +156,9 @@ class _ResponseBuilder:
         return body | self.extras(choices[0])
 
     def chunk(
-        self, index: int, delta: dict[str, str], finish: str | None, piece: TextDelta | None = None
+        self, index: int, delta: dict[str, str], finish: str | None, text_delta: TextDelta | None = None
     ) -> dict[str, Any]:
-        logprobs = self.logprobs(list(piece.logprobs)) if piece else None
+        logprobs = self.logprobs(list(text_delta.logprobs)) if text_delta else None
         choice = {"index": index, "delta": delta, "finish_reason": finish, "logprobs": logprobs}
         return {**self._head, "object": "chat.completion.chunk", "choices": [choice]}
 

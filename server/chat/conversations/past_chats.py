@@ -88,11 +88,14 @@ class PastChats:
             self._work_available.clear()
             deadline = loop.time() + MAX_IDLE_WAIT_SECONDS
             try:
-                for batch in (self._index_batch, self._episodes.renew):  # re-embedded where the embedder was changed
+                for run_batch in (
+                    self._index_batch,
+                    self._episodes.renew,
+                ):  # re-embedded where the embedder was changed
                     more = True
                     while more:
                         await self._wait_until_idle(deadline)
-                        more = bool(await loop.run_in_executor(self._worker, batch))
+                        more = bool(await loop.run_in_executor(self._worker, run_batch))
             except Exception:  # the outermost edge of this task: it is tried again, and nothing is marked as done
                 log.exception("past chats could not be indexed; trying again")
                 await asyncio.sleep(RETRY_SECONDS)

@@ -1,4 +1,4 @@
-"""Turn events that outlive the connection which asked for them.
+"""Event streams of turns, which outlive the connection that asked for them.
 
 A `TurnStream` numbers what its turn publishes and lets any number of readers follow from any number on.
 It belongs to one event loop and knows nothing of sockets or the database.

@@ -1,7 +1,7 @@
-"""Why an answer had the sources it had: its search, kept beside the answer.
+"""Search traces: why an answer had its sources, stored beside the answer.
 
-A trace tells of the candidates and what became of each, with the beginning of its text, so that it stays small; and of
-those that were to be used, which the prompt's budget left out. Blocking, as all of the store.
+A trace lists the candidates and the fate of each, with the beginning of its text, so that it stays small; and of those
+that were to be used, which the prompt's budget left out. Blocking, as all of the store.
 """
 
 from __future__ import annotations
@@ -58,7 +58,7 @@ class TracedCandidate:
 
 @dataclass(frozen=True, slots=True)
 class AnswerTrace:
-    """One search in one generation of the index. `folders` are those that held something."""
+    """One search in one generation of the index. `folders` are those that are not empty."""
 
     generation: int
     folders: tuple[str, ...]

@@ -50,7 +50,7 @@ def _unpacked(value: bytes) -> str:
 
 
 async def chat_with_memory(services: Services) -> tuple[Memory, str]:
-    """A memory that stands in every place where a chat may keep it."""
+    """A memory that is in every column where a chat may store it."""
     memory = services.memory.of(MINA)
     fact = memory.add(SECRET)
     first = await ask(services.chat, MINA, QUESTION, domain="general")
