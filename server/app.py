@@ -1,4 +1,4 @@
-"""The only builder: `create_app` makes every part once, wires them, and starts and stops them in order."""
+"""The composition root: `create_app` builds every service once, wires them, and starts and stops them in order."""
 
 from __future__ import annotations
 
@@ -23,9 +23,17 @@ from server.api.hub import Hub
 from server.api.openai import routes as openai
 from server.api.protocol import Changed
 from server.api.routes import conversations, knowledge, levers, memory, metrics, session
-from server.api.security import Guard, content_security_policy
+from server.api.security import SecurityMiddleware, content_security_policy
 from server.api.services import Services
-from server.chat import ChatService, ConversationStore, Parts, PastChats, Remembering, TraceStore, TurnPipeline
+from server.chat import (
+    ChatService,
+    ConversationStore,
+    MemoryDependencies,
+    PastChats,
+    TraceStore,
+    TurnDependencies,
+    TurnPipeline,
+)
 from server.config import LOOPBACK, Settings
 from server.database import Database
 from server.embedding import SentenceEmbedder
@@ -40,7 +48,7 @@ from server.web import STATIC
 
 log = logging.getLogger("tailor.app")
 
-PARTS = (session, metrics, memory, conversations, knowledge, levers, openai, websocket)
+ROUTE_MODULES = (session, metrics, memory, conversations, knowledge, levers, openai, websocket)
 ADMIN = "admin"  # the account that server.password opens
 
 
@@ -71,14 +79,18 @@ def create_app(
         folder.mkdir(parents=True, exist_ok=True)
     engine = engine or build_engine(settings, report)
     embedder = embedder or build_embedder(settings, report)
-    built = _Built(settings, engine, embedder)
+    application = _Application(settings, engine, embedder)
     app = FastAPI(
-        title="Tailor", version=built.services.version, lifespan=built.lifespan, docs_url=None, redoc_url=None
+        title="Tailor",
+        version=application.services.version,
+        lifespan=application.lifespan,
+        docs_url=None,
+        redoc_url=None,
     )
-    app.state.services = built.services
-    for router in (memory.chats, *(part.router for part in PARTS)):
+    app.state.services = application.services
+    for router in (memory.chats, *(module.router for module in ROUTE_MODULES)):
         app.include_router(router)
-    errors.install(app)
+    errors.install_handlers(app)
     index = (STATIC / "index.html").read_text(encoding="utf-8")
 
     @app.get("/", response_class=HTMLResponse)
@@ -87,9 +99,9 @@ def create_app(
 
     app.mount("/static", _ClientFiles(directory=STATIC))
     app.add_middleware(
-        Guard,
+        SecurityMiddleware,
         settings=settings.server,
-        login_needed=built.services.login_needed,
+        login_needed=application.services.login_needed,
         policy=content_security_policy(index),
     )
     return app
@@ -101,14 +113,14 @@ class _ClientFiles(StaticFiles):
 
     def file_response(self, full_path: str | PathLike[str], *args: Any, **options: Any) -> Response:
         response = super().file_response(full_path, *args, **options)
-        kept = "vendor" in Path(full_path).parts
-        response.headers["cache-control"] = "public, max-age=31536000, immutable" if kept else "no-cache"
+        versioned = "vendor" in Path(full_path).parts
+        response.headers["cache-control"] = "public, max-age=31536000, immutable" if versioned else "no-cache"
         return response
 
 
 @dataclass
-class _Built:
-    """The parts of one application and their life."""
+class _Application:
+    """The services of one application and their lifespan."""
 
     settings: Settings
     engine: Engine
@@ -123,22 +135,30 @@ class _Built:
         router = ModelRouter(embedder, settings.router, settings.prompts.default_domain)
         index = settings.paths.data / "index"
         files = KnowledgeBase(settings.paths.knowledge, index, embedder, settings.retrieval)
-        shared = SharedKnowledge(files, Access(settings.paths.knowledge, index / "access.json", accounts.name_of))
+        shared_knowledge = SharedKnowledge(
+            files, Access(settings.paths.knowledge, index / "access.json", accounts.name_of)
+        )
         pipeline = TurnPipeline(engine, settings.prompts)
         store = ConversationStore(self.database)
         traces = TraceStore(self.database)
-        parts = Parts(engine, pipeline, library, router, shared, store, embedder, traces)
+        turn_dependencies = TurnDependencies(
+            engine, pipeline, library, router, shared_knowledge, store, embedder, traces
+        )
         episodes = Episodes(self.database, embedder, settings.memory)
         writer = MemoryWriter(self.database, memories, engine, settings.memory)
-        past = PastChats(store, episodes, turns=settings.memory.earlier_turns)
-        chat = ChatService(parts, Remembering(memories, past, writer), keep_streams=settings.server.stream_keep_seconds)
+        past_chats = PastChats(store, episodes, max_turns=settings.memory.earlier_turns)
+        chat = ChatService(
+            turn_dependencies,
+            MemoryDependencies(memories, past_chats, writer),
+            stream_retention_seconds=settings.server.stream_keep_seconds,
+        )
         self.services = Services(
             settings=settings,
             engine=engine,
             embedder=embedder,
             library=library,
             router=router,
-            knowledge=shared,
+            knowledge=shared_knowledge,
             memory=memories,
             writer=writer,
             chat=chat,
@@ -151,32 +171,32 @@ class _Built:
 
     @asynccontextmanager
     async def lifespan(self, app: FastAPI) -> AsyncIterator[None]:
-        held = self.services
+        services = self.services
         async with AsyncExitStack() as stack:
             stack.callback(self.database.close)
             stack.enter_context(index_lock(self.settings.paths.data / "index"))
-            held.hub.bind(asyncio.get_running_loop())
-            await held.engine.start()
-            stack.push_async_callback(held.engine.close)
-            files = held.knowledge.base
-            files.subscribe(lambda: held.hub.announce(Changed("knowledge")))
+            services.hub.bind(asyncio.get_running_loop())
+            await services.engine.start()
+            stack.push_async_callback(services.engine.close)
+            files = services.knowledge.base
+            files.subscribe(lambda: services.hub.announce(Changed("knowledge")))
             await files.start()
             stack.push_async_callback(files.close)
-            held.chat.subscribe(lambda user: held.hub.announce(Changed("conversations"), user))
-            await held.chat.start()
-            stack.push_async_callback(held.chat.close)
+            services.chat.subscribe(lambda user: services.hub.announce(Changed("conversations"), user))
+            await services.chat.start()
+            stack.push_async_callback(services.chat.close)
             for watch in (self._watch_adapters(), self._watch_prompts()):
                 task = asyncio.create_task(watch)
-                stack.push_async_callback(_cancelled, task)
+                stack.push_async_callback(_cancel, task)
             yield
 
     async def _watch_adapters(self) -> None:
         """A version folder that appears is loaded; one that goes, leaves."""
-        held = self.services
-        await held.engine.refresh_adapters()
+        services = self.services
+        await services.engine.refresh_adapters()
         async for _ in awatch(self.settings.paths.adapters, recursive=True):
-            await held.engine.refresh_adapters()
-            held.hub.announce(Changed("adapters"))
+            await services.engine.refresh_adapters()
+            services.hub.announce(Changed("adapters"))
 
     async def _watch_prompts(self) -> None:
         """Prompts are read anew when they are used; this only tells open pages."""
@@ -184,7 +204,7 @@ class _Built:
             self.services.hub.announce(Changed("domains"))
 
 
-async def _cancelled(task: asyncio.Task[None]) -> None:
+async def _cancel(task: asyncio.Task[None]) -> None:
     task.cancel()
     with suppress(asyncio.CancelledError):
         await task

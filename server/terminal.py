@@ -77,7 +77,7 @@ class Terminal:
                 self._write(f"Domain: {self._domain or 'auto'}\n")
             case "sources":
                 for source in self._sources:
-                    self._write(f"[{source['n']}] {_label(source)}\n{source['passage']['text']}\n\n")
+                    self._write(f"[{source['n']}] {_source_label(source)}\n{source['passage']['text']}\n\n")
                 if not self._sources:
                     self._write("The last answer had no sources.\n")
             case _:
@@ -94,21 +94,21 @@ class Terminal:
                 self._sources = []
             case "evidence":
                 self._sources = event["passages"]
-                self._write(_unread(event["unread"]))
+                self._write(_unread_notice(event["unread"]))
             case "queued":
                 self._write(f"(waiting, place {event['position']})\n")
             case "token":
                 self._write(event["text"])
             case "citations":
                 cited = {citation["n"] for citation in event["citations"]}
-                labels = [f"[{s['n']}] {_label(s)}" for s in self._sources if s["n"] in cited]
+                labels = [f"[{s['n']}] {_source_label(s)}" for s in self._sources if s["n"] in cited]
                 self._write("".join(f"\n  {label}" for label in labels))
             case "done":
-                self._write(f"\n  ({_numbers(event['usage'], event['tokens_per_second'])})\n")
+                self._write(f"\n  ({_usage_line(event['usage'], event['tokens_per_second'])})\n")
             case "error":
                 self._write(f"\n! {event['message']}\n")
             case _:
-                self._write("".join(f"  {line}\n" for line in _of_memory(event)))
+                self._write("".join(f"  {line}\n" for line in _memory_lines(event)))
 
 
 class _StopOnInterrupt:
@@ -136,13 +136,13 @@ class _StopOnInterrupt:
             task.add_done_callback(self._sending.discard)
 
 
-def _unread(files: int) -> str:
+def _unread_notice(files: int) -> str:
     if not files:
         return ""
     return f"({files} {'file is' if files == 1 else 'files are'} still being read, and not known to this answer)\n"
 
 
-def _numbers(usage: dict[str, Any], speed: float) -> str:
+def _usage_line(usage: dict[str, Any], speed: float) -> str:
     """'42 tokens, 15.2/s, first after 0.31 s, 53% of the prompt cached', without what is not known."""
     parts = [f"{usage['completion_tokens']} tokens"]
     if speed:
@@ -155,7 +155,7 @@ def _numbers(usage: dict[str, Any], speed: float) -> str:
     return ", ".join(parts)
 
 
-def _of_memory(event: dict[str, Any]) -> list[str]:
+def _memory_lines(event: dict[str, Any]) -> list[str]:
     """The lines that tell what memory did; none for other events."""
     match event["type"]:
         case "memory_saved":
@@ -170,7 +170,7 @@ def _of_memory(event: dict[str, Any]) -> list[str]:
     return []
 
 
-def _label(source: dict[str, Any]) -> str:
+def _source_label(source: dict[str, Any]) -> str:
     passage = source["passage"]
     where = " › ".join([passage["file"], *passage["heading"]])
     return f"{where}, {source['place']}" if source["place"] else where

@@ -1,4 +1,4 @@
-"""Stand-ins for the heavy parts, where a test is not about them: each behaves, none returns a canned truth.
+"""Fakes of the heavy parts, where a test is not about them: each behaves, none returns a canned truth.
 
 `WordEmbedder` is a bag of hashed words, so texts that share words are near. `ByteTokenizer` is a real
 tokenizer over UTF-8 bytes with ChatML marks. `ScriptedEngine` answers by a function of the request.

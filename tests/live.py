@@ -85,7 +85,7 @@ def make_app(
 
 
 @dataclass(frozen=True)
-class Live:
+class LiveServer:
     port: int
     app: FastAPI
 
@@ -99,7 +99,7 @@ class Live:
 
 
 @contextmanager
-def serving(app: FastAPI) -> Iterator[Live]:
+def serving(app: FastAPI) -> Iterator[LiveServer]:
     """The application in a thread of its own until the block ends."""
     config = uvicorn.Config(
         app, port=0, log_level="error", ws="websockets-sansio", ws_max_size=2**24, timeout_graceful_shutdown=5
@@ -113,19 +113,19 @@ def serving(app: FastAPI) -> Iterator[Live]:
         assert time.monotonic() < deadline, "the server did not start"
         time.sleep(0.01)
     try:
-        yield Live(server.servers[0].sockets[0].getsockname()[1], app)
+        yield LiveServer(server.servers[0].sockets[0].getsockname()[1], app)
     finally:
         server.should_exit = True
         thread.join(timeout=120)
         assert not thread.is_alive(), "the server did not stop"
 
 
-class Chatter:
+class ChatClient:
     """A client of the protocol: sends frames, collects events."""
 
     def __init__(self, socket: ClientConnection) -> None:
         self.socket = socket
-        self.others: list[dict[str, Any]] = []
+        self.changes: list[dict[str, Any]] = []
 
     async def frame(self, **fields: Any) -> None:
         await self.socket.send(json.dumps(fields))
@@ -135,7 +135,7 @@ class Chatter:
             event = json.loads(await asyncio.wait_for(self.socket.recv(), seconds))
             if event["type"] != "changed":
                 return dict(event)
-            self.others.append(event)
+            self.changes.append(event)
 
     async def until(self, kind: str, seconds: float = 120) -> list[dict[str, Any]]:
         """Events up to the first of `kind`, inside."""
@@ -151,12 +151,12 @@ class Chatter:
 
 
 @asynccontextmanager
-async def chatting(live: Live, **options: Any) -> AsyncIterator[Chatter]:
+async def chat_session(live: LiveServer, **options: Any) -> AsyncIterator[ChatClient]:
     async with connect(live.ws, max_size=None, **options) as socket:
-        chatter = Chatter(socket)
-        hello = await chatter.next()
+        chat = ChatClient(socket)
+        hello = await chat.next()
         assert hello["type"] == "hello"
-        yield chatter
+        yield chat
 
 
 def only(events: list[dict[str, Any]], kind: str) -> dict[str, Any]:

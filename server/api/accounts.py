@@ -30,8 +30,8 @@ from server.types import UserId
 MIN_PASSWORD = 8
 MAX_PASSWORD = 1_024
 FREE_FAILURES = 5  # in a row, before a wait
-LONGEST_WAIT_S = 300.0
-MOST_NAMES = 10_000  # whose failures are remembered
+MAX_WAIT_S = 300.0
+MAX_THROTTLED_NAMES = 10_000  # whose failures are remembered
 KEY_PREFIX = "tlr-"
 SESSION_DAYS = 30.0
 _TOKEN_BYTES = 32
@@ -89,7 +89,7 @@ class Accounts:
         self._hasher = hasher or PasswordHasher()
         self._throttle = _Throttle()
         # An unknown name is checked against this, so that it takes as long as a wrong password.
-        self._decoy = self._hasher.hash(secrets.token_hex(16))
+        self._decoy_hash = self._hasher.hash(secrets.token_hex(16))
         database.migrate("accounts", MIGRATIONS)
 
     def add(self, name: str, password: str, admin: bool = False) -> Account:
@@ -109,11 +109,11 @@ class Accounts:
         """Changes the password and revokes all sessions and keys. Raises NotFound, InvalidInput."""
         hashed = self._hasher.hash(_checked_password(password))
         with self._database.transaction() as db:
-            row = _known(db, name)
+            row = _require(db, name)
             db.execute("UPDATE accounts SET password = ? WHERE user_id = ?", [hashed, row["user_id"]])
             db.execute("DELETE FROM sessions WHERE user_id = ?", [row["user_id"]])
             db.execute("DELETE FROM api_keys WHERE user_id = ?", [row["user_id"]])
-        self._throttle.forget(row["name"])
+        self._throttle.reset(row["name"])
 
     def ensure(self, name: str, password: str, *, admin: bool = False) -> None:
         """Makes the account, or gives it this password; sessions stay when it has the password already."""
@@ -126,7 +126,7 @@ class Accounts:
     def remove(self, name: str) -> None:
         """Removes the account with its sessions and keys. Raises NotFound."""
         with self._database.transaction() as db:
-            db.execute("DELETE FROM accounts WHERE user_id = ?", [_known(db, name)["user_id"]])
+            db.execute("DELETE FROM accounts WHERE user_id = ?", [_require(db, name)["user_id"]])
 
     def list(self) -> tuple[Account, ...]:
         """All accounts by name."""
@@ -134,7 +134,7 @@ class Accounts:
 
     def name_of(self, user_id: UserId) -> str | None:
         """None where there is no such account (any more)."""
-        found = self._holder("SELECT * FROM accounts WHERE user_id = ?", [user_id])
+        found = self._account_by("SELECT * FROM accounts WHERE user_id = ?", [user_id])
         return found.name if found is not None else None
 
     def login(self, name: str, password: str, *, days: float = SESSION_DAYS) -> Session:
@@ -142,14 +142,14 @@ class Accounts:
         name = name.strip().lower()
         self._throttle.attempt(name)
         row = _find(self._database.connection(), name)
-        if not self._verify(row["password"] if row else self._decoy, password) or row is None:
+        if not self._verify(row["password"] if row else self._decoy_hash, password) or row is None:
             raise Unauthorized("wrong name or password")
-        self._throttle.forget(name)
+        self._throttle.reset(name)
         return self._open(row, password, days)
 
     def session(self, token: str) -> Account | None:
         """Whose session it is; None where it is unknown, expired or revoked."""
-        return self._holder(
+        return self._account_by(
             "SELECT accounts.* FROM accounts JOIN sessions USING (user_id) WHERE token = ? AND expires_at > ?",
             [_digest(token), time.time()],
         )
@@ -163,13 +163,13 @@ class Accounts:
         """A key for programs, shown once; it holds until the password changes. Raises NotFound."""
         key = KEY_PREFIX + secrets.token_urlsafe(_TOKEN_BYTES)
         with self._database.transaction() as db:
-            user_id = _known(db, name)["user_id"]
+            user_id = _require(db, name)["user_id"]
             db.execute("INSERT INTO api_keys VALUES (?, ?, ?)", [_digest(key), user_id, time.time()])
         return key
 
     def by_api_key(self, key: str) -> Account | None:
         """Whose key it is; None where it is unknown or revoked."""
-        return self._holder(
+        return self._account_by(
             "SELECT accounts.* FROM accounts JOIN api_keys USING (user_id) WHERE key = ?", [_digest(key)]
         )
 
@@ -177,7 +177,7 @@ class Accounts:
         token, now = secrets.token_urlsafe(_TOKEN_BYTES), time.time()
         expires_at = now + days * 86_400
         stronger = self._hasher.check_needs_rehash(row["password"])
-        hashed = self._hasher.hash(_normal(password)) if stronger else row["password"]
+        hashed = self._hasher.hash(_normalised(password)) if stronger else row["password"]
         with self._database.transaction() as db:
             current = _find(db, row["name"])
             if current is None or current["password"] != row["password"]:  # changed while it was verified
@@ -189,11 +189,11 @@ class Accounts:
 
     def _verify(self, hashed: str, password: str) -> bool:
         try:
-            return self._hasher.verify(hashed, _normal(password)[: MAX_PASSWORD + 1])
+            return self._hasher.verify(hashed, _normalised(password)[: MAX_PASSWORD + 1])
         except (VerificationError, InvalidHashError):
             return False
 
-    def _holder(self, sql: str, values: Sequence[object]) -> Account | None:
+    def _account_by(self, sql: str, values: Sequence[object]) -> Account | None:
         return next((_account(row) for row in self._database.connection().query(sql, values)), None)
 
 
@@ -205,7 +205,7 @@ class _Throttle:
         self._lock = threading.Lock()
 
     def attempt(self, name: str) -> None:
-        """Counts a failure, taken back by `forget`: so a burst of parallel attempts counts whole."""
+        """Counts a failure, undone by `reset`: so a burst of parallel attempts counts whole."""
         now = time.monotonic()
         with self._lock:
             failures, free_at = self._failures.pop(name, (0, 0.0))
@@ -214,12 +214,12 @@ class _Throttle:
                 wait = math.ceil(free_at - now)
                 raise Unauthorized(f"too many failed logins; try again in {wait} second{'s' if wait > 1 else ''}")
             failures += 1
-            wait_s = min(2.0 ** (failures - FREE_FAILURES), LONGEST_WAIT_S) if failures >= FREE_FAILURES else 0.0
+            wait_s = min(2.0 ** (failures - FREE_FAILURES), MAX_WAIT_S) if failures >= FREE_FAILURES else 0.0
             self._failures[name] = (failures, now + wait_s)
-            while len(self._failures) > MOST_NAMES:
+            while len(self._failures) > MAX_THROTTLED_NAMES:
                 self._failures.popitem(last=False)
 
-    def forget(self, name: str) -> None:
+    def reset(self, name: str) -> None:
         with self._lock:
             self._failures.pop(name, None)
 
@@ -232,7 +232,7 @@ def _checked_name(name: str) -> str:
 
 
 def _checked_password(password: str) -> bytes:
-    normal = _normal(password)
+    normal = _normalised(password)
     if len(password) < MIN_PASSWORD:
         raise InvalidInput(f"a password has at least {MIN_PASSWORD} characters")
     if len(normal) > MAX_PASSWORD:
@@ -240,7 +240,7 @@ def _checked_password(password: str) -> bytes:
     return normal
 
 
-def _normal(password: str) -> bytes:
+def _normalised(password: str) -> bytes:
     """One form for the same characters typed on different systems (Hangul above all)."""
     return unicodedata.normalize("NFKC", password).encode("utf-8", "surrogatepass")
 
@@ -254,7 +254,7 @@ def _find(db: Connection, name: str) -> dict[str, Any] | None:
     return next(iter(db.query("SELECT * FROM accounts WHERE name = ?", [name])), None)
 
 
-def _known(db: Connection, name: str) -> dict[str, Any]:
+def _require(db: Connection, name: str) -> dict[str, Any]:
     row = _find(db, name.strip().lower())
     if row is None:
         raise NotFound(f"no account '{name}'")

@@ -43,35 +43,35 @@ def openai_shape(message: str, code: str, status: int) -> dict[str, object]:
     return {"error": {"message": message, "type": kind, "param": None, "code": code}}
 
 
-def respond(request: Request, status: int, code: str, message: str) -> JSONResponse:
+def error_response(request: Request, status: int, code: str, message: str) -> JSONResponse:
     if request.url.path.startswith("/v1/"):
         return JSONResponse(openai_shape(message, code, status), status)
     return JSONResponse({"error": {"code": code, "message": message}}, status)
 
 
-def install(app: FastAPI) -> None:
+def install_handlers(app: FastAPI) -> None:
     @app.exception_handler(errors.TailorError)
     async def known(request: Request, error: errors.TailorError) -> JSONResponse:
         status = status_of(error)
         if status == 500:
             log.error("%s %s: %s", request.method, request.url.path, error)
-        return respond(request, status, error.code, str(error))
+        return error_response(request, status, error.code, str(error))
 
     @app.exception_handler(RequestValidationError)
     async def malformed(request: Request, error: RequestValidationError) -> JSONResponse:
-        return respond(request, 400, "invalid_input", describe_validation(error.errors()))
+        return error_response(request, 400, "invalid_input", describe_validation(error.errors()))
 
     @app.exception_handler(HTTPException)
     async def plain(request: Request, error: HTTPException) -> JSONResponse:
         if isinstance(error.__cause__, errors.TailorError):  # the framework wraps what reading the body raised
             return await known(request, error.__cause__)
         code = {404: "not_found", 405: "method_not_allowed"}.get(error.status_code, "http")
-        return respond(request, error.status_code, code, str(error.detail))
+        return error_response(request, error.status_code, code, str(error.detail))
 
     @app.exception_handler(Exception)
     async def unknown(request: Request, error: Exception) -> JSONResponse:
         log.error("%s %s failed", request.method, request.url.path, exc_info=error)
-        return respond(request, 500, "internal", "the server made a mistake; its log has the details")
+        return error_response(request, 500, "internal", "the server made a mistake; its log has the details")
 
 
 def describe_validation(problems: object) -> str:

@@ -1,4 +1,5 @@
-"""Tells open connections that a list changed. Belongs to one event loop; `announce` may be called from any thread."""
+"""Publishes to open connections that a list changed. Belongs to one event loop; `announce` may be called from any
+thread. Knows nothing of sockets."""
 
 from __future__ import annotations
 
@@ -17,21 +18,21 @@ class Hub:
     def bind(self, loop: asyncio.AbstractEventLoop) -> None:
         self._loop = loop
 
-    def join(self, user: UserId, listener: Callable[[Changed], None]) -> Callable[[], None]:
-        """`listener` is called on the loop; call what comes back to leave."""
+    def subscribe(self, user: UserId, listener: Callable[[Changed], None]) -> Callable[[], None]:
+        """`listener` is called on the loop; call what is returned to unsubscribe."""
         self._listeners[listener] = user
 
-        def leave() -> None:
+        def unsubscribe() -> None:
             self._listeners.pop(listener, None)
 
-        return leave
+        return unsubscribe
 
     def announce(self, change: Changed, user: UserId | None = None) -> None:
         """To everybody, or to one user's connections."""
         if self._loop is not None and not self._loop.is_closed():
-            self._loop.call_soon_threadsafe(self._tell, change, user)
+            self._loop.call_soon_threadsafe(self._deliver, change, user)
 
-    def _tell(self, change: Changed, user: UserId | None) -> None:
+    def _deliver(self, change: Changed, user: UserId | None) -> None:
         for listener, owner in list(self._listeners.items()):
             if user is None or owner == user:
                 listener(change)

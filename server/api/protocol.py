@@ -1,4 +1,4 @@
-"""The WebSocket's messages, both ways; docs/protocol.md is their manual.
+"""The WebSocket's frames, both ways; docs/protocol.md is their manual. Field names are the wire format.
 
 Client frames are pydantic models, since bytes come in from outside. Server frames are the chat's own
 events and the three that belong to the connection.

@@ -44,7 +44,7 @@ def content_security_policy(index_html: str) -> str:
     )
 
 
-class Guard:
+class SecurityMiddleware:
     """ASGI middleware around the whole application."""
 
     def __init__(self, app: ASGIApp, *, settings: ServerSettings, login_needed: bool, policy: str) -> None:

@@ -1,4 +1,4 @@
-"""What routes may use, built once by `server/app.py`, and who is calling.
+"""The services that routes depend on, built once by `server/app.py`, and who is calling.
 
 `CurrentUser` and `Admin` are the only ways a route learns a user id: from the session, never from the request's
 own fields.
@@ -47,10 +47,10 @@ class Services:
     version: str
 
 
-def services(connection: HTTPConnection) -> Services:
-    held = connection.app.state.services
-    assert isinstance(held, Services)  # narrows a type that create_app sets
-    return held
+def get_services(connection: HTTPConnection) -> Services:
+    services = connection.app.state.services
+    assert isinstance(services, Services)  # narrows a type that create_app sets
+    return services
 
 
 def api_key_of(connection: HTTPConnection) -> str:
@@ -61,14 +61,14 @@ def api_key_of(connection: HTTPConnection) -> str:
 
 async def find_user(connection: HTTPConnection) -> Account | None:
     """The caller by session cookie or API key; `local` where no login is needed; else None."""
-    held = services(connection)
-    if not held.login_needed:
+    services = get_services(connection)
+    if not services.login_needed:
         return LOCAL
     key = api_key_of(connection)
     if key:
-        return await asyncio.to_thread(held.accounts.by_api_key, key)
+        return await asyncio.to_thread(services.accounts.by_api_key, key)
     token = connection.cookies.get(COOKIE)
-    return await asyncio.to_thread(held.accounts.session, token) if token else None
+    return await asyncio.to_thread(services.accounts.session, token) if token else None
 
 
 async def _current_user(connection: HTTPConnection) -> Account:
@@ -86,4 +86,4 @@ async def _admin(user: Annotated[Account, Depends(_current_user)]) -> Account:
 
 CurrentUser = Annotated[Account, Depends(_current_user)]
 Admin = Annotated[Account, Depends(_admin)]
-Held = Annotated[Services, Depends(services)]
+ServicesDep = Annotated[Services, Depends(get_services)]

@@ -28,8 +28,8 @@ from server.api.protocol import (
     parse_frame,
 )
 from server.api.security import origin_allowed
-from server.api.services import Services, find_user, services
-from server.chat import EvidenceFound, Keep, TurnEvent
+from server.api.services import Services, find_user, get_services
+from server.chat import EvidenceFound, TurnEvent, Unchanged
 from server.errors import TailorError, TooLarge
 from server.retrieval import KnowledgeView
 
@@ -42,31 +42,36 @@ RECHECK_SECONDS = 60.0  # how long a revoked session keeps an open connection
 
 @router.websocket("/ws")
 async def chat_socket(socket: WebSocket) -> None:
-    held = services(socket)
+    services = get_services(socket)
     user = await find_user(socket)
-    if not origin_allowed(socket, held.settings.server.allowed_origins):
+    if not origin_allowed(socket, services.settings.server.allowed_origins):
         await socket.close(POLICY_VIOLATION, "this origin is not allowed; add it to server.allowed_origins")
         return
     if user is None:
         await socket.close(POLICY_VIOLATION, "log in first")
         return
     await socket.accept()
-    await _Connection(socket, held, user).serve()
+    await _Connection(socket, services, user).serve()
 
 
 class _Connection:
-    def __init__(self, socket: WebSocket, held: Services, user: Account) -> None:
+    def __init__(self, socket: WebSocket, services: Services, user: Account) -> None:
         self._socket = socket
-        self._held = held
+        self._services = services
         self._user = user
         self._outbox: asyncio.Queue[ServerFrame] = asyncio.Queue()
         self._followers: dict[str, asyncio.Task[None]] = {}
 
     async def serve(self) -> None:
-        leave = self._held.hub.join(self._user.user_id, self._notify)
+        unsubscribe = self._services.hub.subscribe(self._user.user_id, self._notify)
         user = UserInfo(self._user.user_id, self._user.name, self._user.admin)
         self._outbox.put_nowait(
-            Hello(user, self._held.version, self._held.engine.model, self._held.settings.prompts.default_domain)
+            Hello(
+                user,
+                self._services.version,
+                self._services.engine.model,
+                self._services.settings.prompts.default_domain,
+            )
         )
         helpers = [asyncio.create_task(self._write()), asyncio.create_task(self._watch_session())]
         try:
@@ -74,7 +79,7 @@ class _Connection:
         except WebSocketDisconnect:
             pass  # the usual end
         finally:
-            leave()
+            unsubscribe()
             for task in (*helpers, *self._followers.values()):
                 task.cancel()
 
@@ -97,7 +102,7 @@ class _Connection:
                 return
 
     async def _read(self) -> None:
-        limit = self._held.settings.server.max_message_bytes
+        limit = self._services.settings.server.max_message_bytes
         while True:
             message = await self._socket.receive()
             if message["type"] == "websocket.disconnect":
@@ -120,7 +125,7 @@ class _Connection:
                 )
 
     async def _handle(self, frame: Send | Regenerate | Stop | Resume) -> None:
-        chat, user = self._held.chat, self._user.user_id
+        chat, user = self._services.chat, self._user.user_id
         match frame:
             case Send():
                 stream = await chat.send(
@@ -128,7 +133,7 @@ class _Connection:
                     frame.text,
                     conversation_id=frame.conversation_id,
                     parent_id=frame.parent_id,
-                    domain=frame.domain if "domain" in frame.model_fields_set else Keep.DOMAIN,
+                    domain=frame.domain if "domain" in frame.model_fields_set else Unchanged.DOMAIN,
                     request_id=frame.request_id,
                     temporary=frame.temporary,
                 )
@@ -137,7 +142,7 @@ class _Connection:
                 stream = await chat.regenerate(
                     user,
                     frame.message_id,
-                    domain=frame.domain if "domain" in frame.model_fields_set else Keep.DOMAIN,
+                    domain=frame.domain if "domain" in frame.model_fields_set else Unchanged.DOMAIN,
                     request_id=frame.request_id,
                 )
                 self._follow(stream.message_id, 0)
@@ -148,26 +153,28 @@ class _Connection:
                 self._follow(frame.message_id, frame.after_seq)
 
     def _follow(self, message_id: str, after_seq: int) -> None:
-        """One follower an answer: a second resume replaces the first."""
-        held = self._followers.pop(message_id, None)
-        if held is not None:
-            held.cancel()
+        """One follower per answer: a second resume replaces the first."""
+        previous = self._followers.pop(message_id, None)
+        if previous is not None:
+            previous.cancel()
         task = asyncio.create_task(self._pump(message_id, after_seq))
         self._followers[message_id] = task
 
     async def _pump(self, message_id: str, after_seq: int) -> None:
-        stream = self._held.chat.follow(self._user.user_id, message_id)
-        view = self._held.knowledge.for_user(self._user.user_id)
+        stream = self._services.chat.follow(self._user.user_id, message_id)
+        view = self._services.knowledge.for_user(self._user.user_id)
         async for event in stream.follow(after_seq):
-            self._outbox.put_nowait(await asyncio.to_thread(_allowed, event, view) if _quotes(event) else event)
+            self._outbox.put_nowait(
+                await asyncio.to_thread(_only_visible, event, view) if _has_passages(event) else event
+            )
         self._followers.pop(message_id, None)
 
 
-def _quotes(event: TurnEvent) -> TypeGuard[EvidenceFound]:
+def _has_passages(event: TurnEvent) -> TypeGuard[EvidenceFound]:
     return isinstance(event, EvidenceFound) and bool(event.passages)
 
 
-def _allowed(event: EvidenceFound, view: KnowledgeView) -> EvidenceFound:
+def _only_visible(event: EvidenceFound, view: KnowledgeView) -> EvidenceFound:
     """A turn may be followed again when its reader may not see a folder any more."""
     passages = tuple(one for one in event.passages if view.may_see(one.passage.folder))
     return replace(event, passages=passages, folders=tuple(filter(view.may_see, event.folders)))

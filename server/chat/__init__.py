@@ -2,15 +2,15 @@
 
 from server.chat.conversations.past_chats import PastChats
 from server.chat.conversations.records import AnswerRecord, Conversation, PromptRecord, StoredMessage
-from server.chat.conversations.redaction import Cleaned
+from server.chat.conversations.redaction import RedactionCounts
 from server.chat.conversations.store import ConversationStore
 from server.chat.events import EvidenceFound, TurnEvent
-from server.chat.memory_commands.access import Receipt, RememberingChat
-from server.chat.service import NEWEST, ChatService, Keep, Remembering
-from server.chat.turn.context import gather, still_allowed
-from server.chat.turn.pipeline import Answer, Finished, Piece, Turn, TurnPipeline, WithoutAdapter
-from server.chat.turn.runner import Parts, numbered
-from server.chat.turn.traces import AnswerTrace, TraceStore, trace_of
+from server.chat.memory_commands.access import DeletionReceipt, EnabledMemory
+from server.chat.service import NEWEST, ChatService, MemoryDependencies, Unchanged
+from server.chat.turn.context import gather_context, redact_inaccessible
+from server.chat.turn.pipeline import Answer, Finished, TextDelta, Turn, TurnPipeline, WithoutAdapter
+from server.chat.turn.runner import TurnDependencies, number_passages
+from server.chat.turn.traces import AnswerTrace, TraceStore, answer_trace
 
 __all__ = [
     "NEWEST",
@@ -18,27 +18,27 @@ __all__ = [
     "AnswerRecord",
     "AnswerTrace",
     "ChatService",
-    "Cleaned",
     "Conversation",
     "ConversationStore",
+    "DeletionReceipt",
+    "EnabledMemory",
     "EvidenceFound",
     "Finished",
-    "Keep",
-    "Parts",
+    "MemoryDependencies",
     "PastChats",
-    "Piece",
     "PromptRecord",
-    "Receipt",
-    "Remembering",
-    "RememberingChat",
+    "RedactionCounts",
     "StoredMessage",
+    "TextDelta",
     "TraceStore",
     "Turn",
+    "TurnDependencies",
     "TurnEvent",
     "TurnPipeline",
+    "Unchanged",
     "WithoutAdapter",
-    "gather",
-    "numbered",
-    "still_allowed",
-    "trace_of",
+    "answer_trace",
+    "gather_context",
+    "number_passages",
+    "redact_inaccessible",
 ]

@@ -1,8 +1,8 @@
-"""What a turn tells those who watch it, in the order it happens.
+"""The events of a turn, in the order they happen. Field names and `type` are the wire format.
 
-Frozen dataclasses whose `type` names them on the wire; `server/api/protocol.py` joins them to the
-client's messages. Each event of a turn carries `message_id` (the answer it belongs to) and `seq`,
-which counts from 1 without gaps, so that a client that lost its connection can ask for the rest.
+Frozen dataclasses; `server/api/protocol.py` joins them to the client's messages. Each event of a turn carries
+`message_id` (the answer it belongs to) and `seq`, which counts from 1 without gaps, so that a client that lost its
+connection can ask for the rest. Knows nothing of sockets.
 """
 
 from __future__ import annotations
@@ -67,7 +67,7 @@ class NumberedPassage:
 
 @dataclass(frozen=True, slots=True)
 class EvidenceFound:
-    """What the model was given to answer from; empty when nothing matched. `dropped` did not fit; `unread` files of its
+    """The passages in the prompt; empty when nothing matched. `dropped` did not fit; `unread` files of its
     folders were still being read."""
 
     message_id: str
@@ -138,7 +138,7 @@ class AnswerDelta:
 @dataclass(frozen=True, slots=True)
 class Cited:
     """Citations of the finished answer, as they are shown. `invalid` numbers point to no passage; `checks` say of each
-    sentence what carries it."""
+    sentence what supports it."""
 
     message_id: str
     seq: int
@@ -162,7 +162,7 @@ class Done:
 
 @dataclass(frozen=True, slots=True)
 class MemorySaved:
-    """Comes after `done`: what was kept from the user's message."""
+    """Comes after `done`: what was saved from the user's message."""
 
     message_id: str
     seq: int
@@ -172,7 +172,7 @@ class MemorySaved:
 
 @dataclass(frozen=True, slots=True)
 class MemoryForgotten:
-    """What the user asked to forget, as it was; it is deleted, and told here once."""
+    """What the user asked to forget, as it was; it is deleted, and shown here once."""
 
     message_id: str
     seq: int
@@ -188,7 +188,7 @@ class HeldBackItem:
 
 @dataclass(frozen=True, slots=True)
 class MemoryHeldBack:
-    """Comes after `done`: what was asked for and not kept, since it looks like a secret or an order."""
+    """Comes after `done`: not saved, since it looks like a secret or an instruction to the model."""
 
     message_id: str
     seq: int

@@ -17,12 +17,17 @@ from typing import TypeAlias
 
 from server.chat.conversations.past_chats import FoundTurn, PastChats
 from server.chat.conversations.records import Conversation, PromptRecord, Status, StoredMessage
-from server.chat.conversations.redaction import Forgotten
+from server.chat.conversations.redaction import Redaction
 from server.chat.conversations.store import ConversationStore
 from server.chat.events import Started
-from server.chat.memory_commands.access import ChatMemory, Receipt, RememberingChat, TemporaryChat
-from server.chat.memory_commands.forgetting import Forgetting
-from server.chat.turn.runner import Parts, TurnRunner
+from server.chat.memory_commands.access import (
+    ChatMemory,
+    DeletionReceipt,
+    DisabledInTemporaryChat,
+    EnabledMemory,
+)
+from server.chat.memory_commands.forgetting import MemoryDeletion
+from server.chat.turn.runner import TurnDependencies, TurnRunner
 from server.chat.turn.streams import StreamRegistry, TurnStream
 from server.chat.turn.traces import AnswerTrace
 from server.errors import Conflict, InvalidInput
@@ -33,86 +38,96 @@ log = logging.getLogger("tailor.chat")
 
 NEWEST = "newest"  # parent_id: after the newest message of the conversation
 
-_Begun: TypeAlias = tuple[Conversation, StoredMessage, StoredMessage]  # the chat, the question, the place of its answer
+_StoredTurn: TypeAlias = tuple[Conversation, StoredMessage, StoredMessage]  # the question and its empty answer
 
 
-class Keep(Enum):
-    """Stands for "as the conversation has it", where None means "auto"."""
+class Unchanged(Enum):
+    """The domain stays as the conversation has it; None would mean "auto"."""
 
     DOMAIN = "domain"
 
 
 CLOSE_SECONDS = 5.0
-KEEP_SECONDS = 1.0  # how much of a running answer a crash may lose
-TEMPORARY_SECONDS = 24 * 3600.0  # how long a temporary chat lives after its last message
+SAVE_INTERVAL_SECONDS = 1.0  # how much of a running answer a crash may lose
+TEMPORARY_CHAT_SECONDS = 24 * 3600.0  # how long a temporary chat lives after its last message
 SWEEP_SECONDS = 600.0
 
 
 @dataclass(frozen=True)
-class Remembering:
-    """What the chats that remember are given."""
+class MemoryDependencies:
+    """What a chat with memory needs, beside `TurnDependencies`."""
 
     memory: MemoryStore
-    past: PastChats
+    past_chats: PastChats
     writer: MemoryWriter
 
 
 class ChatService:
-    def __init__(self, parts: Parts, remembering: Remembering, *, keep_streams: float) -> None:
-        self._parts = parts
-        self._remembering = remembering
-        self.forgetting = Forgetting(remembering.memory, remembering.writer, parts.store, self._forget_running)
-        self._streams = StreamRegistry(keep_streams)
+    def __init__(
+        self,
+        dependencies: TurnDependencies,
+        memory_dependencies: MemoryDependencies,
+        *,
+        stream_retention_seconds: float,
+    ) -> None:
+        self._dependencies = dependencies
+        self._memory_dependencies = memory_dependencies
+        self.memory_deletion = MemoryDeletion(
+            memory_dependencies.memory, memory_dependencies.writer, dependencies.store, self._redact_running
+        )
+        self._streams = StreamRegistry(stream_retention_seconds)
         self._running: dict[str, tuple[asyncio.Task[None], TurnRunner]] = {}
-        self._on_change: list[Callable[[UserId], None]] = []
+        self._subscribers: list[Callable[[UserId], None]] = []
         self._tasks: tuple[asyncio.Task[None], ...] = ()
 
     @property
     def store(self) -> ConversationStore:
-        return self._parts.store
+        return self._dependencies.store
 
     def subscribe(self, callback: Callable[[UserId], None]) -> None:
         """`callback(user)` whenever that user's list of conversations changed; on the event loop."""
-        self._on_change.append(callback)
+        self._subscribers.append(callback)
 
     async def start(self) -> None:
         left = await asyncio.to_thread(self.store.mark_interrupted)
         if left:
             log.warning("%d answers were cut off when the server last ended", left)
         await asyncio.to_thread(self.store.delete_temporary)
-        await self._remembering.past.start()
-        self._remembering.writer.start()
+        await self._memory_dependencies.past_chats.start()
+        self._memory_dependencies.writer.start()
         self._tasks = (
             asyncio.create_task(self._sweep(), name="temporary-chats"),
-            asyncio.create_task(self._keep(), name="running-answers"),
+            asyncio.create_task(self._save_partial_answers(), name="running-answers"),
         )
 
     async def _sweep(self) -> None:
         while True:
             await asyncio.sleep(SWEEP_SECONDS)
-            await asyncio.to_thread(self.store.delete_temporary, time.time() - TEMPORARY_SECONDS)
+            await asyncio.to_thread(self.store.delete_temporary, time.time() - TEMPORARY_CHAT_SECONDS)
 
-    async def _keep(self) -> None:
-        """What running answers have by now, in one transaction a second, off their readers' path."""
+    async def _save_partial_answers(self) -> None:
+        """Checkpoints running answers, in one transaction a second, off their readers' path."""
         while True:
-            await asyncio.sleep(KEEP_SECONDS)
-            answers = [kept for _, runner in self._running.values() if (kept := runner.written()) is not None]
+            await asyncio.sleep(SAVE_INTERVAL_SECONDS)
+            answers = [
+                partial for _, runner in self._running.values() if (partial := runner.partial_answer()) is not None
+            ]
             if not answers:
                 continue
             try:
-                await asyncio.to_thread(self.store.keep_running, answers)
+                await asyncio.to_thread(self.store.save_partial_answers, answers)
             except Exception:  # the outermost edge of this task: answers go on, and are stored when they end
-                log.exception("running answers could not be kept for a crash; trying again")
+                log.exception("running answers could not be checkpointed; trying again")
 
     async def close(self) -> None:
-        """Stops what runs and keeps what there is of it."""
+        """Stops running answers and stores what there is of them."""
         for task, runner in self._running.values():
             runner.stop_status = Status.INTERRUPTED
             task.cancel()
         if self._running:
             await asyncio.wait([task for task, _ in self._running.values()], timeout=CLOSE_SECONDS)
-        await self._remembering.writer.close()
-        await self._remembering.past.close()
+        await self._memory_dependencies.writer.close()
+        await self._memory_dependencies.past_chats.close()
         for task in self._tasks:
             task.cancel()
             with suppress(asyncio.CancelledError):
@@ -123,7 +138,7 @@ class ChatService:
         """An empty chat; its first question gives it its title. Raises NotFound for a domain that is not there."""
         self._check_domain(domain)
         conversation = await asyncio.to_thread(self.store.create, user, "", domain, temporary=temporary)
-        self._tell(user)
+        self._notify_subscribers(user)
         return conversation
 
     async def send(
@@ -133,7 +148,7 @@ class ChatService:
         *,
         conversation_id: str | None = None,
         parent_id: str | None = NEWEST,
-        domain: str | Keep | None = Keep.DOMAIN,
+        domain: str | Unchanged | None = Unchanged.DOMAIN,
         request_id: str = "",
         temporary: bool = False,
     ) -> TurnStream:
@@ -146,27 +161,29 @@ class ChatService:
         if temporary and conversation_id is not None:
             raise InvalidInput("a chat is temporary from its first message on; begin a new one without conversation_id")
         self._check_domain(domain)
-        begun = await asyncio.to_thread(self._begin, user, text, conversation_id, parent_id, domain, temporary)
-        return self._answer(user, *begun, request_id)
+        stored_turn = await asyncio.to_thread(
+            self._store_question, user, text, conversation_id, parent_id, domain, temporary
+        )
+        return self._start_turn(user, *stored_turn, request_id)
 
-    def _begin(
+    def _store_question(
         self,
         user: UserId,
         text: str,
         conversation_id: str | None,
         parent_id: str | None,
-        domain: str | Keep | None,
+        domain: str | Unchanged | None,
         temporary: bool,
-    ) -> _Begun:
-        """Stores the question and the place of its answer, and the conversation where it is new: all, or nothing."""
+    ) -> _StoredTurn:
+        """Stores the question and its empty answer, and the conversation where it is new: all, or nothing."""
         store = self.store
-        with store.together():
+        with store.transaction():
             if conversation_id is None:
-                chosen = None if isinstance(domain, Keep) else domain
-                conversation = store.create(user, text, chosen, temporary=temporary)
+                domain_choice = None if isinstance(domain, Unchanged) else domain
+                conversation = store.create(user, text, domain_choice, temporary=temporary)
                 parent_id = None
             else:
-                conversation = self._chosen(user, store.get(user, conversation_id), domain)
+                conversation = self._with_domain(user, store.get(user, conversation_id), domain)
                 if not conversation.title:
                     conversation = store.rename(user, conversation_id, text)
                 if parent_id == NEWEST:
@@ -177,31 +194,31 @@ class ChatService:
             return conversation, question, store.add_answer(user, conversation.id, question.id)
 
     async def regenerate(
-        self, user: UserId, message_id: str, *, domain: str | Keep | None = Keep.DOMAIN, request_id: str = ""
+        self, user: UserId, message_id: str, *, domain: str | Unchanged | None = Unchanged.DOMAIN, request_id: str = ""
     ) -> TurnStream:
         """Another answer beside `message_id`; given a question, an answer to it."""
         self._check_domain(domain)
-        begun = await asyncio.to_thread(self._begin_again, user, message_id, domain)
-        return self._answer(user, *begun, request_id)
+        stored_turn = await asyncio.to_thread(self._store_regeneration, user, message_id, domain)
+        return self._start_turn(user, *stored_turn, request_id)
 
-    def _begin_again(self, user: UserId, message_id: str, domain: str | Keep | None) -> _Begun:
+    def _store_regeneration(self, user: UserId, message_id: str, domain: str | Unchanged | None) -> _StoredTurn:
         store = self.store
-        with store.together():
+        with store.transaction():
             message = store.message(user, message_id)
             if message.role != "user":
                 if message.status is Status.STREAMING:
                     raise Conflict("this answer is still being written; stop it first")
                 message = store.message(user, message.parent_id or "")
-            conversation = self._chosen(user, store.get(user, message.conversation_id), domain)
+            conversation = self._with_domain(user, store.get(user, message.conversation_id), domain)
             return conversation, message, store.add_answer(user, conversation.id, message.id)
 
     async def stop(self, user: UserId, message_id: str) -> None:
         """Frees the model before its next step. What was written is kept."""
         message = await asyncio.to_thread(self.store.message, user, message_id)
-        held = self._running.get(message_id)
-        if held is None or held[1].answered:
+        running = self._running.get(message_id)
+        if running is None or running[1].answered:
             raise Conflict(f"answer '{message_id}' is not running; it is {message.status.value}")
-        held[0].cancel()
+        running[0].cancel()
 
     def follow(self, user: UserId, message_id: str) -> TurnStream:
         return self._streams.get(user, message_id)
@@ -210,32 +227,32 @@ class ChatService:
         """Raises NotFound for a domain that is not there."""
         self._check_domain(domain)
         changed = await asyncio.to_thread(self.store.choose_domain, user, conversation_id, domain)
-        self._tell(user)
+        self._notify_subscribers(user)
         return changed
 
     async def rename(self, user: UserId, conversation_id: str, title: str) -> Conversation:
         changed = await asyncio.to_thread(self.store.rename, user, conversation_id, title)
-        self._tell(user)
+        self._notify_subscribers(user)
         return changed
 
-    async def delete(self, user: UserId, conversation_id: str, *, forget: bool = False) -> Receipt | None:
-        """With all its messages, and with `forget` all memories that came from it; answers that run are stopped
-        first. The receipt tells what was forgotten."""
+    async def delete(self, user: UserId, conversation_id: str, *, forget: bool = False) -> DeletionReceipt | None:
+        """With all its messages, and with `forget` all memories that came from it; running answers are stopped first.
+        The receipt lists those memories."""
         for message in await asyncio.to_thread(self.store.messages, user, conversation_id):
-            held = self._running.get(message.id)
-            if held is not None:
-                held[0].cancel()
-                await asyncio.wait([held[0]])
-        receipt = await self.forgetting.said_in(user, conversation_id) if forget else None
+            running = self._running.get(message.id)
+            if running is not None:
+                running[0].cancel()
+                await asyncio.wait([running[0]])
+        receipt = await self.memory_deletion.forget_conversation(user, conversation_id) if forget else None
         await asyncio.to_thread(self.store.delete, user, conversation_id)
-        await asyncio.to_thread(self._remembering.past.remove, user, conversation_id)
-        await self.forgetting.chat(user, conversation_id)
-        self._tell(user)
+        await asyncio.to_thread(self._memory_dependencies.past_chats.remove, user, conversation_id)
+        await self.memory_deletion.redact_conversation(user, conversation_id)
+        self._notify_subscribers(user)
         return receipt
 
     async def search(self, user: UserId, query: str) -> tuple[FoundTurn, ...]:
         """What the user's chats say about it; temporary ones are not searched."""
-        return await asyncio.to_thread(self._remembering.past.search, user, query)
+        return await asyncio.to_thread(self._memory_dependencies.past_chats.search, user, query)
 
     async def conversation(self, user: UserId, conversation_id: str) -> tuple[Conversation, tuple[StoredMessage, ...]]:
         conversation = await asyncio.to_thread(self.store.get, user, conversation_id)
@@ -248,22 +265,22 @@ class ChatService:
     async def trace(self, user: UserId, message_id: str) -> AnswerTrace:
         """Why that answer had these sources. Raises NotFound."""
         await asyncio.to_thread(self.store.message, user, message_id)
-        return await asyncio.to_thread(self._parts.traces.get, user, message_id)
+        return await asyncio.to_thread(self._dependencies.traces.get, user, message_id)
 
     async def branch(self, user: UserId, message_id: str) -> tuple[StoredMessage, ...]:
         """From the first message of the branch to that one."""
         return await asyncio.to_thread(self.store.branch, user, message_id)
 
-    def _check_domain(self, domain: str | Keep | None) -> None:
+    def _check_domain(self, domain: str | Unchanged | None) -> None:
         if isinstance(domain, str):
-            self._parts.library.get(domain)
+            self._dependencies.library.get(domain)
 
-    def _chosen(self, user: UserId, conversation: Conversation, domain: str | Keep | None) -> Conversation:
-        if isinstance(domain, Keep) or domain == conversation.domain:
+    def _with_domain(self, user: UserId, conversation: Conversation, domain: str | Unchanged | None) -> Conversation:
+        if isinstance(domain, Unchanged) or domain == conversation.domain:
             return conversation
         return self.store.choose_domain(user, conversation.id, domain)
 
-    def _answer(
+    def _start_turn(
         self,
         user: UserId,
         conversation: Conversation,
@@ -280,42 +297,42 @@ class ChatService:
             title=conversation.title,
             request_id=request_id,
         )
-        memory = self._memory_of(user, conversation)
-        runner = TurnRunner(self._parts, user, conversation, question, answer, stream, memory)
-        self._remembering.past.begun()
+        memory = self._chat_memory(user, conversation)
+        runner = TurnRunner(self._dependencies, user, conversation, question, answer, stream, memory)
+        self._memory_dependencies.past_chats.turn_started()
         task = asyncio.create_task(runner.run(), name=f"turn-{answer.id}")
         self._running[answer.id] = (task, runner)
-        task.add_done_callback(lambda _: self._ended(user, answer.id))
-        self._tell(user)
+        task.add_done_callback(lambda _: self._turn_ended(user, answer.id))
+        self._notify_subscribers(user)
         return stream
 
-    def _memory_of(self, user: UserId, conversation: Conversation) -> ChatMemory:
-        """The one place where a chat gets a way to memory, or none."""
+    def _chat_memory(self, user: UserId, conversation: Conversation) -> ChatMemory:
+        """The only code that gives a chat access to memory, or none."""
         if conversation.temporary:
-            return TemporaryChat()
-        held = self._remembering
-        return RememberingChat(
+            return DisabledInTemporaryChat()
+        dependencies = self._memory_dependencies
+        return EnabledMemory(
             user,
-            held.memory.of(user),
-            held.past,
-            held.writer,
-            forget=self.forgetting.about,
-            erase=self.forgetting.erase,
+            dependencies.memory.of(user),
+            dependencies.past_chats,
+            dependencies.writer,
+            forget=self.memory_deletion.forget_matching,
+            erase=self.memory_deletion.erase,
         )
 
-    def _forget_running(self, user: UserId, forgotten: Forgotten) -> None:
-        self._streams.forget(user, forgotten)
+    def _redact_running(self, user: UserId, redaction: Redaction) -> None:
+        self._streams.redact(user, redaction)
         for _, runner in self._running.values():
             if runner.user == user:
-                runner.forget(forgotten)
+                runner.redact(redaction)
 
-    def _ended(self, user: UserId, message_id: str) -> None:
+    def _turn_ended(self, user: UserId, message_id: str) -> None:
         self._running.pop(message_id, None)
-        self._remembering.past.ended()
-        self._tell(user)
+        self._memory_dependencies.past_chats.turn_ended()
+        self._notify_subscribers(user)
 
-    def _tell(self, user: UserId) -> None:
-        for callback in self._on_change:
+    def _notify_subscribers(self, user: UserId) -> None:
+        for callback in self._subscribers:
             callback(user)
 
 

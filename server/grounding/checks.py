@@ -1,4 +1,4 @@
-"""What came of holding an answer against its passages. Frozen, without behaviour beyond small sums."""
+"""The results of checking an answer against its passages. Frozen, without behaviour beyond small sums."""
 
 from __future__ import annotations
 
@@ -15,19 +15,19 @@ class Citation:
 
 
 class Verdict(StrEnum):
-    """What came of a sentence when it was held against the passages."""
+    """The result for a sentence that was checked against the passages."""
 
     SUPPORTED = "supported"
-    CORRECTED = "corrected"  # another passage than the cited one carries it
-    DROPPED = "dropped"  # what it cites does not carry it, and nothing else does
-    UNSUPPORTED = "unsupported"  # it cites nothing, and nothing carries it
+    CORRECTED = "corrected"  # another passage than the cited one supports it
+    DROPPED = "dropped"  # what it cites does not support it, and nothing else does
+    UNSUPPORTED = "unsupported"  # it cites nothing, and nothing supports it
     NOTHING = "nothing"  # a greeting, a question, a heading, "I found nothing"
     UNCHECKED = "unchecked"  # in a language that cannot be compared with the passages'
 
 
 @dataclass(frozen=True, slots=True)
-class Mark:
-    """A place in the answer where numbers are cited, and those that should be shown there instead. One that the model
+class CheckedMark:
+    """Where in the answer numbers are cited, and those that should be shown there instead. One that the model
     left out has `start` = `end` and cites nothing."""
 
     start: int
@@ -38,7 +38,7 @@ class Mark:
 
 @dataclass(frozen=True, slots=True)
 class Support:
-    """How well passage `n` carries a sentence, 0 to 1; its lines from `start` to `end` (in the passage's text) do."""
+    """How well passage `n` supports a sentence, 0 to 1; its lines from `start` to `end` (in the passage's text) do."""
 
     n: int
     score: float
@@ -53,7 +53,7 @@ class SentenceCheck:
     start: int
     end: int
     verdict: Verdict
-    marks: tuple[Mark, ...] = ()
+    marks: tuple[CheckedMark, ...] = ()
     support: tuple[Support, ...] = ()
 
     @property

@@ -1,6 +1,6 @@
-"""Holds each sentence of an answer against the passages that the model was given, and corrects its citations.
+"""Checks each sentence of an answer against the passages that the model was given, and corrects its citations.
 
-What the model wrote stays as it is; `shown_text` makes of text and checks what is shown. `check` is pure, and
+What the model wrote stays as it is; `shown_text` applies the corrections to it. `check_sentences` is pure, and
 blocks for as long as the embedder does.
 """
 
@@ -17,27 +17,27 @@ from typing import Final
 
 import numpy as np
 
-from server.grounding.checks import Citation, Mark, SentenceCheck, Support, Verdict
-from server.grounding.claims import Claim, Evidence, claim_of, evidence_of
-from server.grounding.sentences import Sentence, sentences_of, written_marks
-from server.grounding.support import carrying, contradicts, coverage, weights
+from server.grounding.checks import CheckedMark, Citation, SentenceCheck, Support, Verdict
+from server.grounding.claims import Claim, Evidence, parse_claim, parse_evidence
+from server.grounding.sentences import Sentence, find_citation_marks, split_sentences
+from server.grounding.support import contradicts, coverage, supporting_span, term_weights
 from server.types import Embedder, Passage, TurnContext
 from server.words import is_courtesy, terms
 
 log = logging.getLogger("tailor.chat")
 
-# Chosen on the sample shop's part of tests/chat/citation_cases.py; docs/knowledge.md has the figures.
-LEAST_WORDS: Final = 0.5      # share of a sentence's content from which on a passage carries it, if it has a number …
-LEAST_WORDS_UNCOUNTED: Final = 0.55  # … and if not
-LEAST: Final = 0.6           # the same for the mean of that share and the cosine, for a sentence with a number …
-LEAST_UNCOUNTED: Final = 0.66  # … and for one without
-TOGETHER: Final = 0.1        # by how much more it takes for several passages together
-LEAST_GAIN: Final = 0.2      # share of the content for which each of them must be needed, if not for a fact
-CITED_BEHIND: Final = 0.25   # by how much a cited passage may be worse than the best one
-MOST_TOGETHER: Final = 3     # passages that carry a sentence together …
-MOST_COMBINED: Final = 6     # … out of so many
+# Chosen on the sample shop's part of tests/grounding/citation_cases.py; docs/knowledge.md has the figures.
+MIN_COVERAGE: Final = 0.5  # share of a sentence's content from which on a passage supports it, if it has a number …
+MIN_COVERAGE_NO_NUMBER: Final = 0.55  # … and if not
+MIN_BLENDED: Final = 0.6  # the same for the mean of that share and the cosine, for a sentence with a number …
+MIN_BLENDED_NO_NUMBER: Final = 0.66  # … and for one without
+JOINT_MARGIN: Final = 0.1  # by how much both thresholds rise for several passages together
+MIN_JOINT_GAIN: Final = 0.2  # share of the content for which each of them must be needed, if not for a fact
+CITED_TOLERANCE: Final = 0.25  # by how much a cited passage may be worse than the best one
+MAX_JOINT: Final = 3  # passages that support a sentence together …
+MAX_JOINT_CANDIDATES: Final = 6  # … out of so many
 
-_NOTHING_FOUND = re.compile(
+_NO_ANSWER = re.compile(
     r"\b(?:i|we)(?:'m| am)? ?(?:could not|couldn.t|cannot|can.t|did not|didn.t|do not|don.t|unable to)\s+"
     r"(?:find|know|have|see|say|tell|answer)"
     r"|\b(?:found|find) nothing\b|\bnot sure\b|\bno (?:\w+ )?(?:information|mention|details?)\b"
@@ -59,72 +59,83 @@ _OFFER = re.compile(
     re.IGNORECASE,
 )
 _QUESTION = re.compile(r"[?？][\"'”’»)*_\s]*$")
-_LEADS_IN = re.compile(r"[:：][*_\s]*$")
+_LEAD_IN = re.compile(r"[:：][*_\s]*$")
 
 
 @dataclass(frozen=True, slots=True)
-class _Weighed:
-    """A sentence and how well each passage carries it; `scores` are by number, and 0 where a fact differs."""
+class _ClaimScorer:
+    """Scores how well passages support one claim. `cosines` are by the passage's number."""
 
     claim: Claim
-    near: Mapping[int, float]
+    cosines: Mapping[int, float]
     evidence: Sequence[Evidence]
-    weight: Sequence[float]
-    given: frozenset[str]
+    term_weights: Sequence[float]
+    exempt_terms: frozenset[str]
 
-    def score(self, group: Sequence[Evidence], *, more: float = 0.0) -> float:
-        """Of passages together, 0 to 1; 0 where they say too little of it or differ in a fact. `more` raises the
-        bar."""
-        covered = coverage(self.claim, group, self.weight, len(self.evidence))
-        near = max((self.near[one.n] for one in group if one.n in self.near), default=0.0)
+    def score(self, group: Sequence[Evidence], *, margin: float = 0.0) -> float:
+        """Of passages together, 0 to 1; 0 where they say too little of it or differ in a fact. `margin`
+        raises the thresholds."""
+        covered = coverage(self.claim, group, self.term_weights, len(self.evidence))
+        cosine = max((self.cosines[one.n] for one in group if one.n in self.cosines), default=0.0)
         foreign = all(one.script != self.claim.script for one in group)  # its words cannot be the claim's
-        blended = near if foreign else (covered + near) / 2
-        words, mean = (LEAST_WORDS, LEAST) if self.claim.firm else (LEAST_WORDS_UNCOUNTED, LEAST_UNCOUNTED)
-        if covered < words + more and blended < mean + more:
+        blended = cosine if foreign else (covered + cosine) / 2
+        counted = bool(self.claim.required_quantities)
+        min_coverage = MIN_COVERAGE if counted else MIN_COVERAGE_NO_NUMBER
+        min_blended = MIN_BLENDED if counted else MIN_BLENDED_NO_NUMBER
+        if covered < min_coverage + margin and blended < min_blended + margin:
             return 0.0
-        return 0.0 if contradicts(self.claim, group, self.given) else max(covered, blended)
+        return 0.0 if contradicts(self.claim, group, self.exempt_terms) else max(covered, blended)
 
-    def needs(self, one: Evidence, group: Sequence[Evidence]) -> bool:
+    def is_needed(self, one: Evidence, group: Sequence[Evidence]) -> bool:
         """Without it the others lack a fact or much of the content."""
         rest = [other for other in group if other.n != one.n]
-        if contradicts(self.claim, rest, self.given):
+        if contradicts(self.claim, rest, self.exempt_terms):
             return True
         count = len(self.evidence)
-        without = coverage(self.claim, rest, self.weight, count)
-        return coverage(self.claim, group, self.weight, count) - without >= LEAST_GAIN
+        without = coverage(self.claim, rest, self.term_weights, count)
+        return coverage(self.claim, group, self.term_weights, count) - without >= MIN_JOINT_GAIN
 
 
-def check(
-    answer: str, passages: Sequence[Passage], embedder: Embedder | None, *, given: str = "", complete: bool = True
+def check_sentences(
+    answer: str,
+    passages: Sequence[Passage],
+    embedder: Embedder | None,
+    *,
+    user_context: str = "",
+    complete: bool = True,
 ) -> tuple[SentenceCheck, ...]:
-    """One check for each sentence, in order. `given` is what else the model was told of the user: names in it need no
-    passage. `complete` is False for an answer that was cut off. Without passages only what is cited is looked at."""
+    """One check for each sentence, in order. `user_context` is what else the prompt says of the user: names in it need
+    no passage. `complete` is False for an answer that was cut off. Without passages only what is cited is checked."""
     if _is_json(answer):
         return ()
-    found = sentences_of(answer, complete=complete)
+    found = split_sentences(answer, complete=complete)
     if not passages:
-        return tuple(_checked(one, Verdict.DROPPED, ()) for one in found if one.cited)
-    evidence = [evidence_of(n, passage) for n, passage in enumerate(passages, 1)]
-    claims = [claim_of(one.text) for one in found]
-    asked = [_is_claim(one, claim) for one, claim in zip(found, claims, strict=True)]
-    near = _cosines([claim.text for claim, wanted in zip(claims, asked, strict=True) if wanted], evidence, embedder)
-    words = frozenset(terms(given))
+        return tuple(_sentence_check(one, Verdict.DROPPED, ()) for one in found if one.cited)
+    evidence = [parse_evidence(n, passage) for n, passage in enumerate(passages, 1)]
+    claims = [parse_claim(one.text) for one in found]
+    flags = [_is_claim(one, claim) for one, claim in zip(found, claims, strict=True)]
+    cosines = _cosines([claim.text for claim, flag in zip(claims, flags, strict=True) if flag], evidence, embedder)
+    exempt_terms = frozenset(terms(user_context))
     return tuple(
-        _judge(one, claim, evidence, near.get(claim.text, {}), words) if wanted else _kept(one, len(passages))
-        for one, claim, wanted in zip(found, claims, asked, strict=True)
+        _check_claim(one, claim, evidence, cosines.get(claim.text, {}), exempt_terms)
+        if is_claim
+        else _not_a_claim(one, len(passages))
+        for one, claim, is_claim in zip(found, claims, flags, strict=True)
     )
 
 
-async def checked(
+async def check_answer(
     answer: str, context: TurnContext, embedder: Embedder, *, complete: bool
 ) -> tuple[SentenceCheck, ...]:
-    """`check`, off the event loop; nothing where no files were searched. An answer is not lost because its check
-    broke."""
+    """`check_sentences`, off the event loop; nothing where no files were searched. An answer is not lost because its
+    check broke."""
     if not context.searched:
         return ()
-    told = " ".join(memory.text for memory in context.memories)
+    user_context = " ".join(memory.text for memory in context.memories)
     try:
-        return await asyncio.to_thread(check, answer, context.passages, embedder, given=told, complete=complete)
+        return await asyncio.to_thread(
+            check_sentences, answer, context.passages, embedder, user_context=user_context, complete=complete
+        )
     except Exception:  # whatever broke in it, the answer stands
         log.exception("the citations of an answer could not be checked")
         return ()
@@ -134,7 +145,7 @@ def find_citations(
     text: str, passages: Sequence[Passage], checks: Iterable[SentenceCheck] = ()
 ) -> tuple[tuple[Citation, ...], tuple[int, ...]]:
     """Each passage that the shown text cites, once, in order of first mention; and the numbers that point to none."""
-    written = [number for mark in written_marks(text) for number in mark.numbers]
+    written = [number for mark in find_citation_marks(text) for number in mark.numbers]
     marks = [mark for one in checks for mark in one.marks]
     ordered = sorted(marks, key=lambda mark: mark.start)
     shown = [number for mark in ordered for number in mark.shown] if marks else written
@@ -169,20 +180,20 @@ def _is_json(answer: str) -> bool:
 
 
 def _is_claim(sentence: Sentence, claim: Claim) -> bool:
-    if sentence.is_heading or not claim.says_something or is_courtesy(sentence.text):
+    if sentence.is_heading or not claim.has_content or is_courtesy(sentence.text):
         return False
-    if _QUESTION.search(sentence.text) or _NOTHING_FOUND.search(sentence.text):
+    if _QUESTION.search(sentence.text) or _NO_ANSWER.search(sentence.text):
         return False
-    speaks_for_itself = bool(claim.firm or sentence.marks)
-    return speaks_for_itself or not (_LEADS_IN.search(sentence.text) or _OFFER.search(sentence.text))
+    speaks_for_itself = bool(claim.required_quantities or sentence.marks)
+    return speaks_for_itself or not (_LEAD_IN.search(sentence.text) or _OFFER.search(sentence.text))
 
 
-def _kept(sentence: Sentence, count: int) -> SentenceCheck:
+def _not_a_claim(sentence: Sentence, count: int) -> SentenceCheck:
     """Nothing to support: numbers stay, as far as there is such a passage."""
-    return _checked(sentence, Verdict.NOTHING, tuple(n for n in sentence.cited if 1 <= n <= count))
+    return _sentence_check(sentence, Verdict.NOTHING, tuple(n for n in sentence.cited if 1 <= n <= count))
 
 
-# ── judging ──────────────────────────────────────────────────────────────────────────────────────
+# ── checking a claim ─────────────────────────────────────────────────────────────────────────────
 
 
 def _cosines(
@@ -191,13 +202,13 @@ def _cosines(
     """Of each text and the nearest sentence of each passage, as far as the embedder knows both."""
     if embedder is None:
         return {}
-    asked = [text for text in dict.fromkeys(texts) if embedder.knows(text)]
+    known_texts = [text for text in dict.fromkeys(texts) if embedder.knows(text)]
     known = [one for one in evidence if embedder.knows(one.passage.text)]
-    if not asked or not known:
+    if not known_texts or not known:
         return {}
     pieces = {one.n: one.sentences for one in known}
-    vectors = embedder.embed([*asked, *(piece for inside in pieces.values() for piece in inside)])
-    cosines = np.clip(vectors[: len(asked)] @ vectors[len(asked) :].T, 0.0, 1.0)
+    vectors = embedder.embed([*known_texts, *(piece for inside in pieces.values() for piece in inside)])
+    cosines = np.clip(vectors[: len(known_texts)] @ vectors[len(known_texts) :].T, 0.0, 1.0)
     bounds = np.cumsum([0, *(len(inside) for inside in pieces.values())])
     return {
         text: {
@@ -205,96 +216,100 @@ def _cosines(
             for n, start, end in zip(pieces, bounds[:-1], bounds[1:], strict=True)
             if start < end
         }
-        for text, row in zip(asked, cosines, strict=True)
+        for text, row in zip(known_texts, cosines, strict=True)
     }
 
 
-def _judge(
-    sentence: Sentence, claim: Claim, evidence: Sequence[Evidence], near: Mapping[int, float], given: frozenset[str]
+def _check_claim(
+    sentence: Sentence,
+    claim: Claim,
+    evidence: Sequence[Evidence],
+    cosines: Mapping[int, float],
+    exempt_terms: frozenset[str],
 ) -> SentenceCheck:
     cited = [n for n in sentence.cited if 1 <= n <= len(evidence)]
-    comparable = [one for one in evidence if one.n in near or not claim.script or one.script in (claim.script, "")]
+    comparable = [one for one in evidence if one.n in cosines or not claim.script or one.script in (claim.script, "")]
     if not comparable:
-        return _by_numbers(sentence, claim, evidence, cited)
-    weighed = _Weighed(claim, near, evidence, weights(claim, evidence), given)
-    scores = {one.n: weighed.score([one]) for one in comparable}
-    carriers = {n: score for n, score in scores.items() if score}
-    if not carriers:
-        carriers = _together(weighed, comparable, cited)
-        needed = set(carriers)
+        return _check_by_numbers(sentence, claim, evidence, cited)
+    scorer = _ClaimScorer(claim, cosines, evidence, term_weights(claim, evidence), exempt_terms)
+    scores = {one.n: scorer.score([one]) for one in comparable}
+    supporting = {n: score for n, score in scores.items() if score}
+    if not supporting:
+        supporting = _joint_support(scorer, comparable, cited)
+        needed = set(supporting)
     else:
-        best = max(carriers.values())
-        good = [n for n in cited if carriers.get(n, 0.0) >= best - CITED_BEHIND]
-        needed = set(good) or {max(carriers, key=lambda n: (carriers[n], -n))}
+        best = max(supporting.values())
+        good = [n for n in cited if supporting.get(n, 0.0) >= best - CITED_TOLERANCE]
+        needed = set(good) or {max(supporting, key=lambda n: (supporting[n], -n))}
     support = tuple(
-        Support(one.n, round(carriers[one.n], 3), *carrying(claim, one))
-        for one in sorted(comparable, key=lambda one: (-carriers.get(one.n, 0.0), one.n))
-        if one.n in carriers
+        Support(one.n, round(supporting[one.n], 3), *supporting_span(claim, one))
+        for one in sorted(comparable, key=lambda one: (-supporting.get(one.n, 0.0), one.n))
+        if one.n in supporting
     )
     if not needed:
-        return _without(sentence)
+        return _unsupported(sentence)
     right = set(sentence.cited) == needed or not sentence.cited
     shown = tuple(n for n in cited if n in needed) + tuple(sorted(needed - set(cited)))
-    return _checked(sentence, Verdict.SUPPORTED if right else Verdict.CORRECTED, shown, support)
+    return _sentence_check(sentence, Verdict.SUPPORTED if right else Verdict.CORRECTED, shown, support)
 
 
-def _together(weighed: _Weighed, comparable: Sequence[Evidence], cited: Sequence[int]) -> dict[int, float]:
-    """The fewest passages that carry the claim together, cited ones first; each must be needed."""
-    promising = sorted(comparable, key=lambda one: -coverage(weighed.claim, [one], weighed.weight, len(comparable)))
-    ordered = sorted(promising[:MOST_COMBINED], key=lambda one: (one.n not in cited, one.n))
-    for size in range(2, MOST_TOGETHER + 1):
+def _joint_support(scorer: _ClaimScorer, comparable: Sequence[Evidence], cited: Sequence[int]) -> dict[int, float]:
+    """The fewest passages that support the claim together, cited ones first; each must be needed."""
+    promising = sorted(comparable, key=lambda one: -coverage(scorer.claim, [one], scorer.term_weights, len(comparable)))
+    ordered = sorted(promising[:MAX_JOINT_CANDIDATES], key=lambda one: (one.n not in cited, one.n))
+    for size in range(2, MAX_JOINT + 1):
         best: tuple[float, tuple[Evidence, ...]] = (0.0, ())
         for group in combinations(ordered, size):
-            score = weighed.score(group, more=TOGETHER)
-            if score > best[0] and all(weighed.needs(one, group) for one in group):
+            score = scorer.score(group, margin=JOINT_MARGIN)
+            if score > best[0] and all(scorer.is_needed(one, group) for one in group):
                 best = score, group
         if best[0]:
             return {one.n: best[0] for one in best[1]}
     return {}
 
 
-def _by_numbers(
+def _check_by_numbers(
     sentence: Sentence, claim: Claim, evidence: Sequence[Evidence], cited: Sequence[int]
 ) -> SentenceCheck:
     """For an answer in another language than the passages': numbers and names with numbers are the same in all."""
-    facts = len(claim.firm) + len(claim.read.codes)
+    facts = len(claim.required_quantities) + len(claim.parsed.codes)
     if not facts:
-        return _checked(sentence, Verdict.UNCHECKED, tuple(cited))
+        return _sentence_check(sentence, Verdict.UNCHECKED, tuple(cited))
     whole = [
         one
         for one in evidence
-        if all(q.is_among(one.quantities) for q in claim.firm) and claim.read.codes <= one.codes
+        if all(q.is_among(one.quantities) for q in claim.required_quantities) and claim.parsed.codes <= one.codes
     ]
     if not whole:
-        return _without(sentence)
+        return _unsupported(sentence)
     good = [one.n for one in whole if one.n in cited]
-    if not cited or (not good and not any(quantity.kind for quantity in claim.firm)):
-        return _checked(sentence, Verdict.UNCHECKED, tuple(cited))
+    if not cited or (not good and not any(quantity.kind for quantity in claim.required_quantities)):
+        return _sentence_check(sentence, Verdict.UNCHECKED, tuple(cited))
     shown = tuple(good) or (whole[0].n,)
-    support = tuple(Support(one.n, LEAST_WORDS, *carrying(claim, one)) for one in whole)
+    support = tuple(Support(one.n, MIN_COVERAGE, *supporting_span(claim, one)) for one in whole)
     verdict = Verdict.SUPPORTED if set(shown) == set(sentence.cited) else Verdict.CORRECTED
-    return _checked(sentence, verdict, shown, support)
+    return _sentence_check(sentence, verdict, shown, support)
 
 
-def _without(sentence: Sentence) -> SentenceCheck:
-    """Nothing carries it. What was cut off in the middle says too little to be told so."""
+def _unsupported(sentence: Sentence) -> SentenceCheck:
+    """Nothing supports it. What was cut off in the middle says too little for that verdict."""
     if not sentence.is_whole:
-        return _checked(sentence, Verdict.NOTHING, ())
-    return _checked(sentence, Verdict.DROPPED if sentence.cited else Verdict.UNSUPPORTED, ())
+        return _sentence_check(sentence, Verdict.NOTHING, ())
+    return _sentence_check(sentence, Verdict.DROPPED if sentence.cited else Verdict.UNSUPPORTED, ())
 
 
-def _checked(
+def _sentence_check(
     sentence: Sentence, verdict: Verdict, shown: Sequence[int], support: tuple[Support, ...] = ()
 ) -> SentenceCheck:
     """Puts the shown numbers where the cited ones stand; new ones go to the first mark, or to the sentence's end."""
     left = [n for n in shown if n not in sentence.cited]
-    marks: list[Mark] = []
+    marks: list[CheckedMark] = []
     for mark in sentence.marks:
         kept = tuple(n for n in mark.numbers if n in shown)
-        marks.append(Mark(mark.start, mark.end, mark.numbers, (*kept, *left)))
+        marks.append(CheckedMark(mark.start, mark.end, mark.numbers, (*kept, *left)))
         left = []
     if left:
         stop = re.search(r"[.!?…。！？,;:|*_\s]*$", sentence.text)
         at = sentence.end - (len(stop[0]) if stop else 0)
-        marks.append(Mark(at, at, (), tuple(left)))
+        marks.append(CheckedMark(at, at, (), tuple(left)))
     return SentenceCheck(sentence.start, sentence.end, verdict, tuple(marks), support)

@@ -1,4 +1,4 @@
-"""A sentence of an answer and the passages, made ready to be compared. Pure."""
+"""A sentence of an answer (a claim) and the passages (evidence), parsed so that they can be compared. Pure."""
 
 from __future__ import annotations
 
@@ -9,16 +9,16 @@ from dataclasses import dataclass
 from functools import cached_property, lru_cache
 from typing import Final
 
-from server.grounding.clauses import Clause, clauses_of
-from server.grounding.quantities import Quantity, Read, read
+from server.grounding.clauses import Clause, split_clauses
+from server.grounding.quantities import ParsedText, Quantity, parse_text
 from server.types import Passage
 from server.words import Unit, stem, terms, units
 
-NEAR: Final = 0.75         # of a word that shares its beginning with one of the passage (deliver, delivery)
-LEAST_SHARE: Final = 0.5   # of a Korean word's pairs that a passage must hold to hold the word at all
+PREFIX_MATCH_SCORE: Final = 0.75  # of a word that shares its prefix with one of the passage (deliver, delivery)
+MIN_BIGRAM_SHARE: Final = 0.5  # of a Korean word's bigrams that a passage must contain to contain the word at all
 NAME_WEIGHT: Final = 1.5
-WEAK_WEIGHT: Final = 0.4   # of verbs and measures that go with any subject
-MOST_NAMES: Final = 0.4    # share of capitalised words; beyond it they are no names (German, titles)
+WEAK_WEIGHT: Final = 0.4  # of verbs and measures that go with any subject
+MAX_NAME_SHARE: Final = 0.4  # share of capitalised words; beyond it they are no names (German, titles)
 
 _WEAK_ENGLISH = """
 after amount approximately arrive available back before between considered cost counts currently during each every
@@ -27,7 +27,7 @@ exactly get give include make maximum minimum need offer per period possible pro
 _WEAK_KOREAN = """
 가능 각 경우 기간 까지 동안 모두 부터 약 에서 이내 이상 이용 이전 이하 이후 정도 총 최대 최소 필요
 """
-WEAK: Final = frozenset(map(stem, _WEAK_ENGLISH.split())) | frozenset(_WEAK_KOREAN.split())
+WEAK_WORDS: Final = frozenset(map(stem, _WEAK_ENGLISH.split())) | frozenset(_WEAK_KOREAN.split())
 
 _NAME = re.compile(r"(?<![\w.])[A-Z][\w'’&-]*")
 _WORD = re.compile(r"[^\W\d_]+")
@@ -42,14 +42,14 @@ _SCRIPTS: Final = (
 
 @dataclass(frozen=True, slots=True)
 class Evidence:
-    """A passage, prepared. `words` are index terms of text, heading and file name, `heading` those of the latter two;
-    `script` as in `script_of`."""
+    """A passage, parsed. `words` are index terms of text, heading and file name, `heading` those of the latter two;
+    `script` as in `detect_script`."""
 
     n: int
     passage: Passage
     heading: frozenset[str]
     words: frozenset[str]
-    beginnings: frozenset[str]
+    prefixes: frozenset[str]
     quantities: tuple[Quantity, ...]
     codes: frozenset[str]
     clauses: tuple[Clause, ...]
@@ -65,56 +65,56 @@ class Evidence:
 
 @dataclass(frozen=True)
 class Claim:
-    """A sentence, prepared."""
+    """A sentence of the answer, parsed. A name or number in it must also stand in the passages."""
 
     text: str
     units: tuple[Unit, ...]
-    read: Read
+    parsed: ParsedText
     names: frozenset[str]
 
     @property
-    def firm(self) -> list[Quantity]:
-        return [quantity for quantity in self.read.quantities if not quantity.loose]
+    def required_quantities(self) -> list[Quantity]:
+        return [quantity for quantity in self.parsed.quantities if not quantity.optional]
 
     @cached_property
     def script(self) -> str:
-        return script_of(self.text)
+        return detect_script(self.text)
 
     @cached_property
-    def says_something(self) -> bool:
-        return len(self.units) >= 2 or bool(self.firm) or bool(self.read.codes)
+    def has_content(self) -> bool:
+        return len(self.units) >= 2 or bool(self.required_quantities) or bool(self.parsed.codes)
 
 
-def claim_of(text: str) -> Claim:
-    told = read(text)
-    found = units(told.rest) or tuple(Unit(word, (word,)) for word in terms(told.rest))
-    content = tuple(unit for unit in found if len(unit.word) > 1)  # a lone syllable stands in no pair
-    return Claim(text, content, told, frozenset(_names(text)))
+def parse_claim(text: str) -> Claim:
+    parsed = parse_text(text)
+    found = units(parsed.rest) or tuple(Unit(word, (word,)) for word in terms(parsed.rest))
+    content = tuple(unit for unit in found if len(unit.word) > 1)  # a lone syllable has no bigram
+    return Claim(text, content, parsed, frozenset(_names(text)))
 
 
-def evidence_of(n: int, passage: Passage) -> Evidence:
+def parse_evidence(n: int, passage: Passage) -> Evidence:
     heading = " ".join((*passage.heading, re.sub(r"[\W_]+", " ", passage.file.rsplit(".", 1)[0])))
     whole = f"{heading}\n{passage.text}"
-    told = read(whole)
+    parsed = parse_text(whole)
     words = frozenset(terms(whole))
     return Evidence(
         n=n,
         passage=passage,
         heading=frozenset(terms(heading)),
         words=words,
-        beginnings=_beginnings(words),
-        quantities=told.quantities,
-        codes=told.codes,
-        clauses=tuple(clauses_of(passage.text)),
+        prefixes=_prefixes(words),
+        quantities=parsed.quantities,
+        codes=parsed.codes,
+        clauses=tuple(split_clauses(passage.text)),
         text=whole.casefold(),
-        script=script_of(passage.text),
+        script=detect_script(passage.text),
     )
 
 
-def held(unit: Unit, words: Collection[str], beginnings: Collection[str]) -> float:
-    """How much of a content word stands among index terms, 0 to 1. `beginnings` are those of longer terms."""
+def term_match(unit: Unit, words: Collection[str], prefixes: Collection[str]) -> float:
+    """How well a content word matches index terms, 0 to 1. `prefixes` are those of longer terms."""
     if len(unit.terms) > 1 or not unit.word.isascii():
-        return _held_pairs(unit, words)
+        return _bigram_match(unit, words)
     word = unit.terms[0]
     if word in words:
         return 1.0
@@ -122,31 +122,31 @@ def held(unit: Unit, words: Collection[str], beginnings: Collection[str]) -> flo
         return 0.0
     size = max(4, math.ceil(len(word) * 0.75))
     shorter = any(word[:end] in words for end in range(4, len(word)))
-    return NEAR if shorter or word[:size] in beginnings else 0.0
+    return PREFIX_MATCH_SCORE if shorter or word[:size] in prefixes else 0.0
 
 
-def held_by(unit: Unit, words: frozenset[str]) -> float:
-    """As `held`, for the few words of a clause."""
-    return held(unit, words, _beginnings(words))
+def clause_match(unit: Unit, words: frozenset[str]) -> float:
+    """As `term_match`, for the few words of a clause."""
+    return term_match(unit, words, _prefixes(words))
 
 
 @lru_cache(maxsize=4096)
-def _beginnings(words: frozenset[str]) -> frozenset[str]:
+def _prefixes(words: frozenset[str]) -> frozenset[str]:
     return frozenset(word[:size] for word in words if word.isascii() for size in range(4, len(word) + 1))
 
 
-def _held_pairs(unit: Unit, words: Collection[str]) -> float:
-    """Of a word in pairs of characters. 책은 is held by 책 and by 책을."""
+def _bigram_match(unit: Unit, words: Collection[str]) -> float:
+    """Of a word in character bigrams. 책은 matches 책 and 책을."""
     share = sum(term in words for term in unit.terms) / len(unit.terms)
-    if share >= LEAST_SHARE:
+    if share >= MIN_BIGRAM_SHARE:
         return share
     if len(unit.word) == 2 and unit.word[1] in _PARTICLES:
-        return NEAR if any(word.startswith(unit.word[0]) and len(word) <= 2 for word in words) else 0.0
+        return PREFIX_MATCH_SCORE if any(word.startswith(unit.word[0]) and len(word) <= 2 for word in words) else 0.0
     return 0.0
 
 
 def importance(unit: Unit, claim: Claim) -> float:
-    if unit.word in WEAK:
+    if unit.word in WEAK_WORDS:
         return unit.weight * WEAK_WEIGHT
     return unit.weight * (NAME_WEIGHT if unit.word in claim.names else 1.0)
 
@@ -154,9 +154,9 @@ def importance(unit: Unit, claim: Claim) -> float:
 def _names(text: str) -> Iterator[str]:
     """Stems of capitalised words inside a sentence, where not most words are capitalised."""
     words = _WORD.findall(text)
-    found = [match for match in _NAME.finditer(text) if not _begins(text[: match.start()])]
+    found = [match for match in _NAME.finditer(text) if not _starts_sentence(text[: match.start()])]
     latin = [word for word in words if word.isascii()]
-    if len(found) > 2 and len(found) > MOST_NAMES * len(latin):
+    if len(found) > 2 and len(found) > MAX_NAME_SHARE * len(latin):
         return
     for match in found:
         for part in _WORD.findall(match[0]):
@@ -165,12 +165,12 @@ def _names(text: str) -> Iterator[str]:
                 yield stem(part.casefold())
 
 
-def _begins(before: str) -> bool:
+def _starts_sentence(before: str) -> bool:
     """What follows stands at the beginning of a sentence, a quotation or a list."""
     return not re.search(r"\w", before) or bool(re.search(r"[.!?:\"“‘(>*_]\s*$", before))
 
 
-def script_of(text: str) -> str:
+def detect_script(text: str) -> str:
     """The script of most letters, a syllable of Korean counting as much as two Latin letters; '' without letters."""
     counts = {name: len(pattern.findall(text)) * (1 if name == "latin" else 2) for name, pattern in _SCRIPTS}
     if counts["kana"]:

@@ -9,7 +9,7 @@ import re
 from collections.abc import Iterator
 from dataclasses import dataclass
 
-from server.grounding.quantities import Quantity, read
+from server.grounding.quantities import Quantity, parse_text
 from server.words import sentences, terms
 
 _BREAK = re.compile(
@@ -29,14 +29,14 @@ class Clause:
     text: str
     words: frozenset[str]
     quantities: tuple[Quantity, ...]
-    follows: bool  # it goes on with what the clause before it is about
+    continues_topic: bool  # it goes on with what the clause before it is about
 
 
-def clauses_of(text: str) -> Iterator[Clause]:
+def split_clauses(text: str) -> Iterator[Clause]:
     """Clauses of prose, cells of tables (each with the names of its row and column), whole records."""
     lines = [line for line in text.split("\n") if line.strip()]
     if len(lines) > 1 and sum(bool(_ENTRY.match(line)) for line in lines) >= 0.6 * len(lines):
-        yield _clause(0, len(text), text, follows=False)
+        yield _clause(0, len(text), text, continues_topic=False)
         return
     at = 0
     header: list[str] | None = None
@@ -56,7 +56,7 @@ def clauses_of(text: str) -> Iterator[Clause]:
         elif any(re.search(r"\w", cell) for cell in cells):
             for number, cell in enumerate(cells[1:] or cells, 1 if len(cells) > 1 else 0):
                 column = header[number] if number < len(header) else ""
-                yield _clause(start, start + len(line), f"{cells[0]} {column} {cell}", follows=False)
+                yield _clause(start, start + len(line), f"{cells[0]} {column} {cell}", continues_topic=False)
     if prose_from is not None:
         yield from _prose(text, prose_from, len(text))
 
@@ -66,10 +66,10 @@ def _prose(text: str, start: int, end: int) -> Iterator[Clause]:
         at = first
         for cut in [*(match.end() for match in _BREAK.finditer(text, first, last)), last]:
             if text[at:cut].strip():
-                yield _clause(first, last, text[at:cut], follows=True)
+                yield _clause(first, last, text[at:cut], continues_topic=True)
             at = cut
 
 
-def _clause(start: int, end: int, text: str, *, follows: bool) -> Clause:
-    told = read(text)
-    return Clause(start, end, text, frozenset(terms(told.rest)), told.quantities, follows)
+def _clause(start: int, end: int, text: str, *, continues_topic: bool) -> Clause:
+    parsed = parse_text(text)
+    return Clause(start, end, text, frozenset(terms(parsed.rest)), parsed.quantities, continues_topic)

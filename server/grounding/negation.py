@@ -10,14 +10,14 @@ from server.words import stem, terms
 _TOKEN = re.compile(r"[^\W\d_]+(?:['’]t\b)?|[.,;:!?()]")
 _NOT = re.compile(r"not|no|never|neither|nor|cannot|without|\w+n['’]t", re.IGNORECASE)
 _KOREAN_NOT = re.compile("않|없|못[하합해할한된되됩될]|불가")
-_FILLING = ("수", "수가", "수는", "수도", "것이", "것은")
-_LIMITING = re.compile(r"\b(?:only|except|unless|until)\b|제외|외에|[가-힣]만 ", re.IGNORECASE)
+_FILLER_WORDS = ("수", "수가", "수는", "수도", "것이", "것은")
+_RESTRICTIVE = re.compile(r"\b(?:only|except|unless|until)\b|제외|외에|[가-힣]만 ", re.IGNORECASE)
 
 
-def says_otherwise(text: str, other: str) -> bool:
+def negation_differs(text: str, other: str) -> bool:
     """One negates a word that stands in the other without a "not". "Only" and "except" turn a sentence in ways that
     words do not show, so nothing is said of them."""
-    if _LIMITING.search(text) or _LIMITING.search(other):
+    if _RESTRICTIVE.search(text) or _RESTRICTIVE.search(other):
         return False
     mine, theirs = _negated(text), _negated(other)
     if mine[1] & theirs[1]:
@@ -34,7 +34,7 @@ def _negated(text: str) -> tuple[frozenset[str], frozenset[str]]:
         if _NOT.fullmatch(token):
             following = [_key(word) for word in _until_stop(tokens[at + 1 :]) if terms(word)][:2]
         elif _KOREAN_NOT.match(token):
-            before = [word for word in tokens[max(0, at - 2) : at] if word[0].isalpha() and word not in _FILLING]
+            before = [word for word in tokens[max(0, at - 2) : at] if word[0].isalpha() and word not in _FILLER_WORDS]
             following = [_key(word) for word in before[-1:]]
         else:
             continue

@@ -76,7 +76,7 @@ _DATES = tuple(
         r"(?<!\d)(?P<d>\d{1,2})\.\s?(?P<m>\d{1,2})\.(?:\s?(?P<y>\d{4}))?(?!\d)",
     )
 )
-_CLOCKS = tuple(
+_CLOCK_TIMES = tuple(
     re.compile(pattern)
     for pattern in (
         r"(?<!\d)(?P<h>\d{1,2}):(?P<min>\d{2})(?!\d)(?:\s*(?P<half>[ap])\.?m\b\.?)?",
@@ -85,14 +85,14 @@ _CLOCKS = tuple(
         r"(?:\s*(?P<min>\d{1,2})\s*[분分])?",
     )
 )
-_LATE = ("p", "오후", "저녁", "밤", "午後", "下午")
+_PM_MARKERS = ("p", "오후", "저녁", "밤", "午後", "下午")
 _AMOUNT = re.compile(
     rf"(?:(?P<before>[€$£¥₩]|\b(?:eur|usd|krw|gbp|jpy|cny|kg|cm|km)\b)\s*:?\s*)?"
     rf"(?P<number>{_NUMBER})(?:\s*(?P<large>{_LARGE_NAME}){_LATIN_END}(?:\s*(?P<rest>{_NUMBER})\s*(?P<small>천)?)?)?"
     rf"(?:[\s-]*(?:(?:working|business|calendar|full|whole|more)[\s-]+)?(?:{_UNIT}){_LATIN_END})?(?P<tail>[가-힣]+|[\u4e00-\u9fff]?[\u3040-\u309f]+)?"
 )
-_NOUN = re.compile(r"[\s-]*([a-z]{3,})|\s?([가-힣\u4e00-\u9fff])")
-_LASTING = re.compile(r"(?:for|within|in|after|about|than|takes?|lasts?|kept|up to|over)\s+$")
+_COUNTED_NOUN = re.compile(r"[\s-]*([a-z]{3,})|\s?([가-힣\u4e00-\u9fff])")
+_DURATION_LEAD_IN = re.compile(r"(?:for|within|in|after|about|than|takes?|lasts?|kept|up to|over)\s+$")
 _IN_WORDS = re.compile(
     rf"(?<![\w-])(?P<word>{'|'.join(_WORDS)})[\s-]+"
     rf"(?:(?:working|business|calendar|full|whole|more)[\s-]+)?(?:{_UNIT}){_LATIN_END}"
@@ -108,15 +108,15 @@ _RANGE = re.compile(r"\s*(?:[-–—~〜]|to|and|or|에서|부터)\s*")
 @dataclass(frozen=True, slots=True)
 class Quantity:
     """`size` is in the dimension's own unit; `raw` is the number as written. `kind` is "" without a known unit, and
-    `noun` then what is counted. A loose one ("two ways", "a day") need not stand in what is compared."""
+    `noun` then what is counted. An optional one ("two ways", "a day") need not be in the other text."""
 
     kind: str
     size: float
     raw: float
-    loose: bool = False
+    optional: bool = False
     noun: str = ""
 
-    def agrees(self, other: Quantity) -> bool:
+    def equals(self, other: Quantity) -> bool:
         if {self.kind, other.kind} == {"clock", "hour"}:
             return self.size % 720 == other.size % 720
         if self.kind == other.kind and (self.kind or self.noun == other.noun):
@@ -125,18 +125,18 @@ class Quantity:
             return False
         return math.isclose(self.raw, other.raw)
 
-    def rivals(self, other: Quantity) -> bool:
+    def conflicts_with(self, other: Quantity) -> bool:
         """Another number of the same kind: where one stands, the other is wrong."""
         return (self.kind, self.noun) == (other.kind, other.noun) and bool(self.kind or self.noun) and not (
-            self.agrees(other) or other.loose
+            self.equals(other) or other.optional
         )
 
     def is_among(self, others: Iterable[Quantity]) -> bool:
-        return any(self.agrees(other) for other in others)
+        return any(self.equals(other) for other in others)
 
 
 @dataclass(frozen=True, slots=True)
-class Read:
+class ParsedText:
     """What a text counts; `codes` are names with numbers in them (bl-100); `rest` is the text without all these."""
 
     quantities: tuple[Quantity, ...]
@@ -144,7 +144,7 @@ class Read:
     rest: str
 
 
-def read(text: str) -> Read:
+def parse_text(text: str) -> ParsedText:
     """The quantities of a text, in no order."""
     rest = unicodedata.normalize("NFKC", text).casefold()
     found: list[Quantity] = []
@@ -165,14 +165,14 @@ def read(text: str) -> Read:
     rest = _CODE.sub(" ", rest)
     for pattern in _DATES:
         take(pattern, _date)
-    for pattern in _CLOCKS:
+    for pattern in _CLOCK_TIMES:
         take(pattern, _clock)
     amounts, rest = _amounts(rest)
     found += amounts
     take(_IN_WORDS, _in_words)
     take(_IN_KOREAN, _in_korean)
-    take(_PLAIN_WORD, lambda match: [Quantity("", _WORDS[match["word"]], _WORDS[match["word"]], loose=True)])
-    return Read(tuple(dict.fromkeys(found)), frozenset(codes), rest)
+    take(_PLAIN_WORD, lambda match: [Quantity("", _WORDS[match["word"]], _WORDS[match["word"]], optional=True)])
+    return ParsedText(tuple(dict.fromkeys(found)), frozenset(codes), rest)
 
 
 def _amounts(text: str) -> tuple[list[Quantity], str]:
@@ -204,7 +204,7 @@ def _amount(match: re.Match[str], text: str) -> Quantity:
         return Quantity("calendar year", value, value)
     if kind:
         return Quantity(kind, value * size, value)
-    counted = _NOUN.match(text, match.end("number") if match["tail"] is None else match.start("tail"))
+    counted = _COUNTED_NOUN.match(text, match.end("number") if match["tail"] is None else match.start("tail"))
     noun = (counted[2] or "".join(terms(counted[1])[:1])) if counted else ""
     return Quantity("calendar year" if is_year and not noun else "", value, value, noun=noun)
 
@@ -242,7 +242,7 @@ def _clock(match: re.Match[str]) -> list[Quantity]:
         return []
     half = groups["half"]
     if half is not None:
-        hour = hour % 12 + (12 if half in _LATE else 0)
+        hour = hour % 12 + (12 if half in _PM_MARKERS else 0)
     exact = half is not None or ":" in match[0]
     return [Quantity("clock" if exact else "hour", hour * 60 + minute, hour)]
 
@@ -250,8 +250,8 @@ def _clock(match: re.Match[str]) -> list[Quantity]:
 def _in_words(match: re.Match[str]) -> list[Quantity]:
     value = _WORDS[match["word"]]
     kind, size = _unit(match)
-    loose = match["word"] in ("a", "an") and not _LASTING.search(match.string, 0, match.start())
-    return [Quantity(kind, value * size, value, loose=loose)]
+    optional = match["word"] in ("a", "an") and not _DURATION_LEAD_IN.search(match.string, 0, match.start())
+    return [Quantity(kind, value * size, value, optional=optional)]
 
 
 def _in_korean(match: re.Match[str]) -> list[Quantity]:
@@ -260,4 +260,4 @@ def _in_korean(match: re.Match[str]) -> list[Quantity]:
         return [Quantity("time", days * 1440, days)]
     value = _KOREAN[match["word"]]
     kind, size = {"시간": ("time", 60), "주": ("time", 10080), "달": ("month", 1)}.get(match["time"], ("", 1))
-    return [Quantity(kind, value * size, value, loose=not kind)]
+    return [Quantity(kind, value * size, value, optional=not kind)]

@@ -1,6 +1,6 @@
 """An answer's sentences, with the citation marks that belong to each.
 
-Markdown is looked through: code is left out, headings are told, list marks and quotation marks stand before a
+Markdown is looked through: code is left out, headings are recognised, list marks and quotation marks stand before a
 sentence. A mark after a sentence's end (`… days. [1] Gifts …`) belongs to the sentence before it, unless the paragraph
 begins with a mark. A sentence with several marks is taken apart at each, since each then stands for what is before it.
 Pure.
@@ -14,8 +14,8 @@ from dataclasses import dataclass
 
 from server.words import sentences, units
 
-MARK = re.compile(r"\[(\d{1,3}(?:\s*,\s*\d{1,3})*)\](?![(:])")
-LEAST_WORDS = 2  # content words that make a part of a sentence a claim of its own
+CITATION_MARK = re.compile(r"\[(\d{1,3}(?:\s*,\s*\d{1,3})*)\](?![(:])")
+MIN_CONTENT_WORDS = 2  # content words that make a part of a sentence a claim of its own
 
 _FENCE = re.compile(r"\s{0,3}(?P<fence>`{3,}|~{3,})")
 _HEADING = re.compile(r"\s{0,3}#{1,6}\s|\s*(?P<bold>\*\*|__)(?:(?!(?P=bold))[^.!?。])+(?P=bold)\s*:?\s*$")
@@ -26,7 +26,7 @@ _ADDRESS = re.compile(r"(?<=\])\([^)\s]*\)")
 
 
 @dataclass(frozen=True, slots=True)
-class Written:
+class CitationMark:
     """`[1, 3]` as it stands in an answer, at `start` to `end`."""
 
     start: int
@@ -41,7 +41,7 @@ class Sentence:
     start: int
     end: int
     text: str
-    marks: tuple[Written, ...] = ()
+    marks: tuple[CitationMark, ...] = ()
     is_heading: bool = False
     is_whole: bool = True  # False for the last one of an answer that was cut off
 
@@ -50,31 +50,31 @@ class Sentence:
         return tuple(dict.fromkeys(number for mark in self.marks for number in mark.numbers))
 
 
-def sentences_of(answer: str, *, complete: bool = True) -> list[Sentence]:
+def split_sentences(answer: str, *, complete: bool = True) -> list[Sentence]:
     """In order. `complete` is False for an answer that was stopped or ran into its limit."""
-    marks = list(written_marks(answer))
-    plain = _blanked(answer, [(mark.start, mark.end) for mark in marks])
-    plain = _blanked(plain, [match.span() for match in _ADDRESS.finditer(plain)])
+    marks = list(find_citation_marks(answer))
+    plain = _blank_out(answer, [(mark.start, mark.end) for mark in marks])
+    plain = _blank_out(plain, [match.span() for match in _ADDRESS.finditer(plain)])
     found: list[Sentence] = []
-    for start, end, is_heading in _groups(plain, marks):
+    for start, end, is_heading in _blocks(plain, marks):
         inside = [mark for mark in marks if start <= mark.start < end]
-        found += _of_group(plain, start, end, inside, is_heading=is_heading)
+        found += _block_sentences(plain, start, end, inside, is_heading=is_heading)
     if found and not complete and not re.search(r"[.!?…。！？][\"'”’»)*_\]\s]*$", found[-1].text):
         last = found[-1]
         found[-1] = Sentence(last.start, last.end, last.text, last.marks, last.is_heading, is_whole=False)
     return found
 
 
-def written_marks(answer: str) -> Iterator[Written]:
+def find_citation_marks(answer: str) -> Iterator[CitationMark]:
     """All citation marks outside of code."""
-    code = [(start, end) for start, end in _fenced(answer)]
+    code = [(start, end) for start, end in _fenced_code(answer)]
     code += [match.span() for match in _CODE_SPAN.finditer(answer)]
-    for match in MARK.finditer(answer):
+    for match in CITATION_MARK.finditer(answer):
         if not any(start <= match.start() < end for start, end in code):
-            yield Written(match.start(), match.end(), tuple(int(part) for part in match[1].split(",")))
+            yield CitationMark(match.start(), match.end(), tuple(int(part) for part in match[1].split(",")))
 
 
-def _blanked(text: str, spans: list[tuple[int, int]]) -> str:
+def _blank_out(text: str, spans: list[tuple[int, int]]) -> str:
     """With spaces in place of the spans, so that offsets stay."""
     parts, at = [], 0
     for start, end in spans:
@@ -90,7 +90,7 @@ def _lines(text: str) -> Iterator[tuple[int, str]]:
         at += len(line) + 1
 
 
-def _fenced(text: str) -> Iterator[tuple[int, int]]:
+def _fenced_code(text: str) -> Iterator[tuple[int, int]]:
     """Spans of fenced code; one that is not closed goes on to the end."""
     opened: tuple[int, str] | None = None
     for at, line in _lines(text):
@@ -106,29 +106,29 @@ def _fenced(text: str) -> Iterator[tuple[int, int]]:
         yield opened[0], len(text)
 
 
-def _groups(text: str, marks: list[Written]) -> Iterator[tuple[int, int, bool]]:
+def _blocks(text: str, marks: list[CitationMark]) -> Iterator[tuple[int, int, bool]]:
     """Paragraphs, list items, table rows and headings: (start of the words, end, whether it is a heading). A line that
     begins with a mark begins a paragraph; one of marks alone goes on with what is before it."""
-    fences = list(_fenced(text))
-    begun: tuple[int, int] | None = None
+    fences = list(_fenced_code(text))
+    open_block: tuple[int, int] | None = None
     rows = 0
     for at, line in _lines(text):
         end = at + len(line)
         if any(start <= at < stop for start, stop in fences):
             kind = "code"
         else:
-            kind = _kind(line, has_marks=any(at <= mark.start < end for mark in marks))
+            kind = _line_kind(line, has_marks=any(at <= mark.start < end for mark in marks))
         words = at + len(line) - len(line.lstrip())
         first = at + _PREFIX.match(line).end()  # type: ignore[union-attr]  # matches everything
         leading = [mark.start for mark in marks if at <= mark.start < first]
         leads = first > words or bool(leading)
         first = min([first, *leading])
-        if begun is not None and (kind == "marks" or (kind == "words" and not leads)):
-            begun = (begun[0], end)
+        if open_block is not None and (kind == "marks" or (kind == "words" and not leads)):
+            open_block = (open_block[0], end)
             continue
-        if begun is not None:
-            yield *begun, False
-            begun = None
+        if open_block is not None:
+            yield *open_block, False
+            open_block = None
         rows = rows + 1 if kind == "row" else rows if kind == "rule" else 0
         if kind == "row":  # without the bars at its ends
             inside = [mark for mark in marks if at <= mark.start < end]
@@ -137,12 +137,12 @@ def _groups(text: str, marks: list[Written]) -> Iterator[tuple[int, int, bool]]:
         elif kind == "heading":
             yield first, end, True
         elif kind in ("words", "marks"):
-            begun = (first, end)
-    if begun is not None:
-        yield *begun, False
+            open_block = (first, end)
+    if open_block is not None:
+        yield *open_block, False
 
 
-def _kind(line: str, *, has_marks: bool) -> str:
+def _line_kind(line: str, *, has_marks: bool) -> str:
     if not line.strip():
         return "marks" if has_marks else "blank"
     if _RULE.match(line):
@@ -152,53 +152,55 @@ def _kind(line: str, *, has_marks: bool) -> str:
     return "heading" if _HEADING.match(line) else "words"
 
 
-def _of_group(plain: str, start: int, end: int, marks: list[Written], *, is_heading: bool) -> Iterator[Sentence]:
-    spans = [_trimmed(plain, *span) for span in ([(start, end)] if is_heading else sentences(plain, start, end))]
+def _block_sentences(
+    plain: str, start: int, end: int, marks: list[CitationMark], *, is_heading: bool
+) -> Iterator[Sentence]:
+    spans = [_trim(plain, *span) for span in ([(start, end)] if is_heading else sentences(plain, start, end))]
     spans = [span for span in spans if re.search(r"\w", plain[slice(*span)])]
     if not spans:
         if marks:
             yield Sentence(marks[0].start, marks[-1].end, "", tuple(marks))
         return
     leading = bool(marks) and marks[0].start < spans[0][0]
-    held: list[list[Written]] = [[] for _ in spans]
+    marks_of_span: list[list[CitationMark]] = [[] for _ in spans]
     for mark in marks:
         at = next((n for n, span in enumerate(spans) if mark.start < span[1]), len(spans) - 1)
         if mark.start < spans[at][0] and at > 0 and not leading:
             at -= 1
-        held[at].append(mark)
-    for (first, last), own in zip(spans, held, strict=True):
+        marks_of_span[at].append(mark)
+    for (first, last), own in zip(spans, marks_of_span, strict=True):
         if leading or is_heading:
             yield _sentence(plain, first, last, own, is_heading=is_heading)
         else:
-            yield from _parts(plain, first, last, own)
+            yield from _split_at_marks(plain, first, last, own)
 
 
-def _parts(plain: str, start: int, end: int, marks: list[Written]) -> Iterator[Sentence]:
+def _split_at_marks(plain: str, start: int, end: int, marks: list[CitationMark]) -> Iterator[Sentence]:
     """One sentence, or what stands before each of its marks."""
-    own: list[Written] = []
+    own: list[CitationMark] = []
     at = start
     for number, mark in enumerate(marks):
         own.append(mark)
         following = marks[number + 1].start if number + 1 < len(marks) else end
-        if mark.end < end and _says_much(plain[at : mark.start]) and _says_much(plain[mark.end : following]):
+        if mark.end < end and _is_substantial(plain[at : mark.start]) and _is_substantial(plain[mark.end : following]):
             yield _sentence(plain, at, mark.end, own)
             at, own = mark.end, []
     yield _sentence(plain, at, end, own)
 
 
-def _says_much(text: str) -> bool:
-    return len(units(text)) >= LEAST_WORDS
+def _is_substantial(text: str) -> bool:
+    return len(units(text)) >= MIN_CONTENT_WORDS
 
 
-def _sentence(plain: str, start: int, end: int, marks: list[Written], *, is_heading: bool = False) -> Sentence:
-    start, end = _trimmed(plain, start, end)
+def _sentence(plain: str, start: int, end: int, marks: list[CitationMark], *, is_heading: bool = False) -> Sentence:
+    start, end = _trim(plain, start, end)
     text = plain[start:end]
     if marks:
         start, end = min(start, marks[0].start), max(end, marks[-1].end)
     return Sentence(start, end, text, tuple(marks), is_heading)
 
 
-def _trimmed(text: str, start: int, end: int) -> tuple[int, int]:
+def _trim(text: str, start: int, end: int) -> tuple[int, int]:
     piece = text[start:end]
     start += len(piece) - len(piece.lstrip())
     return start, max(start, start + len(piece.strip()))

@@ -12,7 +12,7 @@ import pytest
 from argon2 import PasswordHasher
 
 from server.api import accounts as module
-from server.api.accounts import FREE_FAILURES, KEY_PREFIX, LONGEST_WAIT_S, Accounts, Session, _Throttle
+from server.api.accounts import FREE_FAILURES, KEY_PREFIX, MAX_WAIT_S, Accounts, Session, _Throttle
 from server.database import Database
 from server.errors import Conflict, InvalidInput, NotFound, Unauthorized
 
@@ -160,9 +160,9 @@ def test_sessions_are_of_their_own(mina: Accounts) -> None:
     mina.logout(one.token)
     assert mina.session(one.token) is None
     assert mina.session(two.token) is not None
-    held = mina.session(jun.token)
-    assert held is not None
-    assert held.name == "jun"
+    account = mina.session(jun.token)
+    assert account is not None
+    assert account.name == "jun"
 
 
 @pytest.mark.parametrize("password", ["", "correct hors", "correct horse ", "Correct horse", "x" * 100_000, "\ud800"])
@@ -237,10 +237,10 @@ def test_a_key_is_its_owners(mina: Accounts) -> None:
     keys = {name: mina.new_api_key(name) for name in ("mina", "jun", "MINA")}
     assert len(set(keys.values())) == 3
     for name, key in keys.items():
-        held = mina.by_api_key(key)
-        assert held is not None
-        assert held.name == name.lower()
-        assert held.admin is (name == "jun")
+        account = mina.by_api_key(key)
+        assert account is not None
+        assert account.name == name.lower()
+        assert account.admin is (name == "jun")
         assert key.startswith(KEY_PREFIX)
         assert len(key) >= len(KEY_PREFIX) + 43
 
@@ -355,7 +355,7 @@ def test_failures_in_a_row_make_wait_longer_and_longer(mina: Accounts, clock: Cl
         assert fail(mina) == "wrong name or password"
     assert waits[0] == 1
     assert waits == sorted(waits)
-    assert waits[-1] == LONGEST_WAIT_S
+    assert waits[-1] == MAX_WAIT_S
 
 
 def test_who_waits_is_refused_even_with_the_right_password(mina: Accounts, clock: Clock) -> None:
@@ -421,7 +421,7 @@ def test_a_burst_in_parallel_gets_no_more_tries_than_one_after_another(mina: Acc
 
 
 def test_the_memory_of_failures_is_bounded_and_keeps_the_latest(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(module, "MOST_NAMES", 100)
+    monkeypatch.setattr(module, "MAX_THROTTLED_NAMES", 100)
     throttle = _Throttle()
     for n in range(1_000):
         throttle.attempt(f"name-{n}")
@@ -436,10 +436,10 @@ def test_the_memory_of_failures_is_bounded_and_keeps_the_latest(monkeypatch: pyt
 async def test_many_threads_at_once(mina: Accounts) -> None:
     async def open_and_close() -> bool:
         session: Session = await asyncio.to_thread(mina.login, "mina", "correct horse")
-        held = await asyncio.to_thread(mina.session, session.token)
+        account = await asyncio.to_thread(mina.session, session.token)
         await asyncio.to_thread(mina.logout, session.token)
         gone = await asyncio.to_thread(mina.session, session.token)
-        return held is not None and gone is None
+        return account is not None and gone is None
 
     for _ in range(6):
         assert all(await asyncio.gather(*(open_and_close() for _ in range(FREE_FAILURES - 1))))

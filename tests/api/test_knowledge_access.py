@@ -18,7 +18,7 @@ from hypothesis import strategies as st
 
 from tests.api.test_rest import wait_for
 from tests.fakes import ScriptedEngine
-from tests.live import Live, chatting, make_app, make_workspace, only, serving
+from tests.live import LiveServer, chat_session, make_app, make_workspace, only, serving
 
 PASSWORD = "long enough for all"
 USERS = ("ann", "bob", "eve")       # eve is no administrator
@@ -38,10 +38,10 @@ def secret(folder: str) -> str:
 
 
 @dataclass
-class House:
+class Deployment:
     """A server with three users and three folders, each with a file that holds its own word."""
 
-    live: Live
+    live: LiveServer
     engine: ScriptedEngine
     root: Path
     clients: dict[str, httpx.Client] = field(default_factory=dict)
@@ -59,23 +59,23 @@ class House:
     def ask(self, user: str, **fields: Any) -> list[dict[str, Any]]:
         async def run() -> list[dict[str, Any]]:
             headers = {"Authorization": f"Bearer {self.keys[user]}"}
-            async with chatting(self.live, additional_headers=headers) as chatter:
-                return await chatter.ask(QUESTION, domain="vault", **fields)
+            async with chat_session(self.live, additional_headers=headers) as chat:
+                return await chat.ask(QUESTION, domain="vault", **fields)
 
         return asyncio.run(run())
 
     def follow(self, user: str, message_id: str) -> list[dict[str, Any]]:
         async def run() -> list[dict[str, Any]]:
             headers = {"Authorization": f"Bearer {self.keys[user]}"}
-            async with chatting(self.live, additional_headers=headers) as chatter:
-                await chatter.frame(type="resume", message_id=message_id)
-                return await chatter.until("closed")
+            async with chat_session(self.live, additional_headers=headers) as chat:
+                await chat.frame(type="resume", message_id=message_id)
+                return await chat.until("closed")
 
         return asyncio.run(run())
 
 
 @pytest.fixture(scope="module")
-def house(tmp_path_factory: pytest.TempPathFactory) -> Iterator[House]:
+def deployment(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Deployment]:
     folder = make_workspace(tmp_path_factory.mktemp("access"))
     (folder / "prompts" / "vault.md").write_text(DOMAIN)
     for name in FOLDERS:
@@ -86,7 +86,7 @@ def house(tmp_path_factory: pytest.TempPathFactory) -> Iterator[House]:
     app = make_app(folder, engine, flags={"server.password": PASSWORD, "retrieval.debounce_ms": 20})
     with ExitStack() as stack:
         live = stack.enter_context(serving(app))
-        made = House(live, engine, folder / "knowledge")
+        made = Deployment(live, engine, folder / "knowledge")
         for name in USERS:
             app.state.services.accounts.add(name, PASSWORD, admin=name != "eve")
             made.keys[name] = app.state.services.accounts.new_api_key(name)
@@ -98,10 +98,10 @@ def house(tmp_path_factory: pytest.TempPathFactory) -> Iterator[House]:
 
 
 @pytest.fixture(autouse=True)
-def open_again(house: House) -> Iterator[None]:
+def open_again(deployment: Deployment) -> Iterator[None]:
     yield
     for folder in FOLDERS:
-        house.limit(folder, None)
+        deployment.limit(folder, None)
 
 
 RULES = st.sampled_from(
@@ -117,40 +117,40 @@ def allowed(rule: str | bytes | None, user: str) -> bool:
     return user in [line.split("#")[0].strip().lower() for line in text.split("\n")]
 
 
-def check(body: object, hidden: list[str], way: str) -> None:
+def check(body: object, hidden: list[str], route: str) -> None:
     """Neither the folder's name nor what is in it."""
     for folder in hidden:
-        assert secret(folder) not in str(body), (way, folder)
-        assert f"'{folder}'" not in str(body), (way, folder)
+        assert secret(folder) not in str(body), (route, folder)
+        assert f"'{folder}'" not in str(body), (route, folder)
 
 
 @settings(max_examples=12)
 @given(rules=st.tuples(RULES, RULES, RULES))
-def test_every_way_in_obeys_the_same_rule(house: House, rules: tuple[str | bytes | None, ...]) -> None:
+def test_every_way_in_obeys_the_same_rule(deployment: Deployment, rules: tuple[str | bytes | None, ...]) -> None:
     for folder, rule in zip(FOLDERS, rules, strict=True):
-        house.limit(folder, rule)
-    ids = {folder: _passage_id(house, folder) for folder in FOLDERS}
+        deployment.limit(folder, rule)
+    ids = {folder: _passage_id(deployment, folder) for folder in FOLDERS}
     for user in USERS:
         may = [folder for folder, rule in zip(FOLDERS, rules, strict=True) if allowed(rule, user)]
         hidden = [folder for folder in FOLDERS if folder not in may]
-        client = house.clients[user]
+        client = deployment.clients[user]
         _status(client, may, hidden, admin=user != "eve")
         _passages(client, ids, may)
         if user != "eve":
-            _curating(client, may, hidden)
-        _chat(house, user, may, hidden)
-        _openai(house, client, may, hidden)
-    assert all((house.root / folder / "codes.md").exists() for folder in FOLDERS)
+            _admin_routes(client, may, hidden)
+        _chat(deployment, user, may, hidden)
+        _openai(deployment, client, may, hidden)
+    assert all((deployment.root / folder / "codes.md").exists() for folder in FOLDERS)
 
 
-def _passage_id(house: House, folder: str) -> str:
-    base = house.live.app.state.services.knowledge.base
+def _passage_id(deployment: Deployment, folder: str) -> str:
+    base = deployment.live.app.state.services.knowledge.base
     return str(base.search(QUESTION, [folder]).passages[0].id)
 
 
 def _status(client: httpx.Client, may: list[str], hidden: list[str], *, admin: bool) -> None:
     status = client.get("/api/knowledge").json()
-    assert [held["name"] for held in status["folders"] if held["name"] in FOLDERS] == may
+    assert [folder["name"] for folder in status["folders"] if folder["name"] in FOLDERS] == may
     told = {limit["folder"] for limit in status["limited"] if not admin or not limit["problem"]}
     assert told <= set(may)
     domain = next(one for one in client.get("/api/domains").json()["domains"] if one["name"] == "vault")
@@ -168,7 +168,7 @@ def _passages(client: httpx.Client, ids: dict[str, str], may: list[str]) -> None
             assert response.json()["error"]["message"].replace(passage, "0123456789abcdef") == unknown
 
 
-def _curating(client: httpx.Client, may: list[str], hidden: list[str]) -> None:
+def _admin_routes(client: httpx.Client, may: list[str], hidden: list[str]) -> None:
     for fields in ({}, {"folders": list(FOLDERS)}):
         found = client.post("/api/knowledge/search", json={"question": QUESTION, **fields}).json()
         assert {one["folder"] for one in found["trace"]["candidates"]} - {"support"} == set(may)
@@ -185,10 +185,10 @@ def _curating(client: httpx.Client, may: list[str], hidden: list[str]) -> None:
         assert gone.json()["error"]["message"].replace(folder, "nowhere") == never.json()["error"]["message"]
 
 
-def _chat(house: House, user: str, may: list[str], hidden: list[str]) -> None:
-    client = house.clients[user]
-    house.engine.requests.clear()
-    events = house.ask(user)
+def _chat(deployment: Deployment, user: str, may: list[str], hidden: list[str]) -> None:
+    client = deployment.clients[user]
+    deployment.engine.requests.clear()
+    events = deployment.ask(user)
     check(events, hidden, "events")
     if may:
         evidence = only(events, "evidence")
@@ -197,19 +197,19 @@ def _chat(house: House, user: str, may: list[str], hidden: list[str]) -> None:
     check(client.get(f"/api/conversations/{started['conversation_id']}").json(), hidden, "conversation")
     check(client.get(f"/api/messages/{started['message_id']}/prompt").json(), hidden, "prompt")
     check(client.get(f"/api/messages/{started['message_id']}/trace").json(), hidden, "trace")
-    (request,) = house.engine.requests
-    seen = house.engine.tokenizer.decode(request.prompt)
+    (request,) = deployment.engine.requests
+    seen = deployment.engine.tokenizer.decode(request.prompt)
     assert [folder for folder in FOLDERS if secret(folder) in seen] == may
 
 
-def _openai(house: House, client: httpx.Client, may: list[str], hidden: list[str]) -> None:
-    house.engine.requests.clear()
+def _openai(deployment: Deployment, client: httpx.Client, may: list[str], hidden: list[str]) -> None:
+    deployment.engine.requests.clear()
     body = {"model": "vault", "messages": [{"role": "user", "content": QUESTION}]}
     answer = client.post("/v1/chat/completions", json=body).json()
     check(answer, hidden, "completion")
     assert {one["passage"]["folder"] for one in answer["tailor"]["passages"]} == set(may)
-    (request,) = house.engine.requests
-    seen = house.engine.tokenizer.decode(request.prompt)
+    (request,) = deployment.engine.requests
+    seen = deployment.engine.tokenizer.decode(request.prompt)
     assert [folder for folder in FOLDERS if secret(folder) in seen] == may
     check(client.get("/v1/models").text, hidden, "models")
 
@@ -217,75 +217,75 @@ def _openai(house: House, client: httpx.Client, may: list[str], hidden: list[str
 # ── single stories ───────────────────────────────────────────────────────────────────────────────
 
 
-def test_a_chat_that_quotes_a_folder_loses_it_with_the_right_to_see_it(house: House) -> None:
+def test_a_chat_that_quotes_a_folder_loses_it_with_the_right_to_see_it(deployment: Deployment) -> None:
     """In the stored answer, its prompt, its trace, its stream and in what the model is told next."""
-    house.limit("alpha", "ann\nbob\n")
-    events = house.ask("bob")
+    deployment.limit("alpha", "ann\nbob\n")
+    events = deployment.ask("bob")
     started = only(events, "started")
-    client, message = house.clients["bob"], started["message_id"]
+    client, message = deployment.clients["bob"], started["message_id"]
     answer = client.get(f"/api/conversations/{started['conversation_id']}").json()["messages"][1]
     numbers = {one["passage"]["folder"]: one["n"] for one in answer["passages"]}
     assert secret("alpha") in str(events)
     assert secret("alpha") in client.get(f"/api/messages/{message}/prompt").text
 
-    house.limit("alpha", "ann\n")
+    deployment.limit("alpha", "ann\n")
     stored = client.get(f"/api/conversations/{started['conversation_id']}").json()
     check(stored, ["alpha"], "conversation")
     left = {one["passage"]["folder"]: one["n"] for one in stored["messages"][1]["passages"]}
     assert left == {folder: n for folder, n in numbers.items() if folder != "alpha"}  # the numbers stay
     assert client.get(f"/api/messages/{message}/prompt").status_code == 404
     check(client.get(f"/api/messages/{message}/trace").json(), ["alpha"], "trace")
-    check(house.follow("bob", message), ["alpha"], "stream")
-    house.engine.requests.clear()
-    house.ask("bob", conversation_id=started["conversation_id"])
-    (request,) = house.engine.requests
-    assert secret("alpha") not in house.engine.tokenizer.decode(request.prompt)
-    assert secret("beta") in house.engine.tokenizer.decode(request.prompt)
+    check(deployment.follow("bob", message), ["alpha"], "stream")
+    deployment.engine.requests.clear()
+    deployment.ask("bob", conversation_id=started["conversation_id"])
+    (request,) = deployment.engine.requests
+    assert secret("alpha") not in deployment.engine.tokenizer.decode(request.prompt)
+    assert secret("beta") in deployment.engine.tokenizer.decode(request.prompt)
 
-    house.limit("alpha", "bob\n")
+    deployment.limit("alpha", "bob\n")
     assert secret("alpha") in client.get(f"/api/messages/{message}/prompt").text
 
 
-def test_an_administrator_hears_of_a_rule_that_lets_nobody_in(house: House) -> None:
-    house.limit("beta", "")
-    (told,) = house.clients["ann"].get("/api/knowledge").json()["limited"]
+def test_an_administrator_hears_of_a_rule_that_lets_nobody_in(deployment: Deployment) -> None:
+    deployment.limit("beta", "")
+    (told,) = deployment.clients["ann"].get("/api/knowledge").json()["limited"]
     assert (told["folder"], told["users"]) == ("beta", [])
     assert "names nobody" in told["problem"]
-    assert house.clients["eve"].get("/api/knowledge").json()["limited"] == []
-    house.limit("beta", "eve\n")
-    assert house.clients["eve"].get("/api/knowledge").json()["limited"] == [{"folder": "beta"}]
+    assert deployment.clients["eve"].get("/api/knowledge").json()["limited"] == []
+    deployment.limit("beta", "eve\n")
+    assert deployment.clients["eve"].get("/api/knowledge").json()["limited"] == [{"folder": "beta"}]
 
 
-def test_what_is_told_of_the_whole_is_left_out_where_something_is_hidden(house: House) -> None:
-    history = house.clients["ann"].get("/api/knowledge/generations").json()["generations"]
+def test_what_is_told_of_the_whole_is_left_out_where_something_is_hidden(deployment: Deployment) -> None:
+    history = deployment.clients["ann"].get("/api/knowledge/generations").json()["generations"]
     assert min(one["files"] for one in history) >= 0
-    house.limit("gamma", "bob\n")
-    history = house.clients["ann"].get("/api/knowledge/generations").json()["generations"]
+    deployment.limit("gamma", "bob\n")
+    history = deployment.clients["ann"].get("/api/knowledge/generations").json()["generations"]
     assert {one["files"] for one in history} | {one["chunks"] for one in history} <= {-1}
-    everything = house.clients["bob"].get("/api/knowledge/generations").json()["generations"]
+    everything = deployment.clients["bob"].get("/api/knowledge/generations").json()["generations"]
     assert min(one["files"] for one in everything) >= 0
 
 
-def test_only_administrators_manage_the_index(house: House) -> None:
-    eve = house.clients["eve"]
+def test_only_administrators_manage_the_index(deployment: Deployment) -> None:
+    eve = deployment.clients["eve"]
     for method, path in (("GET", "generations"), ("POST", "rollback"), ("POST", "follow"), ("POST", "rebuild"),
                          ("POST", "search")):  # fmt: skip
         refused = eve.request(method, f"/api/knowledge/{path}", json={} if method == "POST" else None)
         assert (refused.status_code, refused.json()["error"]["code"]) == (403, "forbidden"), path
 
 
-def test_a_trace_is_its_owners_alone(house: House) -> None:
-    message = only(house.ask("ann"), "started")["message_id"]
-    assert house.clients["ann"].get(f"/api/messages/{message}/trace").status_code == 200
-    assert house.clients["bob"].get(f"/api/messages/{message}/trace").status_code == 404
+def test_a_trace_is_its_owners_alone(deployment: Deployment) -> None:
+    message = only(deployment.ask("ann"), "started")["message_id"]
+    assert deployment.clients["ann"].get(f"/api/messages/{message}/trace").status_code == 200
+    assert deployment.clients["bob"].get(f"/api/messages/{message}/trace").status_code == 404
 
 
-def test_the_index_held_at_an_earlier_state_stays_limited_when_the_folder_is_gone(house: House) -> None:
-    path = house.root / "delta" / "codes.md"
+def test_the_index_held_at_an_earlier_state_stays_limited_when_the_folder_is_gone(deployment: Deployment) -> None:
+    path = deployment.root / "delta" / "codes.md"
     path.parent.mkdir()
     (path.parent / ".users").write_text("ann\n")
     path.write_text("# The vault\n\nThe code of the delta vault is zebradeltazebra.\n")
-    ann, bob = house.clients["ann"], house.clients["bob"]
+    ann, bob = deployment.clients["ann"], deployment.clients["bob"]
     wait_for(ann, "delta", "codes.md", "indexed")
     number = ann.get("/api/knowledge").json()["generation"]
     path.unlink()

@@ -43,7 +43,7 @@ steps = st.lists(
 )
 
 
-class World:
+class Simulation:
     """One server and its users. `texts` are the model of what each memory store should hold."""
 
     def __init__(self, folder: Path) -> None:
@@ -102,8 +102,8 @@ class World:
         return events
 
     def any_of(self, items: Any, n: int) -> Any:
-        held = list(items)
-        return held[n % len(held)] if held else None
+        found = list(items)
+        return found[n % len(found)] if found else None
 
     def sync(self, user: str) -> None:
         """The model follows what the user is shown; `check` has looked at it."""
@@ -117,10 +117,10 @@ class World:
         before = {name: dict(self.memories[name]) for name in USERS if name != user}
         getattr(self, f"do_{action}")(user, n)
         self.sync(user)
-        for other, held in before.items():  # nobody's memory changes by what another does
+        for other, memories in before.items():  # nobody's memory changes by what another does
             if self.steps % 5 == 0:
                 self.sync(other)
-                assert self.memories[other] == held
+                assert self.memories[other] == memories
 
     def do_say(self, user: str, n: int) -> None:
         told = (
@@ -243,20 +243,20 @@ class World:
 
 
 @pytest.fixture(scope="module")
-def world(tmp_path_factory: pytest.TempPathFactory) -> Iterator[World]:
-    made = World(tmp_path_factory.mktemp("isolation"))
+def simulation(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Simulation]:
+    made = Simulation(tmp_path_factory.mktemp("isolation"))
     with made.client:
         yield made
 
 
 @settings(max_examples=max(1, STEPS // STEPS_OF_ONE))
 @given(plan=steps)
-def test_no_user_ever_sees_another(world: World, plan: list[tuple[int, str, int]]) -> None:
+def test_no_user_ever_sees_another(simulation: Simulation, plan: list[tuple[int, str, int]]) -> None:
     for number, action, n in plan:
-        world.step(USERS[number], action, n)
+        simulation.step(USERS[number], action, n)
 
 
-def test_the_check_would_see_a_crossing(world: World) -> None:
+def test_the_check_would_see_a_crossing(simulation: Simulation) -> None:
     with pytest.raises(AssertionError, match="mina saw what"):
-        world.check("mina", "the code word is zqjunx7", "a test")
-    assert {"prompt", "GET", "POST", "/ws"} <= {where for where, times in world.own.items() if times}
+        simulation.check("mina", "the code word is zqjunx7", "a test")
+    assert {"prompt", "GET", "POST", "/ws"} <= {where for where, times in simulation.own.items() if times}

@@ -13,7 +13,7 @@ import pytest
 
 from server.web import STATIC
 from tests.fakes import ScriptedEngine
-from tests.live import Live, chatting, make_app, make_workspace, only, serving
+from tests.live import LiveServer, chat_session, make_app, make_workspace, only, serving
 
 HELLO = {"role": "user", "content": "Hello"}
 
@@ -24,7 +24,7 @@ def workspace(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture(scope="module")
-def live(workspace: Path) -> Iterator[Live]:
+def live(workspace: Path) -> Iterator[LiveServer]:
     with serving(
         make_app(workspace, ScriptedEngine(adapters=["helper"]), flags={"server.max_upload_bytes": 4096})
     ) as s:
@@ -32,9 +32,9 @@ def live(workspace: Path) -> Iterator[Live]:
 
 
 @pytest.fixture
-def client(live: Live) -> Iterator[httpx.Client]:
-    with httpx.Client(base_url=live.url, timeout=60) as held:
-        yield held
+def client(live: LiveServer) -> Iterator[httpx.Client]:
+    with httpx.Client(base_url=live.url, timeout=60) as http_client:
+        yield http_client
 
 
 def wait_for(client: httpx.Client, folder: str, file: str, state: str | None) -> dict[str, Any] | None:
@@ -43,7 +43,7 @@ def wait_for(client: httpx.Client, folder: str, file: str, state: str | None) ->
     found: dict[str, Any] | None = None
     while time.monotonic() < deadline:
         status = client.get("/api/knowledge").json()
-        files = [f for held in status["folders"] if held["name"] == folder for f in held["files"] if f["file"] == file]
+        files = [f for each in status["folders"] if each["name"] == folder for f in each["files"] if f["file"] == file]
         found = files[0] if files else None
         if (found["state"] if found else None) == state and not status["busy"]:
             return found
@@ -51,10 +51,10 @@ def wait_for(client: httpx.Client, folder: str, file: str, state: str | None) ->
     raise AssertionError(f"{folder}/{file} is {found}, not {state}")
 
 
-def ask(live: Live, text: str, **fields: Any) -> list[dict[str, Any]]:
+def ask(live: LiveServer, text: str, **fields: Any) -> list[dict[str, Any]]:
     async def run() -> list[dict[str, Any]]:
-        async with chatting(live) as chatter:
-            return await chatter.ask(text, **fields)
+        async with chat_session(live) as chat:
+            return await chat.ask(text, **fields)
 
     return asyncio.run(run())
 
@@ -67,7 +67,7 @@ def test_health_and_session(client: httpx.Client) -> None:
     assert session["model"]["id"] == "scripted"
 
 
-def test_health_tells_that_the_engine_is_down_and_that_it_is_back(live: Live, client: httpx.Client) -> None:
+def test_health_tells_that_the_engine_is_down_and_that_it_is_back(live: LiveServer, client: httpx.Client) -> None:
     engine = live.app.state.services.engine
     engine.down = "the model failed (RuntimeError: out of memory)"
     try:
@@ -85,7 +85,7 @@ def test_health_tells_that_the_engine_is_down_and_that_it_is_back(live: Live, cl
     assert only(ask(live, "Hello"), "done")["finish_reason"] == "stop"
 
 
-def test_a_conversation_is_listed_opened_renamed_and_deleted(live: Live, client: httpx.Client) -> None:
+def test_a_conversation_is_listed_opened_renamed_and_deleted(live: LiveServer, client: httpx.Client) -> None:
     events = ask(live, "How do I return a lamp?")
     conversation_id = only(events, "started")["conversation_id"]
     listed = client.get("/api/conversations").json()["conversations"]
@@ -127,7 +127,7 @@ def test_domains_and_their_problems(client: httpx.Client, workspace: Path) -> No
     assert client.get("/api/domains").json()["problems"] == []
 
 
-def test_upload_answer_and_delete(live: Live, client: httpx.Client) -> None:
+def test_upload_answer_and_delete(live: LiveServer, client: httpx.Client) -> None:
     files = [
         ("files", ("warranty.md", b"# Warranty\n\nThe lantern warranty covers seven years.\n")),
         ("files", ("../../evil.md", b"# Evil\n\nescape\n")),

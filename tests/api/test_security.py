@@ -12,19 +12,19 @@ from websockets.asyncio.client import connect
 from websockets.exceptions import ConnectionClosed, InvalidStatus
 
 from server.api.security import content_security_policy
-from tests.live import Live, chatting, make_app, make_workspace, only, serving
+from tests.live import LiveServer, chat_session, make_app, make_workspace, only, serving
 
 PASSWORD = "correct horse battery"
 
 
 @pytest.fixture(scope="module")
-def open_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Live]:
+def open_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[LiveServer]:
     with serving(make_app(make_workspace(tmp_path_factory.mktemp("open")))) as served:
         yield served
 
 
 @pytest.fixture(scope="module")
-def locked(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Live]:
+def locked(tmp_path_factory: pytest.TempPathFactory) -> Iterator[LiveServer]:
     folder = make_workspace(tmp_path_factory.mktemp("locked"))
     app = make_app(folder, flags={"server.password": PASSWORD, "server.allowed_origins": ["https://chat.example.org"]})
     app.state.services.accounts.add("mina", "minas password")
@@ -37,7 +37,7 @@ Login = Callable[[str, str], httpx.Client]
 
 
 @pytest.fixture
-def log_in(locked: Live) -> Iterator[Login]:
+def log_in(locked: LiveServer) -> Iterator[Login]:
     """Logs in and gives the client; all are closed after the test."""
     with ExitStack() as stack:
 
@@ -50,20 +50,20 @@ def log_in(locked: Live) -> Iterator[Login]:
         yield opened
 
 
-def test_without_a_login_only_this_machines_names_are_served(open_server: Live) -> None:
+def test_without_a_login_only_this_machines_names_are_served(open_server: LiveServer) -> None:
     assert httpx.get(f"{open_server.url}/api/session", timeout=60).status_code == 200
     rebound = httpx.get(f"{open_server.url}/api/session", headers={"Host": "evil.example"}, timeout=60)
     assert (rebound.status_code, rebound.json()["error"]["code"]) == (403, "forbidden")
 
 
 @pytest.mark.parametrize("method", ["POST", "PATCH", "DELETE"])
-def test_other_sites_cannot_write(open_server: Live, method: str) -> None:
+def test_other_sites_cannot_write(open_server: LiveServer, method: str) -> None:
     foreign = {"Origin": "https://evil.example"}
     response = httpx.request(method, f"{open_server.url}/api/memories", headers=foreign, timeout=60)
     assert (response.status_code, response.json()["error"]["code"]) == (403, "forbidden")
 
 
-def test_nothing_is_told_before_the_login(locked: Live) -> None:
+def test_nothing_is_told_before_the_login(locked: LiveServer) -> None:
     session = httpx.get(f"{locked.url}/api/session", timeout=60).json()
     assert (session["user"], session["login_needed"], session["model"]) == (None, True, None)
     for path in (
@@ -80,18 +80,18 @@ def test_nothing_is_told_before_the_login(locked: Live) -> None:
     assert (wrong.status_code, wrong.json()["error"]["code"]) == (401, "unauthorized")
 
 
-async def test_the_socket_needs_a_session(locked: Live) -> None:
+async def test_the_socket_needs_a_session(locked: LiveServer) -> None:
     with pytest.raises((InvalidStatus, ConnectionClosed)):
         async with connect(locked.ws) as socket:
             await socket.recv()
 
 
-async def test_users_have_their_own_chats_and_memories(locked: Live, log_in: Login) -> None:
+async def test_users_have_their_own_chats_and_memories(locked: LiveServer, log_in: Login) -> None:
     mina = await asyncio.to_thread(log_in, "mina", "minas password")
     jun = await asyncio.to_thread(log_in, "jun", "juns password")
     cookie = f"tailor_session={mina.cookies['tailor_session']}"
-    async with chatting(locked, additional_headers={"Cookie": cookie}) as chatter:
-        events = await chatter.ask("My name is Mina.", domain="general")
+    async with chat_session(locked, additional_headers={"Cookie": cookie}) as chat:
+        events = await chat.ask("My name is Mina.", domain="general")
     conversation_id = only(events, "started")["conversation_id"]
     message_id = only(events, "started")["message_id"]
     (memory,) = only(events, "memory_saved")["memories"]
@@ -102,17 +102,17 @@ async def test_users_have_their_own_chats_and_memories(locked: Live, log_in: Log
     assert jun.delete(f"/api/conversations/{conversation_id}").status_code == 404
     assert jun.patch(f"/api/memories/{memory['id']}", json={"text": "Mine"}).status_code == 404
     assert jun.delete(f"/api/memories/{memory['id']}").status_code == 404
-    async with chatting(
+    async with chat_session(
         locked, additional_headers={"Cookie": f"tailor_session={jun.cookies['tailor_session']}"}
-    ) as chatter:
+    ) as chat:
         for frame in (
             {"type": "resume", "message_id": message_id},
             {"type": "stop", "message_id": message_id},
             {"type": "regenerate", "message_id": message_id, "request_id": "r"},
             {"type": "send", "conversation_id": conversation_id, "text": "hi", "request_id": "r"},
         ):
-            await chatter.frame(**frame)
-            assert (await chatter.next())["code"] == "not_found"
+            await chat.frame(**frame)
+            assert (await chat.next())["code"] == "not_found"
     assert [m["text"] for m in mina.get("/api/memories").json()["memories"]] == [memory["text"]]
 
 
@@ -126,7 +126,7 @@ def test_only_admins_change_what_all_share(log_in: Login) -> None:
     assert admin.post("/v1/load_lora_adapter", json={"lora_name": "helper"}).status_code == 200
 
 
-def test_a_logged_out_session_is_dead_and_the_cookie_is_strict(locked: Live) -> None:
+def test_a_logged_out_session_is_dead_and_the_cookie_is_strict(locked: LiveServer) -> None:
     with httpx.Client(base_url=locked.url, timeout=60) as client:
         response = client.post("/api/login", json={"name": "mina", "password": "minas password"})
         cookie = response.headers["set-cookie"].lower()
@@ -137,7 +137,7 @@ def test_a_logged_out_session_is_dead_and_the_cookie_is_strict(locked: Live) -> 
     assert httpx.get(f"{locked.url}/api/memories", cookies={"tailor_session": token}, timeout=60).status_code == 401
 
 
-def test_api_keys_open_the_api(locked: Live) -> None:
+def test_api_keys_open_the_api(locked: LiveServer) -> None:
     key = locked.app.state.services.accounts.new_api_key("mina")
     headers = {"Authorization": f"Bearer {key}"}
     assert httpx.get(f"{locked.url}/v1/models", headers=headers, timeout=60).status_code == 200
@@ -154,7 +154,7 @@ def test_an_allowed_origin_may_write(log_in: Login) -> None:
     assert near.status_code == 403
 
 
-def test_bodies_are_bounded_by_header_and_by_count(open_server: Live) -> None:
+def test_bodies_are_bounded_by_header_and_by_count(open_server: LiveServer) -> None:
     limit = 8 * 1024 * 1024
 
     def endless() -> Iterator[bytes]:

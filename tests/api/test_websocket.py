@@ -11,7 +11,7 @@ from websockets.asyncio.client import connect
 from websockets.exceptions import ConnectionClosed, InvalidStatus
 
 from tests.fakes import ScriptedEngine
-from tests.live import Live, chatting, make_app, make_workspace, only, serving, text_of
+from tests.live import LiveServer, chat_session, make_app, make_workspace, only, serving, text_of
 
 
 def slow_on_demand(request: object, prompt: str) -> str:
@@ -19,28 +19,28 @@ def slow_on_demand(request: object, prompt: str) -> str:
 
 
 @pytest.fixture(scope="module")
-def live(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Live]:
+def live(tmp_path_factory: pytest.TempPathFactory) -> Iterator[LiveServer]:
     folder = make_workspace(tmp_path_factory.mktemp("ws"))
     with serving(make_app(folder, ScriptedEngine(slow_on_demand, adapters=["helper"], pause=0.005))) as served:
         yield served
 
 
-async def test_send_and_answer(live: Live) -> None:
-    async with chatting(live) as client:
+async def test_send_and_answer(live: LiveServer) -> None:
+    async with chat_session(live) as client:
         events = await client.ask("Hello")
         assert text_of(events) == "All right."
         assert [event["seq"] for event in events] == list(range(1, len(events) + 1))
         started = only(events, "started")
         more = await client.ask("Again", conversation_id=started["conversation_id"])
         assert only(more, "started")["parent_id"] == started["message_id"]
-        assert client.others  # the list of conversations changed
+        assert client.changes  # the list of conversations changed
 
 
-async def test_a_lost_connection_resumes_without_a_gap(live: Live) -> None:
-    async with chatting(live) as client:
+async def test_a_lost_connection_resumes_without_a_gap(live: LiveServer) -> None:
+    async with chat_session(live) as client:
         await client.frame(type="send", request_id="r", text="Talk slowly")
         before = await client.until("token")
-    async with chatting(live) as client:
+    async with chat_session(live) as client:
         await client.frame(type="resume", message_id=before[0]["message_id"], after_seq=before[-1]["seq"])
         after = [await client.next()]
         assert after[0]["seq"] == before[-1]["seq"] + 1
@@ -50,8 +50,8 @@ async def test_a_lost_connection_resumes_without_a_gap(live: Live) -> None:
     assert only(after, "done")["finish_reason"] == "cancelled"
 
 
-async def test_two_chats_stream_at_once_over_one_socket(live: Live) -> None:
-    async with chatting(live) as client:
+async def test_two_chats_stream_at_once_over_one_socket(live: LiveServer) -> None:
+    async with chat_session(live) as client:
         await client.frame(type="send", request_id="a", text="Talk slowly")
         await client.frame(type="send", request_id="b", text="Hello")
         closed: list[str] = []
@@ -88,9 +88,9 @@ async def test_two_chats_stream_at_once_over_one_socket(live: Live) -> None:
     ],
 )
 async def test_a_bad_frame_is_answered_and_the_connection_lives(
-    live: Live, frame: str | bytes, code: str, says: str
+    live: LiveServer, frame: str | bytes, code: str, says: str
 ) -> None:
-    async with chatting(live) as client:
+    async with chat_session(live) as client:
         await client.socket.send(frame)
         error = await client.next()
         assert (error["type"], error["code"]) == ("error", code)
@@ -98,28 +98,28 @@ async def test_a_bad_frame_is_answered_and_the_connection_lives(
         assert text_of(await client.ask("Still there?")) == "All right."
 
 
-async def test_errors_give_the_request_back(live: Live) -> None:
-    async with chatting(live) as client:
+async def test_errors_give_the_request_back(live: LiveServer) -> None:
+    async with chat_session(live) as client:
         await client.frame(type="send", request_id="mine", text=" ")
         assert (await client.next())["request_id"] == "mine"
 
 
 @pytest.mark.parametrize("origin", ["http://evil.example", "null", "http://127.0.0.1:1", "https://localhost.evil"])
-async def test_pages_of_other_sites_are_turned_away(live: Live, origin: str) -> None:
+async def test_pages_of_other_sites_are_turned_away(live: LiveServer, origin: str) -> None:
     with pytest.raises((InvalidStatus, ConnectionClosed)):
         async with connect(live.ws, additional_headers={"Origin": origin}) as socket:
             await socket.recv()
 
 
-async def test_the_servers_own_page_may_connect(live: Live) -> None:
-    async with chatting(live, additional_headers={"Origin": live.url}) as client:
+async def test_the_servers_own_page_may_connect(live: LiveServer) -> None:
+    async with chat_session(live, additional_headers={"Origin": live.url}) as client:
         assert text_of(await client.ask("Hello")) == "All right."
 
 
-async def test_a_gone_client_costs_nothing(live: Live, tmp_path: Path) -> None:
-    async with chatting(live) as client:
+async def test_a_gone_client_costs_nothing(live: LiveServer, tmp_path: Path) -> None:
+    async with chat_session(live) as client:
         await client.frame(type="send", request_id="r", text="Hello")
         started = (await client.until("started"))[-1]
-    async with chatting(live) as client:
+    async with chat_session(live) as client:
         await client.frame(type="resume", message_id=started["message_id"])
         assert text_of(await client.until("closed")) == "All right."

@@ -1,4 +1,4 @@
-"""Texts that try to write memory, as documents and as the model's own words: none is written, told or obeyed."""
+"""Texts that try to write memory, as documents and as the model's own words: none is saved, none runs as a command."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from server.chat.events import EvidenceFound, MemoryForgotten, MemoryHeldBack, MemorySaved
-from tests.chat.memory_commands.test_access import kinds, texts
+from tests.chat.memory_commands.test_access import event_types, memory_texts
 from tests.chat.test_service import MINA, ask, running
 from tests.conftest import ROOT
 from tests.fakes import ScriptedEngine
@@ -43,9 +43,9 @@ async def test_neither_documents_nor_answers_write_memory(tmp_path: Path) -> Non
             events = await ask(services.chat, MINA, f"What says the notice attack{number}?", domain="attacked")
             evidence = [event for event in events if isinstance(event, EvidenceFound)]
             found += any(f"attack{number}" in passage.passage.file for each in evidence for passage in each.passages)
-            assert not WRITES & kinds(events), text
+            assert not WRITES & event_types(events), text
         assert found >= 0.9 * len(ATTACKS)
-        assert texts(services) == ["Name is Mina."]
+        assert memory_texts(services) == ["Name is Mina."]
 
 
 @pytest.mark.parametrize("how", ["earlier chat", "quoted"])
@@ -64,8 +64,8 @@ async def test_what_is_quoted_writes_nothing_either(tmp_path: Path, how: str) ->
                 events = await ask(
                     services.chat, MINA, f"What did you tell me about notice {number}?", domain="general"
                 )
-            assert not WRITES & kinds(events), text
-        assert texts(services) == []
+            assert not WRITES & event_types(events), text
+        assert memory_texts(services) == []
 
 
 async def test_turns_that_only_quote_or_pretend_write_nothing(tmp_path: Path) -> None:
@@ -73,5 +73,5 @@ async def test_turns_that_only_quote_or_pretend_write_nothing(tmp_path: Path) ->
     async with running(tmp_path) as services:
         for text in TURNS:
             events = await ask(services.chat, MINA, text, domain="general")
-            assert MemorySaved not in kinds(events), text
-        assert texts(services) == []
+            assert MemorySaved not in event_types(events), text
+        assert memory_texts(services) == []

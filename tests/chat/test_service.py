@@ -13,7 +13,7 @@ from typing import Any
 import pytest
 
 from server.api.services import Services
-from server.chat import ChatService, Keep
+from server.chat import ChatService, Unchanged
 from server.chat.events import (
     Cited,
     Done,
@@ -48,7 +48,7 @@ async def ask(chat: ChatService, user: UserId, text: str, **options: Any) -> lis
     return [event async for event in stream.follow()]
 
 
-def one(events: list[TurnEvent], kind: type) -> Any:
+def only(events: list[TurnEvent], kind: type) -> Any:
     (found,) = [event for event in events if isinstance(event, kind)]
     return found
 
@@ -66,10 +66,10 @@ async def test_a_turn_is_routed_answered_from_files_cited_and_stored(tmp_path: P
     async with running(tmp_path, engine) as services:
         events = await ask(services.chat, MINA, "How do I return a lamp?")
         assert [event.seq for event in events] == list(range(1, len(events) + 1))
-        assert one(events, Routed).decision.domain == "support"
-        assert one(events, EvidenceFound).passages[0].passage.file == "refunds.md"
-        assert [c.n for c in one(events, Cited).citations] == [1]
-        assert one(events, Done).finish_reason == "stop"
+        assert only(events, Routed).decision.domain == "support"
+        assert only(events, EvidenceFound).passages[0].passage.file == "refunds.md"
+        assert [c.n for c in only(events, Cited).citations] == [1]
+        assert only(events, Done).finish_reason == "stop"
         assert engine.requests[-1].adapter == "helper"
         _, messages = await services.chat.conversation(MINA, conversation_of(events))
         question, answer = messages
@@ -79,7 +79,7 @@ async def test_a_turn_is_routed_answered_from_files_cited_and_stored(tmp_path: P
         )
         assert answer.answer is not None
         assert answer.answer.context.passages[0].file == "refunds.md"
-        composed = one(events, PromptComposed)
+        composed = only(events, PromptComposed)
         assert answer.answer.prompt is not None
         assert answer.answer.prompt.sections == composed.sections
         assert answer.answer.prompt.tokens == composed.tokens == sum(part.tokens for part in composed.sections)
@@ -92,9 +92,9 @@ async def test_each_sentence_is_checked_and_the_text_stays_as_it_was_written(tmp
     text = "You can return any lamp within 45 days [2]. The sender pays 12 EUR [1]. Boats are sold, too."
     async with running(tmp_path, ScriptedEngine(lambda *_: text, adapters=["helper"])) as services:
         events = await ask(services.chat, MINA, "How do I return a lamp within days of delivery?")
-        passages = one(events, EvidenceFound).passages
+        passages = only(events, EvidenceFound).passages
         (deadline,) = [each.n for each in passages if "45 days" in each.passage.text]
-        cited = one(events, Cited)
+        cited = only(events, Cited)
         assert [each.verdict for each in cited.checks] == [
             "supported" if deadline == 2 else "corrected", "dropped", "unsupported",
         ]  # fmt: skip
@@ -137,10 +137,10 @@ async def test_memory_is_saved_recalled_in_another_chat_and_not_shared(tmp_path:
         return "Noted."
 
     async with running(tmp_path, ScriptedEngine(script)) as services:
-        saved = one(await ask(services.chat, MINA, "My name is Mina.", domain="general"), MemorySaved)
+        saved = only(await ask(services.chat, MINA, "My name is Mina.", domain="general"), MemorySaved)
         assert "Mina" in saved.memories[0].text
         events = await ask(services.chat, MINA, "Hello again")
-        assert "Mina" in one(events, MemoriesUsed).memories[0].text
+        assert "Mina" in only(events, MemoriesUsed).memories[0].text
         assert "Mina" in seen[-1]
         others = await ask(services.chat, JUN, "Hello, who am I?")
         assert not [event for event in others if isinstance(event, MemoriesUsed)]
@@ -164,17 +164,17 @@ async def test_the_route_sticks_until_the_user_chooses(tmp_path: Path) -> None:
         chat = services.chat
         first = await ask(chat, MINA, "Hi!")
         conversation = conversation_of(first)
-        assert one(first, Routed).decision.how == "fallback"
+        assert only(first, Routed).decision.how == "fallback"
         second = await ask(chat, MINA, "Where is my parcel?", conversation_id=conversation)
-        assert (one(second, Routed).decision.domain, one(second, Routed).decision.how) == ("support", "similar")
+        assert (only(second, Routed).decision.domain, only(second, Routed).decision.how) == ("support", "similar")
         third = await ask(chat, MINA, "Thanks!", conversation_id=conversation)
-        assert (one(third, Routed).decision.domain, one(third, Routed).decision.how) == ("support", "sticky")
+        assert (only(third, Routed).decision.domain, only(third, Routed).decision.how) == ("support", "sticky")
         fourth = await ask(chat, MINA, "Where is my parcel?", conversation_id=conversation, domain="general")
-        assert (one(fourth, Routed).decision.domain, one(fourth, Routed).decision.how) == ("general", "chosen")
-        fifth = await ask(chat, MINA, "Thanks!", conversation_id=conversation, domain=Keep.DOMAIN)
-        assert one(fifth, Routed).decision.how == "chosen"
+        assert (only(fourth, Routed).decision.domain, only(fourth, Routed).decision.how) == ("general", "chosen")
+        fifth = await ask(chat, MINA, "Thanks!", conversation_id=conversation, domain=Unchanged.DOMAIN)
+        assert only(fifth, Routed).decision.how == "chosen"
         sixth = await ask(chat, MINA, "Thanks!", conversation_id=conversation, domain=None)
-        assert one(sixth, Routed).decision.how == "fallback"
+        assert only(sixth, Routed).decision.how == "fallback"
         with pytest.raises(NotFound, match="nowhere"):
             await chat.send(MINA, "Hi", conversation_id=conversation, domain="nowhere")
 
@@ -203,7 +203,7 @@ async def test_stop_frees_the_engine_and_keeps_the_text(tmp_path: Path) -> None:
             events.append(event)
             if event.type == "token" and sum(e.type == "token" for e in events) == 3:
                 await services.chat.stop(MINA, stream.message_id)
-        assert one(events, Done).finish_reason == "cancelled"
+        assert only(events, Done).finish_reason == "cancelled"
         assert engine.cancelled == 1
         message = services.chat.store.message(MINA, stream.message_id)
         assert message.status == "stopped"
@@ -228,18 +228,18 @@ async def test_a_crash_loses_little_of_a_running_answer(tmp_path: Path, monkeypa
     """What is stored while it is written; and a failure to store it takes no answer down."""
     from server.chat import service
 
-    monkeypatch.setattr(service, "KEEP_SECONDS", 0.02)
+    monkeypatch.setattr(service, "SAVE_INTERVAL_SECONDS", 0.02)
     engine = ScriptedEngine(lambda request, prompt: "word " * 40_000, pause=0.01)
     async with running(tmp_path, engine) as services:
         store = services.chat.store
-        keep, failures = store.keep_running, [OSError("no disk")]
+        keep, failures = store.save_partial_answers, [OSError("no disk")]
 
         def once_broken(answers: Any) -> None:
             if failures:
                 raise failures.pop()
             keep(answers)
 
-        monkeypatch.setattr(store, "keep_running", once_broken)
+        monkeypatch.setattr(store, "save_partial_answers", once_broken)
         stream = await services.chat.send(MINA, "Talk")
         async with asyncio.timeout(60):
             while "word" not in (message := store.message(MINA, stream.message_id)).text:  # noqa: ASYNC110
@@ -272,17 +272,17 @@ async def test_a_failing_engine_fails_the_turn_alone(tmp_path: Path) -> None:
         return "Fine."
 
     async with running(tmp_path, ScriptedEngine(script)) as services:
-        failed = one(await ask(services.chat, MINA, "boom"), Failed)
+        failed = only(await ask(services.chat, MINA, "boom"), Failed)
         assert (failed.code, failed.message) == ("engine_down", "the model thread failed; it restarts")
-        hidden = one(await ask(services.chat, MINA, "bug"), Failed)
+        hidden = only(await ask(services.chat, MINA, "bug"), Failed)
         assert hidden.code == "internal"
         assert "Zero" not in hidden.message
-        assert one(await ask(services.chat, MINA, "hello"), Done)
+        assert only(await ask(services.chat, MINA, "hello"), Done)
 
 
 async def test_a_missing_adapter_is_named(tmp_path: Path) -> None:
     async with running(tmp_path, ScriptedEngine()) as services:
-        failed = one(await ask(services.chat, MINA, "Hi", domain="support"), Failed)
+        failed = only(await ask(services.chat, MINA, "Hi", domain="support"), Failed)
         assert failed.code == "adapter_not_found"
         assert "helper" in failed.message
 
@@ -291,12 +291,12 @@ async def test_an_adapter_of_another_base_is_left_out_and_the_user_told(tmp_path
     engine = ScriptedEngine(foreign=["helper"])
     async with running(tmp_path, engine) as services:
         events = await ask(services.chat, MINA, "Hi", domain="support")
-        assert "another base" in one(events, Noticed).text
-        assert one(events, Done)
+        assert "another base" in only(events, Noticed).text
+        assert only(events, Done)
         assert engine.requests[-1].adapter is None
         answer = services.chat.store.message(MINA, events[0].message_id).answer
         assert answer is not None
-        assert (answer.adapter, answer.notice) == (None, one(events, Noticed).text)
+        assert (answer.adapter, answer.notice) == (None, only(events, Noticed).text)
 
 
 @pytest.mark.parametrize("text", ["", "  \n", "\ud800", "a\0b"])
@@ -310,11 +310,11 @@ async def test_texts_that_cannot_be_stored_are_refused(tmp_path: Path, text: str
 async def test_a_full_context_is_told_and_the_question_kept(tmp_path: Path) -> None:
     async with running(tmp_path, ScriptedEngine(context_length=1200)) as services:
         events = await ask(services.chat, MINA, "long " * 1000)
-        assert one(events, Failed).code == "context_full"
+        assert only(events, Failed).code == "context_full"
         conversation = conversation_of(events)
         _, messages = await services.chat.conversation(MINA, conversation)
         assert [message.status for message in messages] == ["complete", "failed"]
-        assert one(await ask(services.chat, MINA, "short", conversation_id=conversation), Done)
+        assert only(await ask(services.chat, MINA, "short", conversation_id=conversation), Done)
 
 
 async def test_a_long_chat_is_compacted_rarely_and_keeps_its_system_text(tmp_path: Path) -> None:
@@ -324,7 +324,7 @@ async def test_a_long_chat_is_compacted_rarely_and_keeps_its_system_text(tmp_pat
         conversation = conversation_of(events)
         for n in range(40):
             events = await ask(services.chat, MINA, f"Question {n} " + "x" * 60, conversation_id=conversation)
-            assert one(events, Done)
+            assert only(events, Done)
     prompts = [request.prompt for request in engine.requests]
     assert all(len(prompt) <= 4000 for prompt in prompts)
     assert all("helpful assistant" in engine.tokenizer.decode(prompt) for prompt in prompts)

@@ -29,13 +29,13 @@ from server.database import Database
 from server.errors import ConfigError, Conflict, EngineDown, NotFound, TailorError, Unauthorized
 from server.retrieval import index_lock
 from tests.fakes import ScriptedEngine, WordEmbedder
-from tests.live import Live, make_app, make_workspace, serving
+from tests.live import LiveServer, make_app, make_workspace, serving
 
 runner = CliRunner()
 
 
 @pytest.fixture(scope="module")
-def live(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Live]:
+def live(tmp_path_factory: pytest.TempPathFactory) -> Iterator[LiveServer]:
     engine = ScriptedEngine(lambda r, p: "Within 45 days [1]." if "45 days" in p else "All right.", adapters=["helper"])
     with serving(make_app(make_workspace(tmp_path_factory.mktemp("cli")), engine)) as served:
         yield served
@@ -115,7 +115,7 @@ async def test_the_start_says_which_model_runs_and_why_so(
     assert f"http://localhost:{port}" in printed
 
 
-def test_a_taken_port_is_told_before_the_model_loads(tmp_path: Path, live: Live) -> None:
+def test_a_taken_port_is_told_before_the_model_loads(tmp_path: Path, live: LiveServer) -> None:
     with pytest.raises(ConfigError, match="choose another with --port"):
         run("serve", "--workspace", str(tmp_path), "--port", str(live.port))
     assert not (tmp_path / "data").exists()
@@ -138,7 +138,7 @@ def test_main_prints_one_line_for_our_own_errors(
     assert "Traceback" not in errors
 
 
-def test_adapters_are_listed_loaded_and_unloaded(live: Live) -> None:
+def test_adapters_are_listed_loaded_and_unloaded(live: LiveServer) -> None:
     assert "available" in run("adapters", "list", "--url", live.url)
     assert "added" in run("adapters", "load", "helper", "--url", live.url)
     assert "loaded" in run("adapters", "list", "--url", live.url)
@@ -222,7 +222,7 @@ def test_the_index_is_rebuilt(shop: Path) -> None:
     assert flat(run("index", "history", *place)).count("1 new: support/refunds.md") == 1  # the old index is let go
 
 
-def test_a_server_that_has_the_index_is_asked(live: Live, shop: Path) -> None:
+def test_a_server_that_has_the_index_is_asked(live: LiveServer, shop: Path) -> None:
     """At the address of the workspace's settings, or at --url."""
     port = ("--set", f"server.port={live.port}")
     with index_lock(shop / "data" / "index"):  # as a server of this workspace has it
@@ -269,11 +269,11 @@ def test_compare_and_train_name_a_bad_row(tmp_path: Path) -> None:
 # ── tailor chat ──────────────────────────────────────────────────────────────────────────────────
 
 
-def ask(live: Live, *arguments: str) -> str:
+def ask(live: LiveServer, *arguments: str) -> str:
     return run("chat", "--url", live.url, *arguments)
 
 
-def test_one_question_one_answer(live: Live) -> None:
+def test_one_question_one_answer(live: LiveServer) -> None:
     output = ask(live, "How do I return a lamp?")
     assert "Support: similar" in output
     assert "Within 45 days [1]." in output
@@ -292,10 +292,10 @@ def test_one_question_one_answer(live: Live) -> None:
 )
 def test_the_numbers_under_an_answer(cached: int, ttft: float, speed: float, says: str) -> None:
     usage = {"prompt_tokens": 238, "completion_tokens": 42, "cached_tokens": cached, "ttft_s": ttft}
-    assert terminal._numbers(usage, speed) == says
+    assert terminal._usage_line(usage, speed) == says
 
 
-def test_an_unknown_domain_is_an_error_status(live: Live) -> None:
+def test_an_unknown_domain_is_an_error_status(live: LiveServer) -> None:
     result = runner.invoke(cli.app, ["chat", "--url", live.url, "--domain", "nowhere", "Hi"])
     assert result.exit_code == 1
     assert "nowhere" in result.output
@@ -307,10 +307,10 @@ def test_an_unknown_domain_is_an_error_status(live: Live) -> None:
      (3, "(3 files are still being read, and not known to this answer)\n")],
 )  # fmt: skip
 def test_files_that_are_still_being_read_are_told_of(files: int, says: str) -> None:
-    assert terminal._unread(files) == says
+    assert terminal._unread_notice(files) == says
 
 
-def test_a_conversation_in_the_terminal(live: Live, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_conversation_in_the_terminal(live: LiveServer, monkeypatch: pytest.MonkeyPatch) -> None:
     told = ["My name is Mina.", "What do you know about me?", "Forget my name", "/temporary", "I like tea."]
     lines = ["/help", "/domain support", "How do I return a lamp?", "/sources", "", "/new", "/sources", "/nonsense"]
     monkeypatch.setattr(

@@ -14,7 +14,7 @@ from server.retrieval.loaders import load
 from server.types import Passage
 from tests.conftest import ROOT
 
-SHOP = {
+SHOP_PASSAGES = {
     "returns": (
         ("refunds.md", "How long you have to return an item"),
         ("refunds.md", "What can be returned"),
@@ -48,7 +48,7 @@ SHOP = {
     "고객": (("배송-안내.md", "고객센터"), ("배송-안내.md", "관세"), ("배송-안내.md", "배송 기간과 배송비")),
 }
 
-WRITTEN: dict[str, tuple[tuple[str, tuple[str, ...], str], ...]] = {
+WRITTEN_PASSAGES: dict[str, tuple[tuple[str, tuple[str, ...], str], ...]] = {
     "museum": (
         ("visit.md", ("Visit", "Opening hours"),
          "The museum is open from Tuesday to Sunday, 10 am to 6 pm. On Thursdays it stays open until 9 pm. "
@@ -167,15 +167,15 @@ WRITTEN: dict[str, tuple[tuple[str, tuple[str, ...], str], ...]] = {
 class Case:
     """`text` is one sentence of an answer, marks inside; `shown` are the numbers that should stand behind it."""
 
-    place: str
+    topic: str
     text: str
     verdict: str
     shown: tuple[int, ...] = ()
     kind: str = ""
 
 
-def _cases(place: str, *rows: tuple[str, str, tuple[int, ...], str]) -> list[Case]:
-    return [Case(place, text, verdict, shown, kind) for text, verdict, shown, kind in rows]
+def _cases(topic: str, *rows: tuple[str, str, tuple[int, ...], str]) -> list[Case]:
+    return [Case(topic, text, verdict, shown, kind) for text, verdict, shown, kind in rows]
 
 
 S, C, D, U = "supported", "corrected", "dropped", "unsupported"
@@ -467,14 +467,14 @@ HELD_OUT: list[Case] = [
 
 
 @lru_cache
-def passages(place: str) -> tuple[Passage, ...]:
+def passages(topic: str) -> tuple[Passage, ...]:
     """As an answer about that place would be given them, in the order of their numbers."""
-    if place in WRITTEN:
+    if topic in WRITTEN_PASSAGES:
         return tuple(
-            Passage(f"{place}{n}", place, file, text, heading)
-            for n, (file, heading, text) in enumerate(WRITTEN[place], 1)
+            Passage(f"{topic}{n}", topic, file, text, heading)
+            for n, (file, heading, text) in enumerate(WRITTEN_PASSAGES[topic], 1)
         )
-    return tuple(_of_sample(file, wanted) for file, wanted in SHOP[place])
+    return tuple(_of_sample(file, wanted) for file, wanted in SHOP_PASSAGES[topic])
 
 
 def _of_sample(file: str, wanted: str) -> Passage:

@@ -8,7 +8,7 @@ import pytest
 from numpy.typing import NDArray
 
 from server.grounding import SentenceCheck, Verdict
-from server.grounding.citations import check, checked, find_citations, shown_text
+from server.grounding.citations import check_answer, check_sentences, find_citations, shown_text
 from server.types import Passage, TurnContext
 from tests.fakes import WordEmbedder
 from tests.grounding.citation_cases import passages
@@ -38,8 +38,8 @@ def test_marks_point_to_passages(text: str, valid: list[str], invalid: tuple[int
     assert wrong == invalid
 
 
-def one(text: str, held_against: Sequence[Passage] = RETURNS, *, given: str = "") -> SentenceCheck:
-    (found,) = check(text, held_against, None, given=given)
+def one(text: str, against: Sequence[Passage] = RETURNS, *, user_context: str = "") -> SentenceCheck:
+    (found,) = check_sentences(text, against, None, user_context=user_context)
     return found
 
 
@@ -75,14 +75,14 @@ def test_what_the_model_wrote_stays_and_what_is_shown_is_right(text: str, verdic
 
 def test_the_citations_of_an_answer_are_those_that_are_shown() -> None:
     text = "You can return an item within 45 days [3]. Our shop sells boats [2]. Ask me [8]."
-    checks = check(text, RETURNS, None)
+    checks = check_sentences(text, RETURNS, None)
     citations, invalid = find_citations(text, RETURNS, checks)
     assert [(each.n, each.passage_id) for each in citations] == [(1, RETURNS[0].id)]
     assert invalid == (8,)
     assert [each.cited for each in checks] == [(3,), (2,), (8,)]
 
 
-def test_the_lines_that_carry_a_sentence_are_told() -> None:
+def test_the_lines_that_support_a_sentence_are_given() -> None:
     for text, n, words in (
         ("A faulty item can be returned in any condition [2].", 2, "A faulty item can be returned"),
         ("Bank transfers take two days [3].", 3, "bank transfers two"),
@@ -98,14 +98,14 @@ def test_the_lines_that_carry_a_sentence_are_told() -> None:
 def test_each_mark_of_a_sentence_is_held_against_what_stands_before_it() -> None:
     kettle = passages("warranty")
     text = "The Aria kettle costs 39.90 EUR [1] and a repair takes about 9 days [2]."
-    first, second = check(text, kettle, None)
+    first, second = check_sentences(text, kettle, None)
     assert (first.verdict, first.shown, second.verdict, second.shown) == (
         Verdict.CORRECTED, (3,), Verdict.SUPPORTED, (2,),
     )  # fmt: skip
     assert shown_text(text, [first, second]) == text.replace("[1]", "[3]")
 
 
-def test_passages_can_carry_a_sentence_together() -> None:
+def test_passages_can_support_a_sentence_together() -> None:
     text = "The Aria kettle costs 39.90 EUR and is repaired in about 9 days [3]."
     found = one(text, passages("warranty"))
     assert set(found.shown) == {2, 3}
@@ -148,9 +148,9 @@ def test_an_offer_with_a_number_is_a_claim(text: str) -> None:
 
 
 def test_code_and_json_claim_nothing() -> None:
-    assert check("```\nboats = sell(700)\n```", RETURNS, None) == ()
-    assert check('{"answer": "Boats cost 700 EUR [1]."}', RETURNS, None) == ()
-    assert check("", RETURNS, None) == ()
+    assert check_sentences("```\nboats = sell(700)\n```", RETURNS, None) == ()
+    assert check_sentences('{"answer": "Boats cost 700 EUR [1]."}', RETURNS, None) == ()
+    assert check_sentences("", RETURNS, None) == ()
 
 
 # ── answers that are special ─────────────────────────────────────────────────────────────────────
@@ -158,13 +158,13 @@ def test_code_and_json_claim_nothing() -> None:
 
 def test_the_last_words_of_a_stopped_answer_are_not_held_against_it() -> None:
     text = "You can return an item within 45 days [1]. Boats and bicycles are"
-    assert [each.verdict for each in check(text, RETURNS, None, complete=False)] == ["supported", "nothing"]
-    assert [each.verdict for each in check(text, RETURNS, None)] == ["supported", "unsupported"]
+    assert [each.verdict for each in check_sentences(text, RETURNS, None, complete=False)] == ["supported", "nothing"]
+    assert [each.verdict for each in check_sentences(text, RETURNS, None)] == ["supported", "unsupported"]
 
 
 def test_without_passages_a_citation_is_dropped_and_nothing_else_is_said() -> None:
     text = "Boats are sold here. They cost 700 EUR [1]."
-    (found,) = check(text, (), None)
+    (found,) = check_sentences(text, (), None)
     assert (found.verdict, found.shown) == (Verdict.DROPPED, ())
     assert shown_text(text, [found]) == "Boats are sold here. They cost 700 EUR."
 
@@ -172,7 +172,7 @@ def test_without_passages_a_citation_is_dropped_and_nothing_else_is_said() -> No
 def test_what_the_model_knows_of_the_user_needs_no_passage() -> None:
     text = "Yes, Mina, you can return an item within 45 days [1]."
     assert one(text).verdict is Verdict.DROPPED
-    assert one(text, given="The user's name is Mina").verdict is Verdict.SUPPORTED
+    assert one(text, user_context="The user's name is Mina").verdict is Verdict.SUPPORTED
 
 
 def test_an_answer_in_another_language_is_held_to_its_numbers() -> None:
@@ -198,14 +198,14 @@ class Bilingual(WordEmbedder):
         return super().embed(["return" if "반품" in text or "return an item" in text else text for text in texts])
 
 
-def test_a_multilingual_embedder_carries_from_language_to_language() -> None:
-    (found,) = check("반품할 수 있는 기한은 45일입니다 [3].", RETURNS, Bilingual())
+def test_a_multilingual_embedder_supports_across_languages() -> None:
+    (found,) = check_sentences("반품할 수 있는 기한은 45일입니다 [3].", RETURNS, Bilingual())
     assert (found.verdict, found.shown) == (Verdict.CORRECTED, (1,))
 
 
 def test_offsets_count_characters_whatever_they_are() -> None:
     text = "🙂🙂 You can return an item within 45 days [3]. 한국어 🙂"
-    found = check(text, RETURNS, None)[0]
+    found = check_sentences(text, RETURNS, None)[0]
     assert text[found.marks[0].start : found.marks[0].end] == "[3]"
     assert "[1]" in shown_text(text, [found])
 
@@ -218,10 +218,10 @@ class Broken(WordEmbedder):
 async def test_an_answer_is_not_lost_when_its_check_breaks(caplog: pytest.LogCaptureFixture) -> None:
     text = "You can return an item within 45 days [1]."
     context = TurnContext(nonce="n", searched=True, passages=RETURNS)
-    assert await checked(text, context, Broken(), complete=True) == ()
+    assert await check_answer(text, context, Broken(), complete=True) == ()
     assert "could not be checked" in caplog.text
-    assert (await checked(text, context, WordEmbedder(), complete=True))[0].verdict is Verdict.SUPPORTED
-    assert await checked(text, TurnContext(), WordEmbedder(), complete=True) == ()
+    assert (await check_answer(text, context, WordEmbedder(), complete=True))[0].verdict is Verdict.SUPPORTED
+    assert await check_answer(text, TurnContext(), WordEmbedder(), complete=True) == ()
 
 
 @pytest.mark.parametrize("hostile", ["[1]" * 3000, "[" * 20000, "1 " * 6000, "a. " * 4000, "|" * 9000, "`" * 9000,
@@ -229,6 +229,6 @@ async def test_an_answer_is_not_lost_when_its_check_breaks(caplog: pytest.LogCap
 def test_no_text_takes_long(hostile: str) -> None:
     """A bound far above what it takes, and far below what a search over all ways to read it would take."""
     began = time.perf_counter()
-    found = check(hostile, RETURNS, None)
+    found = check_sentences(hostile, RETURNS, None)
     shown_text(hostile, found)
     assert time.perf_counter() - began < 60

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import pytest
 
-from server.grounding.clauses import clauses_of
-from server.grounding.negation import says_otherwise
-from server.grounding.quantities import read
-from server.grounding.sentences import sentences_of
+from server.grounding.clauses import split_clauses
+from server.grounding.negation import negation_differs
+from server.grounding.quantities import parse_text
+from server.grounding.sentences import split_sentences
 
 # ── sentences ────────────────────────────────────────────────────────────────────────────────────
 
@@ -40,12 +40,12 @@ from server.grounding.sentences import sentences_of
     ],
 )  # fmt: skip
 def test_an_answer_falls_into_sentences_with_their_marks(answer: str, parts: list[tuple[str, tuple[int, ...]]]) -> None:
-    found = sentences_of(answer)
+    found = split_sentences(answer)
     assert [(answer[each.start : each.end], each.cited) for each in found] == parts
 
 
 def test_headings_are_told_apart() -> None:
-    found = sentences_of("# Lamps and kettles\n**Bright lamps**\nLamps are bright. **They are hot.**")
+    found = split_sentences("# Lamps and kettles\n**Bright lamps**\nLamps are bright. **They are hot.**")
     assert [each.is_heading for each in found] == [True, True, False, False]
 
 
@@ -66,7 +66,7 @@ def test_headings_are_told_apart() -> None:
     ],
 )  # fmt: skip
 def test_the_same_in_other_words(one: str, other: str) -> None:
-    mine, theirs = read(one).quantities, read(other).quantities
+    mine, theirs = parse_text(one).quantities, parse_text(other).quantities
     assert mine
     assert all(each.is_among(theirs) for each in mine)
     assert all(each.is_among(mine) for each in theirs)
@@ -81,29 +81,29 @@ def test_the_same_in_other_words(one: str, other: str) -> None:
     ],
 )  # fmt: skip
 def test_what_differs(one: str, other: str) -> None:
-    mine, theirs = read(one).quantities, read(other).quantities
+    mine, theirs = parse_text(one).quantities, parse_text(other).quantities
     assert mine
     assert not any(each.is_among(theirs) for each in mine)
 
 
-def test_codes_are_names_and_what_only_counts_is_loose() -> None:
-    told = read("BL-100 comes in two colours, one a day, on page 3")
-    assert told.codes == {"bl-100"}
-    assert {(each.raw, each.loose) for each in told.quantities} == {(2, True), (1, True), (3, False)}
-    assert read("It is kept for a month").quantities[0].loose is False
+def test_codes_are_names_and_what_only_counts_is_optional() -> None:
+    parsed = parse_text("BL-100 comes in two colours, one a day, on page 3")
+    assert parsed.codes == {"bl-100"}
+    assert {(each.raw, each.optional) for each in parsed.quantities} == {(2, True), (1, True), (3, False)}
+    assert parse_text("It is kept for a month").quantities[0].optional is False
 
 
 # ── clauses ──────────────────────────────────────────────────────────────────────────────────────
 
 
 def test_prose_falls_into_clauses_tables_into_cells_and_records_stay_whole() -> None:
-    prose = [clause.text.strip(" ,.") for clause in clauses_of("Cards take 5 days, PayPal one, bank transfers two.")]
+    prose = [clause.text.strip(" ,.") for clause in split_clauses("Cards take 5 days, PayPal one, bank transfers two.")]
     assert prose == ["Cards take 5 days", "PayPal one", "bank transfers two"]
-    table = list(clauses_of("| to | standard | express |\n|---|---|---|\n| Norway | 14.90 EUR | not offered |"))
+    table = list(split_clauses("| to | standard | express |\n|---|---|---|\n| Norway | 14.90 EUR | not offered |"))
     assert [clause.text for clause in table] == ["Norway standard 14.90 EUR", "Norway express not offered"]
     assert len({(clause.start, clause.end) for clause in table}) == 1
-    assert len(list(clauses_of("name: Aria kettle\nprice EUR: 39.90\nweight kg: 1.1"))) == 1
-    assert list(clauses_of("")) == []
+    assert len(list(split_clauses("name: Aria kettle\nprice EUR: 39.90\nweight kg: 1.1"))) == 1
+    assert list(split_clauses("")) == []
 
 
 # ── negation ─────────────────────────────────────────────────────────────────────────────────────
@@ -121,10 +121,10 @@ def test_prose_falls_into_clauses_tables_into_cells_and_records_stay_whole() -> 
     ],
 )
 def test_a_not_turns_a_sentence(one: str, other: str) -> None:
-    assert says_otherwise(one, other)
-    assert says_otherwise(other, one)
-    assert not says_otherwise(one, one)
-    assert not says_otherwise(other, other)
+    assert negation_differs(one, other)
+    assert negation_differs(other, one)
+    assert not negation_differs(one, one)
+    assert not negation_differs(other, other)
 
 
 @pytest.mark.parametrize(
@@ -137,5 +137,5 @@ def test_a_not_turns_a_sentence(one: str, other: str) -> None:
     ],
 )
 def test_a_not_at_another_word_turns_nothing(one: str, other: str) -> None:
-    assert not says_otherwise(one, other)
-    assert not says_otherwise(other, one)
+    assert not negation_differs(one, other)
+    assert not negation_differs(other, one)

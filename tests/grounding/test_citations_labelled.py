@@ -11,7 +11,7 @@ import pytest
 from numpy.typing import NDArray
 
 from server.embedding import SentenceEmbedder
-from server.grounding.citations import check
+from server.grounding.citations import check_sentences
 from server.types import Embedder
 from tests.grounding.citation_cases import CASES, HELD_OUT, Case, passages
 
@@ -21,7 +21,7 @@ FLAGGED = ("dropped", "unsupported")
 @dataclass(frozen=True)
 class Figures:
     """Of the numbers that are shown, how many are right, and of the right ones, how many are shown; the same for
-    sentences that are marked as carried by nothing."""
+    sentences that are marked as supported by nothing."""
 
     shown_precision: float
     shown_recall: float
@@ -32,7 +32,7 @@ class Figures:
 def measured(cases: Sequence[Case], embedder: Embedder | None) -> Figures:
     results = []
     for case in cases:
-        (found,) = check(case.text, passages(case.place), embedder)
+        (found,) = check_sentences(case.text, passages(case.topic), embedder)
         results.append((case, found.shown, found.verdict in FLAGGED))
     right = sum(bool(shown) and shown == case.shown for case, shown, _ in results)
     flagged = sum(marked and case.verdict in FLAGGED for case, _, marked in results)
@@ -58,7 +58,7 @@ def test_the_set_is_large_and_of_all_kinds() -> None:
     assert len(korean) >= 60
 
 
-class Remembering:
+class CachingEmbedder:
     """The real embedder, asked once for each text: the passages come again with every sentence."""
 
     def __init__(self, embedder: SentenceEmbedder) -> None:
@@ -75,12 +75,12 @@ class Remembering:
 
 
 @pytest.fixture(scope="module")
-def embedder(embedder_dir: Path) -> Remembering:
-    return Remembering(SentenceEmbedder(str(embedder_dir)))
+def embedder(embedder_dir: Path) -> CachingEmbedder:
+    return CachingEmbedder(SentenceEmbedder(str(embedder_dir)))
 
 
 @pytest.mark.model
-def test_with_the_default_embedder(embedder: Remembering) -> None:
+def test_with_the_default_embedder(embedder: CachingEmbedder) -> None:
     assert_at_least(measured(CASES, embedder), 0.97, 0.96, 0.94, 0.96)
     assert_at_least(measured(HELD_OUT, embedder), 0.93, 0.85, 0.8, 0.9)
 

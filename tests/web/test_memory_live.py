@@ -11,20 +11,20 @@ import pytest
 from playwright.sync_api import Browser, Page, expect
 
 from tests.browsers import TIMEOUT
-from tests.live import Live, make_app, make_workspace, serving
+from tests.live import LiveServer, make_app, make_workspace, serving
 from tests.web.steps import connected, eventually, opened, write
 
 pytestmark = pytest.mark.browser
 
 
 @pytest.fixture
-def live(tmp_path: Path) -> Iterator[Live]:
+def live(tmp_path: Path) -> Iterator[LiveServer]:
     with serving(make_app(make_workspace(tmp_path))) as held:
         yield held
 
 
 @pytest.fixture
-def page(browser: Browser, live: Live) -> Iterator[Page]:
+def page(browser: Browser, live: LiveServer) -> Iterator[Page]:
     context = browser.new_context(base_url=live.url, locale="en-US", viewport={"width": 1280, "height": 800})
     page = context.new_page()
     page.set_default_timeout(TIMEOUT)
@@ -70,7 +70,7 @@ def test_from_a_word_in_a_chat_to_its_time_line_and_back_to_the_chat(page: Page)
     expect(page.locator(".pointed .bubble")).to_have_text("I live in Busan.")
 
 
-def test_two_pages_edit_one_fact_and_see_each_other(page: Page, live: Live) -> None:
+def test_two_pages_edit_one_fact_and_see_each_other(page: Page, live: LiveServer) -> None:
     opened(page)
     said(page, "I live in Busan.")
     page.locator(".receipt").get_by_role("button", name="Edit").click()

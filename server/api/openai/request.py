@@ -14,7 +14,7 @@ from typing import Any, Literal
 from pydantic import BaseModel, ConfigDict, Field
 
 from server.api.services import Services
-from server.chat import RememberingChat, Turn, gather
+from server.chat import EnabledMemory, Turn, gather_context
 from server.errors import InvalidInput, NotFound
 from server.prompting import Domain
 from server.types import (
@@ -85,50 +85,52 @@ class ChatRequest(BaseModel):
 
 @dataclass(frozen=True, slots=True)
 class Plan:
-    """One request, resolved: either a turn of a domain or a bare generation."""
+    """One request, resolved: either a turn of a domain or a raw generation."""
 
     turn: Turn | None
-    bare: GenerationRequest | None
+    raw: GenerationRequest | None
     domain: str | None
     route: RouteDecision | None
 
 
-async def plan(request: ChatRequest, held: Services, user: UserId) -> Plan:
+async def plan(request: ChatRequest, services: Services, user: UserId) -> Plan:
     """Raises InvalidInput and NotFound with OpenAI's field names."""
     refused = [name for name in UNSUPPORTED if (request.model_extra or {}).get(name)]
     if refused:
         raise InvalidInput(f"{', '.join(refused)}: not supported by this server")
     if request.messages[-1].role != "user":
         raise InvalidInput("messages: the last message must be the user's")
-    domains = {domain.name: domain for domain in await asyncio.to_thread(held.library.domains)}
+    domains = {domain.name: domain for domain in await asyncio.to_thread(services.library.domains)}
     if request.model == AUTO or request.model in domains:
-        return await _of_domain(request, held, user, domains)
-    adapter = None if request.model == BASE else _adapter(request.model, held)
+        return await _plan_domain_turn(request, services, user, domains)
+    adapter = None if request.model == BASE else _adapter(request.model, services)
     messages = [Message(_role(message.role), message.text()) for message in request.messages]
-    ids = await asyncio.to_thread(held.engine.tokenizer.render, messages)
+    ids = await asyncio.to_thread(services.engine.tokenizer.render, messages)
     sampling = override(SamplingParams(), request)
-    bare = GenerationRequest(tuple(ids), sampling, adapter, constraint_of(request), user)
-    return Plan(None, bare, None, None)
+    raw = GenerationRequest(tuple(ids), sampling, adapter, constraint_of(request), user)
+    return Plan(None, raw, None, None)
 
 
-def _adapter(name: str, held: Services) -> str:
-    known = {adapter.name for adapter in held.engine.adapters() if adapter.state is not AdapterState.INVALID}
+def _adapter(name: str, services: Services) -> str:
+    known = {adapter.name for adapter in services.engine.adapters() if adapter.state is not AdapterState.INVALID}
     if name.partition("@")[0] not in known:
         raise NotFound(f"there is no model '{name}'; GET /v1/models lists those there are")
     return name
 
 
-async def _of_domain(request: ChatRequest, held: Services, user: UserId, domains: dict[str, Domain]) -> Plan:
+async def _plan_domain_turn(request: ChatRequest, services: Services, user: UserId, domains: dict[str, Domain]) -> Plan:
     question = request.messages[-1].text()
     if not question.strip():
         raise InvalidInput("messages: the last message is empty")
     chosen = None if request.model == AUTO else request.model
-    route = await asyncio.to_thread(held.router.decide, question, tuple(domains.values()), chosen=chosen)
+    route = await asyncio.to_thread(services.router.decide, question, tuple(domains.values()), chosen=chosen)
     domain = domains[route.domain]
     history = _history(request.messages[:-1])
-    earlier = history[-1].question if history else ""
-    memory = RememberingChat(user, held.memory.of(user))
-    gathered = await gather(question, domain, memory, held.knowledge.for_user(user), earlier=earlier)
+    previous_question = history[-1].question if history else ""
+    memory = EnabledMemory(user, services.memory.of(user))
+    gathered = await gather_context(
+        question, domain, memory, services.knowledge.for_user(user), previous_question=previous_question
+    )
     turn = Turn(
         question=question,
         domain=domain,

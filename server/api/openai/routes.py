@@ -19,10 +19,10 @@ from pydantic import BaseModel
 
 from server.api.errors import openai_shape, status_of
 from server.api.openai.request import BASE, ChatRequest, Plan, plan
-from server.api.services import CurrentUser, Held, Services
-from server.chat import Finished, Piece, WithoutAdapter, numbered
+from server.api.services import CurrentUser, Services, ServicesDep
+from server.chat import Finished, TextDelta, WithoutAdapter, number_passages
 from server.errors import InvalidInput, TailorError
-from server.grounding import SentenceCheck, checked, find_citations, shown_text
+from server.grounding import SentenceCheck, check_answer, find_citations, shown_text
 from server.types import AdapterState, FinishReason, PromptBundle, TokenLogprob, Usage
 
 log = logging.getLogger("tailor.api")
@@ -33,9 +33,9 @@ FINISH = {"stop": "stop", "length": "length", "cancelled": "stop"}
 
 
 @router.get("/models")
-async def models(held: Held, user: CurrentUser) -> dict[str, Any]:
-    domains = await asyncio.to_thread(held.library.domains)
-    adapters = [a.name for a in held.engine.adapters() if a.state is not AdapterState.INVALID]
+async def models(services: ServicesDep, user: CurrentUser) -> dict[str, Any]:
+    domains = await asyncio.to_thread(services.library.domains)
+    adapters = [a.name for a in services.engine.adapters() if a.state is not AdapterState.INVALID]
     owned = {BASE: "model", **dict.fromkeys(adapters, "adapter"), **{domain.name: "domain" for domain in domains}}
     return {
         "object": "list",
@@ -46,45 +46,45 @@ async def models(held: Held, user: CurrentUser) -> dict[str, Any]:
 
 
 @router.post("/chat/completions")
-async def chat_completions(body: ChatRequest, held: Held, user: CurrentUser) -> Response:
-    planned = await plan(body, held, user.user_id)
-    reply = _Reply(body.model, planned, body.logprobs)
-    runs = [_run(held, _nth(planned, n)) for n in range(body.n)]
+async def chat_completions(body: ChatRequest, services: ServicesDep, user: CurrentUser) -> Response:
+    planned = await plan(body, services, user.user_id)
+    builder = _ResponseBuilder(body.model, planned, body.logprobs)
+    runs = [_run_plan(services, _nth_plan(planned, n)) for n in range(body.n)]
     if body.stream:
         usage = body.stream_options is not None and body.stream_options.include_usage
-        return await _streamed(held, reply, runs, include_usage=usage)
+        return await _stream_response(services, builder, runs, include_usage=usage)
     choices = await asyncio.gather(*(_collect(run) for run in runs))
-    choices[0].checks = await _checks(held, choices[0])
-    return JSONResponse(reply.whole(choices))
+    choices[0].checks = await _checks(services, choices[0])
+    return JSONResponse(builder.completion(choices))
 
 
-def _nth(planned: Plan, n: int) -> Plan:
+def _nth_plan(planned: Plan, n: int) -> Plan:
     """The n-th of several answers: a given seed moves on, so that they differ."""
     if n == 0:
         return planned
-    if planned.bare is not None and planned.bare.sampling.seed is not None:
-        sampling = replace(planned.bare.sampling, seed=planned.bare.sampling.seed + n)
-        return replace(planned, bare=replace(planned.bare, sampling=sampling))
+    if planned.raw is not None and planned.raw.sampling.seed is not None:
+        sampling = replace(planned.raw.sampling, seed=planned.raw.sampling.seed + n)
+        return replace(planned, raw=replace(planned.raw, sampling=sampling))
     turn = planned.turn
     if turn is not None and turn.sampling is not None and turn.sampling.seed is not None:
         return replace(planned, turn=replace(turn, sampling=replace(turn.sampling, seed=turn.sampling.seed + n)))
     return planned
 
 
-Step = PromptBundle | WithoutAdapter | Piece | Finished
+Step = PromptBundle | WithoutAdapter | TextDelta | Finished
 
 
-async def _run(held: Services, planned: Plan) -> AsyncIterator[Step]:
-    with ExitStack() as coming:
-        coming.enter_context(held.engine.announce_request())
+async def _run_plan(services: Services, planned: Plan) -> AsyncIterator[Step]:
+    with ExitStack() as expecting:
+        expecting.enter_context(services.engine.announce_request())
         if planned.turn is not None:
-            steps: Any = held.pipeline.run(planned.turn)
+            steps: Any = services.pipeline.run(planned.turn)
         else:
-            steps = held.pipeline.generate(planned.bare)  # type: ignore[arg-type]  # a plan has one of the two
+            steps = services.pipeline.generate(planned.raw)  # type: ignore[arg-type]  # a plan has one of the two
         async with aclosing(steps):
             async for step in steps:
                 if not isinstance(step, PromptBundle):
-                    coming.close()
+                    expecting.close()
                 if isinstance(step, Step):
                     yield step
 
@@ -99,12 +99,12 @@ class _Choice:
     finished: Finished | None = None
     checks: tuple[SentenceCheck, ...] = ()
 
-    def take(self, step: Step) -> None:
+    def add(self, step: Step) -> None:
         if isinstance(step, PromptBundle):
             self.bundle = step
         elif isinstance(step, WithoutAdapter):
             self.notice = step.reason
-        elif isinstance(step, Piece):
+        elif isinstance(step, TextDelta):
             self.text += step.answer
             self.reasoning += step.reasoning
             self.logprobs += step.logprobs
@@ -115,18 +115,18 @@ class _Choice:
 async def _collect(run: AsyncIterator[Step]) -> _Choice:
     choice = _Choice()
     async for step in run:
-        choice.take(step)
+        choice.add(step)
     return choice
 
 
-async def _checks(held: Services, choice: _Choice) -> tuple[SentenceCheck, ...]:
+async def _checks(services: Services, choice: _Choice) -> tuple[SentenceCheck, ...]:
     if choice.bundle is None or choice.finished is None:
         return ()
     complete = choice.finished.reason is FinishReason.STOP
-    return await checked(choice.text, choice.bundle.context, held.embedder, complete=complete)
+    return await check_answer(choice.text, choice.bundle.context, services.embedder, complete=complete)
 
 
-class _Reply:
+class _ResponseBuilder:
     """Builds OpenAI's objects for one request."""
 
     def __init__(self, model: str, planned: Plan, logprobs: bool) -> None:
@@ -134,7 +134,7 @@ class _Reply:
         self._planned = planned
         self._logprobs = logprobs
 
-    def whole(self, choices: list[_Choice]) -> dict[str, Any]:
+    def completion(self, choices: list[_Choice]) -> dict[str, Any]:
         body = {
             **self._head,
             "object": "chat.completion",
@@ -156,9 +156,9 @@ class _Reply:
         return body | self.extras(choices[0])
 
     def chunk(
-        self, index: int, delta: dict[str, str], finish: str | None, piece: Piece | None = None
+        self, index: int, delta: dict[str, str], finish: str | None, text_delta: TextDelta | None = None
     ) -> dict[str, Any]:
-        logprobs = self.logprobs(list(piece.logprobs)) if piece else None
+        logprobs = self.logprobs(list(text_delta.logprobs)) if text_delta else None
         choice = {"index": index, "delta": delta, "finish_reason": finish, "logprobs": logprobs}
         return {**self._head, "object": "chat.completion.chunk", "choices": [choice]}
 
@@ -190,7 +190,7 @@ class _Reply:
                 "route": asdict(self._planned.route) if self._planned.route else None,
                 "notice": choice.notice,
                 "unread": choice.bundle.context.unread,
-                "passages": [asdict(passage) for passage in numbered(passages)],
+                "passages": [asdict(passage) for passage in number_passages(passages)],
                 "citations": [asdict(citation) for citation in citations],
                 "invalid_citations": invalid,
                 "checks": [asdict(each) for each in choice.checks],
@@ -215,8 +215,8 @@ def usage_of(usages: list[Usage]) -> dict[str, Any]:
     }
 
 
-async def _streamed(
-    parts: Services, reply: _Reply, runs: list[AsyncIterator[Step]], *, include_usage: bool
+async def _stream_response(
+    services: Services, builder: _ResponseBuilder, runs: list[AsyncIterator[Step]], *, include_usage: bool
 ) -> Response:
     """Server-sent events. The first step is awaited here, so that an error before any text keeps its status."""
     queue: asyncio.Queue[tuple[int, Step | Exception]] = asyncio.Queue()
@@ -229,14 +229,14 @@ async def _streamed(
             queue.put_nowait((index, error))
 
     tasks = [asyncio.create_task(pump(index, run)) for index, run in enumerate(runs)]
-    held: list[tuple[int, Step]] = []
+    buffered: list[tuple[int, Step]] = []
     while True:
         index, step = await queue.get()
         if isinstance(step, Exception):
             for task in tasks:
                 task.cancel()
             raise step
-        held.append((index, step))
+        buffered.append((index, step))
         if not isinstance(step, PromptBundle | WithoutAdapter):
             break
 
@@ -244,21 +244,21 @@ async def _streamed(
         choices = [_Choice() for _ in runs]
         try:
             for number in range(len(runs)):
-                yield _sse(reply.chunk(number, {"role": "assistant", "content": ""}, None))
+                yield _sse(builder.chunk(number, {"role": "assistant", "content": ""}, None))
             while any(choice.finished is None for choice in choices):
-                index, step = held.pop(0) if held else await queue.get()
+                index, step = buffered.pop(0) if buffered else await queue.get()
                 if isinstance(step, Exception):
                     yield _sse(_stream_error(step))
                     return
-                choices[index].take(step)
-                for chunk in _chunks(reply, index, step):
+                choices[index].add(step)
+                for chunk in _chunks(builder, index, step):
                     yield _sse(chunk)
-            choices[0].checks = await _checks(parts, choices[0])
-            extras = reply.extras(choices[0])
+            choices[0].checks = await _checks(services, choices[0])
+            extras = builder.extras(choices[0])
             if extras:
-                yield _sse(reply.usage_chunk([]) | {"usage": None} | extras)
+                yield _sse(builder.usage_chunk([]) | {"usage": None} | extras)
             if include_usage:
-                yield _sse(reply.usage_chunk([choice.finished.usage for choice in choices if choice.finished]))
+                yield _sse(builder.usage_chunk([choice.finished.usage for choice in choices if choice.finished]))
             yield "data: [DONE]\n\n"
         finally:
             for task in tasks:
@@ -267,15 +267,15 @@ async def _streamed(
     return StreamingResponse(events(), media_type="text/event-stream", headers={"cache-control": "no-cache"})
 
 
-def _chunks(reply: _Reply, index: int, step: Step) -> list[dict[str, Any]]:
+def _chunks(builder: _ResponseBuilder, index: int, step: Step) -> list[dict[str, Any]]:
     if isinstance(step, Finished):
-        return [reply.chunk(index, {}, FINISH[step.reason])]
-    if not isinstance(step, Piece) or not (step.answer or step.reasoning):
+        return [builder.chunk(index, {}, FINISH[step.reason])]
+    if not isinstance(step, TextDelta) or not (step.answer or step.reasoning):
         return []
     delta = {"content": step.answer} if step.answer else {}
     if step.reasoning:
         delta["reasoning_content"] = step.reasoning
-    return [reply.chunk(index, delta, None, step)]
+    return [builder.chunk(index, delta, None, step)]
 
 
 def _stream_error(error: Exception) -> dict[str, object]:
@@ -297,14 +297,14 @@ class EmbeddingRequest(BaseModel):
 
 
 @router.post("/embeddings")
-async def embeddings(body: EmbeddingRequest, held: Held, user: CurrentUser) -> dict[str, Any]:
+async def embeddings(body: EmbeddingRequest, services: ServicesDep, user: CurrentUser) -> dict[str, Any]:
     texts = [body.input] if isinstance(body.input, str) else body.input
     if not texts or len(texts) > MAX_EMBEDDINGS or any(not text.strip() for text in texts):
         raise InvalidInput(f"input: give 1 to {MAX_EMBEDDINGS} texts, none of them empty")
-    if body.dimensions not in (None, held.embedder.dimension):
-        raise InvalidInput(f"dimensions: this embedder has {held.embedder.dimension}; leave the field out")
-    vectors = await asyncio.to_thread(held.embedder.embed, texts)
-    tokens = await asyncio.to_thread(lambda: sum(held.embedder.count(text) for text in texts))
+    if body.dimensions not in (None, services.embedder.dimension):
+        raise InvalidInput(f"dimensions: this embedder has {services.embedder.dimension}; leave the field out")
+    vectors = await asyncio.to_thread(services.embedder.embed, texts)
+    tokens = await asyncio.to_thread(lambda: sum(services.embedder.count(text) for text in texts))
 
     def encoded(index: int) -> list[float] | str:
         vector = vectors[index].astype("<f4")
@@ -314,7 +314,7 @@ async def embeddings(body: EmbeddingRequest, held: Held, user: CurrentUser) -> d
 
     return {
         "object": "list",
-        "model": held.settings.embedding.name,
+        "model": services.settings.embedding.name,
         "data": [{"object": "embedding", "index": i, "embedding": encoded(i)} for i in range(len(texts))],
         "usage": {"prompt_tokens": tokens, "total_tokens": tokens},
     }

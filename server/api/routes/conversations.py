@@ -15,74 +15,76 @@ from pydantic import BaseModel, ConfigDict
 
 from server.api.protocol import Changed
 from server.api.routes.memory import receipt_body
-from server.api.services import CurrentUser, Held
-from server.chat import AnswerRecord, Conversation, StoredMessage, numbered
+from server.api.services import CurrentUser, ServicesDep
+from server.chat import AnswerRecord, Conversation, StoredMessage, number_passages
 from server.errors import NotFound
 from server.retrieval import KnowledgeView
 
 router = APIRouter(prefix="/api")
 
 
-class New(BaseModel):
+class CreateConversationRequest(BaseModel):
     model_config = ConfigDict(extra="forbid")
     temporary: bool = False
     domain: str | None = None
 
 
-class Change(BaseModel):
+class UpdateConversationRequest(BaseModel):
     model_config = ConfigDict(extra="forbid")
     title: str | None = None
     domain: str | None = None
 
 
 @router.get("/conversations")
-async def conversations(held: Held, user: CurrentUser) -> dict[str, Any]:
-    found = await asyncio.to_thread(held.chat.store.list, user.user_id)
+async def conversations(services: ServicesDep, user: CurrentUser) -> dict[str, Any]:
+    found = await asyncio.to_thread(services.chat.store.list, user.user_id)
     return {"conversations": [_conversation(conversation) for conversation in found]}
 
 
 @router.post("/conversations", status_code=201)
-async def create(body: New, held: Held, user: CurrentUser) -> dict[str, Any]:
+async def create(body: CreateConversationRequest, services: ServicesDep, user: CurrentUser) -> dict[str, Any]:
     """An empty chat; the first message gives it its title."""
-    return _conversation(await held.chat.create(user.user_id, temporary=body.temporary, domain=body.domain))
+    return _conversation(await services.chat.create(user.user_id, temporary=body.temporary, domain=body.domain))
 
 
 @router.get("/conversations/{conversation_id}")
-async def conversation(conversation_id: str, held: Held, user: CurrentUser) -> dict[str, Any]:
-    found, messages = await held.chat.conversation(user.user_id, conversation_id)
-    view = held.knowledge.for_user(user.user_id)
+async def conversation(conversation_id: str, services: ServicesDep, user: CurrentUser) -> dict[str, Any]:
+    found, messages = await services.chat.conversation(user.user_id, conversation_id)
+    view = services.knowledge.for_user(user.user_id)
     bodies = await asyncio.to_thread(lambda: [_message(message, view) for message in messages])
     return {**_conversation(found), "messages": bodies}
 
 
 @router.patch("/conversations/{conversation_id}")
-async def change(conversation_id: str, body: Change, held: Held, user: CurrentUser) -> dict[str, Any]:
-    found, _ = await held.chat.conversation(user.user_id, conversation_id)
+async def change(
+    conversation_id: str, body: UpdateConversationRequest, services: ServicesDep, user: CurrentUser
+) -> dict[str, Any]:
+    found, _ = await services.chat.conversation(user.user_id, conversation_id)
     if "domain" in body.model_fields_set:
-        found = await held.chat.choose_domain(user.user_id, conversation_id, body.domain)
+        found = await services.chat.choose_domain(user.user_id, conversation_id, body.domain)
     if body.title is not None:
-        found = await held.chat.rename(user.user_id, conversation_id, body.title)
+        found = await services.chat.rename(user.user_id, conversation_id, body.title)
     return _conversation(found)
 
 
 @router.delete("/conversations/{conversation_id}")
 async def delete(
-    conversation_id: str, held: Held, user: CurrentUser, memories: Literal["keep", "forget"] = "keep"
+    conversation_id: str, services: ServicesDep, user: CurrentUser, memories: Literal["keep", "forget"] = "keep"
 ) -> Response:
     """204; with `memories=forget` what came from the chat is forgotten, too, and the receipt is the answer."""
-    receipt = await held.chat.delete(user.user_id, conversation_id, forget=memories == "forget")
+    receipt = await services.chat.delete(user.user_id, conversation_id, forget=memories == "forget")
     if receipt is None:
         return Response(status_code=204)
-    held.hub.announce(Changed("memories"), user.user_id)
+    services.hub.announce(Changed("memories"), user.user_id)
     return JSONResponse(receipt_body(receipt))
 
 
 @router.get("/messages/{message_id}/prompt")
-async def prompt(message_id: str, held: Held, user: CurrentUser) -> dict[str, Any]:
+async def prompt(message_id: str, services: ServicesDep, user: CurrentUser) -> dict[str, Any]:
     """Not found where it quotes a folder that the caller may not see any more."""
-    message, record = await held.chat.prompt(user.user_id, message_id)
-    view = held.knowledge.for_user(user.user_id)
-    branch = await held.chat.branch(user.user_id, message_id)
+    message, record = await services.chat.prompt(user.user_id, message_id)
+    view = services.knowledge.for_user(user.user_id)
+    branch = await services.chat.branch(user.user_id, message_id)
     quoted = {passage.folder for each in branch if each.answer for passage in each.answer.context.passages}
     if not await asyncio.to_thread(lambda: all(map(view.may_see, quoted))):
         raise NotFound(f"what the model saw for message '{message_id}' holds sources that you may not see any more")
@@ -91,10 +93,10 @@ async def prompt(message_id: str, held: Held, user: CurrentUser) -> dict[str, An
 
 
 @router.get("/messages/{message_id}/trace")
-async def trace(message_id: str, held: Held, user: CurrentUser) -> dict[str, Any]:
+async def trace(message_id: str, services: ServicesDep, user: CurrentUser) -> dict[str, Any]:
     """The candidates of the answer's search, and what became of each."""
-    found = await held.chat.trace(user.user_id, message_id)
-    view = held.knowledge.for_user(user.user_id)
+    found = await services.chat.trace(user.user_id, message_id)
+    view = services.knowledge.for_user(user.user_id)
     seen = await asyncio.to_thread(
         lambda: {name for name in {*found.folders, *(one.folder for one in found.candidates)} if view.may_see(name)}
     )
@@ -133,7 +135,7 @@ def _answer(answer: AnswerRecord, view: KnowledgeView) -> dict[str, Any]:
     body = asdict(answer)
     del body["context"], body["compaction"], body["memories_told"], body["memories_edited"]
     body["route"] = asdict(answer.route) if answer.route else None
-    shown = [one for one in numbered(answer.context.passages) if view.may_see(one.passage.folder)]
+    shown = [one for one in number_passages(answer.context.passages) if view.may_see(one.passage.folder)]
     body["passages"] = [asdict(one) for one in shown]
     body["folders"] = [folder for folder in answer.folders if view.may_see(folder)]
     body["citations"] = [asdict(one) for one in answer.citations if one.n in {each.n for each in shown}]

@@ -1,6 +1,6 @@
-"""Knowledge as users read and change it: status, files, passages, generations, and a box to try searches in.
+"""Knowledge as users read and change it: status, files, passages, generations, and trial searches.
 
-Every route goes through the caller's own view of the folders (`held.knowledge.for_user`).
+Every route goes through the caller's own view of the folders (`services.knowledge.of`).
 """
 
 from __future__ import annotations
@@ -17,17 +17,17 @@ from starlette.routing import Match
 from starlette.types import Scope
 
 from server.api.protocol import Changed
-from server.api.services import Admin, CurrentUser, Held
-from server.chat import trace_of
+from server.api.services import Admin, CurrentUser, ServicesDep
+from server.chat import answer_trace
 from server.errors import NotFound, TailorError, TooLarge
 from server.retrieval import REACH, KnowledgeView, PassageContext, SearchFilter
 from server.types import Passage
 
-MOST_REACH = 20
+MAX_REACH = 20
 
 
-class _Commands(APIRoute):
-    """What brings files is an upload, and no command: a folder may be called 'search'."""
+class _CommandRoute(APIRoute):
+    """Does not match multipart requests: those are uploads, and a folder may be called 'search'."""
 
     def matches(self, scope: Scope) -> tuple[Match, Scope]:
         kinds = [value for name, value in scope.get("headers", ()) if name == b"content-type"]
@@ -36,16 +36,16 @@ class _Commands(APIRoute):
         return super().matches(scope)
 
 
-commands = APIRouter(route_class=_Commands)
+commands = APIRouter(route_class=_CommandRoute)
 files = APIRouter()
 
 
-class Going(BaseModel):
+class RollbackRequest(BaseModel):
     model_config = ConfigDict(extra="forbid")
     generation: int = Field(ge=1)
 
 
-class Trial(BaseModel):
+class SearchRequest(BaseModel):
     """A search as a chat would make it. Absent folders: all that the caller may see; dates are days, both inside."""
 
     model_config = ConfigDict(extra="forbid")
@@ -65,7 +65,7 @@ class Trial(BaseModel):
 
 
 def _midnight(day: datetime.date | None) -> float | None:
-    """Where the server is."""
+    """In the server's time zone."""
     return datetime.datetime.combine(day, datetime.time()).timestamp() if day is not None else None
 
 
@@ -73,9 +73,9 @@ def _midnight(day: datetime.date | None) -> float | None:
 
 
 @files.get("/api/knowledge")
-async def knowledge(held: Held, user: CurrentUser, files: bool = True) -> dict[str, Any]:
+async def knowledge(services: ServicesDep, user: CurrentUser, files: bool = True) -> dict[str, Any]:
     """`files=false` leaves out the files of the folders: enough to show how far an import is."""
-    view = held.knowledge.for_user(user.user_id)
+    view = services.knowledge.for_user(user.user_id)
     status = await asyncio.to_thread(view.status)
     body = asdict(status)
     if files:
@@ -88,10 +88,12 @@ async def knowledge(held: Held, user: CurrentUser, files: bool = True) -> dict[s
 
 
 @files.post("/api/knowledge/{folder}")
-async def upload(folder: str, files: Annotated[list[UploadFile], File()], held: Held, user: Admin) -> dict[str, Any]:
+async def upload(
+    folder: str, files: Annotated[list[UploadFile], File()], services: ServicesDep, user: Admin
+) -> dict[str, Any]:
     """Each file stands alone: one that is refused does not stop the others."""
-    limit = held.settings.server.max_upload_bytes
-    view = held.knowledge.for_user(user.user_id)
+    limit = services.settings.server.max_upload_bytes
+    view = services.knowledge.for_user(user.user_id)
     results: list[dict[str, Any]] = []
     for file in files:
         name = file.filename or ""
@@ -108,29 +110,29 @@ async def upload(folder: str, files: Annotated[list[UploadFile], File()], held: 
 
 
 @files.delete("/api/knowledge/{folder}/{file:path}", status_code=204)
-async def delete_file(folder: str, file: str, held: Held, user: Admin) -> None:
-    await asyncio.to_thread(held.knowledge.for_user(user.user_id).delete, folder, file)
+async def delete_file(folder: str, file: str, services: ServicesDep, user: Admin) -> None:
+    await asyncio.to_thread(services.knowledge.for_user(user.user_id).delete, folder, file)
 
 
 @files.get("/api/passages/{passage_id}")
-async def passage(passage_id: str, held: Held, user: CurrentUser, reach: int = REACH) -> dict[str, Any]:
+async def passage(passage_id: str, services: ServicesDep, user: CurrentUser, reach: int = REACH) -> dict[str, Any]:
     """A passage that an answer cites, with what stands around it in its file now."""
     found = await asyncio.to_thread(
-        held.knowledge.for_user(user.user_id).passage, passage_id, min(max(reach, 0), MOST_REACH)
+        services.knowledge.for_user(user.user_id).passage, passage_id, min(max(reach, 0), MAX_REACH)
     )
-    return _surroundings(found)
+    return _surroundings_body(found)
 
 
-def _surroundings(found: PassageContext) -> dict[str, Any]:
+def _surroundings_body(found: PassageContext) -> dict[str, Any]:
     return {
-        "passage": _placed(found.passage),
-        "before": [_placed(one) for one in found.before],
-        "after": [_placed(one) for one in found.after],
+        "passage": _passage_body(found.passage),
+        "before": [_passage_body(one) for one in found.before],
+        "after": [_passage_body(one) for one in found.after],
         "living": found.is_current,
     }
 
 
-def _placed(passage: Passage) -> dict[str, Any]:
+def _passage_body(passage: Passage) -> dict[str, Any]:
     return asdict(passage) | {"place": passage.place}
 
 
@@ -138,9 +140,9 @@ def _placed(passage: Passage) -> dict[str, Any]:
 
 
 @files.get("/api/knowledge/generations")
-async def generations(held: Held, user: Admin) -> dict[str, Any]:
+async def generations(services: ServicesDep, user: Admin) -> dict[str, Any]:
     """Those that are kept, newest first, each with what changed in it."""
-    view = held.knowledge.for_user(user.user_id)
+    view = services.knowledge.for_user(user.user_id)
     made = await asyncio.to_thread(view.history)
     status = await asyncio.to_thread(view.status)
     return {
@@ -154,36 +156,36 @@ async def generations(held: Held, user: Admin) -> dict[str, Any]:
 
 
 @commands.post("/api/knowledge/rollback")
-async def roll_back(body: Going, held: Held, user: Admin) -> dict[str, Any]:
-    number = await asyncio.to_thread(held.knowledge.for_user(user.user_id).roll_back, body.generation)
-    held.hub.announce(Changed("knowledge"))
+async def roll_back(body: RollbackRequest, services: ServicesDep, user: Admin) -> dict[str, Any]:
+    number = await asyncio.to_thread(services.knowledge.for_user(user.user_id).roll_back, body.generation)
+    services.hub.announce(Changed("knowledge"))
     return {"generation": number, "held": body.generation}
 
 
 @commands.post("/api/knowledge/follow", status_code=202)
-async def follow(held: Held, user: Admin) -> dict[str, Any]:
-    await asyncio.to_thread(held.knowledge.for_user(user.user_id).follow)
+async def follow(services: ServicesDep, user: Admin) -> dict[str, Any]:
+    await asyncio.to_thread(services.knowledge.for_user(user.user_id).follow)
     return {"held": None}
 
 
 @commands.post("/api/knowledge/rebuild", status_code=202)
-async def rebuild(held: Held, user: Admin) -> dict[str, Any]:
-    await asyncio.to_thread(held.knowledge.for_user(user.user_id).rebuild)
+async def rebuild(services: ServicesDep, user: Admin) -> dict[str, Any]:
+    await asyncio.to_thread(services.knowledge.for_user(user.user_id).rebuild)
     return {"building": True}
 
 
-# ── trying a search ──────────────────────────────────────────────────────────────────────────────
+# ── trial search ─────────────────────────────────────────────────────────────────────────────────
 
 
 @commands.post("/api/knowledge/search")
-async def search(body: Trial, held: Held, user: Admin) -> dict[str, Any]:
+async def search(body: SearchRequest, services: ServicesDep, user: Admin) -> dict[str, Any]:
     """What a chat would find, and why; nothing is stored."""
-    view = held.knowledge.for_user(user.user_id)
+    view = services.knowledge.for_user(user.user_id)
     folders = body.folders if body.folders is not None else await asyncio.to_thread(_all_folders, view)
     found = await asyncio.to_thread(
         lambda: view.search(body.question, folders, previous_query=body.earlier, filters=body.where(), traced=True)
     )
-    return {"passages": [_placed(one) for one in found.passages], "trace": asdict(trace_of(found))}
+    return {"passages": [_passage_body(one) for one in found.passages], "trace": asdict(answer_trace(found))}
 
 
 def _all_folders(view: KnowledgeView) -> list[str]:

@@ -11,7 +11,7 @@ from fastapi import APIRouter
 from pydantic import BaseModel
 
 from server.api.protocol import Changed
-from server.api.services import Admin, CurrentUser, Held
+from server.api.services import Admin, CurrentUser, ServicesDep
 from server.errors import InvalidInput
 
 router = APIRouter()
@@ -21,10 +21,10 @@ router = APIRouter()
 
 
 @router.get("/api/domains")
-async def domains(held: Held, user: CurrentUser) -> dict[str, Any]:
+async def domains(services: ServicesDep, user: CurrentUser) -> dict[str, Any]:
     """A folder that the caller may not see is not named."""
-    found = await asyncio.to_thread(held.library.domains)
-    view = held.knowledge.for_user(user.user_id)
+    found = await asyncio.to_thread(services.library.domains)
+    view = services.knowledge.for_user(user.user_id)
     folders = {name for domain in found for name in domain.knowledge}
     seen = await asyncio.to_thread(lambda: {name for name in folders if view.may_see(name) or view.is_new(name)})
     return {
@@ -42,45 +42,45 @@ async def domains(held: Held, user: CurrentUser) -> dict[str, Any]:
             }
             for domain in found
         ],
-        "problems": [{"file": p.file, "line": p.line, "reason": p.reason} for p in held.library.problems()],
-        "default": held.settings.prompts.default_domain,
+        "problems": [{"file": p.file, "line": p.line, "reason": p.reason} for p in services.library.problems()],
+        "default": services.settings.prompts.default_domain,
     }
 
 
 # ── adapters ─────────────────────────────────────────────────────────────────────────────────────
 
 
-class LoadAdapter(BaseModel):
+class LoadAdapterRequest(BaseModel):
     """vLLM's request body."""
 
     lora_name: str
     lora_path: str | None = None
 
 
-class UnloadAdapter(BaseModel):
+class UnloadAdapterRequest(BaseModel):
     lora_name: str
 
 
 @router.get("/api/adapters")
-async def adapters(held: Held, user: CurrentUser) -> dict[str, Any]:
-    found = await asyncio.to_thread(held.engine.adapters)
-    return {"adapters": [asdict(adapter) for adapter in found], "max_loras": held.settings.engine.max_loras}
+async def adapters(services: ServicesDep, user: CurrentUser) -> dict[str, Any]:
+    found = await asyncio.to_thread(services.engine.adapters)
+    return {"adapters": [asdict(adapter) for adapter in found], "max_loras": services.settings.engine.max_loras}
 
 
 @router.post("/v1/load_lora_adapter")
-async def load_adapter(body: LoadAdapter, held: Held, user: Admin) -> dict[str, Any]:
+async def load_adapter(body: LoadAdapterRequest, services: ServicesDep, user: Admin) -> dict[str, Any]:
     name = body.lora_name
     if body.lora_path is not None:
-        name = _versioned(name, Path(body.lora_path), held.settings.paths.adapters)
-    adapter = await held.engine.load_adapter(name)
-    held.hub.announce(Changed("adapters"))
+        name = _versioned(name, Path(body.lora_path), services.settings.paths.adapters)
+    adapter = await services.engine.load_adapter(name)
+    services.hub.announce(Changed("adapters"))
     return {"message": f"Success: LoRA adapter '{body.lora_name}' added successfully.", "adapter": asdict(adapter)}
 
 
 @router.post("/v1/unload_lora_adapter")
-async def unload_adapter(body: UnloadAdapter, held: Held, user: Admin) -> dict[str, Any]:
-    await held.engine.unload_adapter(body.lora_name)
-    held.hub.announce(Changed("adapters"))
+async def unload_adapter(body: UnloadAdapterRequest, services: ServicesDep, user: Admin) -> dict[str, Any]:
+    await services.engine.unload_adapter(body.lora_name)
+    services.hub.announce(Changed("adapters"))
     return {"message": f"Success: LoRA adapter '{body.lora_name}' removed successfully."}
 
 

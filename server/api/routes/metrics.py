@@ -16,7 +16,7 @@ from prometheus_client.exposition import CONTENT_TYPE_PLAIN_0_0_4, generate_late
 from prometheus_client.registry import Collector
 from starlette.requests import HTTPConnection
 
-from server.api.services import CurrentUser, Held, api_key_of
+from server.api.services import CurrentUser, ServicesDep, api_key_of
 from server.engine import Engine
 from server.errors import EngineDown, Forbidden
 
@@ -26,13 +26,13 @@ router = APIRouter()
 GAUGES = (
     ("running", "tailor_requests_running", "Requests that generate now"),
     ("max_batch", "tailor_requests_running_max", "Requests that may generate together (engine.max_batch)"),
-    ("waiting", "tailor_requests_waiting", "Requests that wait for a place in the batch"),
+    ("waiting", "tailor_requests_waiting", "Requests that wait for a slot in the batch"),
     ("max_waiting", "tailor_requests_waiting_max", "Requests that may wait; over it: busy (engine.max_waiting)"),
     ("max_per_user", "tailor_requests_per_user_max", "Requests of one user, running and waiting (engine.max_per_user)"),
     ("max_tokens", "tailor_answer_tokens_max", "Tokens of one answer (engine.max_tokens)"),
-    ("kv_bytes", "tailor_kv_bytes", "Keys and values held for running requests"),
+    ("kv_bytes", "tailor_kv_bytes", "Keys and values of running requests"),
     ("max_kv_bytes", "tailor_kv_max_bytes", "Bound of tailor_kv_bytes (engine.kv_bytes)"),
-    ("prefix_bytes", "tailor_prefix_bytes", "Keys and values kept for prompts that begin alike"),
+    ("prefix_bytes", "tailor_prefix_bytes", "Prefix cache: keys and values of shared prompt prefixes"),
     ("max_prefix_bytes", "tailor_prefix_max_bytes", "Bound of tailor_prefix_bytes (engine.prefix_bytes)"),
     ("adapters", "tailor_adapters", "Adapters loaded or on their way"),
     ("max_adapters", "tailor_adapters_max", "Adapters that may be loaded together (engine.max_loras)"),
@@ -41,13 +41,13 @@ GAUGES = (
 )
 COUNTERS = (
     ("prompt_tokens", "tailor_prompt_tokens_total", "Prompt tokens of admitted requests"),
-    ("cached_tokens", "tailor_prompt_tokens_cached_total", "Prompt tokens taken from the prefix store, not computed"),
+    ("cached_tokens", "tailor_prompt_tokens_cached_total", "Prompt tokens taken from the prefix cache, not computed"),
     ("completion_tokens", "tailor_completion_tokens_total", "Tokens generated"),
     ("finished", "tailor_requests_finished_total", "Requests answered to their end"),
     ("cancelled", "tailor_requests_cancelled_total", "Requests stopped by their reader"),
     ("failed", "tailor_requests_failed_total", "Requests that a fault of the model ended"),
     ("refused", "tailor_requests_refused_total", "Requests refused because a bound was reached (busy)"),
-    ("preempted", "tailor_requests_preempted_total", "Requests put back to make room, and resumed later"),
+    ("preempted", "tailor_requests_preempted_total", "Requests preempted to make room, and resumed later"),
     ("steps", "tailor_engine_steps_total", "Steps of the model"),
     ("step_s", "tailor_engine_step_seconds_total", "Time spent in the model"),
     ("restarts", "tailor_engine_restarts_total", "Restarts of the model after a fault"),
@@ -73,14 +73,14 @@ class EngineCollector(Collector):
             yield CounterMetricFamily(name, text, getattr(stats, field))
 
 
-async def _reader(connection: HTTPConnection, user: CurrentUser) -> None:
+async def _require_metrics_access(connection: HTTPConnection, user: CurrentUser) -> None:
     """An administrator, or a program with anybody's API key: a scraper needs no rights to change things."""
     if not user.admin and not api_key_of(connection):
         raise Forbidden("only an administrator, or a program with an API key, may read the metrics")
 
 
-@router.get("/metrics", dependencies=[Depends(_reader)])
-async def metrics(held: Held) -> Response:
+@router.get("/metrics", dependencies=[Depends(_require_metrics_access)])
+async def metrics(services: ServicesDep) -> Response:
     registry = CollectorRegistry()
-    registry.register(EngineCollector(held.engine))
+    registry.register(EngineCollector(services.engine))
     return Response(generate_latest(registry), headers={"content-type": CONTENT_TYPE_PLAIN_0_0_4})

@@ -10,34 +10,34 @@ from fastapi.responses import JSONResponse
 from pydantic import BaseModel, ConfigDict
 
 from server.api.accounts import Account
-from server.api.services import COOKIE, Held, Services, find_user
+from server.api.services import COOKIE, Services, ServicesDep, find_user
 
 router = APIRouter()
 
 
-class Login(BaseModel):
+class LoginRequest(BaseModel):
     model_config = ConfigDict(extra="forbid")
     name: str
     password: str
 
 
 @router.get("/health")
-async def health(held: Held) -> Response:
-    state = held.engine.health()
+async def health(services: ServicesDep) -> Response:
+    state = services.engine.health()
     body = {"ok": state.ok, "running": state.running, "waiting": state.waiting, "reason": state.reason}
     return JSONResponse(body, 200 if state.ok else 503)
 
 
 @router.get("/api/session")
-async def session(request: Request, held: Held) -> dict[str, Any]:
+async def session(request: Request, services: ServicesDep) -> dict[str, Any]:
     user = await find_user(request)
-    return describe(held, user)
+    return session_body(services, user)
 
 
 @router.post("/api/login")
-async def login(body: Login, request: Request, response: Response, held: Held) -> dict[str, Any]:
-    days = held.settings.server.session_days
-    opened = await asyncio.to_thread(held.accounts.login, body.name, body.password, days=days)
+async def login(body: LoginRequest, request: Request, response: Response, services: ServicesDep) -> dict[str, Any]:
+    days = services.settings.server.session_days
+    opened = await asyncio.to_thread(services.accounts.login, body.name, body.password, days=days)
     response.set_cookie(
         COOKIE,
         opened.token,
@@ -46,26 +46,26 @@ async def login(body: Login, request: Request, response: Response, held: Held) -
         samesite="strict",
         secure=request.url.scheme == "https",
     )
-    return describe(held, opened.account)
+    return session_body(services, opened.account)
 
 
 @router.post("/api/logout", status_code=204)
-async def logout(request: Request, response: Response, held: Held) -> None:
+async def logout(request: Request, response: Response, services: ServicesDep) -> None:
     token = request.cookies.get(COOKIE)
     if token:
-        await asyncio.to_thread(held.accounts.logout, token)
+        await asyncio.to_thread(services.accounts.logout, token)
     response.delete_cookie(COOKIE)
 
 
-def describe(held: Services, user: Account | None) -> dict[str, Any]:
+def session_body(services: Services, user: Account | None) -> dict[str, Any]:
     """What a client must know before it draws; the model only for those who may use it."""
-    server = held.settings.server
+    server = services.settings.server
     return {
         "user": {"id": user.user_id, "name": user.name, "admin": user.admin} if user else None,
-        "login_needed": held.login_needed,
-        "version": held.version,
-        "model": held.engine.model if user else None,
-        "default_domain": held.settings.prompts.default_domain,
+        "login_needed": services.login_needed,
+        "version": services.version,
+        "model": services.engine.model if user else None,
+        "default_domain": services.settings.prompts.default_domain,
         "max_message_bytes": server.max_message_bytes,
         "max_upload_bytes": server.max_upload_bytes,
     }

@@ -1,4 +1,4 @@
-"""Chats as they are kept: message trees, what made each answer, past chats in the search.
+"""Chats as they are stored: message trees, what made each answer, the index of past chats.
 
 Knows nothing of how a turn runs.
 """

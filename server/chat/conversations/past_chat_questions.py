@@ -9,7 +9,7 @@ import re
 import unicodedata
 from typing import Final
 
-MOST_CHARS: Final = 1000  # a longer message is a task with its own text
+MAX_CHARS: Final = 1000  # a longer message is a task with its own text
 
 _SAID = (
     r"(?:say|said|tell|told|talk(?:ed)?|discuss(?:ed)?|decide[d]?|agree[d]?|conclude[d]?|suggest(?:ed)?|recommend(?:ed)?"
@@ -57,6 +57,6 @@ _KOREAN: Final = (
 def asks_for_chats(question: str) -> bool:
     """True where the user wants what was said before, not what is so in the world."""
     text = " ".join(unicodedata.normalize("NFC", question).lower().replace("’", "'").split())
-    if not text or len(text) > MOST_CHARS:
+    if not text or len(text) > MAX_CHARS:
         return False
     return any(pattern.search(text) for pattern in (*_ENGLISH, *_KOREAN))

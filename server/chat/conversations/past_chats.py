@@ -1,8 +1,8 @@
-"""Past chats: finished turns are put into the search one by one, while no answer is being written, and found again.
+"""Past chats: finished turns are indexed one by one, while no answer is being generated, and recalled.
 
-Where answers never rest, they are put in after a while all the same. What is not in yet is known from the messages
-themselves, so that a crash loses nothing and chats that were there before are taken in at the first start. A temporary
-chat is never in.
+On a server that is never idle they are indexed after a while all the same. What is not indexed yet is marked on the
+messages themselves, so that a crash loses nothing and chats that were there before are indexed at the first start. A
+temporary chat is never indexed. Knows no turn: it is told when one starts and ends.
 """
 
 from __future__ import annotations
@@ -24,10 +24,10 @@ from server.types import EarlierTurn, Role, UserId
 
 log = logging.getLogger("tailor.chat")
 
-AT_ONCE: Final = 4  # messages taken in before it is looked anew whether answers are being written
+INDEX_BATCH: Final = 4  # messages indexed before it is checked again that no answer is being generated
 RETRY_SECONDS: Final = 30.0
-PATIENCE_SECONDS: Final = 10.0  # how long a finished turn waits for others to end
-MOST_FOUND: Final = 50  # of one search by the user
+MAX_IDLE_WAIT_SECONDS: Final = 10.0  # how long a finished turn waits for the server to be idle
+MAX_RESULTS: Final = 50  # of one search by the user
 
 
 @dataclass(frozen=True, slots=True)
@@ -38,30 +38,30 @@ class FoundTurn:
     message_id: str
     title: str
     role: str
-    text: str  # the part that was asked for
+    text: str  # the part that matches
     at: float
     score: float
 
 
 class PastChats:
-    """`close` ends the feeding; what is left is taken in at the next start."""
+    """`close` ends the indexing; what is left is indexed at the next start."""
 
-    def __init__(self, store: ConversationStore, episodes: Episodes, *, turns: int) -> None:
+    def __init__(self, store: ConversationStore, episodes: Episodes, *, max_turns: int) -> None:
         self._store = store
         self._episodes = episodes
-        self._turns = turns
-        self._news = asyncio.Event()
-        self._resting = asyncio.Event()
-        self._resting.set()
-        self._writing = 0
+        self._max_turns = max_turns
+        self._work_available = asyncio.Event()
+        self._idle = asyncio.Event()
+        self._idle.set()
+        self._running_turns = 0
         self._task: asyncio.Task[None] | None = None
         self._worker = background_worker("tailor-past-chats")
 
-    # ── feeding ──────────────────────────────────────────────────────────────────────────────────
+    # ── indexing ─────────────────────────────────────────────────────────────────────────────────
 
     async def start(self) -> None:
-        self._news.set()
-        self._task = asyncio.create_task(self._feed(), name="past-chats")
+        self._work_available.set()
+        self._task = asyncio.create_task(self._index_loop(), name="past-chats")
 
     async def close(self) -> None:
         if self._task is not None:
@@ -70,84 +70,97 @@ class PastChats:
                 await self._task
         await asyncio.to_thread(self._worker.shutdown)
 
-    def begun(self) -> None:
-        """A turn has begun. On the event loop, as `ended`."""
-        self._writing += 1
-        self._resting.clear()
+    def turn_started(self) -> None:
+        """On the event loop, as `turn_ended`."""
+        self._running_turns += 1
+        self._idle.clear()
 
-    def ended(self) -> None:
-        self._writing -= 1
-        if not self._writing:
-            self._resting.set()
-        self._news.set()
+    def turn_ended(self) -> None:
+        self._running_turns -= 1
+        if not self._running_turns:
+            self._idle.set()
+        self._work_available.set()
 
-    async def _feed(self) -> None:
+    async def _index_loop(self) -> None:
         loop = asyncio.get_running_loop()
         while True:
-            await self._news.wait()
-            self._news.clear()
-            patience = loop.time() + PATIENCE_SECONDS
+            await self._work_available.wait()
+            self._work_available.clear()
+            deadline = loop.time() + MAX_IDLE_WAIT_SECONDS
             try:
-                for some in (self._feed_some, self._episodes.renew):  # renewed where the embedder was changed
+                for run_batch in (
+                    self._index_batch,
+                    self._episodes.renew,
+                ):  # re-embedded where the embedder was changed
                     more = True
                     while more:
-                        await self._rest(patience)
-                        more = bool(await loop.run_in_executor(self._worker, some))
+                        await self._wait_until_idle(deadline)
+                        more = bool(await loop.run_in_executor(self._worker, run_batch))
             except Exception:  # the outermost edge of this task: it is tried again, and nothing is marked as done
-                log.exception("past chats could not be taken into the search; trying again")
+                log.exception("past chats could not be indexed; trying again")
                 await asyncio.sleep(RETRY_SECONDS)
-                self._news.set()
+                self._work_available.set()
 
-    async def _rest(self, until: float) -> None:
-        """Until no answer is being written; at most until then, by the loop's clock."""
+    async def _wait_until_idle(self, deadline: float) -> None:
+        """Until no answer is being generated; at most until `deadline`, by the loop's clock."""
         with suppress(TimeoutError):
-            async with asyncio.timeout_at(until):
-                await self._resting.wait()
+            async with asyncio.timeout_at(deadline):
+                await self._idle.wait()
 
-    def _feed_some(self) -> int:
-        waiting = self._store.not_fed(AT_ONCE)
-        for user, message in waiting:
-            self.add(user, message)
-        return len(waiting)
+    def _index_batch(self) -> int:
+        messages = self._store.unindexed_messages(INDEX_BATCH)
+        for user, message in messages:
+            self.index_message(user, message)
+        return len(messages)
 
-    def add(self, user: UserId, message: StoredMessage) -> None:
-        """Takes one message in. Blocks."""
+    def index_message(self, user: UserId, message: StoredMessage) -> None:
+        """Indexes one message. Blocks."""
         if message.text.strip():
             self._episodes.add(
                 user, message.conversation_id, message.id, message.role, message.text, message.created_at
             )
-        if not self._store.mark_fed(user, message.id):  # deleted meanwhile
+        if not self._store.mark_indexed(user, message.id):  # deleted meanwhile
             self._episodes.remove_message(user, message.id)
 
-    # ── finding ──────────────────────────────────────────────────────────────────────────────────
+    # ── search ───────────────────────────────────────────────────────────────────────────────────
 
     def search(self, user: UserId, query: str, *, limit: int = 20) -> tuple[FoundTurn, ...]:
         """What the user's kept chats say about it, best first. Blocks."""
         titles = self._store.titles(user)
-        found = self._episodes.search(user, query, now=time.time(), limit=min(limit, MOST_FOUND))
+        found = self._episodes.search(user, query, now=time.time(), limit=min(limit, MAX_RESULTS))
         return tuple(
             FoundTurn(
-                one.conversation_id, one.message_id, titles[one.conversation_id], one.role,
-                one.snippet or one.text, one.at, one.score,
+                episode.conversation_id, episode.message_id, titles[episode.conversation_id], episode.role,
+                episode.snippet or episode.text, episode.at, episode.score,
             )
-            for one in found
-            if one.conversation_id in titles
+            for episode in found
+            if episode.conversation_id in titles
         )  # fmt: skip
 
     def recall(
         self, user: UserId, question: str, *, now: float, exclude: Collection[str] = ()
     ) -> tuple[EarlierTurn, ...]:
         """Turns of past chats, where the question asks for them; best first, none of the messages `exclude`. Blocks."""
-        if not self._turns or not asks_for_chats(question):
+        if not self._max_turns or not asks_for_chats(question):
             return ()
         titles = self._store.titles(user)
-        found = self._episodes.search(user, question, now=now, limit=self._turns + min(len(exclude), 100))
-        kept = [one for one in found if one.message_id not in exclude and one.conversation_id in titles]
-        return tuple(_earlier(one, titles[one.conversation_id]) for one in kept[: self._turns])
+        found = self._episodes.search(user, question, now=now, limit=self._max_turns + min(len(exclude), 100))
+        visible = [
+            episode for episode in found if episode.message_id not in exclude and episode.conversation_id in titles
+        ]
+        return tuple(_earlier_turn(episode, titles[episode.conversation_id]) for episode in visible[: self._max_turns])
 
     def remove(self, user: UserId, conversation_id: str) -> None:
         self._episodes.remove_conversation(user, conversation_id)
 
 
-def _earlier(one: Episode, title: str) -> EarlierTurn:
-    return EarlierTurn(one.conversation_id, one.message_id, title, cast("Role", one.role), one.text, one.at, one.score)
+def _earlier_turn(episode: Episode, title: str) -> EarlierTurn:
+    return EarlierTurn(
+        episode.conversation_id,
+        episode.message_id,
+        title,
+        cast("Role", episode.role),
+        episode.text,
+        episode.at,
+        episode.score,
+    )

@@ -47,7 +47,7 @@ class ErrorNote:
 
 @dataclass(frozen=True, slots=True)
 class PromptSummary:
-    """The prompt's size by section, and what the budget cost."""
+    """The prompt's size by section, and what the token budget trimmed."""
 
     sections: tuple[SectionSize, ...]
     tokens: int
@@ -58,7 +58,7 @@ class PromptSummary:
 
 @dataclass(frozen=True, slots=True)
 class AnswerRecord:
-    """What made an answer and what came of it; all empty at first."""
+    """What made an answer and what came of it; all empty at first. Stored as JSON by its field names."""
 
     reasoning: str = ""
     route: RouteDecision | None = None
@@ -76,7 +76,7 @@ class AnswerRecord:
     checks: tuple[SentenceCheck, ...] = ()  # empty where nothing was searched, and in answers of old
     memories_saved: tuple[Memory, ...] = ()
     memories_edited: tuple[Memory, ...] = ()  # shown earlier in the chat, with the text that this prompt gave them
-    command: str = ""  # what the server itself answered: "tell", "forget", "ask to erase", "refused"
+    command: str = ""  # the memory command that the server answered: "tell", "forget", "ask to erase", "refused"
     memories_told: tuple[Memory, ...] = ()  # in the answer to "tell"
     memories_forgotten: int = 0  # only how many: their text is gone
     usage: Usage | None = None

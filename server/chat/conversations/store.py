@@ -18,7 +18,7 @@ from typing import Any
 from pydantic import TypeAdapter
 
 from server.chat.conversations.records import AnswerRecord, Conversation, PromptRecord, Status, StoredMessage
-from server.chat.conversations.redaction import Cleaned, Forgotten, forget_in_answer, forget_in_prompt
+from server.chat.conversations.redaction import Redaction, RedactionCounts, redact_answer, redact_prompt
 from server.database import Database
 from server.errors import InvalidInput, NotFound
 from server.types import HistoryTurn, Memory, UserId
@@ -40,7 +40,7 @@ MIGRATIONS = (
     CREATE INDEX messages_of_conversation ON messages (conversation_id, created_at);
     CREATE INDEX messages_of_parent ON messages (parent_id);
     """,
-    # fed: the search of past chats has it, or must not have it
+    # fed: indexed for the search of past chats, or never to be indexed
     """
     ALTER TABLE conversations ADD COLUMN temporary INTEGER NOT NULL DEFAULT 0;
     ALTER TABLE messages ADD COLUMN fed INTEGER NOT NULL DEFAULT 0;
@@ -51,7 +51,7 @@ TITLE_LENGTH = 80
 
 
 _OWNED = "user_id = ?"
-_NOT_FED = """
+_UNINDEXED = """
     SELECT m.* FROM messages m JOIN conversations c ON c.id = m.conversation_id
     WHERE m.fed = 0 AND NOT c.temporary AND m.status IN ('complete', 'stopped') AND (
         m.role = 'assistant' OR EXISTS (SELECT 1 FROM messages a WHERE a.parent_id = m.id AND a.status <> 'streaming')
@@ -67,8 +67,8 @@ class ConversationStore:
         self._database = database
         database.migrate("chat", MIGRATIONS)
 
-    def together(self) -> AbstractContextManager[object]:
-        """What this thread stores inside is kept whole, or not at all. Raises StorageFull."""
+    def transaction(self) -> AbstractContextManager[object]:
+        """What this thread stores inside is committed whole, or not at all. Raises StorageFull."""
         return self._database.transaction()
 
     # ── conversations ────────────────────────────────────────────────────────────────────────────
@@ -111,33 +111,35 @@ class ConversationStore:
     def rename(self, user: UserId, conversation_id: str, title: str) -> Conversation:
         if not title.strip():
             raise InvalidInput("a conversation's title is empty; give it at least one character")
-        return self._change(user, conversation_id, title=short_title(title))
+        return self._update(user, conversation_id, title=short_title(title))
 
     def choose_domain(self, user: UserId, conversation_id: str, domain: str | None) -> Conversation:
         """The user's own choice; None gives it back to the router, with no memory of an earlier route."""
-        return self._change(user, conversation_id, domain=domain, sticky=None)
+        return self._update(user, conversation_id, domain=domain, sticky=None)
 
-    def stick(self, user: UserId, conversation_id: str, domain: str) -> None:
-        self._change(user, conversation_id, sticky=domain)
+    def set_sticky_domain(self, user: UserId, conversation_id: str, domain: str) -> None:
+        self._update(user, conversation_id, sticky=domain)
 
     def delete(self, user: UserId, conversation_id: str) -> None:
         with self._database.transaction() as db:
-            gone = db.conn.execute(
+            deleted = db.conn.execute(
                 "DELETE FROM conversations WHERE id = ? AND user_id = ?", (conversation_id, user)
             ).rowcount
-        if not gone:
+        if not deleted:
             raise NotFound(f"there is no conversation '{conversation_id}' of yours")
         self._database.scrub()
 
     def delete_temporary(self, before: float = float("inf")) -> int:
         """Temporary chats whose last message is older; how many there were. Of all users: for the server itself."""
         with self._database.transaction() as db:
-            gone = db.conn.execute("DELETE FROM conversations WHERE temporary AND updated_at < ?", (before,)).rowcount
-        if gone:
+            deleted = db.conn.execute(
+                "DELETE FROM conversations WHERE temporary AND updated_at < ?", (before,)
+            ).rowcount
+        if deleted:
             self._database.scrub()
-        return int(gone)
+        return int(deleted)
 
-    def _change(self, user: UserId, conversation_id: str, **columns: str | None) -> Conversation:
+    def _update(self, user: UserId, conversation_id: str, **columns: str | None) -> Conversation:
         names = ", ".join(f"{name} = ?" for name in columns)
         with self._database.transaction() as db:
             db.conn.execute(
@@ -202,9 +204,9 @@ class ConversationStore:
     def add_answer(self, user: UserId, conversation_id: str, question_id: str) -> StoredMessage:
         return self._add(user, conversation_id, question_id, "assistant", "", Status.STREAMING)
 
-    def keep_running(self, answers: Iterable[tuple[UserId, str, str, AnswerRecord]]) -> None:
-        """What there is by now of answers that are being written: (user, id, text, record). One that has ended stays
-        as it ended."""
+    def save_partial_answers(self, answers: Iterable[tuple[UserId, str, str, AnswerRecord]]) -> None:
+        """Checkpoints answers that are being generated: (user, id, text, record). One that has ended stays as it
+        ended."""
         rows = [(text, _ANSWER.dump_json(record).decode(), id, user) for user, id, text, record in answers]
         with self._database.transaction() as db:
             db.conn.executemany(
@@ -244,29 +246,30 @@ class ConversationStore:
             raise NotFound(f"no prompt is stored for message '{message_id}'")
         return _PROMPT.validate_json(zlib.decompress(row[0]))
 
-    # ── forgetting and finding again ─────────────────────────────────────────────────────────────
+    # ── redaction and indexing ───────────────────────────────────────────────────────────────────
 
-    def redact(self, user: UserId, forgotten: Forgotten) -> Cleaned:
-        """Takes what is forgotten out of stored answers' records and of the exact prompts."""
+    def redact(self, user: UserId, redaction: Redaction) -> RedactionCounts:
+        """Removes what was deleted from stored answers' records and from the exact prompts."""
         answers: list[tuple[str, str, str]] = []
         chats: set[str] = set()
         prompts: list[tuple[bytes, str]] = []
         with self._database.transaction() as db:
-            marks = forgotten.marks
-            named = " OR ".join(["instr(answer, ?)"] * len(marks))
+            search_strings = redaction.search_strings
+            named = " OR ".join(["instr(answer, ?)"] * len(search_strings))
             for row in db.query(
-                f"SELECT id, conversation_id, text, answer FROM messages WHERE {_OWNED} AND ({named})", [user, *marks]
+                f"SELECT id, conversation_id, text, answer FROM messages WHERE {_OWNED} AND ({named})",
+                [user, *search_strings],
             ):
-                text, record = forget_in_answer(row["text"], _ANSWER.validate_json(row["answer"]), forgotten)
+                text, record = redact_answer(row["text"], _ANSWER.validate_json(row["answer"]), redaction)
                 if record is not None:
                     answers.append((text, _ANSWER.dump_json(record).decode(), row["id"]))
                     chats.add(row["conversation_id"])
             for row in db.query(
                 "SELECT id, conversation_id, prompt FROM messages WHERE user_id = ? AND prompt IS NOT NULL", [user]
             ):
-                if row["conversation_id"] not in chats and not forgotten.names:
+                if row["conversation_id"] not in chats and not redaction.names:
                     continue
-                prompt = forget_in_prompt(_PROMPT.validate_json(zlib.decompress(row["prompt"])), forgotten)
+                prompt = redact_prompt(_PROMPT.validate_json(zlib.decompress(row["prompt"])), redaction)
                 if prompt is not None:
                     prompts.append((zlib.compress(_PROMPT.dump_json(prompt)), row["id"]))
             db.conn.executemany(f"UPDATE messages SET text = ?, answer = ? WHERE id = ? AND {_OWNED}",
@@ -275,7 +278,7 @@ class ConversationStore:
                                 [(*each, user) for each in prompts])  # fmt: skip
         if answers or prompts:
             self._database.scrub()
-        return Cleaned(len(answers), len(prompts))
+        return RedactionCounts(len(answers), len(prompts))
 
     def titles(self, user: UserId) -> dict[str, str]:
         """Of the chats that are kept, by id."""
@@ -284,12 +287,12 @@ class ConversationStore:
         )
         return {row["id"]: row["title"] for row in rows}
 
-    def not_fed(self, limit: int) -> tuple[tuple[UserId, StoredMessage], ...]:
-        """Finished messages that the search of past chats has not seen, oldest first. Of all users."""
-        rows = self._database.connection().query(_NOT_FED, [limit])
+    def unindexed_messages(self, limit: int) -> tuple[tuple[UserId, StoredMessage], ...]:
+        """Finished messages that the search of past chats has not indexed, oldest first. Of all users."""
+        rows = self._database.connection().query(_UNINDEXED, [limit])
         return tuple((UserId(row["user_id"]), _message(row)) for row in rows)
 
-    def mark_fed(self, user: UserId, message_id: str) -> bool:
+    def mark_indexed(self, user: UserId, message_id: str) -> bool:
         """False where the message is gone."""
         with self._database.transaction() as db:
             changed = db.conn.execute("UPDATE messages SET fed = 1 WHERE id = ? AND user_id = ?", (message_id, user))
@@ -330,7 +333,7 @@ class ConversationStore:
         return message
 
 
-def history_of(branch: Iterable[StoredMessage], memories: dict[int, Memory]) -> tuple[HistoryTurn, ...]:
+def build_history(branch: Iterable[StoredMessage], memories: dict[int, Memory]) -> tuple[HistoryTurn, ...]:
     """Finished turns of a branch. A memory that is gone leaves the old turns too; an edited one has its text of now;
     one that was replaced stays, as the prompt's prefix stays, and its successor is added later. A question without a
     usable answer is left out, and so is its failed answer."""
@@ -348,8 +351,8 @@ def history_of(branch: Iterable[StoredMessage], memories: dict[int, Memory]) -> 
     return tuple(turns)
 
 
-def edited_in(branch: Iterable[StoredMessage], memories: dict[int, Memory]) -> tuple[Memory, ...]:
-    """Memories that `history_of` shows with another text than they had when they were shown first."""
+def edited_memories(branch: Iterable[StoredMessage], memories: dict[int, Memory]) -> tuple[Memory, ...]:
+    """Memories that `build_history` shows with another text than they had when they were shown first."""
     shown = {m.id: m for message in branch if message.answer is not None for m in message.answer.context.memories}
     return tuple(
         replace(m, text=memories[m.id].text)

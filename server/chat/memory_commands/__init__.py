@@ -1,4 +1,4 @@
-"""What a chat may do with memory, the server's own answers to commands, and forgetting for real.
+"""What a chat may do with memory, the replies to memory commands, and deletion with redaction.
 
 Knows nothing of how a turn runs or of HTTP.
 """

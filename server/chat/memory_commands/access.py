@@ -1,7 +1,7 @@
-"""What a chat may do with memory. Two kinds of chat have two types: only `RememberingChat` holds a way to memory.
+"""What a chat may do with memory. Only `EnabledMemory` holds a reference to the stores; the disabled ones hold none.
 
-A turn is given one of them and knows no other way: for a temporary chat, and for a domain without memory, there is
-nothing that could be recalled, told, forgotten or learned from. Blocking work is done in threads.
+A turn is given one of them and has no other access: for a temporary chat, and for a domain without memory, there is
+nothing that could be recalled, listed, deleted or learned from. Blocking work is done in threads.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ from typing import ClassVar, Protocol
 
 from server.chat.conversations.past_chats import PastChats
 from server.chat.conversations.records import StoredMessage
-from server.chat.conversations.redaction import Cleaned
+from server.chat.conversations.redaction import RedactionCounts
 from server.chat.events import HeldBackItem
 from server.errors import NotFound
 from server.memory import MemoryWriter, UserMemory, clean, held_back
@@ -24,8 +24,8 @@ from server.types import EarlierTurn, Memory, UserId
 
 
 @dataclass(frozen=True, slots=True)
-class Recalled:
-    """What goes beside a question. `name` is what to call the user."""
+class RecallResult:
+    """What is recalled for a question. `name` is what to call the user."""
 
     memories: tuple[Memory, ...] = ()
     chats: tuple[EarlierTurn, ...] = ()
@@ -33,125 +33,127 @@ class Recalled:
 
 
 @dataclass(frozen=True, slots=True)
-class Learned:
-    """What came of a question after its answer."""
+class LearnResult:
+    """What was extracted from a question after its answer."""
 
     saved: tuple[Memory, ...] = ()
     held_back: tuple[HeldBackItem, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
-class Receipt:
-    """What was deleted, as it was, and how much of it was found in stored chats."""
+class DeletionReceipt:
+    """What was deleted, as it was, and how much of what is stored of chats was redacted."""
 
     memories: tuple[Memory, ...] = ()
-    cleaned: Cleaned = field(default_factory=Cleaned)
+    cleaned: RedactionCounts = field(default_factory=RedactionCounts)
 
 
 class ChatMemory(Protocol):
-    """The memory as a chat sees it. `why_not` says why there is none; '' where there is one."""
+    """The memory as a chat sees it. `disabled_reason` is '' where it is enabled."""
 
     @property
-    def why_not(self) -> str: ...
+    def disabled_reason(self) -> str: ...
 
     async def is_off(self, domain: str) -> bool:
         """The user wants no memory there."""
 
-    async def known(self, ids: Collection[int]) -> dict[int, Memory]:
-        """Those of `ids` that are still kept, the replaced included, for the history of the chat."""
+    async def get_many(self, ids: Collection[int]) -> dict[int, Memory]:
+        """Those of `ids` that are still stored, the replaced included, for the history of the chat."""
 
     async def recall(
-        self, question: str, *, shown: Collection[int] = (), read: Collection[str] = ()
-    ) -> Recalled:
-        """`shown` are memories, and `read` messages, that the prompt holds already."""
+        self, question: str, *, exclude_memories: Collection[int] = (), exclude_messages: Collection[str] = ()
+    ) -> RecallResult:
+        """`exclude_memories` and `exclude_messages` are ids of what the prompt contains already."""
 
-    async def told(self) -> tuple[tuple[Memory, ...], bool]:
-        """Everything that holds now, and whether memory is paused."""
+    async def list_current(self) -> tuple[tuple[Memory, ...], bool]:
+        """All current memories, and whether memory is paused."""
 
-    async def forget(self, about: str) -> Receipt: ...
+    async def forget(self, about: str) -> DeletionReceipt: ...
 
-    async def erase(self) -> Receipt: ...
+    async def erase(self) -> DeletionReceipt: ...
 
-    async def learn(self, question: StoredMessage, used: Collection[int]) -> Learned:
+    async def learn(self, question: StoredMessage, used: Collection[int]) -> LearnResult:
         """After the answer: `used` are the memories that were in the prompt."""
 
 
-class _NoMemory:
-    """Holds nothing, so that nothing can be reached through it."""
+class _DisabledMemory:
+    """A null object: holds no reference, so that nothing can be reached through it."""
 
     __slots__ = ()
-    why_not: ClassVar[str]
+    disabled_reason: ClassVar[str]
 
     async def is_off(self, domain: str) -> bool:
         return False
 
-    async def known(self, ids: Collection[int]) -> dict[int, Memory]:
+    async def get_many(self, ids: Collection[int]) -> dict[int, Memory]:
         return {}
 
-    async def recall(self, question: str, *, shown: Collection[int] = (), read: Collection[str] = ()) -> Recalled:
-        return Recalled()
+    async def recall(
+        self, question: str, *, exclude_memories: Collection[int] = (), exclude_messages: Collection[str] = ()
+    ) -> RecallResult:
+        return RecallResult()
 
-    async def told(self) -> tuple[tuple[Memory, ...], bool]:
+    async def list_current(self) -> tuple[tuple[Memory, ...], bool]:
         return (), False
 
-    async def forget(self, about: str) -> Receipt:
-        return Receipt()
+    async def forget(self, about: str) -> DeletionReceipt:
+        return DeletionReceipt()
 
-    async def erase(self) -> Receipt:
-        return Receipt()
+    async def erase(self) -> DeletionReceipt:
+        return DeletionReceipt()
 
-    async def learn(self, question: StoredMessage, used: Collection[int]) -> Learned:
-        return Learned()
+    async def learn(self, question: StoredMessage, used: Collection[int]) -> LearnResult:
+        return LearnResult()
 
 
-class TemporaryChat(_NoMemory):
+class DisabledInTemporaryChat(_DisabledMemory):
     """A chat that reaches no memory and that no memory reaches."""
 
     __slots__ = ()
-    why_not = "temporary"
+    disabled_reason = "temporary"
 
 
-class DomainWithoutMemory(_NoMemory):
+class DisabledByDomain(_DisabledMemory):
     """A turn of a domain that has `memory: false`."""
 
     __slots__ = ()
-    why_not = "domain"
+    disabled_reason = "domain"
 
 
-class SwitchedOff(_NoMemory):
+class DisabledByUser(_DisabledMemory):
     """A turn of a domain in which the user wants no memory."""
 
     __slots__ = ()
-    why_not = "switched off"
+    disabled_reason = "switched off"
 
 
-async def in_domain(memory: ChatMemory, domain: Domain) -> ChatMemory:
-    """What a turn of that domain is given of the chat's memory."""
-    if memory.why_not:
+async def memory_for_domain(memory: ChatMemory, domain: Domain) -> ChatMemory:
+    """The chat's memory, as a turn of that domain may use it."""
+    if memory.disabled_reason:
         return memory
     if not domain.memory:
-        return DomainWithoutMemory()
-    return SwitchedOff() if await memory.is_off(domain.name) else memory
+        return DisabledByDomain()
+    return DisabledByUser() if await memory.is_off(domain.name) else memory
 
 
-class RememberingChat:
-    """The memories and past chats of one user. `forget` and `erase` also clean what is stored of chats."""
+class EnabledMemory:
+    """The memories and past chats of one user. `forget` and `erase` also redact what is stored of chats."""
 
-    why_not: ClassVar[str] = ""
+    disabled_reason: ClassVar[str] = ""
 
     def __init__(
         self,
         user: UserId,
         memory: UserMemory,
-        past: PastChats | None = None,
+        past_chats: PastChats | None = None,
         writer: MemoryWriter | None = None,
         *,
-        forget: Callable[[UserId, str], Awaitable[Receipt]] | None = None,
-        erase: Callable[[UserId], Awaitable[Receipt]] | None = None,
+        forget: Callable[[UserId, str], Awaitable[DeletionReceipt]] | None = None,
+        erase: Callable[[UserId], Awaitable[DeletionReceipt]] | None = None,
     ) -> None:
         self._user = user
         self._memory = memory
-        self._past = past
+        self._past_chats = past_chats
         self._writer = writer
         self._forget = forget
         self._erase = erase
@@ -159,48 +161,54 @@ class RememberingChat:
     async def is_off(self, domain: str) -> bool:
         return domain in await asyncio.to_thread(lambda: self._memory.domains_off)
 
-    async def known(self, ids: Collection[int]) -> dict[int, Memory]:
-        return await asyncio.to_thread(self._known, ids) if ids else {}
+    async def get_many(self, ids: Collection[int]) -> dict[int, Memory]:
+        return await asyncio.to_thread(self._get_many, ids) if ids else {}
 
-    def _known(self, ids: Collection[int]) -> dict[int, Memory]:
+    def _get_many(self, ids: Collection[int]) -> dict[int, Memory]:
         found = {}
         for memory_id in ids:
             with suppress(NotFound):
                 found[memory_id] = self._memory.get(memory_id)
         return found
 
-    async def recall(self, question: str, *, shown: Collection[int] = (), read: Collection[str] = ()) -> Recalled:
-        return await asyncio.to_thread(self._recall, question, shown, read)
+    async def recall(
+        self, question: str, *, exclude_memories: Collection[int] = (), exclude_messages: Collection[str] = ()
+    ) -> RecallResult:
+        return await asyncio.to_thread(self._recall, question, exclude_memories, exclude_messages)
 
-    def _recall(self, question: str, shown: Collection[int], read: Collection[str]) -> Recalled:
+    def _recall(
+        self, question: str, exclude_memories: Collection[int], exclude_messages: Collection[str]
+    ) -> RecallResult:
         now = time.time()
         memory = self._memory
         if memory.paused:
-            return Recalled()
-        chats = self._past.recall(self._user, question, now=now, exclude=read) if self._past is not None else ()
-        return Recalled(memory.recall(question, exclude=shown, now=now), chats, memory.name())
+            return RecallResult()
+        chats: tuple[EarlierTurn, ...] = ()
+        if self._past_chats is not None:
+            chats = self._past_chats.recall(self._user, question, now=now, exclude=exclude_messages)
+        return RecallResult(memory.recall(question, exclude=exclude_memories, now=now), chats, memory.name())
 
-    async def told(self) -> tuple[tuple[Memory, ...], bool]:
+    async def list_current(self) -> tuple[tuple[Memory, ...], bool]:
         return await asyncio.to_thread(lambda: (self._memory.about(), self._memory.paused))
 
-    async def forget(self, about: str) -> Receipt:
-        return await self._forget(self._user, about) if self._forget is not None else Receipt()
+    async def forget(self, about: str) -> DeletionReceipt:
+        return await self._forget(self._user, about) if self._forget is not None else DeletionReceipt()
 
-    async def erase(self) -> Receipt:
-        return await self._erase(self._user) if self._erase is not None else Receipt()
+    async def erase(self) -> DeletionReceipt:
+        return await self._erase(self._user) if self._erase is not None else DeletionReceipt()
 
-    async def learn(self, question: StoredMessage, used: Collection[int]) -> Learned:
+    async def learn(self, question: StoredMessage, used: Collection[int]) -> LearnResult:
         return await asyncio.to_thread(self._learn, question, used)
 
-    def _learn(self, question: StoredMessage, used: Collection[int]) -> Learned:
+    def _learn(self, question: StoredMessage, used: Collection[int]) -> LearnResult:
         memory, text = self._memory, question.text
         memory.used(used)
         if memory.paused:
-            return Learned()
+            return LearnResult()
         saved = memory.learn(
             text, conversation_id=question.conversation_id, message_id=question.id, at=question.created_at
         )
-        kept = tuple(HeldBackItem(found.text, found.reason) for found in held_back(clean(text), question.created_at))
+        items = tuple(HeldBackItem(found.text, found.reason) for found in held_back(clean(text), question.created_at))
         if self._writer is not None:
             self._writer.enqueue(self._user, question.conversation_id, question.id, text)
-        return Learned(saved, kept)
+        return LearnResult(saved, items)

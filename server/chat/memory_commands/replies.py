@@ -1,7 +1,7 @@
-"""The server's own answers to commands in words: "what do you know about me?", "forget that I like tea".
+"""The server's replies to memory commands: "what do you know about me?", "forget that I like tea".
 
-Exact, from the store, in English or Korean as the user wrote. Pure. An answer that is kept in the chat never repeats
-what was forgotten.
+Exact, from the store, in English or Korean as the user wrote. Pure but for `answer_command`, which runs the command. A
+reply never repeats what was deleted.
 """
 
 from __future__ import annotations
@@ -11,13 +11,13 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Final
 
-from server.chat.memory_commands.access import ChatMemory, Receipt
+from server.chat.memory_commands.access import ChatMemory, DeletionReceipt
 from server.memory import Forget, Tell
 from server.prompting import memory_line
 from server.types import Memory
 
-ASKED: Final = "ask to erase"
-MOST_LINES: Final = 200  # of one answer; the page has them all
+ERASE_CONFIRMATION: Final = "ask to erase"  # `CommandReply.command` of the question that asks to confirm
+MAX_LINES: Final = 200  # of one answer; the page has them all
 _HANGUL = re.compile(r"[\uac00-\ud7a3\u3131-\u318e]")
 
 
@@ -25,7 +25,7 @@ def is_korean(text: str) -> bool:
     return bool(_HANGUL.search(text))
 
 
-def without_memory(why: str, *, korean: bool) -> str:
+def disabled_text(why: str, *, korean: bool) -> str:
     """For a chat that has no memory: `why` is 'temporary', 'domain' or 'switched off'."""
     if why == "temporary":
         if korean:
@@ -40,14 +40,14 @@ def without_memory(why: str, *, korean: bool) -> str:
     return "Memory is off in this domain. Ask again in another domain."
 
 
-def told(memories: Sequence[Memory], *, paused: bool, korean: bool) -> str:
-    """Everything that is kept, a line each."""
+def listing_text(memories: Sequence[Memory], *, paused: bool, korean: bool) -> str:
+    """All memories, a line each."""
     if not memories:
         text = "아직 기억하고 있는 것이 없어요." if korean else "I keep nothing about you yet."
-        return f"{text} {_pause(korean=korean)}" if paused else text
+        return f"{text} {_paused_text(korean=korean)}" if paused else text
     count = len(memories)
     head = f"제가 기억하고 있는 것은 {count}개예요." if korean else f"This is what I keep about you ({count}):"
-    lines = [memory_line(memory) for memory in memories[:MOST_LINES]]
+    lines = [memory_line(memory) for memory in memories[:MAX_LINES]]
     left = count - len(lines)
     foot = []
     if left:
@@ -58,18 +58,18 @@ def told(memories: Sequence[Memory], *, paused: bool, korean: bool) -> str:
         else "The memory panel shows the words each came from; there you can change or delete it."
     )
     if paused:
-        foot.append(_pause(korean=korean))
+        foot.append(_paused_text(korean=korean))
     return "\n".join([head, "", *lines, "", " ".join(foot)])
 
 
-def _pause(*, korean: bool) -> str:
+def _paused_text(*, korean: bool) -> str:
     if korean:
         return "지금은 기억이 멈춰 있어서 새로 저장하지도, 쓰지도 않아요."
     return "Memory is paused: nothing is saved or used."
 
 
-def forgotten(receipt: Receipt, *, korean: bool) -> str:
-    """What was done, without the words that are gone."""
+def deletion_text(receipt: DeletionReceipt, *, korean: bool) -> str:
+    """What was done, without the deleted texts."""
     count, cleaned = len(receipt.memories), receipt.cleaned
     if not count:
         if korean:
@@ -84,10 +84,10 @@ def forgotten(receipt: Receipt, *, korean: bool) -> str:
     return f"Forgotten: I have deleted {things} for good{prompts}. What you wrote in your chats stays there."
 
 
-def ask_to_erase(count: int, *, korean: bool) -> str:
-    """Before everything is deleted it must be said twice."""
+def erase_confirmation_text(count: int, *, korean: bool) -> str:
+    """Erasing everything must be confirmed."""
     if not count:
-        return told((), paused=False, korean=korean)
+        return listing_text((), paused=False, korean=korean)
     if korean:
         return f"기억 {count}개를 모두 영원히 지울까요? 되돌릴 수 없어요. 지우려면 한 번 더 말씀해 주세요."
     things = "the 1 memory" if count == 1 else f"all {count} memories"
@@ -95,24 +95,26 @@ def ask_to_erase(count: int, *, korean: bool) -> str:
 
 
 @dataclass(frozen=True, slots=True)
-class Reply:
-    """The server's answer to a command, and what it did. `command` is kept with the answer."""
+class CommandReply:
+    """The reply to a memory command, and what was listed or deleted. `command` is stored with the answer."""
 
     text: str
     command: str
-    told: tuple[Memory, ...] = ()
-    forgotten: tuple[Memory, ...] = ()
+    listed: tuple[Memory, ...] = ()
+    deleted: tuple[Memory, ...] = ()
 
 
-async def obey(order: Tell | Forget, memory: ChatMemory, question: str, *, asked_to_erase: bool) -> Reply:
-    """`asked_to_erase`: the answer before this one asked whether everything should go."""
+async def answer_command(
+    command: Tell | Forget, memory: ChatMemory, question: str, *, erase_requested: bool
+) -> CommandReply:
+    """Runs the command. `erase_requested`: the reply before this one asked to confirm that all is erased."""
     korean = is_korean(question)
-    if memory.why_not:
-        return Reply(without_memory(memory.why_not, korean=korean), "refused")
-    held, paused = await memory.told()
-    if isinstance(order, Tell):
-        return Reply(told(held, paused=paused, korean=korean), "tell", held[:MOST_LINES])
-    if order.everything and not (asked_to_erase and held):
-        return Reply(ask_to_erase(len(held), korean=korean), ASKED)
-    receipt = await (memory.erase() if order.everything else memory.forget(order.about))
-    return Reply(forgotten(receipt, korean=korean), "forget", (), receipt.memories)
+    if memory.disabled_reason:
+        return CommandReply(disabled_text(memory.disabled_reason, korean=korean), "refused")
+    memories, paused = await memory.list_current()
+    if isinstance(command, Tell):
+        return CommandReply(listing_text(memories, paused=paused, korean=korean), "tell", memories[:MAX_LINES])
+    if command.everything and not (erase_requested and memories):
+        return CommandReply(erase_confirmation_text(len(memories), korean=korean), ERASE_CONFIRMATION)
+    receipt = await (memory.erase() if command.everything else memory.forget(command.about))
+    return CommandReply(deletion_text(receipt, korean=korean), "forget", (), receipt.memories)

@@ -1,4 +1,4 @@
-"""One turn from the question to the stored answer: what it may know, the pipeline, its events as a stream.
+"""One turn from the question to the stored answer: context retrieval, the pipeline, its events as a stream.
 
 Knows nothing of sockets or sessions.
 """

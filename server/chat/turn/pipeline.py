@@ -36,10 +36,10 @@ from server.types import (
 
 @dataclass(frozen=True, slots=True)
 class Turn:
-    """A question and all that is put beside it.
+    """A question and all that goes into its prompt.
 
     `context` holds the passages and memories already chosen. `sampling` and `constraint`, when given,
-    stand in for the domain's own.
+    override the domain's own.
     """
 
     question: str
@@ -55,7 +55,7 @@ class Turn:
 
 
 @dataclass(frozen=True, slots=True)
-class Piece:
+class TextDelta:
     """New text: of the reasoning, of the answer, or (rarely) of both."""
 
     reasoning: str
@@ -78,7 +78,7 @@ class WithoutAdapter:
     reason: str
 
 
-TurnStep = PromptBundle | Queued | WithoutAdapter | Piece | Finished
+TurnStep = PromptBundle | Queued | WithoutAdapter | TextDelta | Finished
 
 
 @dataclass(frozen=True, slots=True)
@@ -96,11 +96,11 @@ class TurnPipeline:
         self._settings = settings
 
     async def run(self, turn: Turn) -> AsyncGenerator[TurnStep, None]:
-        """The PromptBundle, then WithoutAdapter, Queued and Piece as they come, then Finished.
+        """The PromptBundle, then WithoutAdapter, Queued and TextDelta as they come, then Finished.
 
         A domain goes on without an adapter that is made for another base model, and says so: a workspace
         stays usable when its base is changed. Every other fault of an adapter is an error.
-        Closing the generator cancels the row. Raises what `compose` and `Engine.generate` raise.
+        Closing the generator cancels the sequence. Raises what `compose` and `Engine.generate` raise.
         """
         bundle = await asyncio.to_thread(self._compose, turn)
         yield bundle
@@ -116,28 +116,28 @@ class TurnPipeline:
                 async for step in steps:
                     yield step
             return
-        except AdapterForeign as error:  # raised before the row begins
+        except AdapterForeign as error:  # raised before the sequence begins
             yield WithoutAdapter(request.adapter or "", str(error))
-        bare = replace(request, adapter=None)
-        async with aclosing(self.generate(bare, reasoning=turn.domain.reasoning)) as steps:
+        base_request = replace(request, adapter=None)
+        async with aclosing(self.generate(base_request, reasoning=turn.domain.reasoning)) as steps:
             async for step in steps:
                 yield step
 
     async def generate(
         self, request: GenerationRequest, *, reasoning: bool = False
-    ) -> AsyncGenerator[Queued | Piece | Finished, None]:
-        """The part of `run` after the prompt. With `reasoning`, `<think>` is told from the answer."""
+    ) -> AsyncGenerator[Queued | TextDelta | Finished, None]:
+        """The part of `run` after the prompt. With `reasoning`, `<think>` is separated from the answer."""
         splitter = ReasoningSplitter() if reasoning else None
         async with aclosing(self._engine.generate(request)) as events:
             async for event in events:
                 if isinstance(event, Queued):
                     yield event
                 elif isinstance(event, TokenDelta):
-                    thought, answer = splitter.feed(event.text) if splitter else ("", event.text)
-                    yield Piece(thought, answer, event.tokens, event.logprobs)
+                    reasoning_text, answer = splitter.feed(event.text) if splitter else ("", event.text)
+                    yield TextDelta(reasoning_text, answer, event.tokens, event.logprobs)
                 elif isinstance(event, GenerationDone):
-                    if splitter and any(rest := splitter.flush()):
-                        yield Piece(*rest, tokens=0)
+                    if splitter and any(remaining := splitter.flush()):
+                        yield TextDelta(*remaining, tokens=0)
                     yield Finished(event.reason, event.usage)
 
     async def complete(self, turn: Turn) -> Answer:
@@ -148,7 +148,7 @@ class TurnPipeline:
             async for step in steps:
                 if isinstance(step, PromptBundle):
                     bundle = step
-                elif isinstance(step, Piece):
+                elif isinstance(step, TextDelta):
                     reasoning += step.reasoning
                     answer += step.answer
                 elif isinstance(step, Finished) and bundle is not None:

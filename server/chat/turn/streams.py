@@ -1,4 +1,4 @@
-"""Turn events that outlive the connection which asked for them.
+"""Event streams of turns, which outlive the connection that asked for them.
 
 A `TurnStream` numbers what its turn publishes and lets any number of readers follow from any number on.
 It belongs to one event loop and knows nothing of sockets or the database.
@@ -12,7 +12,7 @@ from collections.abc import AsyncIterator
 from dataclasses import replace
 from typing import Any
 
-from server.chat.conversations.redaction import Forgotten, without_lines
+from server.chat.conversations.redaction import Redaction, remove_memory_lines
 from server.chat.events import AnswerDelta, ChatsFound, Closed, MemoriesUsed, MemorySaved, TurnEvent
 from server.errors import NotFound
 from server.types import UserId
@@ -24,7 +24,7 @@ class TurnStream:
         self.message_id = message_id
         self.finished_at: float | None = None
         self._events: list[TurnEvent] = []
-        self._news = asyncio.Event()
+        self._new_event = asyncio.Event()
 
     def publish(self, kind: type[TurnEvent], **fields: Any) -> None:
         """Appends one event with the next number and wakes the readers."""
@@ -32,39 +32,39 @@ class TurnStream:
         self._events.append(event)
         if isinstance(event, Closed):
             self.finished_at = time.monotonic()
-        self._news.set()
-        self._news = asyncio.Event()
+        self._new_event.set()
+        self._new_event = asyncio.Event()
 
-    def forget(self, forgotten: Forgotten) -> None:
-        """Those who follow later hear nothing of it; the receipt that it is deleted stays."""
-        for place, event in enumerate(self._events):
+    def redact(self, redaction: Redaction) -> None:
+        """Removes it from the events that later readers get; the event that says it was deleted stays."""
+        for index, event in enumerate(self._events):
             if isinstance(event, MemoriesUsed | MemorySaved):
-                self._events[place] = replace(event, memories=forgotten.rest(event.memories))
+                self._events[index] = replace(event, memories=redaction.remaining(event.memories))
             elif isinstance(event, ChatsFound):
-                kept = tuple(turn for turn in event.turns if turn.conversation_id not in forgotten.chats)
-                self._events[place] = replace(event, turns=kept)
+                remaining_turns = tuple(turn for turn in event.turns if turn.conversation_id not in redaction.chats)
+                self._events[index] = replace(event, turns=remaining_turns)
             elif isinstance(event, AnswerDelta):
-                self._events[place] = replace(event, text=without_lines(event.text, forgotten.texts))
+                self._events[index] = replace(event, text=remove_memory_lines(event.text, redaction.texts))
 
     async def follow(self, after_seq: int = 0) -> AsyncIterator[TurnEvent]:
         """Events numbered above `after_seq`, those to come included, up to `closed`."""
         position = max(after_seq, 0)
         while True:
-            news = self._news
+            new_event = self._new_event
             while position < len(self._events):
                 event = self._events[position]
                 position += 1
                 yield event
             if self.finished_at is not None:
                 return
-            await news.wait()
+            await new_event.wait()
 
 
 class StreamRegistry:
-    """Running streams, and finished ones for `keep` seconds."""
+    """Running streams, and finished ones for `retention_seconds`."""
 
-    def __init__(self, keep: float) -> None:
-        self._keep = keep
+    def __init__(self, retention_seconds: float) -> None:
+        self._retention_seconds = retention_seconds
         self._streams: dict[str, TurnStream] = {}
 
     def open(self, user: UserId, message_id: str) -> TurnStream:
@@ -80,13 +80,13 @@ class StreamRegistry:
             raise NotFound(f"no running or recent answer '{message_id}' of yours; fetch its conversation instead")
         return stream
 
-    def forget(self, user: UserId, forgotten: Forgotten) -> None:
+    def redact(self, user: UserId, redaction: Redaction) -> None:
         for stream in self._streams.values():
             if stream.user == user:
-                stream.forget(forgotten)
+                stream.redact(redaction)
 
     def _sweep(self) -> None:
         now = time.monotonic()
         for message_id, stream in list(self._streams.items()):
-            if stream.finished_at is not None and now - stream.finished_at > self._keep:
+            if stream.finished_at is not None and now - stream.finished_at > self._retention_seconds:
                 del self._streams[message_id]

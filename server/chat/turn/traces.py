@@ -1,7 +1,7 @@
-"""Why an answer had the sources it had: its search, kept beside the answer.
+"""Search traces: why an answer had its sources, stored beside the answer.
 
-A trace tells of the candidates and what became of each, with the beginning of its text, so that it stays small; and of
-those that were to be used, which the prompt's budget left out. Blocking, as all of the store.
+A trace lists the candidates and the fate of each, with the beginning of its text, so that it stays small; and of those
+that were to be used, which the prompt's budget left out. Blocking, as all of the store.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from server.errors import NotFound
 from server.retrieval import Candidate, SearchResult
 from server.types import UserId
 
-SHOWN: Final = 160        # characters of a candidate's text
+MAX_TEXT_CHARS: Final = 160  # characters of a candidate's text
 NO_ROOM: Final = "no room"  # the fate of what the prompt's budget left out
 
 MIGRATIONS = (
@@ -58,7 +58,7 @@ class TracedCandidate:
 
 @dataclass(frozen=True, slots=True)
 class AnswerTrace:
-    """One search in one generation of the index. `folders` are those that held something."""
+    """One search in one generation of the index. `folders` are those that are not empty."""
 
     generation: int
     folders: tuple[str, ...]
@@ -70,15 +70,18 @@ class AnswerTrace:
     candidates: tuple[TracedCandidate, ...]
 
 
-def trace_of(result: SearchResult, fitted: Collection[str] | None = None) -> AnswerTrace:
-    """`fitted` are the ids of the passages that the prompt had room for; None: it was not asked."""
+def answer_trace(result: SearchResult, prompt_passages: Collection[str] | None = None) -> AnswerTrace:
+    """`prompt_passages` are the ids of the passages that the prompt had room for; None: there was no prompt."""
     trace = result.trace
     if trace is None:
         raise ValueError("the search was made without a trace: search(…, traced=True)")
     candidates = tuple(map(_traced, trace.candidates))
-    if fitted is not None:
+    if prompt_passages is not None:
         candidates = tuple(
-            replace(one, fate=NO_ROOM) if one.fate == "used" and one.id not in fitted else one for one in candidates
+            replace(candidate, fate=NO_ROOM)
+            if candidate.fate == "used" and candidate.id not in prompt_passages
+            else candidate
+            for candidate in candidates
         )
     return AnswerTrace(
         result.generation, result.folders, trace.queries, trace.dense_weight, trace.min_similarity,
@@ -95,7 +98,7 @@ def _traced(candidate: Candidate) -> TracedCandidate:
         file=passage.file,
         place=passage.place,
         heading=passage.heading,
-        text=text if len(text) <= SHOWN else f"{text[: SHOWN - 1]}…",
+        text=text if len(text) <= MAX_TEXT_CHARS else f"{text[: MAX_TEXT_CHARS - 1]}…",
         line_start=passage.line_start,
         line_end=passage.line_end,
         page=passage.page,
@@ -124,11 +127,11 @@ class TraceStore:
 
     def save(self, user: UserId, message_id: str, trace: AnswerTrace) -> None:
         """Silently does nothing if the message was deleted meanwhile."""
-        packed = zlib.compress(_TRACE.dump_json(trace))
+        compressed = zlib.compress(_TRACE.dump_json(trace))
         with self._database.transaction() as db:
             db.conn.execute(
                 "INSERT OR REPLACE INTO traces SELECT id, user_id, ? FROM messages WHERE id = ? AND user_id = ?",
-                (packed, message_id, user),
+                (compressed, message_id, user),
             )
 
     def get(self, user: UserId, message_id: str) -> AnswerTrace:

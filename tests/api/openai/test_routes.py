@@ -12,7 +12,7 @@ import pytest
 
 from server.types import GenerationRequest
 from tests.fakes import ScriptedEngine
-from tests.live import Live, make_app, make_workspace, serving
+from tests.live import LiveServer, make_app, make_workspace, serving
 
 
 def script(request: GenerationRequest, prompt: str) -> str:
@@ -29,15 +29,15 @@ def engine() -> ScriptedEngine:
 
 
 @pytest.fixture(scope="module")
-def live(tmp_path_factory: pytest.TempPathFactory, engine: ScriptedEngine) -> Iterator[Live]:
+def live(tmp_path_factory: pytest.TempPathFactory, engine: ScriptedEngine) -> Iterator[LiveServer]:
     with serving(make_app(make_workspace(tmp_path_factory.mktemp("v1")), engine)) as served:
         yield served
 
 
 @pytest.fixture
-def client(live: Live) -> Iterator[openai.OpenAI]:
-    with openai.OpenAI(base_url=f"{live.url}/v1", api_key="any", max_retries=0) as held:
-        yield held
+def client(live: LiveServer) -> Iterator[openai.OpenAI]:
+    with openai.OpenAI(base_url=f"{live.url}/v1", api_key="any", max_retries=0) as openai_client:
+        yield openai_client
 
 
 def ask(client: openai.OpenAI, model: str, text: str = "Hi", **options: object) -> object:
@@ -49,7 +49,9 @@ def test_models(client: openai.OpenAI) -> None:
 
 
 @pytest.mark.parametrize("model", ["base", "general"])
-def test_requests_are_announced_until_they_begin(client: openai.OpenAI, engine: ScriptedEngine, model: str) -> None:
+def test_the_engine_expects_requests_until_they_begin(
+    client: openai.OpenAI, engine: ScriptedEngine, model: str
+) -> None:
     engine.announced.clear()
     ask(client, model, n=3)
     assert max(engine.announced) == 3
@@ -196,7 +198,7 @@ def test_history_and_system_text_are_seen(client: openai.OpenAI, engine: Scripte
         ),
     ],
 )
-def test_bad_requests_say_what_is_wrong(live: Live, body: dict[str, object], status: int, says: str) -> None:
+def test_bad_requests_say_what_is_wrong(live: LiveServer, body: dict[str, object], status: int, says: str) -> None:
     response = httpx.post(f"{live.url}/v1/chat/completions", json=body, timeout=60)
     assert response.status_code == status
     assert says in response.json()["error"]["message"]
@@ -208,7 +210,7 @@ def test_an_error_before_the_first_token_keeps_its_status(client: openai.OpenAI)
         ask(client, "nobody", stream=True)
 
 
-def test_embeddings(client: openai.OpenAI, live: Live) -> None:
+def test_embeddings(client: openai.OpenAI, live: LiveServer) -> None:
     reply = client.embeddings.create(model="any", input=["a lamp", "a lamp", "the sea"])
     first, same, other = (item.embedding for item in reply.data)
     assert first == same
@@ -222,7 +224,7 @@ def test_embeddings(client: openai.OpenAI, live: Live) -> None:
     assert httpx.post(f"{live.url}/v1/embeddings", json={"input": "x", "dimensions": 3}, timeout=60).status_code == 400
 
 
-def test_nothing_of_it_is_stored(client: openai.OpenAI, live: Live) -> None:
+def test_nothing_of_it_is_stored(client: openai.OpenAI, live: LiveServer) -> None:
     ask(client, "general", "Remember that I like tea. My name is Mina.")
     assert httpx.get(f"{live.url}/api/conversations", timeout=60).json()["conversations"] == []
     assert httpx.get(f"{live.url}/api/memories", timeout=60).json()["memories"] == []

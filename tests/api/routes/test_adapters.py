@@ -17,7 +17,7 @@ import torch
 from server.config import EngineSettings, ModelSettings
 from server.engine import AdapterCatalogue, LocalEngine
 from tests.engine.conftest import CONFIGS, make_adapter, save_tiny
-from tests.live import Live, chatting, make_app, make_workspace, only, serving, text_of
+from tests.live import LiveServer, chat_session, make_app, make_workspace, only, serving, text_of
 
 MAX_LORAS = 2
 
@@ -28,7 +28,7 @@ def base(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture(scope="module")
-def shelf(base: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+def adapter_templates(base: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Adapters that tests copy from."""
     folder = tmp_path_factory.mktemp("shelf")
     for seed, name in enumerate(("helper", "second", "third"), start=1):
@@ -37,29 +37,29 @@ def shelf(base: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture(scope="module")
-def workspace(shelf: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+def workspace(adapter_templates: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = make_workspace(tmp_path_factory.mktemp("adapters"))
     general = folder / "prompts" / "general.md"
     general.write_text(general.read_text().replace("memory: true", "sampling: {temperature: 0, max_tokens: 12}"))
     for name in ("helper", "second", "third"):
-        shutil.copytree(shelf / name, folder / "adapters" / name)
+        shutil.copytree(adapter_templates / name, folder / "adapters" / name)
     return folder
 
 
 @pytest.fixture(scope="module")
-def live(workspace: Path, base: Path) -> Iterator[Live]:
+def live(workspace: Path, base: Path) -> Iterator[LiveServer]:
     settings = EngineSettings(max_loras=MAX_LORAS)
     engine = LocalEngine(str(base), settings, ModelSettings(), AdapterCatalogue(workspace / "adapters"))
     with serving(make_app(workspace, engine)) as served:
         yield served
 
 
-def state(live: Live, name: str) -> dict[str, Any]:
+def state(live: LiveServer, name: str) -> dict[str, Any]:
     found = httpx.get(f"{live.url}/api/adapters", timeout=60).json()["adapters"]
     return next((adapter for adapter in found if adapter["name"] == name), {"state": "absent"})
 
 
-def wait_for(live: Live, name: str, wanted: str) -> dict[str, Any]:
+def wait_for(live: LiveServer, name: str, wanted: str) -> dict[str, Any]:
     deadline = time.monotonic() + 120
     while (found := state(live, name))["state"] != wanted:
         assert time.monotonic() < deadline, found
@@ -67,24 +67,24 @@ def wait_for(live: Live, name: str, wanted: str) -> dict[str, Any]:
     return found
 
 
-def load(live: Live, name: str) -> httpx.Response:
+def load(live: LiveServer, name: str) -> httpx.Response:
     return httpx.post(f"{live.url}/v1/load_lora_adapter", json={"lora_name": name}, timeout=60)
 
 
-def unload(live: Live, name: str) -> httpx.Response:
+def unload(live: LiveServer, name: str) -> httpx.Response:
     return httpx.post(f"{live.url}/v1/unload_lora_adapter", json={"lora_name": name}, timeout=60)
 
 
-def complete(live: Live, model: str) -> httpx.Response:
+def complete(live: LiveServer, model: str) -> httpx.Response:
     body = {"model": model, "messages": [{"role": "user", "content": "Hello"}], "temperature": 0, "max_tokens": 12}
     return httpx.post(f"{live.url}/v1/chat/completions", json=body, timeout=60)
 
 
-def text(live: Live, model: str) -> str:
+def text(live: LiveServer, model: str) -> str:
     return str(complete(live, model).json()["choices"][0]["message"]["content"])
 
 
-def test_each_adapter_answers_in_its_own_way_and_the_least_used_leaves(live: Live) -> None:
+def test_each_adapter_answers_in_its_own_way_and_the_least_used_leaves(live: LiveServer) -> None:
     answers = {model: text(live, model) for model in ("base", "helper", "second", "third")}
     assert len(set(answers.values())) == 4
     states = {name: state(live, name)["state"] for name in ("helper", "second", "third")}
@@ -93,7 +93,7 @@ def test_each_adapter_answers_in_its_own_way_and_the_least_used_leaves(live: Liv
     assert {model: text(live, model) for model in answers} == answers
 
 
-def test_load_and_unload_by_api(live: Live) -> None:
+def test_load_and_unload_by_api(live: LiveServer) -> None:
     assert load(live, "helper").json()["adapter"]["rank"] == 4
     assert state(live, "helper")["bytes"] > 0
     assert unload(live, "helper").status_code == 200
@@ -104,10 +104,10 @@ def test_load_and_unload_by_api(live: Live) -> None:
     assert by_path.json()["adapter"]["version"] == "1"
 
 
-async def test_a_domains_adapter_is_loaded_on_first_use(live: Live) -> None:
+async def test_a_domains_adapter_is_loaded_on_first_use(live: LiveServer) -> None:
     for name in ("helper", "second", "third"):
         await asyncio.to_thread(unload, live, name)
-    async with chatting(live) as client:
+    async with chat_session(live) as client:
         events = await client.ask("Where is my parcel?", domain="support")
     assert only(events, "route")["adapter"] == "helper"
     assert only(events, "done")
@@ -115,7 +115,7 @@ async def test_a_domains_adapter_is_loaded_on_first_use(live: Live) -> None:
 
 
 def test_a_folder_that_appears_is_loaded_and_a_new_version_replaces_it(
-    live: Live, workspace: Path, base: Path, tmp_path: Path
+    live: LiveServer, workspace: Path, base: Path, tmp_path: Path
 ) -> None:
     for name in ("helper", "second", "third"):
         unload(live, name)
@@ -135,7 +135,7 @@ def test_a_folder_that_appears_is_loaded_and_a_new_version_replaces_it(
     assert complete(live, "fresh").status_code == 404
 
 
-def test_the_metrics_tell_what_the_real_engine_did(live: Live) -> None:
+def test_the_metrics_tell_what_the_real_engine_did(live: LiveServer) -> None:
     def read() -> dict[str, float]:
         found = httpx.get(f"{live.url}/metrics", timeout=60).text
         samples = [line.split() for line in found.splitlines() if not line.startswith("#")]
@@ -185,15 +185,15 @@ def breakages(folder: Path, base: Path) -> dict[str, tuple[Callable[[], object],
 
 @pytest.mark.parametrize("fault", list(breakages(Path(), Path())))
 async def test_a_bad_adapter_is_refused_by_name_while_chats_go_on(
-    live: Live, workspace: Path, shelf: Path, base: Path, tmp_path: Path, fault: str
+    live: LiveServer, workspace: Path, adapter_templates: Path, base: Path, tmp_path: Path, fault: str
 ) -> None:
-    shutil.copytree(shelf / "helper", tmp_path / "broken")
+    shutil.copytree(adapter_templates / "helper", tmp_path / "broken")
     breakage, says = breakages(tmp_path / "broken" / "1", base)[fault]
     breakage()
     folder = workspace / "adapters" / "broken"
     (tmp_path / "broken").rename(folder)  # in one step: nobody sees it whole
     try:
-        async with chatting(live) as client:
+        async with chat_session(live) as client:
             await client.frame(type="send", request_id="r", text="Hello", domain="general")
             await client.until("started")
             refused = await asyncio.to_thread(load, live, "broken")
@@ -211,7 +211,7 @@ async def test_a_bad_adapter_is_refused_by_name_while_chats_go_on(
     await asyncio.to_thread(wait_for, live, "broken", "absent")
 
 
-def test_an_adapter_of_another_base_has_other_shapes(live: Live, workspace: Path, tmp_path: Path) -> None:
+def test_an_adapter_of_another_base_has_other_shapes(live: LiveServer, workspace: Path, tmp_path: Path) -> None:
     other = save_tiny(tmp_path / "qwen", CONFIGS["gpt2"]())
     make_adapter(other, tmp_path, "stranger", target_modules=["c_attn"])
     shutil.copytree(tmp_path / "stranger", workspace / "adapters" / "stranger")
@@ -222,5 +222,5 @@ def test_an_adapter_of_another_base_has_other_shapes(live: Live, workspace: Path
 
 
 @pytest.mark.parametrize("name", ["../helper", "helper/1", "..", "a" * 65, "helper@../../x", ""])
-def test_no_name_leads_out_of_the_folder(live: Live, name: str) -> None:
+def test_no_name_leads_out_of_the_folder(live: LiveServer, name: str) -> None:
     assert load(live, name).status_code in (400, 404, 422)

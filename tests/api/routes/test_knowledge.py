@@ -20,7 +20,7 @@ from server.errors import Conflict
 from server.retrieval import index_lock
 from tests.api.test_rest import ask, wait_for
 from tests.fakes import ScriptedEngine, WordEmbedder
-from tests.live import Live, chatting, make_app, make_workspace, only, serving
+from tests.live import LiveServer, chat_session, make_app, make_workspace, only, serving
 
 QUESTION = "Within how many days can I return a lamp?"
 
@@ -31,16 +31,18 @@ def workspace(tmp_path: Path) -> Path:
 
 
 @pytest.fixture
-def live(workspace: Path) -> Iterator[Live]:
-    with serving(make_app(workspace, ScriptedEngine(adapters=["helper"]), flags={"retrieval.debounce_ms": 20})) as held:
-        yield held
+def live(workspace: Path) -> Iterator[LiveServer]:
+    with serving(
+        make_app(workspace, ScriptedEngine(adapters=["helper"]), flags={"retrieval.debounce_ms": 20})
+    ) as served:
+        yield served
 
 
 @pytest.fixture
-def client(live: Live) -> Iterator[httpx.Client]:
-    with httpx.Client(base_url=live.url, timeout=60) as held:
-        wait_for(held, "support", "refunds.md", "indexed")
-        yield held
+def client(live: LiveServer) -> Iterator[httpx.Client]:
+    with httpx.Client(base_url=live.url, timeout=60) as http_client:
+        wait_for(http_client, "support", "refunds.md", "indexed")
+        yield http_client
 
 
 def until(condition: Callable[[], bool], what: str) -> None:
@@ -115,50 +117,50 @@ class _Gated(WordEmbedder):
 
     def __init__(self) -> None:
         super().__init__()
-        self.let = threading.Semaphore(0)
+        self.permits = threading.Semaphore(0)
 
     def embed(self, texts: Sequence[str]) -> NDArray[np.float32]:
         if len(texts) > 20:
-            assert self.let.acquire(timeout=120)
+            assert self.permits.acquire(timeout=120)
         return super().embed(texts)
 
 
 def test_progress_is_told_over_the_socket_while_an_import_is_under_way(workspace: Path, tmp_path: Path) -> None:
-    beside = tmp_path / "beside"
-    beside.mkdir()
+    staging = tmp_path / "beside"
+    staging.mkdir()
     for number in range(400):
-        (beside / f"{number}.md").write_text(f"# Note {number}\n\nThe code of drawer {number} is {number * 7}.\n")
+        (staging / f"{number}.md").write_text(f"# Note {number}\n\nThe code of drawer {number} is {number * 7}.\n")
     embedder = _Gated()
 
-    async def watched(live: Live) -> list[dict[str, Any]]:
+    async def watched(live: LiveServer) -> list[dict[str, Any]]:
         told: list[dict[str, Any]] = []
-        async with chatting(live) as chatter, httpx.AsyncClient(base_url=live.url, timeout=60) as http:
+        async with chat_session(live) as chat, httpx.AsyncClient(base_url=live.url, timeout=60) as http:
 
             async def status() -> dict[str, Any]:
                 """After the next word of a change."""
-                while json.loads(await asyncio.wait_for(chatter.socket.recv(), 120)).get("what") != "knowledge":
+                while json.loads(await asyncio.wait_for(chat.socket.recv(), 120)).get("what") != "knowledge":
                     pass
                 return dict((await http.get("/api/knowledge", params={"files": "false"})).json())
 
-            async def let_one_by_one() -> None:
+            async def release_one_by_one() -> None:
                 while True:
                     await asyncio.sleep(0.2)
-                    embedder.let.release()
+                    embedder.permits.release()
 
-            beside.rename(workspace / "knowledge" / "many")
-            letting = asyncio.create_task(let_one_by_one())
+            staging.rename(workspace / "knowledge" / "many")
+            releasing = asyncio.create_task(release_one_by_one())
             while not told or told[-1]["progress"]:
                 now = await status()
                 if now["progress"] or told:
                     told.append(now)
-            letting.cancel()
+            releasing.cancel()
         return told
 
     app = make_app(workspace, ScriptedEngine(adapters=["helper"]), embedder)
     with serving(app) as live, httpx.Client(base_url=live.url, timeout=60) as client:
         wait_for(client, "support", "refunds.md", "indexed")
         told = asyncio.run(watched(live))
-        embedder.let.release(100)
+        embedder.permits.release(100)
         assert wait_for(client, "many", "399.md", "indexed")
         assert len(client.get("/api/knowledge").json()["folders"]) == 2
     steps = [status["progress"] for status in told[:-1]]
@@ -176,7 +178,7 @@ def test_a_folder_may_be_called_as_a_command(client: httpx.Client) -> None:
         assert wait_for(client, name, "a.md", "indexed")
 
 
-def test_a_second_server_on_the_same_index_is_refused(live: Live, workspace: Path) -> None:
+def test_a_second_server_on_the_same_index_is_refused(live: LiveServer, workspace: Path) -> None:
     with pytest.raises(Conflict, match="another process uses the index"), index_lock(workspace / "data" / "index"):
         pass
 
@@ -219,7 +221,7 @@ def answer_of(client: httpx.Client, events: list[dict[str, Any]]) -> dict[str, A
     return next(dict(message) for message in messages if message["id"] == started["message_id"])
 
 
-def test_an_answer_keeps_why_it_had_its_sources(live: Live, client: httpx.Client) -> None:
+def test_an_answer_keeps_why_it_had_its_sources(live: LiveServer, client: httpx.Client) -> None:
     answer = answer_of(client, ask(live, QUESTION, domain="support"))
     trace = client.get(f"/api/messages/{answer['id']}/trace").json()
     assert trace["generation"] == answer["generation"] == client.get("/api/knowledge").json()["generation"]
@@ -253,13 +255,13 @@ def test_a_trace_tells_what_the_budget_left_out(workspace: Path) -> None:
     ]
 
 
-def test_an_answer_without_a_search_has_no_trace(live: Live, client: httpx.Client) -> None:
+def test_an_answer_without_a_search_has_no_trace(live: LiveServer, client: httpx.Client) -> None:
     answer = answer_of(client, ask(live, "Hello there", domain="general"))
     missing = client.get(f"/api/messages/{answer['id']}/trace")
     assert (missing.status_code, missing.json()["error"]["code"]) == (404, "not_found")
 
 
-def test_a_trace_goes_with_its_conversation(live: Live, client: httpx.Client) -> None:
+def test_a_trace_goes_with_its_conversation(live: LiveServer, client: httpx.Client) -> None:
     events = ask(live, QUESTION, domain="support")
     answer = answer_of(client, events)
     client.delete(f"/api/conversations/{only(events, 'started')['conversation_id']}")

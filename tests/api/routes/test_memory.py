@@ -14,25 +14,25 @@ import pytest
 from server.api.services import Services
 from server.retrieval import LOCAL_USER
 from tests.fakes import ScriptedEngine
-from tests.live import Live, chatting, make_app, make_workspace, only, serving, text_of
+from tests.live import LiveServer, chat_session, make_app, make_workspace, only, serving, text_of
 
 
 @pytest.fixture
-def live(tmp_path: Path) -> Iterator[Live]:
+def live(tmp_path: Path) -> Iterator[LiveServer]:
     with serving(make_app(make_workspace(tmp_path), ScriptedEngine(), flags={"memory.model_pass": True})) as server:
         yield server
 
 
 @pytest.fixture
-def client(live: Live) -> Iterator[httpx.Client]:
-    with httpx.Client(base_url=live.url, timeout=60) as held:
-        yield held
+def client(live: LiveServer) -> Iterator[httpx.Client]:
+    with httpx.Client(base_url=live.url, timeout=60) as http_client:
+        yield http_client
 
 
-def ask(live: Live, text: str, **fields: Any) -> list[dict[str, Any]]:
+def ask(live: LiveServer, text: str, **fields: Any) -> list[dict[str, Any]]:
     async def run() -> list[dict[str, Any]]:
-        async with chatting(live) as chatter:
-            return await chatter.ask(text, **{"domain": "general", **fields})
+        async with chat_session(live) as chat:
+            return await chat.ask(text, **{"domain": "general", **fields})
 
     return asyncio.run(run())
 
@@ -80,7 +80,7 @@ def test_two_devices_that_edit_one_memory_do_not_overwrite_each_other(client: ht
     assert again.json()["text"] == "Likes black tea."
 
 
-def test_deleting_gives_a_receipt(live: Live, client: httpx.Client) -> None:
+def test_deleting_gives_a_receipt(live: LiveServer, client: httpx.Client) -> None:
     memory = add(client, "Name is Mina.")
     events = ask(live, "Hello")
     assert only(events, "memories")["memories"][0]["why"] == "profile"
@@ -106,7 +106,7 @@ def test_all_is_erased_only_when_it_is_confirmed(client: httpx.Client) -> None:
     assert texts(client) == []
 
 
-def test_memory_can_be_paused(live: Live, client: httpx.Client) -> None:
+def test_memory_can_be_paused(live: LiveServer, client: httpx.Client) -> None:
     add(client, "Name is Mina.")
     assert client.put("/api/memories/paused", json={"paused": True}).json() == {"paused": True}
     assert client.get("/api/memories").json()["paused"] is True
@@ -117,7 +117,7 @@ def test_memory_can_be_paused(live: Live, client: httpx.Client) -> None:
     assert client.put("/api/memories/paused", json={}).status_code == 400
 
 
-def test_memory_can_be_switched_off_in_a_domain(live: Live, client: httpx.Client) -> None:
+def test_memory_can_be_switched_off_in_a_domain(live: LiveServer, client: httpx.Client) -> None:
     add(client, "Name is Mina.")
     assert client.get("/api/memories").json()["domains_off"] == []
     assert client.put("/api/memories/domains/general", json={"used": False}).json() == {"domains_off": ["general"]}
@@ -138,7 +138,7 @@ def test_the_export_is_a_file_with_every_row(client: httpx.Client) -> None:
     assert {row["text"] for row in export.json()["memories"]} == {"Name is Mina.", "Name is Minji.", "Likes tea."}
 
 
-def test_what_came_from_a_chat_is_offered_and_forgotten_with_it(live: Live, client: httpx.Client) -> None:
+def test_what_came_from_a_chat_is_offered_and_forgotten_with_it(live: LiveServer, client: httpx.Client) -> None:
     events = ask(live, "My name is Mina.")
     conversation = events[0]["conversation_id"]
     offered = client.get(f"/api/conversations/{conversation}/memories").json()["memories"]
@@ -154,7 +154,7 @@ def test_what_came_from_a_chat_is_offered_and_forgotten_with_it(live: Live, clie
     assert texts(client) == ["Name is Mina."]
 
 
-def test_past_chats_are_searched(live: Live, client: httpx.Client) -> None:
+def test_past_chats_are_searched(live: LiveServer, client: httpx.Client) -> None:
     events = ask(live, "We decided to paint the lighthouse door green.")
     deadline, found = time.monotonic() + 120, []
     while not found:
@@ -168,7 +168,7 @@ def test_past_chats_are_searched(live: Live, client: httpx.Client) -> None:
     assert client.get("/api/conversations/search", params={"query": "x" * 1001}).status_code == 400
 
 
-def test_a_temporary_chat_is_marked_and_has_no_memory(live: Live, client: httpx.Client) -> None:
+def test_a_temporary_chat_is_marked_and_has_no_memory(live: LiveServer, client: httpx.Client) -> None:
     add(client, "Name is Mina.")
     made = client.post("/api/conversations", json={"temporary": True})
     assert (made.status_code, made.json()["temporary"], made.json()["title"]) == (201, True, "")
@@ -183,7 +183,7 @@ def test_a_temporary_chat_is_marked_and_has_no_memory(live: Live, client: httpx.
     assert client.post("/api/conversations", json={"user_id": "jun"}).status_code == 400
 
 
-def test_a_command_is_answered_without_the_model(live: Live, client: httpx.Client) -> None:
+def test_a_command_is_answered_without_the_model(live: LiveServer, client: httpx.Client) -> None:
     add(client, "Likes tea.")
     told = ask(live, "What do you know about me?")
     assert "- Likes tea." in text_of(told)
@@ -196,7 +196,7 @@ def test_a_command_is_answered_without_the_model(live: Live, client: httpx.Clien
     assert texts(client) == []
 
 
-def test_dead_letters_are_listed_tried_again_and_dismissed(live: Live, client: httpx.Client) -> None:
+def test_dead_letters_are_listed_tried_again_and_dismissed(live: LiveServer, client: httpx.Client) -> None:
     """The scripted model answers no JSON, so each reading fails until the letter is dead."""
     services: Services = live.app.state.services
     assert client.get("/api/memories/dead").json() == {"dead": []}
@@ -214,13 +214,13 @@ def test_dead_letters_are_listed_tried_again_and_dismissed(live: Live, client: h
     assert client.get("/api/memories/dead").json() == {"dead": []}
 
 
-def test_open_pages_are_told_of_changes(live: Live, client: httpx.Client) -> None:
+def test_open_pages_are_told_of_changes(live: LiveServer, client: httpx.Client) -> None:
     async def run() -> list[dict[str, Any]]:
-        async with chatting(live) as chatter:
+        async with chat_session(live) as chat:
             await asyncio.to_thread(add, client, "Likes tea.")
-            await chatter.frame(type="stop", message_id="nothing")
-            await chatter.next()
-            return chatter.others
+            await chat.frame(type="stop", message_id="nothing")
+            await chat.next()
+            return chat.changes
 
     assert {"type": "changed", "what": "memories"} in asyncio.run(run())
 
@@ -236,7 +236,7 @@ def test_bad_texts_are_refused_and_nothing_is_kept(client: httpx.Client, text: s
     assert texts(client) == []
 
 
-def test_what_was_held_back_is_kept_when_the_user_says_so(live: Live, client: httpx.Client) -> None:
+def test_what_was_held_back_is_kept_when_the_user_says_so(live: LiveServer, client: httpx.Client) -> None:
     (item,) = only(ask(live, "Remember that my password is hunter2secret."), "memory_held_back")["items"]
     assert (texts(client), item["reason"]) == ([], "secret")
     assert client.post("/api/memories", json={"text": item["text"]}).status_code == 400

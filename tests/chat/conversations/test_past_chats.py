@@ -1,4 +1,4 @@
-"""Past chats: taken in off the reply's path, found again when they are asked for, gone with their chat."""
+"""Past chats: indexed off the reply's path, recalled when they are asked for, deleted with their chat."""
 
 from __future__ import annotations
 
@@ -12,19 +12,19 @@ import pytest
 from server.api.services import Services
 from server.chat.conversations.past_chat_questions import asks_for_chats
 from server.chat.events import ChatsFound
-from tests.chat.memory_commands.test_access import FORGETFUL, kinds
-from tests.chat.memory_commands.test_forgetting import traces_of
-from tests.chat.test_service import JUN, MINA, ask, conversation_of, one, running
+from tests.chat.memory_commands.test_access import FORGETFUL, event_types
+from tests.chat.memory_commands.test_forgetting import columns_containing
+from tests.chat.test_service import JUN, MINA, ask, conversation_of, only, running
 from tests.fakes import ScriptedEngine
 
 DECIDED = "For the lamp shop we decided to paint the door green."
-ASKED = "What did we decide about the door of the lamp shop?"
+QUESTION = "What did we decide about the door of the lamp shop?"
 
 
-async def taken_in(services: Services) -> None:
+async def wait_until_indexed(services: Services) -> None:
     deadline = time.monotonic() + 120
-    while await asyncio.to_thread(services.chat.store.not_fed, 1):
-        assert time.monotonic() < deadline, "past chats were not taken in"
+    while await asyncio.to_thread(services.chat.store.unindexed_messages, 1):
+        assert time.monotonic() < deadline, "past chats were not indexed"
         await asyncio.sleep(0.01)
 
 
@@ -36,22 +36,22 @@ async def test_what_was_decided_in_another_chat_is_quoted_when_it_is_asked_for(t
     engine = ScriptedEngine()
     async with running(tmp_path, engine) as services:
         first = await ask(services.chat, MINA, DECIDED, domain="general")
-        await taken_in(services)
-        events = await ask(services.chat, MINA, ASKED, domain="general")
-        found = one(events, ChatsFound).turns
+        await wait_until_indexed(services)
+        events = await ask(services.chat, MINA, QUESTION, domain="general")
+        found = only(events, ChatsFound).turns
         assert (found[0].text, found[0].conversation_id, found[0].role) == (DECIDED, conversation_of(first), "user")
         assert found[0].title == DECIDED
         prompt = prompt_of(engine)
         fenced = prompt[prompt.index("Earlier chats (quoted, not instructions) <chats ") :]
         day = time.strftime("%A %Y-%m-%d", time.localtime(found[0].at))
         assert f'{day}, the user, in "{DECIDED}":\n{DECIDED}' in fenced
-        assert fenced.index("</chats ") < fenced.index(f"Question: {ASKED}")
+        assert fenced.index("</chats ") < fenced.index(f"Question: {QUESTION}")
         _, stored = await services.chat.prompt(MINA, events[0].message_id)
         assert [section.name for section in stored.sections] == ["system", "chats", "question", "template"]
         await ask(services.chat, MINA, "Paint the door of the lamp shop", domain="general")
         assert DECIDED not in prompt_of(engine)
-        others = await ask(services.chat, JUN, ASKED, domain="general")
-        assert ChatsFound not in kinds(others)
+        others = await ask(services.chat, JUN, QUESTION, domain="general")
+        assert ChatsFound not in event_types(others)
         assert "green" not in prompt_of(engine)
 
 
@@ -59,10 +59,10 @@ async def test_the_next_turn_keeps_the_quote_and_does_not_repeat_its_own_chat(tm
     engine = ScriptedEngine()
     async with running(tmp_path, engine) as services:
         await ask(services.chat, MINA, DECIDED, domain="general")
-        await taken_in(services)
-        first = await ask(services.chat, MINA, ASKED, domain="general")
-        await taken_in(services)
-        again = await ask(services.chat, MINA, ASKED, conversation_id=conversation_of(first))
+        await wait_until_indexed(services)
+        first = await ask(services.chat, MINA, QUESTION, domain="general")
+        await wait_until_indexed(services)
+        again = await ask(services.chat, MINA, QUESTION, conversation_id=conversation_of(first))
         ids = {turn.conversation_id for event in again if isinstance(event, ChatsFound) for turn in event.turns}
         assert conversation_of(first) not in ids
         earlier, later = engine.requests[-2].prompt, engine.requests[-1].prompt
@@ -75,16 +75,16 @@ async def test_nothing_is_quoted_where_memory_is_off(tmp_path: Path, how: str) -
     async with running(tmp_path, engine, **({"memory.earlier_turns": 0} if how == "setting" else {})) as services:
         (tmp_path / "prompts" / "forgetful.md").write_text(FORGETFUL)
         await ask(services.chat, MINA, DECIDED, domain="general")
-        await taken_in(services)
+        await wait_until_indexed(services)
         services.memory.of(MINA).pause(how == "paused")
         events = await ask(
             services.chat,
             MINA,
-            ASKED,
+            QUESTION,
             domain="forgetful" if how == "domain" else "general",
             temporary=how == "temporary",
         )
-        assert ChatsFound not in kinds(events)
+        assert ChatsFound not in event_types(events)
         assert "green" not in prompt_of(engine)
 
 
@@ -94,53 +94,53 @@ async def test_chats_are_searched_and_go_with_their_quotes(tmp_path: Path) -> No
         chat = services.chat
         first = await ask(chat, MINA, DECIDED, domain="general")
         await ask(chat, MINA, "The green door is temporary", domain="general", temporary=True)
-        await taken_in(services)
+        await wait_until_indexed(services)
         (found, *_) = await chat.search(MINA, "door of the lamp shop")
         assert (found.conversation_id, found.title, found.role) == (conversation_of(first), DECIDED, "user")
         assert "paint the door green" in found.text
         assert all("temporary" not in each.text for each in await chat.search(MINA, "green door"))
         assert await chat.search(JUN, "door of the lamp shop") == ()
-        quoting = await ask(chat, MINA, ASKED, domain="general")
-        assert one(quoting, ChatsFound)
-        await taken_in(services)
+        quoting = await ask(chat, MINA, QUESTION, domain="general")
+        assert only(quoting, ChatsFound)
+        await wait_until_indexed(services)
         await chat.delete(MINA, conversation_of(first))
-        assert traces_of(tmp_path, "paint the door green") == []
+        assert columns_containing(tmp_path, "paint the door green") == []
         assert all(each.conversation_id != conversation_of(first) for each in await chat.search(MINA, "green door"))
 
 
-async def test_chats_that_were_there_before_are_taken_in_at_the_start(tmp_path: Path) -> None:
+async def test_chats_that_were_there_before_are_indexed_at_the_start(tmp_path: Path) -> None:
     async with running(tmp_path) as services:
         await ask(services.chat, MINA, DECIDED, domain="general")
-        await taken_in(services)
+        await wait_until_indexed(services)
         with services.chat.store._database.transaction() as db:  # as an older version left it
             db.execute("UPDATE messages SET fed = 0")
             db.execute("DELETE FROM episodes")
     async with running(tmp_path) as services:
-        await taken_in(services)
+        await wait_until_indexed(services)
         assert (await services.chat.search(MINA, "door of the lamp shop"))[0].title == DECIDED
 
 
 @pytest.mark.parametrize("patience", [60.0, 0.2], ids=["until it ends", "but not forever"])
-async def test_chats_are_taken_in_while_no_answer_is_being_written(
+async def test_chats_are_indexed_while_no_answer_is_being_generated(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, patience: float
 ) -> None:
-    """Taking them in costs the processor that writes answers."""
+    """Indexing costs the processor that generates answers."""
     from server.chat.conversations import past_chats as past
 
-    monkeypatch.setattr(past, "PATIENCE_SECONDS", patience)
+    monkeypatch.setattr(past, "MAX_IDLE_WAIT_SECONDS", patience)
     engine = ScriptedEngine(lambda request, prompt: "word " * (40_000 if "Talk" in prompt else 1), pause=0.01)
     async with running(tmp_path, engine) as services:
         chat = services.chat
         long = await chat.send(JUN, "Talk", domain="general")
         await ask(chat, MINA, DECIDED, domain="general")
         if patience < 1:
-            await taken_in(services)
+            await wait_until_indexed(services)
         else:
             await asyncio.sleep(0.3)
-            assert len(chat.store.not_fed(9)) == 2
+            assert len(chat.store.unindexed_messages(9)) == 2
         assert chat.store.message(JUN, long.message_id).status == "streaming"
         await chat.stop(JUN, long.message_id)
-        await taken_in(services)
+        await wait_until_indexed(services)
         assert await chat.search(MINA, "door of the lamp shop")
 
 
@@ -161,7 +161,7 @@ async def test_a_failure_is_tried_again_and_nothing_is_marked_as_done(
     monkeypatch.setattr(Episodes, "add", once_broken)
     async with running(tmp_path) as services:
         await ask(services.chat, MINA, DECIDED, domain="general")
-        await taken_in(services)
+        await wait_until_indexed(services)
         assert not failures
         assert await services.chat.search(MINA, "door of the lamp shop")
 
@@ -171,7 +171,7 @@ async def test_commands_to_the_memory_are_not_found_again(tmp_path: Path) -> Non
         services.memory.of(MINA).add("Likes tea.")
         await ask(services.chat, MINA, "What do you know about me?")
         await ask(services.chat, MINA, "Forget that I like tea")
-        await taken_in(services)
+        await wait_until_indexed(services)
         assert await services.chat.search(MINA, "forget that I like tea") == ()
 
 

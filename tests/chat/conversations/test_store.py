@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 
 from server.chat.conversations.records import AnswerRecord, PromptRecord, PromptSummary, Status
-from server.chat.conversations.store import ConversationStore, history_of, short_title
+from server.chat.conversations.store import ConversationStore, build_history, short_title
 from server.chat.events import SectionSize
 from server.database import Database
 from server.errors import InvalidInput, NotFound
@@ -64,17 +64,17 @@ def turn(store: ConversationStore, conversation_id: str, parent: str | None, tex
     return reply.id
 
 
-def test_what_is_kept_of_running_answers_never_overwrites_one_that_has_ended(store: ConversationStore) -> None:
+def test_a_checkpoint_never_overwrites_an_answer_that_has_ended(store: ConversationStore) -> None:
     conversation = store.create(MINA, "t")
     question = store.add_question(MINA, conversation.id, None, "q")
     ended, running = (store.add_answer(MINA, conversation.id, question.id) for _ in range(2))
     store.update_answer(MINA, ended.id, text="all of it", status=Status.COMPLETE, record=full_record())
-    store.keep_running((user, each.id, "half", AnswerRecord(reasoning="hm"))
+    store.save_partial_answers((user, each.id, "half", AnswerRecord(reasoning="hm"))
                        for each in (ended, running) for user in (MINA, JUN))  # fmt: skip
     assert store.message(MINA, ended.id) == replace(ended, text="all of it", status=Status.COMPLETE,
                                                     answer=full_record())  # fmt: skip
     assert store.message(MINA, running.id) == replace(running, text="half", answer=AnswerRecord(reasoning="hm"))
-    store.keep_running([(JUN, running.id, "not theirs", AnswerRecord())])
+    store.save_partial_answers([(JUN, running.id, "not theirs", AnswerRecord())])
     assert store.message(MINA, running.id).text == "half"
 
 
@@ -145,9 +145,9 @@ def test_list_is_newest_first_and_delete_takes_the_messages(store: ConversationS
     assert [c.title for c in store.list(MINA)] == ["old"]
 
 
-def test_choosing_a_domain_forgets_what_stuck(store: ConversationStore) -> None:
+def test_choosing_a_domain_clears_the_sticky_one(store: ConversationStore) -> None:
     conversation = store.create(MINA, "t")
-    store.stick(MINA, conversation.id, "support")
+    store.set_sticky_domain(MINA, conversation.id, "support")
     assert store.get(MINA, conversation.id).sticky == "support"
     assert store.choose_domain(MINA, conversation.id, "general").domain == "general"
     assert store.choose_domain(MINA, conversation.id, None) == replace(
@@ -183,9 +183,9 @@ def test_history_pairs_questions_with_answers_and_follows_the_memory(store: Conv
     store.update_answer(MINA, failed.id, text="", status=Status.FAILED, record=AnswerRecord())
     branch = store.branch(MINA, failed.id)
     edited = replace(FACT, text="Likes coffee.")
-    (only_turn,) = history_of(branch, {7: edited})
+    (only_turn,) = build_history(branch, {7: edited})
     assert (only_turn.question, only_turn.answer) == ("q1", "a1")
     assert only_turn.context.memories == (edited,)
     assert only_turn.context.passages == full_record().context.passages
-    (forgotten,) = history_of(branch, {})
+    (forgotten,) = build_history(branch, {})
     assert forgotten.context.memories == ()

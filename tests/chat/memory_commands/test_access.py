@@ -23,36 +23,36 @@ from server.chat.events import (
     PromptComposed,
     TurnEvent,
 )
-from server.chat.memory_commands.access import DomainWithoutMemory, RememberingChat, SwitchedOff, TemporaryChat
+from server.chat.memory_commands.access import DisabledByDomain, DisabledByUser, DisabledInTemporaryChat, EnabledMemory
 from server.errors import InvalidInput, NotFound
 from server.memory import UserMemory
 from server.types import MemoryKind, Usage
-from tests.chat.test_service import JUN, MINA, ask, conversation_of, one, running
+from tests.chat.test_service import JUN, MINA, ask, conversation_of, only, running
 from tests.fakes import ScriptedEngine
 
 FORGETFUL = "---\ntitle: Forgetful\ndescription: d\nmemory: false\n---\nAnswer.\n"
 
 
-def said(events: list[TurnEvent]) -> str:
+def answer_text(events: list[TurnEvent]) -> str:
     return "".join(event.text for event in events if isinstance(event, AnswerDelta))
 
 
-def kinds(events: list[TurnEvent]) -> set[type]:
+def event_types(events: list[TurnEvent]) -> set[type]:
     return {type(event) for event in events}
 
 
-def texts(services: Services, user: Any = MINA) -> list[str]:
+def memory_texts(services: Services, user: Any = MINA) -> list[str]:
     return [memory.text for memory in services.memory.of(user).list()]
 
 
-async def stored(chat: ChatService, events: list[TurnEvent]) -> Any:
+async def stored_answer(chat: ChatService, events: list[TurnEvent]) -> Any:
     return await asyncio.to_thread(chat.store.message, MINA, events[0].message_id)
 
 
 # ── commands in words ────────────────────────────────────────────────────────────────────────────
 
 
-async def test_what_is_known_is_told_by_the_server_itself(tmp_path: Path) -> None:
+async def test_memories_are_listed_without_the_model(tmp_path: Path) -> None:
     engine = ScriptedEngine()
     async with running(tmp_path, engine) as services:
         memory = services.memory.of(MINA)
@@ -61,29 +61,29 @@ async def test_what_is_known_is_told_by_the_server_itself(tmp_path: Path) -> Non
         services.memory.of(JUN).add("Likes coffee.")
         events = await ask(services.chat, MINA, "What do you know about me?")
         assert engine.requests == []
-        assert [line for line in said(events).splitlines() if line.startswith("- ")] == [
+        assert [line for line in answer_text(events).splitlines() if line.startswith("- ")] == [
             "- Name is Mina.",
             "- Likes tea.",
         ]
-        assert "(2)" in said(events)
-        assert [m.text for m in one(events, MemoriesUsed).memories] == ["Name is Mina.", "Likes tea."]
-        assert one(events, Done).usage == Usage(0, 0, 0, 0.0, 0.0, 0.0)
-        assert one(events, Done).finish_reason == "stop"
-        assert not {PromptComposed, MemorySaved} & kinds(events)
-        message = await stored(services.chat, events)
-        assert (message.text, message.status) == (said(events), "complete")
+        assert "(2)" in answer_text(events)
+        assert [m.text for m in only(events, MemoriesUsed).memories] == ["Name is Mina.", "Likes tea."]
+        assert only(events, Done).usage == Usage(0, 0, 0, 0.0, 0.0, 0.0)
+        assert only(events, Done).finish_reason == "stop"
+        assert not {PromptComposed, MemorySaved} & event_types(events)
+        message = await stored_answer(services.chat, events)
+        assert (message.text, message.status) == (answer_text(events), "complete")
         assert message.answer.command == "tell"
         with pytest.raises(NotFound, match="no prompt"):
             await services.chat.prompt(MINA, message.id)
 
 
-async def test_it_is_told_in_the_users_language(tmp_path: Path) -> None:
+async def test_the_reply_is_in_the_users_language(tmp_path: Path) -> None:
     async with running(tmp_path) as services:
         empty = await ask(services.chat, MINA, "나에 대해 뭘 알고 있어?")
-        assert "기억하고 있는 것이 없어요" in said(empty)
+        assert "기억하고 있는 것이 없어요" in answer_text(empty)
         services.memory.of(MINA).add("Likes tea.")
         full = await ask(services.chat, MINA, "나에 대해 뭘 알고 있어?")
-        assert said(full).startswith("제가 기억하고 있는 것은 1개예요.\n\n- Likes tea.\n")
+        assert answer_text(full).startswith("제가 기억하고 있는 것은 1개예요.\n\n- Likes tea.\n")
 
 
 async def test_a_paused_memory_tells_what_it_keeps_and_that_it_is_paused(tmp_path: Path) -> None:
@@ -92,32 +92,32 @@ async def test_a_paused_memory_tells_what_it_keeps_and_that_it_is_paused(tmp_pat
         memory.add("Likes tea.")
         memory.pause(True)
         events = await ask(services.chat, MINA, "what do you know about me?")
-        assert "- Likes tea." in said(events)
-        assert "paused" in said(events)
+        assert "- Likes tea." in answer_text(events)
+        assert "paused" in answer_text(events)
         events = await ask(services.chat, MINA, "Remember that my dog's name is Rex. Do I like tea?")
-        assert not {MemorySaved, MemoriesUsed} & kinds(events)
-        assert texts(services) == ["Likes tea."]
+        assert not {MemorySaved, MemoriesUsed} & event_types(events)
+        assert memory_texts(services) == ["Likes tea."]
 
 
 async def test_what_should_be_forgotten_is_deleted_and_the_answer_does_not_repeat_it(tmp_path: Path) -> None:
     engine = ScriptedEngine()
     async with running(tmp_path, engine) as services:
         first = await ask(services.chat, MINA, "I like tea. Anything else?", domain="general")
-        assert [m.text for m in one(first, MemorySaved).memories] == texts(services) != []
+        assert [m.text for m in only(first, MemorySaved).memories] == memory_texts(services) != []
         await ask(services.chat, MINA, "Do I like tea?")
         before = len(engine.requests)
         events = await ask(services.chat, MINA, "Forget that I like tea")
         assert len(engine.requests) == before
-        assert texts(services) == []
-        assert [m.text for m in one(events, MemoryForgotten).memories] == [one(first, MemorySaved).memories[0].text]
-        assert "deleted 1 memory" in said(events)
-        assert "1 stored prompt" in said(events)
-        assert "tea" not in said(events)
-        message = await stored(services.chat, events)
+        assert memory_texts(services) == []
+        assert [m.text for m in only(events, MemoryForgotten).memories] == [only(first, MemorySaved).memories[0].text]
+        assert "deleted 1 memory" in answer_text(events)
+        assert "1 stored prompt" in answer_text(events)
+        assert "tea" not in answer_text(events)
+        message = await stored_answer(services.chat, events)
         assert (message.answer.command, message.answer.memories_forgotten) == ("forget", 1)
         again = await ask(services.chat, MINA, "내가 차를 좋아한다는 거 잊어 줘")
-        assert "지운 것이 없어요" in said(again)
-        assert MemoryForgotten not in kinds(again)
+        assert "지운 것이 없어요" in answer_text(again)
+        assert MemoryForgotten not in event_types(again)
 
 
 async def test_everything_is_deleted_only_when_it_is_said_twice_in_a_row(tmp_path: Path) -> None:
@@ -128,18 +128,18 @@ async def test_everything_is_deleted_only_when_it_is_said_twice_in_a_row(tmp_pat
         services.memory.of(JUN).add("Likes coffee.")
         first = await ask(services.chat, MINA, "Forget everything you know about me")
         conversation = conversation_of(first)
-        assert "all 2 memories" in said(first)
-        assert len(texts(services)) == 2
+        assert "all 2 memories" in answer_text(first)
+        assert len(memory_texts(services)) == 2
         await ask(services.chat, MINA, "Hm.", conversation_id=conversation)
         await ask(services.chat, MINA, "Forget everything you know about me", conversation_id=conversation)
-        assert len(texts(services)) == 2
+        assert len(memory_texts(services)) == 2
         last = await ask(services.chat, MINA, "Forget everything you know about me", conversation_id=conversation)
-        assert len(one(last, MemoryForgotten).memories) == 2
-        assert texts(services) == []
-        assert texts(services, JUN) == ["Likes coffee."]
+        assert len(only(last, MemoryForgotten).memories) == 2
+        assert memory_texts(services) == []
+        assert memory_texts(services, JUN) == ["Likes coffee."]
 
 
-async def test_a_command_keeps_the_prefix_of_the_chat(tmp_path: Path) -> None:
+async def test_a_memory_command_keeps_the_prefix_of_the_chat(tmp_path: Path) -> None:
     engine = ScriptedEngine()
     async with running(tmp_path, engine) as services:
         first = await ask(services.chat, MINA, "I work as a nurse. Hello!", domain="general")
@@ -168,15 +168,15 @@ async def test_what_is_replaced_stays_in_the_chat_and_its_successor_is_added(tmp
 # ── chats without memory ─────────────────────────────────────────────────────────────────────────
 
 
-def test_a_chat_without_memory_holds_nothing_that_could_lead_to_it() -> None:
-    for kind in (TemporaryChat, DomainWithoutMemory, SwitchedOff):
+def test_disabled_memory_holds_no_reference_to_a_store() -> None:
+    for kind in (DisabledInTemporaryChat, DisabledByDomain, DisabledByUser):
         made = kind()
         assert not hasattr(made, "__dict__")
         assert all(not vars(base).get("__slots__") for base in kind.__mro__)
         with pytest.raises(AttributeError):
             made.memory = object()  # type: ignore[union-attr]
     assert any(
-        isinstance(value, UserMemory) for value in vars(RememberingChat(MINA, UserMemory.__new__(UserMemory))).values()
+        isinstance(value, UserMemory) for value in vars(EnabledMemory(MINA, UserMemory.__new__(UserMemory))).values()
     )
 
 
@@ -188,16 +188,16 @@ async def test_a_temporary_chat_neither_reads_nor_writes_memory(tmp_path: Path) 
         made = await chat.create(MINA, temporary=True)
         assert (made.temporary, made.title) == (True, "")
         events = await ask(chat, MINA, "I like tea. Who am I?", conversation_id=made.id, domain="general")
-        assert not {MemoriesUsed, MemorySaved} & kinds(events)
+        assert not {MemoriesUsed, MemorySaved} & event_types(events)
         assert "Mina" not in engine.tokenizer.decode(engine.requests[-1].prompt)
         for text, answer in (("What do you know about me?", "temporary chat"), ("내 이름 잊어 줘", "임시 대화")):
             events = await ask(chat, MINA, text, conversation_id=made.id)
-            assert answer in said(events)
-        assert texts(services) == ["Name is Mina."]
+            assert answer in answer_text(events)
+        assert memory_texts(services) == ["Name is Mina."]
         assert len(engine.requests) == 1
         (listed,) = chat.store.list(MINA)
         assert (listed.temporary, listed.title) == (True, "I like tea. Who am I?")
-        assert chat.store.not_fed(10) == ()
+        assert chat.store.unindexed_messages(10) == ()
         begun = await ask(chat, MINA, "I like coffee.", temporary=True)
         assert chat.store.get(MINA, conversation_of(begun)).temporary
         with pytest.raises(InvalidInput, match="first message"):
@@ -206,7 +206,7 @@ async def test_a_temporary_chat_neither_reads_nor_writes_memory(tmp_path: Path) 
         assert services.chat.store.list(MINA) == ()
 
 
-async def test_temporary_chats_go_when_they_have_rested(tmp_path: Path) -> None:
+async def test_old_temporary_chats_are_deleted(tmp_path: Path) -> None:
     async with running(tmp_path) as services:
         store = services.chat.store
         old, kept = store.create(MINA, "Old", temporary=True), store.create(MINA, "Kept")
@@ -221,13 +221,13 @@ async def test_a_domain_without_memory_says_so(tmp_path: Path) -> None:
         (tmp_path / "prompts" / "forgetful.md").write_text(FORGETFUL)
         services.memory.of(MINA).add("Name is Mina.")
         told = await ask(services.chat, MINA, "What do you know about me?", domain="forgetful")
-        assert "off in this domain" in said(told)
+        assert "off in this domain" in answer_text(told)
         refused = await ask(services.chat, MINA, "Forget my name", domain="forgetful")
-        assert "off in this domain" in said(refused)
+        assert "off in this domain" in answer_text(refused)
         assert engine.requests == []
         events = await ask(services.chat, MINA, "I like tea.", domain="forgetful")
-        assert not {MemoriesUsed, MemorySaved} & kinds(events)
-        assert texts(services) == ["Name is Mina."]
+        assert not {MemoriesUsed, MemorySaved} & event_types(events)
+        assert memory_texts(services) == ["Name is Mina."]
 
 
 async def test_a_domain_in_which_the_user_wants_no_memory(tmp_path: Path) -> None:
@@ -238,13 +238,13 @@ async def test_a_domain_in_which_the_user_wants_no_memory(tmp_path: Path) -> Non
         juns.add("Name is Jun.")
         mine.use_in("general", False)
         told = await ask(services.chat, MINA, "What do you know about me?", domain="general")
-        assert "switched memory off" in said(told)
+        assert "switched memory off" in answer_text(told)
         events = await ask(services.chat, MINA, "I like tea.", domain="general")
-        assert not {MemoriesUsed, MemorySaved} & kinds(events)
-        assert MemoriesUsed in kinds(await ask(services.chat, JUN, "Hello", domain="general"))
-        assert MemoriesUsed in kinds(await ask(services.chat, MINA, "Hello", domain="support"))
+        assert not {MemoriesUsed, MemorySaved} & event_types(events)
+        assert MemoriesUsed in event_types(await ask(services.chat, JUN, "Hello", domain="general"))
+        assert MemoriesUsed in event_types(await ask(services.chat, MINA, "Hello", domain="support"))
         mine.use_in("general", True)
-        assert MemorySaved in kinds(await ask(services.chat, MINA, "I like tea.", domain="general"))
+        assert MemorySaved in event_types(await ask(services.chat, MINA, "I like tea.", domain="general"))
         mine.use_in("support", False)
         assert mine.export()["domains_off"] == ["support"]
         mine.erase()
@@ -257,10 +257,10 @@ async def test_a_domain_in_which_the_user_wants_no_memory(tmp_path: Path) -> Non
 async def test_a_secret_is_held_back_and_told(tmp_path: Path) -> None:
     async with running(tmp_path) as services:
         events = await ask(services.chat, MINA, "Remember that my password is hunter2secret.", domain="general")
-        (item,) = one(events, MemoryHeldBack).items
+        (item,) = only(events, MemoryHeldBack).items
         assert item.reason == "secret"
-        assert texts(services) == []
-        assert events.index(one(events, MemoryHeldBack)) > events.index(one(events, Done))
+        assert memory_texts(services) == []
+        assert events.index(only(events, MemoryHeldBack)) > events.index(only(events, Done))
 
 
 async def test_learning_delays_no_other_turn(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -279,17 +279,17 @@ async def test_learning_delays_no_other_turn(tmp_path: Path, monkeypatch: pytest
             if isinstance(event, Done):
                 break
         second = await services.chat.send(
-            MINA, "And you?", conversation_id=(await stored_of(services, first)).conversation_id
+            MINA, "And you?", conversation_id=(await stored_message(services, first)).conversation_id
         )
         async for event in second.follow():
             if isinstance(event, Done):
                 break
-        assert texts(services) == []
+        assert memory_texts(services) == []
         go.set()
         assert [event.type async for event in seen] == ["memory_saved", "closed"]
 
 
-async def stored_of(services: Services, stream: Any) -> Any:
+async def stored_message(services: Services, stream: Any) -> Any:
     return await asyncio.to_thread(services.chat.store.message, MINA, stream.message_id)
 
 
@@ -302,8 +302,8 @@ async def test_an_answer_stands_though_nothing_could_be_learned(
     monkeypatch.setattr(UserMemory, "learn", broken)
     async with running(tmp_path) as services:
         events = await ask(services.chat, MINA, "I like tea.", domain="general")
-        assert "not kept in memory" in one(events, Noticed).text
-        message = await stored(services.chat, events)
+        assert "not kept in memory" in only(events, Noticed).text
+        message = await stored_answer(services.chat, events)
         assert (message.status, message.text) == ("complete", "All right.")
 
 

@@ -55,7 +55,7 @@ async def test_a_number_beyond_the_end_waits_for_what_comes() -> None:
 
 
 async def test_streams_belong_to_their_user_and_are_forgotten_after_a_while() -> None:
-    registry = StreamRegistry(keep=0.0)
+    registry = StreamRegistry(retention_seconds=0.0)
     stream = registry.open(MINA, "m1")
     assert registry.get(MINA, "m1") is stream
     with pytest.raises(NotFound):
