@@ -22,7 +22,7 @@ from server.errors import Conflict, InvalidInput
 from server.memory.facts.findings import ADDRESS, NAME, Finding, Slot, normal, slot_of
 from server.memory.facts.rules import extract
 from server.memory.reading.own_words import clean
-from server.memory.recall.indexes import Indexes
+from server.memory.recall.index_cache import Indexes
 from server.memory.recall.profile import in_profile_order
 from server.memory.recall.vectors import Vectors
 from server.memory.store import forgetting, transfer

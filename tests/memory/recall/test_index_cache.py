@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from server.config import MemorySettings
 from server.database import Database
 from server.memory import MemoryStore, UserMemory
-from server.memory.recall import indexes as recall_module
+from server.memory.recall import index_cache as recall_module
 from server.types import Memory, UserId
 from tests.fakes import WordEmbedder
 from tests.memory.conftest import MINA

@@ -13,8 +13,8 @@ from collections.abc import Collection
 from server.config import MemorySettings
 from server.database import Database
 from server.memory.reading.own_words import clean
-from server.memory.recall.index import Index
 from server.memory.recall.relevance import read
+from server.memory.recall.user_index import Index
 from server.memory.recall.vectors import Vectors
 from server.types import UserId
 
