@@ -111,7 +111,7 @@ def _delete(walk: Walk, user: int) -> None:
 def _forget(walk: Walk, user: int) -> None:
     other = walk.drawn.randrange(USERS)
     walk.saw(user, walk.of(user).forget(f"I like {walk.drawn.choice(WORDS)} {_mark(other)}"))
-    walk.of(user).used([*walk.owner][:5])
+    walk.of(user).mark_used([*walk.owner][:5])
     if walk.drawn.random() < 0.02:
         walk.of(user).erase()
 

@@ -22,7 +22,7 @@ from bench.knowledge.scale import percentile
 from bench.memory.run import Run
 from server.config import MemorySettings
 from server.database import Database
-from server.memory import Finding, MemoryStore, UserMemory, command
+from server.memory import Finding, MemoryStore, UserMemory, parse_command
 from server.types import MemoryKind, UserId
 
 _T = TypeVar("_T")
@@ -127,7 +127,7 @@ def _measured(run: Run, database: Database, embedder: Remembering, number: int) 
 
 def _before_an_answer(memory: UserMemory, question: str) -> None:
     """Is it a command, what belongs beside it, and what is the user called?"""
-    command(question)
+    parse_command(question)
     memory.recall(question)
     memory.name()
 

@@ -12,7 +12,7 @@ from typing import Final
 from server.grounding.clauses import Clause, clauses_of
 from server.grounding.quantities import Quantity, Read, read
 from server.types import Passage
-from server.words import Unit, stem, terms, units
+from server.words import ContentWord, content_words, stem, terms
 
 NEAR: Final = 0.75         # of a word that shares its beginning with one of the passage (deliver, delivery)
 LEAST_SHARE: Final = 0.5   # of a Korean word's pairs that a passage must hold to hold the word at all
@@ -68,7 +68,7 @@ class Claim:
     """A sentence, prepared."""
 
     text: str
-    units: tuple[Unit, ...]
+    units: tuple[ContentWord, ...]
     read: Read
     names: frozenset[str]
 
@@ -87,7 +87,7 @@ class Claim:
 
 def claim_of(text: str) -> Claim:
     told = read(text)
-    found = units(told.rest) or tuple(Unit(word, (word,)) for word in terms(told.rest))
+    found = content_words(told.rest) or tuple(ContentWord(word, (word,)) for word in terms(told.rest))
     content = tuple(unit for unit in found if len(unit.word) > 1)  # a lone syllable stands in no pair
     return Claim(text, content, told, frozenset(_names(text)))
 
@@ -111,7 +111,7 @@ def evidence_of(n: int, passage: Passage) -> Evidence:
     )
 
 
-def held(unit: Unit, words: Collection[str], beginnings: Collection[str]) -> float:
+def held(unit: ContentWord, words: Collection[str], beginnings: Collection[str]) -> float:
     """How much of a content word stands among index terms, 0 to 1. `beginnings` are those of longer terms."""
     if len(unit.terms) > 1 or not unit.word.isascii():
         return _held_pairs(unit, words)
@@ -125,7 +125,7 @@ def held(unit: Unit, words: Collection[str], beginnings: Collection[str]) -> flo
     return NEAR if shorter or word[:size] in beginnings else 0.0
 
 
-def held_by(unit: Unit, words: frozenset[str]) -> float:
+def held_by(unit: ContentWord, words: frozenset[str]) -> float:
     """As `held`, for the few words of a clause."""
     return held(unit, words, _beginnings(words))
 
@@ -135,7 +135,7 @@ def _beginnings(words: frozenset[str]) -> frozenset[str]:
     return frozenset(word[:size] for word in words if word.isascii() for size in range(4, len(word) + 1))
 
 
-def _held_pairs(unit: Unit, words: Collection[str]) -> float:
+def _held_pairs(unit: ContentWord, words: Collection[str]) -> float:
     """Of a word in pairs of characters. 책은 is held by 책 and by 책을."""
     share = sum(term in words for term in unit.terms) / len(unit.terms)
     if share >= LEAST_SHARE:
@@ -145,7 +145,7 @@ def _held_pairs(unit: Unit, words: Collection[str]) -> float:
     return 0.0
 
 
-def importance(unit: Unit, claim: Claim) -> float:
+def importance(unit: ContentWord, claim: Claim) -> float:
     if unit.word in WEAK:
         return unit.weight * WEAK_WEIGHT
     return unit.weight * (NAME_WEIGHT if unit.word in claim.names else 1.0)

@@ -12,7 +12,7 @@ import re
 from collections.abc import Iterator
 from dataclasses import dataclass
 
-from server.words import sentences, units
+from server.words import content_words, sentences
 
 MARK = re.compile(r"\[(\d{1,3}(?:\s*,\s*\d{1,3})*)\](?![(:])")
 LEAST_WORDS = 2  # content words that make a part of a sentence a claim of its own
@@ -187,7 +187,7 @@ def _parts(plain: str, start: int, end: int, marks: list[Written]) -> Iterator[S
 
 
 def _says_much(text: str) -> bool:
-    return len(units(text)) >= LEAST_WORDS
+    return len(content_words(text)) >= LEAST_WORDS
 
 
 def _sentence(plain: str, start: int, end: int, marks: list[Written], *, is_heading: bool = False) -> Sentence:

@@ -16,7 +16,7 @@ from server.grounding.claims import Claim, Evidence, held, held_by, importance
 from server.grounding.clauses import Clause
 from server.grounding.negation import says_otherwise
 from server.grounding.quantities import Quantity
-from server.words import Unit
+from server.words import ContentWord
 
 LEAST_FIT: Final = 0.25       # share of the words that must stand around a number
 CLEARLY_BETTER: Final = 0.05  # share of the words by which another clause must fit better to contradict a number
@@ -66,7 +66,7 @@ def contradicts(claim: Claim, group: Sequence[Evidence], given: Collection[str])
         if not any(code in one.codes for one in group):
             return True
     for name in claim.names - frozenset(given):
-        unit = Unit(name, (name,))
+        unit = ContentWord(name, (name,))
         if not any(held(unit, one.words, one.beginnings) for one in group):
             return True
     for address in _ADDRESS.findall(claim.text):

@@ -117,7 +117,7 @@ async def export(held: Held, user: CurrentUser) -> JSONResponse:
 
 @router.get("/dead")
 async def dead(held: Held, user: CurrentUser) -> dict[str, Any]:
-    return {"dead": [asdict(letter) for letter in await asyncio.to_thread(held.writer.dead, user.user_id)]}
+    return {"dead": [asdict(letter) for letter in await asyncio.to_thread(held.writer.dead_letters, user.user_id)]}
 
 
 @router.post("/dead/{letter_id}/retry", status_code=202)

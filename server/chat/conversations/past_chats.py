@@ -88,7 +88,7 @@ class PastChats:
             self._news.clear()
             patience = loop.time() + PATIENCE_SECONDS
             try:
-                for some in (self._feed_some, self._episodes.renew):  # renewed where the embedder was changed
+                for some in (self._feed_some, self._episodes.reembed):  # renewed where the embedder was changed
                     more = True
                     while more:
                         await self._rest(patience)

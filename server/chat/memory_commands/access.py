@@ -18,7 +18,7 @@ from server.chat.conversations.records import StoredMessage
 from server.chat.conversations.redaction import Cleaned
 from server.chat.events import HeldBackItem
 from server.errors import NotFound
-from server.memory import MemoryWriter, UserMemory, clean, held_back
+from server.memory import MemoryWriter, UserMemory, clean, extract_held_back
 from server.prompting import Domain
 from server.types import EarlierTurn, Memory, UserId
 
@@ -73,7 +73,7 @@ class ChatMemory(Protocol):
     async def erase(self) -> Receipt: ...
 
     async def learn(self, question: StoredMessage, used: Collection[int]) -> Learned:
-        """After the answer: `used` are the memories that were in the prompt."""
+        """After the answer: `mark_used` are the memories that were in the prompt."""
 
 
 class _NoMemory:
@@ -194,13 +194,14 @@ class RememberingChat:
 
     def _learn(self, question: StoredMessage, used: Collection[int]) -> Learned:
         memory, text = self._memory, question.text
-        memory.used(used)
+        memory.mark_used(used)
         if memory.paused:
             return Learned()
         saved = memory.learn(
             text, conversation_id=question.conversation_id, message_id=question.id, at=question.created_at
         )
-        kept = tuple(HeldBackItem(found.text, found.reason) for found in held_back(clean(text), question.created_at))
+        held_back = extract_held_back(clean(text), question.created_at)
+        kept = tuple(HeldBackItem(found.text, found.reason) for found in held_back)
         if self._writer is not None:
             self._writer.enqueue(self._user, question.conversation_id, question.id, text)
         return Learned(saved, kept)

@@ -68,11 +68,11 @@ class Forgetting:
         memory = self._memory.of(user)
 
         def delete() -> tuple[tuple[Memory, ...], set[str]]:
-            name = memory.called()
+            name = memory.stored_name()
             gone = how(memory)
             for message_id in {each.message_id for each in gone if each.message_id is not None}:
                 self._writer.forget(user, message_id=message_id)  # else it would be found again
-            return gone, {name} - {memory.called(), ""}
+            return gone, {name} - {memory.stored_name(), ""}
 
         gone, names = await asyncio.to_thread(delete)
         if not gone and not all_of_them:

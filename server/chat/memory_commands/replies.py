@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from typing import Final
 
 from server.chat.memory_commands.access import ChatMemory, Receipt
-from server.memory import Forget, Tell
+from server.memory import ForgetCommand, ListCommand
 from server.prompting import memory_line
 from server.types import Memory
 
@@ -104,13 +104,13 @@ class Reply:
     forgotten: tuple[Memory, ...] = ()
 
 
-async def obey(order: Tell | Forget, memory: ChatMemory, question: str, *, asked_to_erase: bool) -> Reply:
+async def obey(order: ListCommand | ForgetCommand, memory: ChatMemory, question: str, *, asked_to_erase: bool) -> Reply:
     """`asked_to_erase`: the answer before this one asked whether everything should go."""
     korean = is_korean(question)
     if memory.why_not:
         return Reply(without_memory(memory.why_not, korean=korean), "refused")
     held, paused = await memory.told()
-    if isinstance(order, Tell):
+    if isinstance(order, ListCommand):
         return Reply(told(held, paused=paused, korean=korean), "tell", held[:MOST_LINES])
     if order.everything and not (asked_to_erase and held):
         return Reply(ask_to_erase(len(held), korean=korean), ASKED)

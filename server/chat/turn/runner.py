@@ -52,7 +52,7 @@ from server.chat.turn.traces import AnswerTrace, TraceStore, trace_of
 from server.engine import Engine
 from server.errors import TailorError
 from server.grounding import checked, find_citations
-from server.memory import command
+from server.memory import parse_command
 from server.model_router import ModelRouter
 from server.prompting import Domain, PromptLibrary
 from server.retrieval import SharedKnowledge
@@ -148,7 +148,7 @@ class TurnRunner:
         # 2) which domain answers
         domain = await self._route()
         # 3) a command to the memory is answered by the server itself
-        if (order := command(self._question.text)) is not None:
+        if (order := parse_command(self._question.text)) is not None:
             asked = bool(branch and branch[-1].answer and branch[-1].answer.command == ASKED)
             memory = await in_domain(self._memory, domain)
             reply = await obey(order, memory, self._question.text, asked_to_erase=asked)

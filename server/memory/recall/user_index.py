@@ -1,6 +1,7 @@
-"""One user's memories as they are looked through: vectors in one matrix, places by word and by slot. Holds no texts.
+"""The index of one user's memories: vectors in one matrix, postings by word and by slot. Holds no texts.
 
-`sync` takes in what has changed since the last one. The caller holds `lock` for every method.
+A memory has a row in every array; `sync` reads what has changed in the table since the last one, and a deleted or
+changed memory leaves a tombstone until the index is built anew. The caller holds `lock` for every method.
 """
 
 from __future__ import annotations
@@ -19,190 +20,199 @@ from sqlite_utils import Database as Connection
 
 from server.database import Database
 from server.errors import StorageFull
-from server.memory.recall.profile import REST, profile_place
-from server.memory.recall.relevance import Question, Unit, admitted, common_weight, terms
-from server.memory.recall.vectors import Vectors
+from server.memory.recall.profile import NOT_IN_PROFILE, profile_rank
+from server.memory.recall.relevance import QueryWord, RecallQuery, common_weight, memory_terms, relevance_gate
+from server.memory.recall.vectors import MemoryEmbedder
 from server.types import UserId
 
-STALE_AT_ONCE = 64  # vectors of another embedder made anew in one go; the others wait for the next question
-FIRST_ROOM = 64
-PAST_FIRST = 1.0  # what was so goes before what is, where the past is asked for
-ASKED_FIRST = 2.0
-RECENT = 0.03  # what a memory of today scores above one of long ago
-HALF_LIFE_S = 90 * 86_400.0
+REEMBED_BATCH = 64  # vectors of another embedder made anew in one go; the others wait for the next question
+INITIAL_CAPACITY = 64
+EXPIRED_BOOST = 1.0  # where the past is asked for, what was so comes before what is
+SLOT_BOOST = 2.0  # what the question asks for outright comes first
+RECENCY_WEIGHT = 0.03  # what a memory of today scores above one of long ago
+RECENCY_HALF_LIFE_S = 90 * 86_400.0
 _COLUMNS = "id, kind, text, slot, subject, valid_to, ended_at, superseded_by, updated_at, vector, embedder, revision"
 
 
-class Index:
+class UserIndex:
     def __init__(self) -> None:
         self.lock = threading.Lock()
-        self._revision = self._deleted = self._size = self._dead = 0
-        self._clear("", 0, 0)
+        self._revision = self._deleted = self._size = self._tombstones = 0
+        self._reset("", 0, 0)
 
     def __len__(self) -> int:
         return self._size
 
-    def sync(self, database: Database, user: UserId, vectors: Vectors) -> None:
+    def sync(self, database: Database, user: UserId, embedder: MemoryEmbedder) -> None:
         db = database.connection()
         state = db.execute("SELECT epoch, revision, deleted FROM memory_users WHERE user_id = ?", [user]).fetchone()
         epoch, revision, deleted = state or (0, 0, 0)
-        if (vectors.fingerprint, epoch) != (self._fingerprint, self._epoch) or self._dead > self._size // 2:
-            self._clear(vectors.fingerprint, vectors.dimension, epoch)
+        if (embedder.fingerprint, epoch) != (self._fingerprint, self._epoch) or self._tombstones > self._size // 2:
+            self._reset(embedder.fingerprint, embedder.dimension, epoch)
         if deleted != self._deleted:
-            for memory_id in self._gone(db, user, deleted):
+            for memory_id in self._deleted_ids(db, user, deleted):
                 self._remove(memory_id)
             self._deleted = deleted
         if revision != self._revision:
-            self._read(db, user)
+            self._read_changes(db, user)
             self._revision = revision
         if self._stale:
-            self._renew(database, user, vectors)
+            self._reembed(database, user, embedder)
 
     def profile(self, now: float) -> list[int]:
         """Ids of the profile in its order, the latest of equals first."""
-        held = [at for at in self._profile if not self._replaced[at] and self._end[at] > now]
-        held.sort(key=lambda at: (self._profile[at], -self._updated[at], -self._ids[at]))
-        return [int(self._ids[at]) for at in held]
+        rows = [row for row in self._profile_ranks if not self._superseded[row] and self._valid_until[row] > now]
+        rows.sort(key=lambda row: (self._profile_ranks[row], -self._updated_at[row], -self._ids[row]))
+        return [int(self._ids[row]) for row in rows]
 
     def has_other_than(self, ids: Collection[int]) -> bool:
-        return len(self._places) > len(ids)
+        return len(self._row_of) > len(ids)
 
     def relevant(
-        self, question: Question, vector: NDArray[np.float32] | None, least: float, skip: Collection[int], now: float
+        self,
+        question: RecallQuery,
+        vector: NDArray[np.float32] | None,
+        min_similarity: float,
+        exclude: Collection[int],
+        now: float,
     ) -> dict[int, str]:
-        """Ids of what the gate lets in with what let it in, best first, without `skip`."""
-        size, asked = self._size, question.asked
-        over = self._replaced[:size] | (self._end[:size] <= now)
-        open_to = self._alive[:size].copy() if asked.past else self._alive[:size] & ~over
-        for memory_id in skip:
-            if memory_id in self._places:
-                open_to[self._places[memory_id]] = False
-        shares, strong = self._shares(question.units)
+        """Ids of what the gate lets in with what let it in, best first, without `exclude`."""
+        size, intent = self._size, question.intent
+        expired = self._superseded[:size] | (self._valid_until[:size] <= now)
+        eligible = self._live[:size].copy() if intent.about_past else self._live[:size] & ~expired
+        for memory_id in exclude:
+            if memory_id in self._row_of:
+                eligible[self._row_of[memory_id]] = False
+        overlap, distinctive = self._lexical_overlap(question.words)
         cosines = np.zeros(size, np.float32) if vector is None else self._matrix[:size] @ vector
-        known = self._known[:size] & (vector is not None)
-        passed, scores = admitted(cosines, shares, strong, known, open_to, own=asked.own, least=least)
-        by_meaning = cosines >= shares
-        called = np.zeros(size, bool)
-        for slot in asked.slots:
-            called[[*self._slots.get(slot, ())]] = True
-        found = np.flatnonzero(passed | (called & open_to))
-        age = np.maximum(0.0, now - self._updated[found])
-        order = scores[found] + RECENT * np.exp2(-age / HALF_LIFE_S) + ASKED_FIRST * called[found]
-        order += PAST_FIRST * (over[found] & asked.past)
+        has_vector = self._has_vector[:size] & (vector is not None)
+        admitted, scores = relevance_gate(
+            cosines, overlap, distinctive, has_vector, eligible, personal=intent.personal, min_similarity=min_similarity
+        )
+        by_meaning = cosines >= overlap
+        slot_match = np.zeros(size, bool)
+        for slot in intent.slots:
+            slot_match[[*self._slots.get(slot, ())]] = True
+        found = np.flatnonzero(admitted | (slot_match & eligible))
+        age = np.maximum(0.0, now - self._updated_at[found])
+        order = scores[found] + RECENCY_WEIGHT * np.exp2(-age / RECENCY_HALF_LIFE_S) + SLOT_BOOST * slot_match[found]
+        order += EXPIRED_BOOST * (expired[found] & intent.about_past)
         found = found[np.lexsort((-self._ids[found], -order))]
         return {
-            int(self._ids[at]): "asked" if called[at] else "meaning" if by_meaning[at] else "words" for at in found
+            int(self._ids[row]): "asked" if slot_match[row] else "meaning" if by_meaning[row] else "words"
+            for row in found
         }
 
     # ── inside ───────────────────────────────────────────────────────────────────────────────────
 
-    def _clear(self, fingerprint: str, dimension: int, epoch: int) -> None:
+    def _reset(self, fingerprint: str, dimension: int, epoch: int) -> None:
         self._fingerprint, self._dimension, self._epoch = fingerprint, dimension, epoch
-        self._deleted = self._size = self._dead = 0
-        self._revision = -1  # rows of before the count began have 0
-        self._matrix: NDArray[np.float32] = np.zeros((FIRST_ROOM, dimension), np.float32)
-        self._ids: NDArray[np.int64] = np.zeros(FIRST_ROOM, np.int64)
-        self._end: NDArray[np.float64] = np.zeros(FIRST_ROOM)
-        self._updated: NDArray[np.float64] = np.zeros(FIRST_ROOM)
-        self._alive, self._replaced, self._known = (np.zeros(FIRST_ROOM, bool) for _ in range(3))
-        self._places: dict[int, int] = {}
-        self._words: dict[int, frozenset[str]] = {}
+        self._deleted = self._size = self._tombstones = 0
+        self._revision = -1  # rows from before revisions were counted have 0
+        self._matrix: NDArray[np.float32] = np.zeros((INITIAL_CAPACITY, dimension), np.float32)
+        self._ids: NDArray[np.int64] = np.zeros(INITIAL_CAPACITY, np.int64)
+        self._valid_until: NDArray[np.float64] = np.zeros(INITIAL_CAPACITY)
+        self._updated_at: NDArray[np.float64] = np.zeros(INITIAL_CAPACITY)
+        self._live, self._superseded, self._has_vector = (np.zeros(INITIAL_CAPACITY, bool) for _ in range(3))
+        self._row_of: dict[int, int] = {}
+        self._terms: dict[int, frozenset[str]] = {}
         self._postings: defaultdict[str, set[int]] = defaultdict(set)
         self._slots: defaultdict[str, set[int]] = defaultdict(set)
-        self._profile: dict[int, int] = {}
+        self._profile_ranks: dict[int, int] = {}
         self._stale: dict[int, str] = {}
 
-    def _gone(self, db: Connection, user: UserId, deleted: int) -> list[int]:
-        """Ids that went since the last look: from the list of the last ones, or by comparing all."""
+    def _deleted_ids(self, db: Connection, user: UserId, deleted: int) -> list[int]:
+        """Ids deleted since the last sync: from the log of the last ones, or by comparing all."""
         last = "SELECT memory_id FROM memories_gone WHERE user_id = ? AND number > ? AND number <= ?"
-        gone = [row[0] for row in db.execute(last, [user, self._deleted, deleted])]
-        if len(gone) == deleted - self._deleted:
-            return gone
-        there = {row[0] for row in db.execute("SELECT id FROM memories WHERE user_id = ?", [user])}
-        return [memory_id for memory_id in self._places if memory_id not in there]
+        deleted_ids = [record[0] for record in db.execute(last, [user, self._deleted, deleted])]
+        if len(deleted_ids) == deleted - self._deleted:
+            return deleted_ids
+        stored = {record[0] for record in db.execute("SELECT id FROM memories WHERE user_id = ?", [user])}
+        return [memory_id for memory_id in self._row_of if memory_id not in stored]
 
-    def _read(self, db: Connection, user: UserId) -> None:
+    def _read_changes(self, db: Connection, user: UserId) -> None:
         cursor = db.conn.cursor()
         cursor.row_factory = sqlite3.Row
         changed = f"SELECT {_COLUMNS} FROM memories WHERE user_id = ? AND revision > ? ORDER BY id"
-        for row in cursor.execute(changed, [user, self._revision]):
-            self._remove(row["id"])
-            self._put(row)
+        for record in cursor.execute(changed, [user, self._revision]):
+            self._remove(record["id"])
+            self._add(record)
 
-    def _put(self, row: Mapping[str, Any] | sqlite3.Row) -> None:
-        at = self._size
-        if at == len(self._ids):
+    def _add(self, record: Mapping[str, Any] | sqlite3.Row) -> None:
+        row = self._size
+        if row == len(self._ids):
             self._grow()
         self._size += 1
-        end = row["valid_to"] if row["valid_to"] is not None else row["ended_at"]
-        self._ids[at], self._updated[at] = row["id"], row["updated_at"]
-        self._end[at] = math.inf if end is None else end
-        self._alive[at], self._replaced[at] = True, row["superseded_by"] is not None
-        self._places[row["id"]] = at
-        self._words[at] = terms(f"{row['text']} {row['subject']}")
-        for word in self._words[at]:
-            self._postings[word].add(at)
-        if row["slot"] and not row["subject"]:
-            self._slots[row["slot"]].add(at)
-        place = profile_place(row)  # type: ignore[arg-type]  # sqlite3.Row reads like a mapping
-        if place < REST:
-            self._profile[at] = place
-        if row["embedder"] == self._fingerprint:
-            self._set_vector(at, row["vector"])
+        end = record["valid_to"] if record["valid_to"] is not None else record["ended_at"]
+        self._ids[row], self._updated_at[row] = record["id"], record["updated_at"]
+        self._valid_until[row] = math.inf if end is None else end
+        self._live[row], self._superseded[row] = True, record["superseded_by"] is not None
+        self._row_of[record["id"]] = row
+        self._terms[row] = memory_terms(f"{record['text']} {record['subject']}")
+        for word in self._terms[row]:
+            self._postings[word].add(row)
+        if record["slot"] and not record["subject"]:
+            self._slots[record["slot"]].add(row)
+        rank = profile_rank(record)  # type: ignore[arg-type]  # sqlite3.Row reads like a mapping
+        if rank < NOT_IN_PROFILE:
+            self._profile_ranks[row] = rank
+        if record["embedder"] == self._fingerprint:
+            self._set_vector(row, record["vector"])
         else:
-            self._stale[row["id"]] = row["text"]
+            self._stale[record["id"]] = record["text"]
 
     def _remove(self, memory_id: int) -> None:
-        at = self._places.pop(memory_id, None)
-        if at is None:
+        row = self._row_of.pop(memory_id, None)
+        if row is None:
             return
-        self._alive[at] = False
-        self._dead += 1
-        for word in self._words.pop(at):
-            self._postings[word].discard(at)
-        for held in self._slots.values():
-            held.discard(at)
-        self._profile.pop(at, None)
+        self._live[row] = False
+        self._tombstones += 1
+        for word in self._terms.pop(row):
+            self._postings[word].discard(row)
+        for rows in self._slots.values():
+            rows.discard(row)
+        self._profile_ranks.pop(row, None)
         self._stale.pop(memory_id, None)
 
-    def _set_vector(self, at: int, vector: bytes | None) -> None:
-        self._known[at] = bool(vector)
+    def _set_vector(self, row: int, vector: bytes | None) -> None:
+        self._has_vector[row] = bool(vector)
         if vector:
-            self._matrix[at] = np.frombuffer(vector, np.float32)
+            self._matrix[row] = np.frombuffer(vector, np.float32)
 
     def _grow(self) -> None:
-        room = 2 * len(self._ids)
-        for name in ("_matrix", "_ids", "_end", "_updated", "_alive", "_replaced", "_known"):
+        capacity = 2 * len(self._ids)
+        for name in ("_matrix", "_ids", "_valid_until", "_updated_at", "_live", "_superseded", "_has_vector"):
             old = getattr(self, name)
-            new = np.zeros((room, *old.shape[1:]), old.dtype)
+            new = np.zeros((capacity, *old.shape[1:]), old.dtype)
             new[: len(old)] = old
             setattr(self, name, new)
 
-    def _renew(self, database: Database, user: UserId, vectors: Vectors) -> None:
+    def _reembed(self, database: Database, user: UserId, embedder: MemoryEmbedder) -> None:
         """Vectors of this embedder for memories that have another's; the latest first."""
-        now = dict(sorted(self._stale.items(), reverse=True)[:STALE_AT_ONCE])
-        made = dict(zip(now, vectors.of([*now.values()]), strict=True))
-        for memory_id, vector in made.items():
-            self._set_vector(self._places[memory_id], vector)
+        batch = dict(sorted(self._stale.items(), reverse=True)[:REEMBED_BATCH])
+        vectors = dict(zip(batch, embedder.embed_memories([*batch.values()]), strict=True))
+        for memory_id, vector in vectors.items():
+            self._set_vector(self._row_of[memory_id], vector)
             del self._stale[memory_id]
         with suppress(StorageFull), database.transaction() as db:  # they are made anew the next time, then
-            for memory_id, vector in made.items():  # the text as read: an edit in between has a vector of its own
+            # The text as read: an edit in between has a vector of its own.
+            for memory_id, vector in vectors.items():
                 db.execute(
                     "UPDATE memories SET vector = ?, embedder = ? WHERE user_id = ? AND id = ? AND text = ?",
-                    [vector, self._fingerprint, user, memory_id, now[memory_id]],
+                    [vector, self._fingerprint, user, memory_id, batch[memory_id]],
                 )
 
-    def _shares(self, units: Sequence[Unit]) -> tuple[NDArray[np.float32], NDArray[np.bool_]]:
-        """How much of the question's words each memory has, and whether one of them says something by itself."""
-        shares, strong = np.zeros(self._size, np.float32), np.zeros(self._size, bool)
+    def _lexical_overlap(self, words: Sequence[QueryWord]) -> tuple[NDArray[np.float32], NDArray[np.bool_]]:
+        """(overlap, distinctive): each memory's share of the words, and whether one of them is enough by itself."""
+        overlap, distinctive = np.zeros(self._size, np.float32), np.zeros(self._size, bool)
         total = 0.0
-        for unit in units:
-            lists = [self._postings.get(term, set()) for term in unit.terms]
-            places = set.intersection(*sorted(lists, key=len)) | self._postings.get(unit.also, set())
-            weight = common_weight(unit.weight, len(places), len(self._places))
+        for word in words:
+            lists = [self._postings.get(term, set()) for term in word.terms]
+            rows = set.intersection(*sorted(lists, key=len)) | self._postings.get(word.alternative, set())
+            weight = common_weight(word.weight, len(rows), len(self._row_of))
             total += weight
-            if places:
-                at = np.fromiter(places, np.int64, len(places))
-                shares[at] += weight
-                strong[at] |= unit.weight >= 1
-        return (shares / total if total else shares), strong
+            if rows:
+                at = np.fromiter(rows, np.int64, len(rows))
+                overlap[at] += weight
+                distinctive[at] |= word.weight >= 1
+        return (overlap / total if total else overlap), distinctive

@@ -28,7 +28,7 @@ from server.retrieval.index.files import Chunk, FileKey, FileRecord, suspicious_
 from server.retrieval.index.generation import Generation, Version
 from server.retrieval.index.segment import Segment
 from server.types import Passage
-from server.words import counted
+from server.words import term_counts
 
 log = logging.getLogger("tailor.retrieval")
 
@@ -360,7 +360,7 @@ def _segment(files: Iterable[tuple[int, Prepared]]) -> Segment:
     terms, vectors, continues = [], [], []
     for at, file in files:
         versions += [at] * len(file.chunks)
-        terms += [counted(chunk.searched_text) for chunk in file.chunks]
+        terms += [term_counts(chunk.searched_text) for chunk in file.chunks]
         vectors.append(file.vectors)
         continues += [chunk.continues for chunk in file.chunks]
     return Segment.build(versions, terms, np.concatenate(vectors), continues)

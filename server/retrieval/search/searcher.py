@@ -31,7 +31,15 @@ from server.retrieval.search.lexical import Matches
 from server.retrieval.search.reranker import Reranker
 from server.retrieval.search.results import Candidate, SearchTrace
 from server.types import Embedder, Passage
-from server.words import is_courtesy, is_follow_up, needs_subject, points_back, terms, units, without_denied
+from server.words import (
+    content_words,
+    is_courtesy,
+    is_explicit_follow_up,
+    is_follow_up,
+    needs_subject,
+    terms,
+    without_retracted,
+)
 
 QUERY_CHARS: Final = 4000
 CONTENT_WEIGHT: Final = 2        # of a content word's terms, over what stands around it (Korean endings)
@@ -140,7 +148,7 @@ class Searcher:
             return (), self._trace((), 0.0, ())
         follows = bool(earlier.strip()) and is_follow_up(query)
         if follows:
-            query, earlier = without_denied(query, earlier)
+            query, earlier = without_retracted(query, earlier)
         alone = self._score(query)
         fused = alone.fused
         queries: tuple[str, ...] = (query,)
@@ -175,7 +183,7 @@ class Searcher:
     # ── scores ───────────────────────────────────────────────────────────────────────────────────
 
     def _score(self, query: str) -> _Scores:
-        words = units(query)
+        words = content_words(query)
         asked: dict[str, float] = dict(Counter(terms(query)))
         for word in words:
             for term in word.terms:
@@ -248,7 +256,7 @@ class Searcher:
         it where it does not point back and could stand alone."""
         if not alone.content:
             return np.ones(self._rows, dtype=np.bool_)
-        if alone.content > 1 and not points_back(query):
+        if alone.content > 1 and not is_explicit_follow_up(query):
             return self._gate(alone, similar=TOUCHED_OWN) > 0
         return (alone.coverage > 0) | (alone.cosine >= TOUCHED * self._settings.min_similarity)
 
@@ -256,7 +264,9 @@ class Searcher:
         """The message has verbs alone, or points back with a word that no passage holds and no vector tells."""
         if alone.weight or not alone.content:
             return False
-        return alone.subjects == 0 or (alone.subjects == 1 and not alone.coverage.any() and points_back(query))
+        if alone.subjects == 0:
+            return True
+        return alone.subjects == 1 and not alone.coverage.any() and is_explicit_follow_up(query)
 
     # ── choosing ─────────────────────────────────────────────────────────────────────────────────
 

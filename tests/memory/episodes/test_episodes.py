@@ -192,7 +192,7 @@ def test_vectors_of_another_embedder_are_made_anew(episodes: Episodes, database:
     changed = Episodes(database, other, MemorySettings())
     assert found(changed, "cake")[0] == "m3"  # by its words
     before = other.embedded
-    assert [changed.renew(3), changed.renew(3), changed.renew(3), changed.renew(3)] == [3, 3, 1, 0]
+    assert [changed.reembed(3), changed.reembed(3), changed.reembed(3), changed.reembed(3)] == [3, 3, 1, 0]
     assert other.embedded == before + 4  # the Korean ones are not known to it
     stored = database.connection().execute("SELECT DISTINCT embedder FROM episodes").fetchall()
     assert stored == [("words-2",)]
@@ -204,7 +204,7 @@ def test_renewed_vectors_reach_an_index_in_use(episodes: Episodes, database: Dat
     other.fingerprint = "words-2"  # type: ignore[misc]
     changed = Episodes(database, other, MemorySettings())
     (lexical,) = changed.search(MINA, "cake", now=NOW, limit=1)
-    while changed.renew():
+    while changed.reembed():
         pass
     (both,) = changed.search(MINA, "cake", now=NOW, limit=1)
     assert both.message_id == lexical.message_id
@@ -275,13 +275,13 @@ def test_many_threads_read_and_write_without_crossing(episodes: Episodes) -> Non
 def test_users_who_were_not_seen_for_long_give_way_in_ram_and_come_back(
     episodes: Episodes, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(module, "TURNS_IN_RAM", 3)
+    monkeypatch.setattr(module, "MAX_CACHED_TURNS", 3)
     for user in ("a", "b", "c"):
         episodes.add(UserId(user), "chat", "one", "user", f"the cake of {user}", NOW)
         episodes.add(UserId(user), "chat", "two", "user", f"the pie of {user}", NOW)
     for user in ("a", "b", "c", "a"):
         assert [one.text for one in episodes.search(UserId(user), "cake", now=NOW, limit=1)] == [f"the cake of {user}"]
-    assert len(episodes._held) < 4
+    assert len(episodes._cache) < 4
 
 
 # ── bad input ────────────────────────────────────────────────────────────────────────────────────
@@ -325,5 +325,5 @@ def test_of_a_huge_turn_the_beginning_and_the_end_are_kept(episodes: Episodes) -
     assert time.monotonic() - began < 60
     (one,) = episodes.search(MINA, "epilogue", now=NOW, limit=1)
     assert one.message_id == "h1"
-    assert len(one.text) <= module.MOST_CHARS + 3
+    assert len(one.text) <= module.MAX_CHARS + 3
     assert found(episodes, "prologue")[0] == "h1"

@@ -183,7 +183,7 @@ def test_paused_memory_saves_and_recalls_nothing_and_loses_nothing(mina: UserMem
 def test_what_was_used_says_when(mina: UserMemory) -> None:
     first, second = mina.add("One"), mina.add("Two")
     before = time.time()
-    mina.used([first.id, 10**6])
+    mina.mark_used([first.id, 10**6])
     assert before <= (mina.get(first.id).last_used or 0) <= time.time()
     assert mina.get(second.id).last_used is None
     assert mina.get(first.id).updated_at == first.updated_at

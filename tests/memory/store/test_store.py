@@ -99,7 +99,7 @@ def test_secrets_are_refused_with_a_reason(mina: UserMemory) -> None:
 
 
 def test_there_is_a_most(mina: UserMemory, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(store_module, "MOST_MEMORIES", 3)
+    monkeypatch.setattr(store_module, "MAX_MEMORIES", 3)
     for text in ("red", "green", "blue"):
         mina.add(text)
     with pytest.raises(Conflict, match="delete some first"):
