@@ -143,12 +143,12 @@ def load_settings(
         _from_flags(flags or {}),
     ):
         values.update(source)
-    problems = [_unknown(key, held.source) for key, held in values.items() if key not in _KEYS]
+    problems = [_unknown(key, entry.source) for key, entry in values.items() if key not in _KEYS]
     if problems:
         raise ConfigError("\n".join(problems))
     settings = _build(values)
     _check_exposure(settings)
-    return _anchored(settings, workspace)
+    return _with_absolute_paths(settings, workspace)
 
 
 def _sections() -> dict[str, type[Section]]:
@@ -199,9 +199,9 @@ def _unknown(key: str, source: str) -> str:
 
 def _build(values: Mapping[str, _Value]) -> Settings:
     tree: dict[str, dict[str, Any]] = {}
-    for key, held in values.items():
+    for key, entry in values.items():
         section, _, name = key.partition(".")
-        tree.setdefault(section, {})[name] = held.value
+        tree.setdefault(section, {})[name] = entry.value
     try:
         return Settings.model_validate(tree)
     except ValidationError as error:
@@ -224,7 +224,7 @@ def _check_exposure(settings: Settings) -> None:
         raise ConfigError("server.allowed_origins holds '*': name each origin, such as https://chat.example.org")
 
 
-def _anchored(settings: Settings, workspace: Path) -> Settings:
+def _with_absolute_paths(settings: Settings, workspace: Path) -> Settings:
     paths = settings.paths
-    anchored = {name: (workspace / getattr(paths, name)).resolve() for name in PathSettings.model_fields}
-    return settings.model_copy(update={"paths": PathSettings(**anchored)})
+    absolute = {name: (workspace / getattr(paths, name)).resolve() for name in PathSettings.model_fields}
+    return settings.model_copy(update={"paths": PathSettings(**absolute)})

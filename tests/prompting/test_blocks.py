@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 
 from server.prompting import memory_line, new_nonce
 from server.prompting.blocks import passage_label, user_block
-from server.types import EarlierTurn, Memory, MemoryKind, Passage, TurnContext
+from server.types import Memory, MemoryKind, Passage, PastChatTurn, TurnContext
 
 NONCE = "7f3a9c2e"
 
@@ -131,8 +131,8 @@ def test_a_memory_says_when_it_is_over():
         assert memory_line(replace(memory("Lives in Busan."), **fields)) == f"- Lives in Busan.{ending}"
 
 
-def turn(text: str, day: int = 3, title: str = "Trip") -> EarlierTurn:
-    return EarlierTurn("c", f"m{day}", title, "user", text, datetime.datetime(2026, 3, day, 12).timestamp())
+def turn(text: str, day: int = 3, title: str = "Trip") -> PastChatTurn:
+    return PastChatTurn("c", f"m{day}", title, "user", text, datetime.datetime(2026, 3, day, 12).timestamp())
 
 
 def test_earlier_chats_are_fenced_with_their_day_in_order():

@@ -16,11 +16,11 @@ from server.prompting import Domain, FewShot, UserProfile, compose
 from server.prompting.constraint import REASONING_RULE
 from server.types import (
     Compaction,
-    EarlierTurn,
     HistoryTurn,
     Memory,
     MemoryKind,
     Passage,
+    PastChatTurn,
     PromptBundle,
     SamplingParams,
     TurnContext,
@@ -443,8 +443,8 @@ def test_appending_and_exact_counts_hold_with_the_default_model(chat_model_dir):
 # ── memories and earlier chats ───────────────────────────────────────────────────────────────────
 
 
-def earlier(n: int, text: str = "To Jeju.") -> EarlierTurn:
-    return EarlierTurn("c", f"m{n}", "Trip", "user", text, 1_700_000_000.0 + n)
+def earlier(n: int, text: str = "To Jeju.") -> PastChatTurn:
+    return PastChatTurn("c", f"m{n}", "Trip", "user", text, 1_700_000_000.0 + n)
 
 
 def test_memories_stay_under_their_budget_and_a_long_one_leaves_its_place():

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 from llguidance import LLMatcher, LLTokenizer
 
-from server.prompting.constraint import constraint_of, guided, rules_of, schema_fault
+from server.prompting.constraint import constraint_of, rules_of, schema_fault, with_fixed_layout
 from server.prompting.domain import Domain
 from server.types import Constraint
 
@@ -105,7 +105,7 @@ def test_a_schema_that_can_be_followed_passes_and_makes_a_lark_grammar_too(good:
 
 def test_guided_leaves_the_schema_alone():
     schema = {"type": "object"}
-    guided(schema)
+    with_fixed_layout(schema)
     assert schema == {"type": "object"}
 
 

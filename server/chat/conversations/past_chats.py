@@ -20,7 +20,7 @@ from server.chat.conversations.past_chat_questions import asks_for_chats
 from server.chat.conversations.records import StoredMessage
 from server.chat.conversations.store import ConversationStore
 from server.memory import Episode, Episodes
-from server.types import EarlierTurn, Role, UserId
+from server.types import PastChatTurn, Role, UserId
 
 log = logging.getLogger("tailor.chat")
 
@@ -136,7 +136,7 @@ class PastChats:
 
     def recall(
         self, user: UserId, question: str, *, now: float, exclude: Collection[str] = ()
-    ) -> tuple[EarlierTurn, ...]:
+    ) -> tuple[PastChatTurn, ...]:
         """Turns of past chats, where the question asks for them; best first, none of the messages `exclude`. Blocks."""
         if not self._turns or not asks_for_chats(question):
             return ()
@@ -149,5 +149,5 @@ class PastChats:
         self._episodes.remove_conversation(user, conversation_id)
 
 
-def _earlier(one: Episode, title: str) -> EarlierTurn:
-    return EarlierTurn(one.conversation_id, one.message_id, title, cast("Role", one.role), one.text, one.at, one.score)
+def _earlier(one: Episode, title: str) -> PastChatTurn:
+    return PastChatTurn(one.conversation_id, one.message_id, title, cast("Role", one.role), one.text, one.at, one.score)

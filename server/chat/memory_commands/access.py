@@ -20,7 +20,7 @@ from server.chat.events import HeldBackItem
 from server.errors import NotFound
 from server.memory import MemoryWriter, UserMemory, clean, extract_held_back
 from server.prompting import Domain
-from server.types import EarlierTurn, Memory, UserId
+from server.types import Memory, PastChatTurn, UserId
 
 
 @dataclass(frozen=True, slots=True)
@@ -28,7 +28,7 @@ class Recalled:
     """What goes beside a question. `name` is what to call the user."""
 
     memories: tuple[Memory, ...] = ()
-    chats: tuple[EarlierTurn, ...] = ()
+    chats: tuple[PastChatTurn, ...] = ()
     name: str = ""
 
 
@@ -73,7 +73,7 @@ class ChatMemory(Protocol):
     async def erase(self) -> Receipt: ...
 
     async def learn(self, question: StoredMessage, used: Collection[int]) -> Learned:
-        """After the answer: `mark_used` are the memories that were in the prompt."""
+        """After the answer: `used` are the memories that were in the prompt."""
 
 
 class _NoMemory:

@@ -168,7 +168,7 @@ def _range(first: Day, last: Day, zone: Zone) -> tuple[float, float]:
     return start.timestamp(), end.timestamp()
 
 
-# ── calendar ───────────────────────────────────────────────────────────────────────────────────────
+# ── calendar ─────────────────────────────────────────────────────────────────────────────────────
 
 
 def _plus(day: Day, *, days: int = 0, months: int = 0) -> Day:
