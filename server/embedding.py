@@ -29,7 +29,7 @@ YIELD_S = 0.0005       # between batches; a lock is not fair, so a pause lets a 
 # Measured as tokens per letter. English vocabulary: English .2-.35, program logs .5, German, Finnish,
 # Turkish .4-.55, Russian and Arabic 1.0, Korean 2. Multilingual vocabularies: Korean .4-.6, Russian .3.
 MAX_FERTILITY = 0.8
-# Ideographs are a token each even where they are known, so for them it is unknown tokens that tell:
+# Ideographs are a token each even where they are known, so for them the share of unknown tokens decides:
 # English vocabulary .33-.8, multilingual ones 0.
 MAX_UNKNOWN = 0.15
 

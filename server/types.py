@@ -124,7 +124,7 @@ class Memory:
     confidence: float = 1.0
     last_used: float | None = None
     replaced_by: int | None = None  # the memory that answers the same question now
-    why: str = ""  # in a recall: what let it in ("profile", "words", "meaning", "asked")
+    why: str = ""  # in a recall: what admitted it ("profile", "words", "meaning", "asked")
 
 
 @dataclass(frozen=True, slots=True)

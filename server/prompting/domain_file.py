@@ -99,7 +99,7 @@ class _FrontMatter(_StrictModel):
 
 def parse_domain(file: Path | str, data: bytes) -> Domain:
     """The domain in a file's bytes; its name is the file's. Raises PromptFileError with the first fault's
-    line; faults of several keys stand in one reason."""
+    line; faults of several keys are joined in one reason."""
     return _Reader(Path(file), data).domain()
 
 
@@ -157,9 +157,9 @@ class _Reader:
         lines = text.split("\n")
         if lines[0].rstrip() != "---":
             return "", text, 1
-        for place in range(1, len(lines)):
-            if lines[place].rstrip() == "---":
-                return "\n".join(lines[1:place]), "\n".join(lines[place + 1 :]), place + 2
+        for index in range(1, len(lines)):
+            if lines[index].rstrip() == "---":
+                return "\n".join(lines[1:index]), "\n".join(lines[index + 1 :]), index + 2
         raise self._error(1, "the front matter is not closed; put a line '---' between it and the body")
 
     # ── front matter ─────────────────────────────────────────────────────────────────────────────

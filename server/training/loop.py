@@ -50,7 +50,7 @@ def fit(
     start: Path | None = None,
 ) -> Any:
     """The base `model` with a trained LoRA around it (a PeftModel). `scratch` is an empty folder for the trainer;
-    `start` is an adapter to go on from, whose rank and target layers then stand."""
+    `start` is an adapter to go on from, whose rank and target layers are then used."""
     torch.manual_seed(recipe.seed)
     with _quiet():
         adapted = _with_lora(model, recipe, start)

@@ -1,6 +1,6 @@
 """From a file of examples to a folder under adapters/: the whole training run, in numbered steps.
 
-Nothing appears under its final name before it is whole: it is built in a hidden staging folder beside it
+Nothing appears under its final name before it is complete: it is built in a hidden staging folder beside it
 and renamed last, so an interrupted run leaves nothing half-done. Uses no network when the model is a folder.
 """
 
@@ -69,7 +69,7 @@ def train(
 ) -> TrainResult:
     """Trains on `data` with the prompts of `domain` and places `adapters/<name>/<next version>/`.
 
-    `start` is the folder of an adapter to go on from, instead of a fresh one; its rank stands.
+    `start` is the folder of an adapter to go on from, instead of a fresh one; its rank is used.
 
     `report` gets lines for people. `model_id` is what the adapter calls its base; by default the hub id,
     or the folder's own name. Blocks for as long as it takes. Raises DatasetError (rows, too many too

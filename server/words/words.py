@@ -45,7 +45,7 @@ _VERB = re.compile(r"[가-힣]{2,}(?:[요다까]|는지|려면|[어아져여]서
 _POLITE = re.compile(r"(?P<noun>[가-힣]+(?:은|는|도|만|을|를|로|까지|부터|한테|에게|에서|하고|보다)|[가-힣]{2,}이)요")
 # 빌릴 수 있나요, 써도 되나요: the word before is a verb
 _POSSIBLE = re.compile(r"[가-힣]+ (?=수가? ?[있없])|[가-힣]+도 ?(?=[되돼될]|괜찮)")
-FOLLOW_UP_WORDS = 3  # a message with more content words than this stands for itself
+FOLLOW_UP_WORDS = 3  # a message with more content words than this is complete by itself
 _PRONOUN = re.compile(
     r"\b(?:it|its|that|this|those|these|they|them|there|one|ones)\b"
     r"|그거|그것|그건|그게|이거|이것|이건|거기|それ|那个|这个",
@@ -146,7 +146,7 @@ def is_explicit_follow_up(text: str) -> bool:
 
 
 def needs_subject(text: str) -> bool:
-    """A pronoun in few words, a mere value or "at what time?": what it speaks of stands in the message before."""
+    """A pronoun in few words, a mere value or "at what time?": its subject is in the message before."""
     return bool(_PRONOUN.search(text) or _FRAGMENT.fullmatch(text)) and len(content_words(text)) <= FOLLOW_UP_WORDS
 
 

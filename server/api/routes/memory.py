@@ -100,7 +100,7 @@ async def use_in(name: str, body: Use, held: Held, user: CurrentUser) -> dict[st
     if not domain.memory:
         raise Conflict(f"domain '{name}' uses no memory: its file says so (memory: false)")
     memory = held.memory.of(user.user_id)
-    await asyncio.to_thread(memory.use_in, domain.name, body.used)
+    await asyncio.to_thread(memory.set_enabled_in, domain.name, body.used)
     _changed(held, user.user_id)
     return {"domains_off": sorted(await asyncio.to_thread(lambda: memory.domains_off))}
 

@@ -181,7 +181,7 @@ class RememberingChat:
         return Recalled(memory.recall(question, exclude=shown, now=now), chats, memory.name())
 
     async def told(self) -> tuple[tuple[Memory, ...], bool]:
-        return await asyncio.to_thread(lambda: (self._memory.about(), self._memory.paused))
+        return await asyncio.to_thread(lambda: (self._memory.current(), self._memory.paused))
 
     async def forget(self, about: str) -> Receipt:
         return await self._forget(self._user, about) if self._forget is not None else Receipt()

@@ -136,18 +136,18 @@ class Episodes:
             raise InvalidInput(f"a turn is of {' or '.join(ROLES)}, not of '{role}'")
         if not math.isfinite(at):
             raise InvalidInput("the time of a turn is a number of seconds since 1970; this is none")
-        kept, speaker = _truncated(clean(text).strip()), clean(speaker).strip()[:100]
-        own: dict[str, Any] = {"user": user, "message": message_id}
-        if not kept or self._is_stored(own, kept):
+        stored_text, speaker = _truncated(clean(text).strip()), clean(speaker).strip()[:100]
+        key: dict[str, Any] = {"user": user, "message": message_id}
+        if not stored_text or self._is_stored(key, stored_text):
             return False
-        mentioned = named_period(kept, at) or (None, None)
-        row = own | {
-            "conversation": conversation_id, "role": role, "speaker": speaker, "text": kept, "at": at,
-            "named_from": mentioned[0], "named_to": mentioned[1], "vector": self._embed(speaker, kept),
+        mentioned = named_period(stored_text, at) or (None, None)
+        row = key | {
+            "conversation": conversation_id, "role": role, "speaker": speaker, "text": stored_text, "at": at,
+            "named_from": mentioned[0], "named_to": mentioned[1], "vector": self._embed(speaker, stored_text),
             "embedder": self._embedder.fingerprint,
         }  # fmt: skip
         with self._database.transaction() as db:
-            _remove(db, "message_id = :message", own)
+            _remove(db, "message_id = :message", key)
             db.execute(
                 "INSERT INTO episodes (user_id, conversation_id, message_id, role, speaker, text, at, named_from, "
                 "named_to, vector, embedder, change) VALUES (:user, :conversation, :message, :role, :speaker, :text, "
@@ -255,16 +255,16 @@ class Episodes:
             cached.index.put(_indexed_turn(row, cached.fingerprint))
         cached.changes = changes
 
-    def _is_stored(self, own: Mapping[str, str], text: str) -> bool:
+    def _is_stored(self, key: Mapping[str, str], text: str) -> bool:
         query = "SELECT 1 FROM episodes WHERE user_id = :user AND message_id = :message AND text = :text"
-        return self._database.connection().execute(query, {**own, "text": text}).fetchone() is not None
+        return self._database.connection().execute(query, {**key, "text": text}).fetchone() is not None
 
     def _embed(self, speaker: str, text: str) -> bytes | None:
         """Float32; None for a text in a language the embedder does not know."""
         if not self._embedder.knows(text):
             return None
-        said = f"{speaker}: {text}" if speaker else text
-        chunks = [said[at : at + CHUNK_CHARS] for at in range(0, len(said), CHUNK_CHARS)][:MAX_CHUNKS]
+        spoken = f"{speaker}: {text}" if speaker else text
+        chunks = [spoken[at : at + CHUNK_CHARS] for at in range(0, len(spoken), CHUNK_CHARS)][:MAX_CHUNKS]
         mean: NDArray[np.float32] = self._embedder.embed(chunks).mean(axis=0)
         return (mean / np.float32(max(float(np.linalg.norm(mean)), 1e-9))).tobytes()
 
@@ -288,10 +288,10 @@ def _next_change(db: Connection, user: str) -> int:
 
 def _remove(db: Connection, which: str, values: dict[str, Any]) -> int:
     """How many rows it deleted. Inside a transaction."""
-    gone = int(db.execute(f"DELETE FROM episodes WHERE user_id = :user AND {which}", values).rowcount)
-    if gone:
+    deleted = int(db.execute(f"DELETE FROM episodes WHERE user_id = :user AND {which}", values).rowcount)
+    if deleted:
         db.execute("UPDATE episode_users SET removals = removals + 1 WHERE user_id = ?", [values["user"]])
-    return gone
+    return deleted
 
 
 def _indexed_turn(row: Mapping[str, Any], fingerprint: str) -> IndexedTurn:
@@ -310,7 +310,7 @@ def _indexed_turn(row: Mapping[str, Any], fingerprint: str) -> IndexedTurn:
 
 def _roles(question: str) -> frozenset[str]:
     """Whose words are asked for, where only one side's are."""
-    sides = {role for role, said in zip(ROLES, (_BY_USER, _BY_ASSISTANT), strict=True) if said.search(question)}
+    sides = {role for role, pattern in zip(ROLES, (_BY_USER, _BY_ASSISTANT), strict=True) if pattern.search(question)}
     return frozenset(sides if len(sides) == 1 else ())
 
 

@@ -1,8 +1,8 @@
-"""What the rules find, and which fact about the user a text states.
+"""What the rules extract, and which slot a text fills.
 
 A *slot* is a question with one answer at a time: the name, the form of address, the answers' language, the
 Korean speech level, the home, the place of work, the taste for one thing. A newer answer replaces the older one. The
-slot is read from the stored text alone, so a memory that was typed or edited by hand obeys the same rule.
+slot is read from the stored text alone, so the same rule holds for a memory that was typed or edited by hand.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ IDENTITY_SLOTS = (
 
 @dataclass(frozen=True, slots=True)
 class Finding:
-    """One statement worth keeping: `text` for the prompt, and where its words stand in the message.
+    """One statement worth keeping: `text` for the prompt, and where its words are in the message.
 
     Times are seconds since 1970, UTC: it holds from `valid_from` until `valid_to`, and None is not known or open.
     A `valid_to` in the past is what was so before. `reason` says why a finding is held back ("secret", "order").

@@ -1,7 +1,7 @@
 """The user's first person turned into the third, for a prompt that speaks about the user.
 
 'I prefer short answers' becomes 'Prefers short answers.', 'my dog is Rex' 'The user's dog is Rex.'. Inside
-a sentence the user is 'they', whose verbs look like those of 'I'. What does not turn safely is quoted.
+a sentence the user is 'they', whose verbs look like those of 'I'. What cannot be rewritten safely is quoted.
 """
 
 from __future__ import annotations
@@ -44,7 +44,7 @@ _KOREAN_INSIDE = re.compile(r"(?:^|\s)(?:저|나|제|내|우리)(?:는|가|를|�
 
 
 def to_third_person(statement: str) -> str:
-    """`statement` as a sentence about the user; in the user's own words, quoted, where it does not turn."""
+    """`statement` as a sentence about the user; in the user's own words, quoted, where it cannot be rewritten."""
     text = " ".join(statement.replace("’", "'").split()).rstrip(".!。 ")
     turned = _korean(text) if re.search(r"[가-힣]", text) else _english(text)
     return as_sentence(turned) if turned is not None else f'Said: "{text}"'
@@ -58,7 +58,7 @@ def as_sentence(text: str) -> str:
 
 
 def with_they(text: str) -> str:
-    """A phrase of the user's with the first person as 'they'."""
+    """A phrase with the first person replaced by 'they'."""
     for pattern, word in _REWRITES:
         text = pattern.sub(word, text)
     return text

@@ -1,4 +1,7 @@
-"""A message in, the statements worth keeping out. English and Korean; the user's own words only."""
+"""Extracts the statements worth storing from a message. English and Korean; the user's own words only.
+
+Knows nothing of storage, recall or models.
+"""
 
 from __future__ import annotations
 
@@ -38,7 +41,7 @@ def extract(text: str, at: float | None = None) -> tuple[Finding, ...]:
 
 
 def extract_held_back(text: str, at: float | None = None) -> tuple[Finding, ...]:
-    """What the user asked to be remembered and `extract` left out, with its `reason`. `text` is `reading.clean`.
+    """What the user asked to be remembered and `extract` leaves out, with its `reason`. `text` is `reading.clean`.
 
     "secret": it looks like a password, a key or a number of the kind. "order": it would change what the model is.
     """
@@ -65,7 +68,7 @@ def _by_sentence(text: str, at: float | None) -> Iterator[tuple[Span, tuple[Find
 
 
 def _with_date(finding: Finding, span: Span) -> Finding:
-    """A plain fact that says 'tomorrow' is told with the day, or it would mean another one when it is read."""
+    """A plain fact that says 'tomorrow' gets the date, or it would mean another day when it is read."""
     if finding.kind is not MemoryKind.FACT:
         return finding
     day = dates.find_date(finding.text, span.at, prefer_future=True)

@@ -1,6 +1,6 @@
-"""What the model still has to read: turns that wait, and those it failed on, with the reason. In SQLite.
+"""The queue of turns that the model is to read, and the dead letters, with their reasons. In SQLite.
 
-A turn leaves the queue when what was found in it is kept, when its user dismisses it or erases all they have;
+A turn leaves the queue when its findings are stored, when its user dismisses it or erases all they have;
 never because reading it failed. All methods block; any thread may call them.
 Knows nothing of models, or of what a memory is.
 """
@@ -43,7 +43,7 @@ MIGRATIONS = (
 
 @dataclass(frozen=True, slots=True)
 class QueuedTurn:
-    """One turn that the model is to read; said at `created_at`."""
+    """A turn that the model is to read; written at `created_at`."""
 
     id: int
     user_id: UserId

@@ -1,4 +1,4 @@
-"""Which sentences are not worth a second look: tasks, thanks, states of the moment, talk about the talk.
+"""Filters sentences that are no candidates for the model: tasks, thanks, passing moods, talk about the chat itself.
 
 What is left may say something lasting about the user; whether it does is for a model to tell, not for this filter.
 """

@@ -1,8 +1,8 @@
-"""The optional pass of the model: what the rules left, read again when the engine has nothing else to do.
+"""The optional pass of the model: it reads the sentences in which the rules found nothing, while the engine is idle.
 
 The model only points. It names sentences of the turn, each a quote that must occur there, and the kind of each;
 the text of a memory is made from the user's words by the rules. Its grammar lets it write nothing else, and what it
-wrote is checked all the same. A user's request takes the engine back at the next token.
+wrote is checked all the same. A user's request preempts it at the next token.
 
 Orders and plain facts are never taken this way, nor what the rules have found, nor what looks like a secret.
 Knows nothing of chats or HTTP.
@@ -78,7 +78,7 @@ class UnusableAnswer(TailorError):
 
 
 class _Preempted(Exception):
-    """Somebody else wants the engine."""
+    """Another request needs the engine."""
 
 
 class MemoryWriter:
@@ -99,7 +99,7 @@ class MemoryWriter:
     # ── of one user ──────────────────────────────────────────────────────────────────────────────
 
     def enqueue(self, user: UserId, conversation_id: str | None, message_id: str | None, text: str) -> None:
-        """Leaves a turn for the model; one in which nothing is worth a look is not queued."""
+        """Queues a turn for the model; one without candidate sentences is not queued."""
         if not self._settings.model_pass or not remaining_candidates(clean(text)):
             return
         self._queue.add(user, conversation_id, message_id, clean(text))
@@ -121,7 +121,7 @@ class MemoryWriter:
         """Takes the user's turns out of the queue, dead ones too: all, of one chat, or one message."""
         return self._queue.erase(user, conversation_id=conversation_id, message_id=message_id)
 
-    # ── working ──────────────────────────────────────────────────────────────────────────────────
+    # ── the background task ─────────────────────────────────────────────────────────────────────────
 
     def start(self) -> None:
         """On the event loop that the engine answers on."""
@@ -194,7 +194,7 @@ class MemoryWriter:
     ) -> tuple[Finding, ...]:
         """What the model finds in a turn beside what the rules do. `text` is `reading.clean`.
 
-        `preemptible`: it is given up as soon as another row wants the engine. Raises UnusableAnswer and what
+        `preemptible`: it stops as soon as another request needs the engine. Raises UnusableAnswer and what
         `Engine.generate` raises.
         """
         spans = remaining_candidates(text)
@@ -225,7 +225,7 @@ class MemoryWriter:
 
 
 def remaining_candidates(text: str) -> tuple[Span, ...]:
-    """The sentences that the rules left and that are worth a look."""
+    """The candidate sentences in which the rules find nothing."""
     found = extract(text)
     return tuple(
         span

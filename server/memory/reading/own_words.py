@@ -14,7 +14,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass, replace
 
 MASK = "\ufffc"
-READ_CHARS = 4_000  # from each end of a long message: between them stands pasted material
+READ_CHARS = 4_000  # from each end of a long message: what lies between is pasted material
 SENTENCE_CHARS = 2_000  # a longer run without an end is no statement
 WRAP_CHARS = 50  # a line this long that goes on in lower case was wrapped, not ended
 MIN_CHARS = 4  # nor is a shorter one
@@ -52,7 +52,7 @@ _ROLE_PLAY = re.compile(
     r"|you are now\b|act as\b)|.*(?:상황극|역할극|역할을 (?:해|맡)|연기해|척 ?해)",
     re.IGNORECASE,
 )
-# What may stand before a colon in a statement of one's own.
+# What may come before a colon in a statement of one's own.
 _OWN_LABEL = re.compile(
     r"(?:remember|forget|note|about me|about myself|fyi|p\.?\s?s\.?|btw|by the way|from now on|always|please|name"
     r"|moved|new job|news|update"
@@ -102,7 +102,7 @@ def sentences(text: str, at: float | None = None) -> Iterator[Span]:
     for window in _windows(masked):
         for span in _split(masked, text, window):
             if _introduces(span, text):
-                return  # what comes after is material to work on
+                return  # what follows is the task's material
             yield replace(span, at=said_at)
 
 

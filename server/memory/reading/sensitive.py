@@ -1,5 +1,5 @@
-"""What must not be kept and put into prompts without asking: card numbers, resident numbers, keys, passwords, and
-orders that would change what the model is.
+"""Detects what must not be stored and put into prompts without asking: card numbers, resident numbers, keys, passwords,
+and prompt injections.
 
 A filter of shapes, not a vault: it stops what a user would regret, and knows that it cannot stop everything.
 """
@@ -80,8 +80,8 @@ def _is_date(year: str, month: str, day: str) -> bool:
 def _luhn(digits: str) -> bool:
     """The check digit of payment cards (ISO/IEC 7812-1, annex B)."""
     total = 0
-    for place, digit in enumerate(reversed(digits)):
-        value = int(digit) * (1 + place % 2)
+    for position, digit in enumerate(reversed(digits)):
+        value = int(digit) * (1 + position % 2)
         total += value - 9 if value > 9 else value
     return total % 10 == 0 and len(set(digits)) > 1
 

@@ -1,4 +1,4 @@
-"""Finds what belongs beside a question: the profile always, the rest through a gate, from an index in memory per user.
+"""Recall: the profile always, the rest through the relevance gate, from an index in RAM per user.
 
 An index is brought up to date before each recall, whichever process wrote: the table counts each user's writes. The
 least recently used indexes are evicted. Indexes hold no texts: what is shown is read from the table.
@@ -32,7 +32,7 @@ class UserIndexCache:
         self._lock = threading.Lock()
 
     def recall(self, user: UserId, question: str, *, exclude: Collection[int], now: float) -> dict[int, str]:
-        """Ids with what let each in, the profile first."""
+        """Ids with what admitted each, the profile first."""
         query = parse_query(clean(question))
         limit = self._settings.recall
         index = self._index_of(user)

@@ -1,4 +1,4 @@
-"""The profile: what of a user belongs beside every question. How to speak to them and their standing orders; small."""
+"""The profile: the few memories that are part of every prompt. How to address the user, and their standing orders."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from server.memory.facts.findings import ADDRESS, NAME
 from server.types import MemoryKind
 
 PROFILE_SLOTS = ("language", "speech level", ADDRESS, NAME)
-INSTRUCTION_RANK = len(PROFILE_SLOTS)  # of standing orders, behind the slots
+INSTRUCTION_RANK = len(PROFILE_SLOTS)  # standing orders come after the slots
 NOT_IN_PROFILE = INSTRUCTION_RANK + 1
 
 # A preference for how answers are, not for a thing.

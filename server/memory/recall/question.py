@@ -1,6 +1,6 @@
 """The intent of a question towards memory: a thing of the user's own, one of their few known facts, the past.
 
-English and Korean, by its words. Knows nothing of what is kept.
+English and Korean, by its words. Knows nothing of stored memories.
 """
 
 from __future__ import annotations

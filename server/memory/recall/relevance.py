@@ -1,4 +1,4 @@
-"""Whether a memory bears on a question: by the words they share, and by vectors where the embedder knows the language.
+"""The relevance gate: by shared words, and by vectors where the embedder knows the language.
 
 A question of the user's own things ("my flight") needs less than one about the world. Pure functions; words are
 those of `server.words`. Knows nothing of users or storage.
@@ -23,13 +23,13 @@ GENERAL_WEIGHT = 0.3  # of a word that many texts have
 COMMON_SHARE = 0.2  # a word in more of a user's memories than this counts as general
 COMMON_MIN_MEMORIES = 10  # with fewer, that says nothing
 
-# What lets a memory in: (cosine above `min_similarity`, share of the question's words), both reached.
+# What admits a memory: (cosine above `min_similarity`, share of the question's words), both reached.
 PERSONAL_THRESHOLDS = ((0.0, 0.0), (-0.1, 0.3), (None, 0.5))
 GENERAL_THRESHOLDS = ((0.15, 0.0), (0.08, 0.25), (None, 0.5))
 MIN_COSINE = 0.1  # where the words decide
 MIN_OVERLAP = 0.2  # where the embedder does not know one of the two, and one shared word says something
-MAX_SCORE_GAP = 0.3  # what scores so much less than the best is left out
-OVERLAP_WEIGHT = 0.3  # of the share of words beside the cosine, in the order
+MAX_SCORE_GAP = 0.3  # below the best score; what scores less is left out
+OVERLAP_WEIGHT = 0.3  # beside the cosine, in the score
 
 _BOILERPLATE = re.compile(r"^(?:the user's|said:|사용자(?:의|는)?)\s*|\"", re.IGNORECASE)
 _ONE_SYLLABLE = re.compile(r"(?<![가-힣])([가-힣])(?:은|는|이|가|을|를|에|의|로|와|과|도|만|야)?(?![가-힣])")

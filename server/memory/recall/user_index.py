@@ -25,7 +25,7 @@ from server.memory.recall.relevance import QueryWord, RecallQuery, common_weight
 from server.memory.recall.vectors import MemoryEmbedder
 from server.types import UserId
 
-REEMBED_BATCH = 64  # vectors of another embedder made anew in one go; the others wait for the next question
+REEMBED_BATCH = 64  # vectors of another embedder recomputed at once; the others wait for the next recall
 INITIAL_CAPACITY = 64
 EXPIRED_BOOST = 1.0  # where the past is asked for, what was so comes before what is
 SLOT_BOOST = 2.0  # what the question asks for outright comes first
@@ -76,7 +76,7 @@ class UserIndex:
         exclude: Collection[int],
         now: float,
     ) -> dict[int, str]:
-        """Ids of what the gate lets in with what let it in, best first, without `exclude`."""
+        """Ids of what the gate admits, with what admitted each, best first, without `exclude`."""
         size, intent = self._size, question.intent
         expired = self._superseded[:size] | (self._valid_until[:size] <= now)
         eligible = self._live[:size].copy() if intent.about_past else self._live[:size] & ~expired
@@ -188,13 +188,13 @@ class UserIndex:
             setattr(self, name, new)
 
     def _reembed(self, database: Database, user: UserId, embedder: MemoryEmbedder) -> None:
-        """Vectors of this embedder for memories that have another's; the latest first."""
+        """Recomputes vectors that are another embedder's; the latest memories first."""
         batch = dict(sorted(self._stale.items(), reverse=True)[:REEMBED_BATCH])
         vectors = dict(zip(batch, embedder.embed_memories([*batch.values()]), strict=True))
         for memory_id, vector in vectors.items():
             self._set_vector(self._row_of[memory_id], vector)
             del self._stale[memory_id]
-        with suppress(StorageFull), database.transaction() as db:  # they are made anew the next time, then
+        with suppress(StorageFull), database.transaction() as db:  # then they are recomputed the next time
             # The text as read: an edit in between has a vector of its own.
             for memory_id, vector in vectors.items():
                 db.execute(

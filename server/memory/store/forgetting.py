@@ -1,4 +1,4 @@
-"""Which memories "forget that I …" means. What fits only by half is left alone: deleting cannot be undone."""
+"""Which memories "forget that I …" means. A partial match is left alone: deleting cannot be undone."""
 
 from __future__ import annotations
 

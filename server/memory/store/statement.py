@@ -1,4 +1,4 @@
-"""What a text to be kept is: one clean line within the rules, with its kind and the question it answers."""
+"""Checks of a text that is to be stored: one clean line within the rules, with its kind and its slot."""
 
 from __future__ import annotations
 
@@ -44,7 +44,7 @@ def validated(text: str, settings: MemorySettings, *, confirmed: bool = False) -
 
 
 def slot_of_statement(text: str) -> Slot | None:
-    """The question that the whole of `text` answers, typed in the first person or kept in the third."""
+    """The slot that the whole of `text` fills, typed in the first person or stored in the third."""
     found = _whole_finding(text)
     return slot_of(text) or (slot_of(found.text) if found else None)
 

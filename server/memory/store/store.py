@@ -1,8 +1,8 @@
-"""Memories in SQLite. `MemoryStore.of(user)` is the only way to them, and every query names that user.
+"""Memories in SQLite. `MemoryStore.of(user)` is the only access to them, and every query names that user.
 
-A newer answer to the same question replaces the older one, which is kept with the time it held: as history, for
-questions about the past, and to come back when the newer one is deleted. Rows carry their vector with the embedder's
-fingerprint. All methods block; any thread may call them. Knows nothing of prompts, chats or HTTP.
+A newer answer to the same question supersedes the older one, which is kept with the time it was valid: as history,
+for questions about the past, and to become current again when the newer one is deleted. Rows carry their vector with
+the embedder's fingerprint. All methods block; any thread may call them. Knows nothing of prompts, chats or HTTP.
 """
 
 from __future__ import annotations
@@ -80,9 +80,9 @@ class UserMemory:
     # ── reading ──────────────────────────────────────────────────────────────────────────────────
 
     def list(self, *, kind: MemoryKind | None = None, query: str = "", past: bool = False) -> tuple[Memory, ...]:
-        """What holds now, the latest change first; with `past` what is over or replaced too.
+        """The current memories, the latest change first; with `past` the expired and superseded ones too.
 
-        Every word of `query` stands in the text, the quote or the subject.
+        Every word of `query` occurs in the text, the quote or the subject.
         """
         db = self._up_to_date()
         words = clean(query).casefold().split()
@@ -113,8 +113,8 @@ class UserMemory:
         db = self._up_to_date()
         return tuple(memory_of(row) for row in self._table.slot_history(db, self._table.row(db, memory_id)))
 
-    def about(self) -> tuple[Memory, ...]:
-        """All that holds now, the profile first."""
+    def current(self) -> tuple[Memory, ...]:
+        """All current memories, the profile first."""
         db = self._up_to_date()
         return tuple(memory_of(row) for row in in_profile_order(self._table.current(db, time.time())))
 
@@ -127,7 +127,7 @@ class UserMemory:
     ) -> tuple[Memory, ...]:
         """What belongs beside `question`, the profile first; at most `settings.recall`, none of `exclude`.
 
-        `why` says what let each in: "profile", "asked", "words" or "meaning". A question about the past gets what
+        `why` says what admitted each: "profile", "asked", "words" or "meaning". A question about the past gets what
         was so. Nothing while paused.
         """
         at = time.time() if now is None else now
@@ -161,20 +161,20 @@ class UserMemory:
         InvalidInput (empty, over `settings.max_chars`, a secret, times or confidence that cannot be) and
         Conflict while paused and over `MAX_MEMORIES`.
         """
-        said = validated(text, self._settings, confirmed=confirmed)
+        line = validated(text, self._settings, confirmed=confirmed)
         if valid_from is not None and valid_to is not None and valid_to < valid_from:
             raise InvalidInput("valid_to is before valid_from: swap them, or leave one out")
         if not 0 <= confidence <= 1:
             raise InvalidInput(f"a confidence is from 0 to 1, and this is {confidence:g}")
-        slot = slot_of_statement(said)
+        slot = slot_of_statement(line)
         if slot and slot.past and valid_to is None:  # "Lived in Paris.": it replaces nothing
             valid_to = time.time()
         found = Finding(
-            kind_of_statement(said) if kind is MemoryKind.FACT else kind,
-            said, 0, 0, one_line(subject)[: self._settings.max_chars], valid_from, valid_to, confidence,
+            kind_of_statement(line) if kind is MemoryKind.FACT else kind,
+            line, 0, 0, one_line(subject)[: self._settings.max_chars], valid_from, valid_to, confidence,
         )  # fmt: skip
         (pending,) = self._prepared([(found, one_line(quote), slot)])
-        with self._writing() as db:
+        with self._transaction() as db:
             if self._table.is_paused(db):
                 raise Conflict("memory is paused, so nothing is saved: turn it on again first")
             row_id, _ = self._upsert(db, pending, conversation_id, message_id)
@@ -205,7 +205,7 @@ class UserMemory:
         if not pending:
             return ()
         new: dict[int, None] = {}
-        with self._writing() as db:
+        with self._transaction() as db:
             if self._table.is_paused(db):
                 return ()
             for one in pending:
@@ -216,8 +216,8 @@ class UserMemory:
                     new[row_id] = None
             rows = self._table.rows(db, new)
         # A correction in the same breath is one memory; what was so before is one of its own.
-        told = [rows[row_id] for row_id in new if row_id in rows]
-        return tuple(memory_of(row) for row in told if row["superseded_by"] not in new or row["valid_to"] is not None)
+        saved = [rows[row_id] for row_id in new if row_id in rows]
+        return tuple(memory_of(row) for row in saved if row["superseded_by"] not in new or row["valid_to"] is not None)
 
     def edit(self, memory_id: int, text: str, *, expected: float | None = None) -> Memory:
         """Changes the text; the quote stays, as the record of what was said.
@@ -226,10 +226,10 @@ class UserMemory:
         has been changed or replaced since.
         """
         self.get(memory_id)
-        said = validated(text, self._settings)
-        slot = slot_of_statement(said)
-        (pending,) = self._prepared([(Finding(MemoryKind.FACT, said, 0, 0), "", slot)])
-        with self._writing() as db:
+        line = validated(text, self._settings)
+        slot = slot_of_statement(line)
+        (pending,) = self._prepared([(Finding(MemoryKind.FACT, line, 0, 0), "", slot)])
+        with self._transaction() as db:
             before = self._table.row(db, memory_id)
             if before["superseded_by"] is not None:
                 raise Conflict(f"memory {memory_id} was replaced by memory {before['superseded_by']}: edit that one")
@@ -239,7 +239,7 @@ class UserMemory:
                     "look at it again before you change it"
                 )
             if slot is None and before["slot"] in (NAME, ADDRESS):  # 'Mina' typed over 'Name is Mina.'
-                slot = Slot(before["slot"], said.rstrip("."))
+                slot = Slot(before["slot"], line.rstrip("."))
             now = max(time.time(), before["updated_at"] + MIN_TIME_STEP)
             if slot is None or slot.name != before["slot"]:
                 self._table.release_superseded(db, before, now)
@@ -251,7 +251,7 @@ class UserMemory:
 
     def delete(self, memory_id: int) -> Memory:
         """Deletes it for good and returns what it was; what it had replaced holds again. Raises NotFound."""
-        with self._writing() as db:
+        with self._transaction() as db:
             row = self._table.row(db, memory_id)
             self._table.release_superseded(db, row, time.time())
             self._table.delete(db, [memory_id])
@@ -260,9 +260,9 @@ class UserMemory:
 
     def forget(self, about: str) -> tuple[Memory, ...]:
         """Deletes what `about` means ("I like tea", "내 이름") with its older answers, and returns it; or ()."""
-        wanted = clean(about)
-        with self._writing() as db:
-            rows = forgetting.matching_rows(wanted, self._table.all_rows(db))
+        statement = clean(about)
+        with self._transaction() as db:
+            rows = forgetting.matching_rows(statement, self._table.all_rows(db))
             self._table.delete(db, [row["id"] for row in rows])
         if rows:
             self._database.scrub()
@@ -270,10 +270,10 @@ class UserMemory:
 
     def mark_used(self, ids: Iterable[int]) -> None:
         """Notes that these were put into a prompt just now."""
-        known = [*ids]
-        if known:
-            with self._writing() as db:
-                for memory_id in known:
+        memory_ids = [*ids]
+        if memory_ids:
+            with self._transaction() as db:
+                for memory_id in memory_ids:
                     self._table.update(db, memory_id, last_used=time.time())
 
     # ── all of it ────────────────────────────────────────────────────────────────────────────────
@@ -292,10 +292,10 @@ class UserMemory:
         """Names of the domains in which the user wants no memory."""
         return self._table.domains_off(self._database.connection())
 
-    def use_in(self, domain: str, on: bool) -> None:
+    def set_enabled_in(self, domain: str, on: bool) -> None:
         """Whether chats of that domain save and recall. A domain that has `memory: false` never does."""
         with self._database.transaction() as db:
-            self._table.use_in(db, domain, on)
+            self._table.set_enabled_in(db, domain, on)
 
     def export(self) -> dict[str, Any]:
         """All rows of the user as JSON values, those that are over too."""
@@ -314,14 +314,14 @@ class UserMemory:
     # ── inside ───────────────────────────────────────────────────────────────────────────────────
 
     def _up_to_date(self) -> Connection:
-        """A connection to rows in which answers whose time has come have replaced the ones before."""
+        """A connection, after answers whose `starts_at` has come have superseded the ones before."""
         db = self._database.connection()
         if self._table.due_to_start(db, time.time()):
-            with self._writing():
+            with self._transaction():
                 pass
         return db
 
-    def _writing(self) -> AbstractContextManager[Connection]:
+    def _transaction(self) -> AbstractContextManager[Connection]:
         return transfer.write_transaction(self._database, self._table)
 
     def _prepared(self, found: Sequence[tuple[Finding, str, Slot | None]]) -> builtins.list[_PendingMemory]:
@@ -347,17 +347,17 @@ class UserMemory:
         slot = pending.slot
         columns = {**self._columns(pending, slot), "subject": found.subject}
         is_past = found.valid_to is not None and found.valid_to <= now
-        known = self._table.find_duplicate(db, columns, now)
-        if known is not None:
+        existing = self._table.find_duplicate(db, columns, now)
+        if existing is not None:
             times = {"ended_at": found.valid_to} if is_past else _given_times(found)
-            self._table.update(db, known["id"], updated_at=max(now, known["updated_at"] + MIN_TIME_STEP), **times)
-            return int(known["id"]), is_past
-        past = self._table.find_expired(db, columns["normal"], found.subject, now) if is_past else None
-        if past is not None:
-            return int(past["id"]), False
+            self._table.update(db, existing["id"], updated_at=max(now, existing["updated_at"] + MIN_TIME_STEP), **times)
+            return int(existing["id"]), is_past
+        expired_row = self._table.find_expired(db, columns["normal"], found.subject, now) if is_past else None
+        if expired_row is not None:
+            return int(expired_row["id"]), False
         if self._table.count(db) >= MAX_MEMORIES:
             raise Conflict(f"there are {MAX_MEMORIES:,} memories, the most one user can have: delete some first")
-        later = slot is not None and found.valid_from is not None and found.valid_from > now
+        starts_later = slot is not None and found.valid_from is not None and found.valid_from > now
         row_id = self._table.insert(db, {
             **columns,
             "kind": found.kind.value,
@@ -368,10 +368,10 @@ class UserMemory:
             "updated_at": now,
             "valid_from": found.valid_from,
             "valid_to": found.valid_to,
-            "starts_at": found.valid_from if later else None,
+            "starts_at": found.valid_from if starts_later else None,
             "confidence": found.confidence,
         })  # fmt: skip
-        if slot and not is_past and not later:
+        if slot and not is_past and not starts_later:
             self._table.supersede(db, slot, found.subject, row_id, now=now, since=found.valid_from or now)
         return row_id, True
 

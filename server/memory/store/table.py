@@ -1,9 +1,9 @@
 """The rows of one user's memories in SQLite: every statement names that user.
 
 A row keeps two times: when it holds in the world (`valid_from`, `valid_to`) and when it was written. A newer answer
-to the same question (`slot` of one `subject`) replaces the older one, which stays: `superseded_by` names the newer,
-`ended_at` says since when the older is over. Triggers count each user's writes, so that an index in memory knows
-what it has missed, whoever wrote. Functions of changes want a transaction. Knows nothing of rules or vectors.
+to the same question (`slot` of one `subject`) supersedes the older one, which stays: `superseded_by` names the newer,
+`ended_at` says since when the older is over. Triggers count each user's writes, so that an index in RAM knows
+what it has missed, whoever wrote. Functions that change rows need a transaction. Knows nothing of rules or vectors.
 """
 
 from __future__ import annotations
@@ -226,8 +226,8 @@ class MemoryTable:
         query = "SELECT * FROM memories WHERE user_id = :user AND superseded_by = :id"
         superseded = self._query(db, query, id=row["id"])
         for old in superseded:
-            heir = row["superseded_by"] if old["slot"] == row["slot"] else None
-            if heir is None and old["slot"] is not None:
+            successor = row["superseded_by"] if old["slot"] == row["slot"] else None
+            if successor is None and old["slot"] is not None:
                 others = self._query(
                     db,
                     f"SELECT id FROM memories WHERE {_CURRENT} AND slot = :slot AND subject = :subject AND id <> :id",
@@ -236,18 +236,18 @@ class MemoryTable:
                     subject=old["subject"],
                     id=row["id"],
                 )
-                heir = others[0]["id"] if others else None
-            if heir is None:
+                successor = others[0]["id"] if others else None
+            if successor is None:
                 self.update(db, old["id"], superseded_by=None, superseded_at=None, ended_at=None)
             else:
-                self.update(db, old["id"], superseded_by=heir)
+                self.update(db, old["id"], superseded_by=successor)
 
     def delete(self, db: Connection, ids: Iterable[int]) -> None:
         wanted = ", ".join(str(int(memory_id)) for memory_id in ids)
-        own = {"user": self.user}
+        parameters = {"user": self.user}
         mine = "WHERE +user_id = :user AND"  # the plus: by the ids, not through all of the user's
-        db.execute(f"UPDATE memories SET superseded_by = NULL {mine} superseded_by IN ({wanted})", own)
-        db.execute(f"DELETE FROM memories {mine} id IN ({wanted})", own)
+        db.execute(f"UPDATE memories SET superseded_by = NULL {mine} superseded_by IN ({wanted})", parameters)
+        db.execute(f"DELETE FROM memories {mine} id IN ({wanted})", parameters)
 
     def due_to_start(self, db: Connection, now: float) -> list[Row]:
         """Rows whose `starts_at` has come: they are to replace the current answer."""
@@ -273,12 +273,12 @@ class MemoryTable:
         found = self._query(db, "SELECT domain FROM memory_domains_off WHERE user_id = :user")
         return frozenset(row["domain"] for row in found)
 
-    def use_in(self, db: Connection, domain: str, on: bool) -> None:
-        own = {"user": self.user, "domain": domain}
+    def set_enabled_in(self, db: Connection, domain: str, on: bool) -> None:
+        parameters = {"user": self.user, "domain": domain}
         if on:
-            db.execute("DELETE FROM memory_domains_off WHERE user_id = :user AND domain = :domain", own)
+            db.execute("DELETE FROM memory_domains_off WHERE user_id = :user AND domain = :domain", parameters)
         else:
-            db.execute("INSERT OR IGNORE INTO memory_domains_off VALUES (:user, :domain)", own)
+            db.execute("INSERT OR IGNORE INTO memory_domains_off VALUES (:user, :domain)", parameters)
 
     def _query(self, db: Connection, sql: str, **values: Any) -> list[Row]:
         return [*db.query(sql, {"user": self.user, **values})]

@@ -1,4 +1,4 @@
-"""All of one user's memories at once: out as JSON, gone for good; and the transaction that every change is made in."""
+"""Export and erasure of all that a user has in memory, and the transaction that every change is made in."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ _NOT_EXPORTED = ("user_id", "vector", "embedder", "normal", "revision", "starts_
 
 @contextmanager
 def write_transaction(database: Database, table: MemoryTable) -> Iterator[Connection]:
-    """A transaction that begins with what is due: answers whose time has come replace the ones before."""
+    """A transaction that first applies what is due: answers whose `starts_at` has come supersede the ones before."""
     with database.transaction() as db:
         now = time.time()
         for row in table.due_to_start(db, now):
@@ -44,10 +44,10 @@ def export(rows: Sequence[Row], *, paused: bool, domains_off: Collection[str]) -
 
 def erase(db: Connection, user: UserId) -> int:
     """In every table of memory that has the user's rows. Inside a transaction."""
-    own = {"user": user}
-    db.execute("UPDATE memories SET superseded_by = NULL WHERE user_id = :user", own)
-    count = db.execute("DELETE FROM memories WHERE user_id = :user", own).rowcount
+    parameters = {"user": user}
+    db.execute("UPDATE memories SET superseded_by = NULL WHERE user_id = :user", parameters)
+    count = db.execute("DELETE FROM memories WHERE user_id = :user", parameters).rowcount
     for table in ("memory_queue", "memories_gone", "memory_domains_off", "memory_users"):
         if db[table].exists():
-            db.execute(f"DELETE FROM {table} WHERE user_id = :user", own)
+            db.execute(f"DELETE FROM {table} WHERE user_id = :user", parameters)
     return int(count)

@@ -16,7 +16,7 @@ from server.chat.conversations.records import AnswerRecord, PromptRecord
 from server.chat.conversations.redaction import Forgotten, forget_in_answer, forget_in_prompt
 from server.chat.events import Done, MemoriesUsed, MemorySaved
 from server.errors import NotFound
-from server.types import EarlierTurn, Memory, MemoryKind, Message, PromptSection, TurnContext
+from server.types import Memory, MemoryKind, Message, PastChatTurn, PromptSection, TurnContext
 from tests.chat.memory_commands.test_access import kinds, said
 from tests.chat.test_service import JUN, MINA, ask, conversation_of, one, running
 from tests.fakes import ScriptedEngine
@@ -203,7 +203,7 @@ def test_a_block_without_lines_goes_with_its_head() -> None:
 
 
 def test_a_quote_of_a_deleted_chat_goes_and_others_stay() -> None:
-    turns = tuple(EarlierTurn(chat, f"m{chat}", "T", "user", "Words.", 1.0) for chat in "ab")
+    turns = tuple(PastChatTurn(chat, f"m{chat}", "T", "user", "Words.", 1.0) for chat in "ab")
     record = AnswerRecord(context=TurnContext("n0nce", chats=turns))
     forgotten = Forgotten(chats={"a"})
     text, kept = forget_in_answer("Fine.", record, forgotten)

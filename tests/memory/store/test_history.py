@@ -103,7 +103,7 @@ def test_an_event_is_not_recalled_when_it_is_over(mina: UserMemory) -> None:
 
 def test_an_event_that_is_over_is_listed_with_the_past_alone(mina: UserMemory) -> None:
     mina.add("The dentist visit was on Friday", kind=MemoryKind.EVENT, valid_to=time.time() - 1)
-    assert mina.list() == mina.about() == ()
+    assert mina.list() == mina.current() == ()
     assert len(mina.list(past=True)) == 1
 
 
@@ -126,8 +126,8 @@ def test_an_answer_to_come_replaces_the_one_of_now_when_its_time_has_come(
 def test_the_profile_is_told_first(mina: UserMemory) -> None:
     learn(mina, "My name is Mina. Always cite sources. 존댓말로 말해 줘")
     learn(mina, "I like tea.")
-    assert texts(mina.about())[:3] == ["Prefers polite Korean (존댓말).", "Name is Mina.", "Always cite sources."]
-    assert texts(mina.about())[3:] == ["Likes tea."]
+    assert texts(mina.current())[:3] == ["Prefers polite Korean (존댓말).", "Name is Mina.", "Always cite sources."]
+    assert texts(mina.current())[3:] == ["Likes tea."]
 
 
 def test_lists_are_narrowed_by_kind_and_words(mina: UserMemory) -> None:
