@@ -89,7 +89,7 @@ def test_the_rules_show_the_schema_without_the_decoders_hints():
 
 
 @pytest.mark.parametrize("bad", [{"type": "objct"}, {"type": "string", "format": "no-such"}, {"$ref": "#/none"}])
-def test_a_schema_that_cannot_be_followed_is_told(bad: dict[str, object]):
+def test_a_schema_that_cannot_be_followed_is_reported(bad: dict[str, object]):
     assert schema_fault(bad)
 
 
@@ -103,7 +103,7 @@ def test_a_schema_that_can_be_followed_passes_and_makes_a_lark_grammar_too(good:
     assert LLMatcher.validate_grammar(grammar(source)) == ""
 
 
-def test_guided_leaves_the_schema_alone():
+def test_the_fixed_layout_leaves_the_schema_alone():
     schema = {"type": "object"}
     with_fixed_layout(schema)
     assert schema == {"type": "object"}

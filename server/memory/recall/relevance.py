@@ -62,7 +62,7 @@ class RecallQuery:
 
 
 def excerpt(question: str) -> str:
-    """What of a message is compared: a long one's beginning and end, where the question stands."""
+    """What of a message is compared: a long one's beginning and end, where the question is."""
     if len(question) <= QUESTION_CHARS:
         return question
     half = QUESTION_CHARS // 2

@@ -194,7 +194,7 @@ class UserMemory:
     ) -> tuple[Memory, ...]:
         """Keeps what was found in the turn `source`, from which quotes are cut, and returns what is new.
 
-        What is already known is only made the latest; of answers to one question the last holds. Left out without an
+        What is already known is only made the latest; of answers to one question the last is current. Left out without an
         error: a statement over `settings.max_chars`, any beyond `MAX_MEMORIES`, and everything while paused.
         """
         pending = self._prepared([
@@ -215,7 +215,7 @@ class UserMemory:
                 if is_new:
                     new[row_id] = None
             rows = self._table.rows(db, new)
-        # A correction in the same breath is one memory; what was so before is one of its own.
+        # A correction in the same message is one memory; an expired answer is one of its own.
         saved = [rows[row_id] for row_id in new if row_id in rows]
         return tuple(memory_of(row) for row in saved if row["superseded_by"] not in new or row["valid_to"] is not None)
 
@@ -243,14 +243,14 @@ class UserMemory:
             now = max(time.time(), before["updated_at"] + MIN_TIME_STEP)
             if slot is None or slot.name != before["slot"]:
                 self._table.release_superseded(db, before, now)
-            over = {"valid_to": now} if slot and slot.past and before["valid_to"] is None else {}
-            self._table.update(db, memory_id, **self._columns(pending, slot), **over, updated_at=now)
+            ended = {"valid_to": now} if slot and slot.past and before["valid_to"] is None else {}
+            self._table.update(db, memory_id, **self._columns(pending, slot), **ended, updated_at=now)
             if slot and not slot.past and before["valid_to"] is None:
                 self._table.supersede(db, slot, before["subject"], memory_id, now=now, since=now)
             return memory_of(self._table.row(db, memory_id))
 
     def delete(self, memory_id: int) -> Memory:
-        """Deletes it for good and returns what it was; what it had replaced holds again. Raises NotFound."""
+        """Deletes it for good and returns what it was; what it had superseded becomes current again. Raises NotFound."""
         with self._transaction() as db:
             row = self._table.row(db, memory_id)
             self._table.release_superseded(db, row, time.time())
@@ -298,13 +298,13 @@ class UserMemory:
             self._table.set_enabled_in(db, domain, on)
 
     def export(self) -> dict[str, Any]:
-        """All rows of the user as JSON values, those that are over too."""
+        """All rows of the user as JSON values, expired ones too."""
         db = self._up_to_date()
         rows, paused = self._table.all_rows(db), self._table.is_paused(db)
         return transfer.export(rows, paused=paused, domains_off=self._table.domains_off(db))
 
     def erase(self) -> int:
-        """Deletes everything that memory has of the user, settings and what waits to be read too; counts memories."""
+        """Deletes everything that memory has of the user, settings and queued turns too; counts memories."""
         with self._database.transaction() as db:
             count = transfer.erase(db, self._table.user)
         self._indexes.drop(self._table.user)

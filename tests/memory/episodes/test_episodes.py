@@ -86,13 +86,13 @@ def test_the_day_before_the_named_one_is_not_it(episodes: Episodes) -> None:
     assert found(episodes, "Which paint did we decide for on Monday?")[0] == "d1"
 
 
-def test_a_turn_that_tells_of_the_day_is_found_though_said_long_before(episodes: Episodes) -> None:
+def test_a_turn_that_mentions_the_day_is_found_though_said_long_before(episodes: Episodes) -> None:
     episodes.add(MINA, "party", "m8", "user", "Jun has his party on 18 November 2026.", at(60))
     episodes.add(MINA, "party", "m9", "user", "Jun likes a party with music.", at(59))
     assert found(episodes, "Is there a party of Jun on 18 November 2026?")[0] == "m8"
 
 
-def test_the_turns_beside_a_match_are_nearer_than_strangers(episodes: Episodes) -> None:
+def test_neighbours_of_a_match_rank_above_other_turns(episodes: Episodes) -> None:
     episodes.add(MINA, "pet", "p1", "user", "What shall I call the kitten?", at(5))
     episodes.add(MINA, "pet", "p2", "assistant", "Perhaps Momo, a name of long standing.", at(5))
     episodes.add(MINA, "other", "p3", "assistant", "Perhaps Toto, a name of long standing.", at(5))
@@ -142,7 +142,7 @@ def test_the_snippet_of_a_long_turn_is_about_the_question(episodes: Episodes) ->
 # ── keeping ──────────────────────────────────────────────────────────────────────────────────────
 
 
-def test_what_was_kept_is_there_after_a_restart(episodes: Episodes, database: Database) -> None:
+def test_stored_turns_are_found_after_a_restart(episodes: Episodes, database: Database) -> None:
     again = Episodes(database, WordEmbedder(), MemorySettings())
     assert found(again, "cake") == found(episodes, "cake") != []
 
@@ -272,7 +272,7 @@ def test_many_threads_read_and_write_without_crossing(episodes: Episodes) -> Non
     assert wrong == []
 
 
-def test_users_who_were_not_seen_for_long_give_way_in_ram_and_come_back(
+def test_least_recently_used_indexes_are_evicted_and_rebuilt(
     episodes: Episodes, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(module, "MAX_CACHED_TURNS", 3)

@@ -37,7 +37,7 @@ from server.memory.facts.person import as_sentence, third_person_verb, to_third_
         ("회의는 3시야", "회의는 3시야."),
     ],
 )
-def test_turned(said: str, kept: str) -> None:
+def test_first_person_becomes_third(said: str, kept: str) -> None:
     assert to_third_person(said) == kept
 
 

@@ -59,7 +59,7 @@ async def until(condition: Callable[[], object]) -> None:
         await asyncio.sleep(0.01)
 
 
-async def test_what_the_model_points_at_is_kept_in_the_users_words(database: Database, store: MemoryStore) -> None:
+async def test_what_the_model_quotes_is_saved_in_the_users_words(database: Database, store: MemoryStore) -> None:
     engine = ScriptedEngine(always(answer((TURN.rstrip("."), "identity"))))
     async with working(database, store, engine) as work:
         work.enqueue(MINA, "chat", "message", TURN)

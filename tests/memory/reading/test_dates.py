@@ -119,7 +119,7 @@ def test_days_ahead(text: str, expected: str) -> None:
     assert found.iso == expected
 
 
-def test_it_says_where_the_words_stand_and_whether_they_move() -> None:
+def test_a_mention_has_its_position_and_whether_it_is_relative() -> None:
     text = "the exam is next Friday at ten"
     found = find_date(text, AT, SEOUL)
     assert found is not None

@@ -58,7 +58,7 @@ def test_what_was_deleted_elsewhere_is_gone_from_the_index(database: Database, c
     assert len(two._indexes._index_of(MINA)._row_of) == 1
 
 
-def test_many_users_share_the_room_and_all_find_their_own(database: Database, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_many_users_share_the_cache_and_all_find_their_own(database: Database, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(index_cache, "MAX_CACHED_MEMORIES", 20)
     store = MemoryStore(database, WordEmbedder(), MemorySettings())
     for turn in range(2):

@@ -241,5 +241,5 @@ def test_questions_about_nothing_recall_nothing(known: UserMemory) -> None:
 
 
 @pytest.mark.model
-def test_what_comes_beside_the_right_fact_is_little(known: UserMemory) -> None:
+def test_few_other_memories_come_with_the_right_one(known: UserMemory) -> None:
     assert sum(len(known.recall(question)) for question, _ in ABOUT) <= 1.5 * len(ABOUT)
