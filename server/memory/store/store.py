@@ -194,7 +194,7 @@ class UserMemory:
     ) -> tuple[Memory, ...]:
         """Keeps what was found in the turn `source`, from which quotes are cut, and returns what is new.
 
-        What is already known is only made the latest; of answers to one question the last is current. Left out without an
+        What is known already is made the latest; of answers to one question the last is current. Left out without an
         error: a statement over `settings.max_chars`, any beyond `MAX_MEMORIES`, and everything while paused.
         """
         pending = self._prepared([
@@ -250,7 +250,7 @@ class UserMemory:
             return memory_of(self._table.row(db, memory_id))
 
     def delete(self, memory_id: int) -> Memory:
-        """Deletes it for good and returns what it was; what it had superseded becomes current again. Raises NotFound."""
+        """Deletes it for good and returns it; what it had superseded becomes current again. Raises NotFound."""
         with self._transaction() as db:
             row = self._table.row(db, memory_id)
             self._table.release_superseded(db, row, time.time())
