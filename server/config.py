@@ -64,7 +64,7 @@ class EngineSettings(Section):
     prefill_tokens: int = Field(default=256, ge=16)  # prompt tokens computed in one step
     max_tokens: int = Field(default=4096, ge=1)  # of one answer; a request for more is cut to it
     kv_bytes: int = Field(default=2 * 1024**3, ge=1024**2)  # keys and values of running rows
-    prefix_bytes: int = Field(default=1024**3, ge=0)  # kept for prompts that begin alike; 0: none
+    prefix_bytes: int = Field(default=1024**3, ge=0)  # prefix cache, for prompts that begin alike; 0: none
     max_loras: int = Field(default=8, ge=1)
     adapter_bytes: int = Field(default=1024**3, ge=1024**2)  # of all loaded adapters
     max_lora_rank: int = Field(default=64, ge=1)
@@ -83,7 +83,7 @@ class RetrievalSettings(Section):
     debounce_ms: int = Field(default=200, ge=0)
     max_suspicion: float = Field(default=1.0, ge=0, le=1)  # of a passage that is used; 1 leaves none out
     reranker: str = ""  # a folder or hub id of a cross-encoder; empty: none
-    generations: int = Field(default=20, ge=2)  # kept, so that one can go back
+    generations: int = Field(default=20, ge=2)  # of the index that are kept for rollback
     parse_seconds: float = Field(default=60, gt=0)  # that reading one file may take
     parse_mb: int = Field(default=1024, ge=64)  # memory that reading one file may take
 
@@ -103,8 +103,8 @@ class RouterSettings(Section):
 class PromptSettings(Section):
     evidence_tokens: int = Field(default=1200, ge=64)  # budget of one turn's evidence
     memory_tokens: int = Field(default=600, ge=0)  # budget of the memories that one turn adds
-    chats_tokens: int = Field(default=800, ge=0)  # budget of the turns of past chats beside one question
-    low_water: float = Field(default=0.6, gt=0, lt=1)  # compaction stops at this share of the room
+    chats_tokens: int = Field(default=800, ge=0)  # budget of the turns of past chats quoted in one prompt
+    low_water: float = Field(default=0.6, gt=0, lt=1)  # compaction stops at this share of the prompt budget
     default_domain: str = "general"
 
 
@@ -143,12 +143,12 @@ def load_settings(
         _from_flags(flags or {}),
     ):
         values.update(source)
-    problems = [_unknown(key, held.source) for key, held in values.items() if key not in _KEYS]
+    problems = [_unknown(key, entry.source) for key, entry in values.items() if key not in _KEYS]
     if problems:
         raise ConfigError("\n".join(problems))
     settings = _build(values)
     _check_exposure(settings)
-    return _anchored(settings, workspace)
+    return _with_absolute_paths(settings, workspace)
 
 
 def _sections() -> dict[str, type[Section]]:
@@ -199,9 +199,9 @@ def _unknown(key: str, source: str) -> str:
 
 def _build(values: Mapping[str, _Value]) -> Settings:
     tree: dict[str, dict[str, Any]] = {}
-    for key, held in values.items():
+    for key, entry in values.items():
         section, _, name = key.partition(".")
-        tree.setdefault(section, {})[name] = held.value
+        tree.setdefault(section, {})[name] = entry.value
     try:
         return Settings.model_validate(tree)
     except ValidationError as error:
@@ -224,7 +224,7 @@ def _check_exposure(settings: Settings) -> None:
         raise ConfigError("server.allowed_origins holds '*': name each origin, such as https://chat.example.org")
 
 
-def _anchored(settings: Settings, workspace: Path) -> Settings:
+def _with_absolute_paths(settings: Settings, workspace: Path) -> Settings:
     paths = settings.paths
-    anchored = {name: (workspace / getattr(paths, name)).resolve() for name in PathSettings.model_fields}
-    return settings.model_copy(update={"paths": PathSettings(**anchored)})
+    absolute = {name: (workspace / getattr(paths, name)).resolve() for name in PathSettings.model_fields}
+    return settings.model_copy(update={"paths": PathSettings(**absolute)})

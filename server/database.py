@@ -36,18 +36,18 @@ class Database:
 
     def connection(self) -> Connection:
         """This thread's sqlite-utils database."""
-        held: Connection | None = getattr(self._local, "connection", None)
-        if held is None:
+        connection: Connection | None = getattr(self._local, "connection", None)
+        if connection is None:
             raw = sqlite3.connect(self.path, BUSY_MS / 1000, check_same_thread=False, isolation_level=None)
             _write_ahead(raw)
             raw.execute("PRAGMA synchronous = NORMAL")
             raw.execute("PRAGMA foreign_keys = ON")
             raw.execute("PRAGMA secure_delete = ON")  # what is deleted is overwritten
-            held = Connection(raw)
-            self._local.connection = held
+            connection = Connection(raw)
+            self._local.connection = connection
             with self._lock:
                 self._open.append(raw)
-        return held
+        return connection
 
     @contextmanager
     def transaction(self) -> Iterator[Connection]:
@@ -122,11 +122,11 @@ def _write_ahead(raw: sqlite3.Connection) -> None:
 
 def _statements(script: str) -> Iterator[str]:
     """Splits at the semicolons that end statements, so that `executescript` cannot commit half-way."""
-    held = ""
+    pending = ""
     for piece in re.split(r"(?<=;)", script):
-        held += piece
-        if sqlite3.complete_statement(held):
-            yield held
-            held = ""
-    if held.strip():
-        yield held
+        pending += piece
+        if sqlite3.complete_statement(pending):
+            yield pending
+            pending = ""
+    if pending.strip():
+        yield pending

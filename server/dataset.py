@@ -8,7 +8,7 @@ A file is JSONL, one object a line, in one of two shapes:
     {"messages": [{"role", "content"}, …], "check"?, "group"?}     the last one is the assistant's
 
 `sources: []` means that knowledge was searched and nothing was found; without the key it was not
-searched. Knows nothing of models, tokens or prompts: it hands out what a turn is made of.
+searched. Knows nothing of models, tokens or prompts: it returns what a turn is made of.
 """
 
 from __future__ import annotations
@@ -91,16 +91,16 @@ class Dataset:
         With a single group, or a share of 0, nothing is held out.
         """
         sizes = Counter(example.group for example in self.examples)
-        wanted = held_out * len(self.examples)
-        taken: set[str] = set()
+        target = held_out * len(self.examples)
+        held_out_groups: set[str] = set()
         count = 0
         for group in sorted(sizes, key=lambda name: hashlib.sha256(f"{seed}:{name}".encode()).digest()):
-            # A group joins when that brings the share nearer to the wish; one group always stays.
-            if len(taken) + 1 < len(sizes) and abs(count + sizes[group] - wanted) < abs(count - wanted):
-                taken.add(group)
+            # A group is held out when that brings the share nearer to the target; one group always stays.
+            if len(held_out_groups) + 1 < len(sizes) and abs(count + sizes[group] - target) < abs(count - target):
+                held_out_groups.add(group)
                 count += sizes[group]
-        train = tuple(example for example in self.examples if example.group not in taken)
-        return train, tuple(example for example in self.examples if example.group in taken)
+        train = tuple(example for example in self.examples if example.group not in held_out_groups)
+        return train, tuple(example for example in self.examples if example.group in held_out_groups)
 
 
 # ── the file's shapes ────────────────────────────────────────────────────────────────────────────
@@ -190,12 +190,12 @@ def read_examples(path: Path, *, max_broken: float = MAX_BROKEN) -> Dataset:
         except DatasetError as error:
             faults.append(error)
             continue
-        asked = _key(example, answer=False)
-        if kept.setdefault(_key(example, answer=True), example) is not example:
+        turn = _content_hash(example, answer=False)
+        if kept.setdefault(_content_hash(example, answer=True), example) is not example:
             duplicates += 1
-        elif turns[asked]:
+        elif turns[turn]:
             conflicts += 1
-        turns[asked] += 1
+        turns[turn] += 1
     if len(faults) > max_broken * read:
         raise _refusal(path, faults, read)
     if not kept:
@@ -247,14 +247,14 @@ def _refusal(path: Path, faults: Sequence[DatasetError], read: int) -> DatasetEr
 def _reason(error: ValidationError) -> str:
     problem = error.errors()[0]
     where = ".".join(str(part) for part in problem["loc"])
-    said = problem["msg"].removeprefix("Value error, ")
-    return f"'{where}': {said}" if where else said
+    message = problem["msg"].removeprefix("Value error, ")
+    return f"'{where}': {message}" if where else message
 
 
 def _from_row(row: _Row, number: int) -> Example:
     history = tuple(
-        HistoryTurn(turn.question, _context(turn, number, place), turn.answer)
-        for place, turn in enumerate(row.history, 1)
+        HistoryTurn(turn.question, _context(turn, number, turn_number), turn.answer)
+        for turn_number, turn in enumerate(row.history, 1)
     )
     return Example(
         question=row.question, answer=row.answer, context=_context(row, number, 0), history=history,
@@ -269,7 +269,7 @@ def _from_chat(row: _Chat, number: int) -> Example:
     question, answer = pairs[-1]
     return Example(
         question=question, answer=answer, context=TurnContext(),
-        history=tuple(HistoryTurn(asked, TurnContext(), said) for asked, said in pairs[:-1]),
+        history=tuple(HistoryTurn(user, TurnContext(), assistant) for user, assistant in pairs[:-1]),
         system=system, check=_check(row.check), group=row.group or f"row {number}", line=number,
     )  # fmt: skip
 
@@ -278,11 +278,11 @@ def _check(check: _Check | None) -> Check | None:
     return None if check is None else Check(check.contains, check.cites, check.abstains)
 
 
-def _context(turn: _Turn, number: int, place: int) -> TurnContext:
-    """The nonce is drawn from the row's place, so that the same file gives the same prompts."""
+def _context(turn: _Turn, number: int, turn_number: int) -> TurnContext:
+    """The nonce is drawn from the row's number, so that the same file gives the same prompts."""
     passages = tuple(
         Passage(
-            id=f"{number}.{place}.{index}", folder="dataset", file=source.file, text=source.text,
+            id=f"{number}.{turn_number}.{index}", folder="dataset", file=source.file, text=source.text,
             heading=source.heading, page=source.page,
             line_start=source.lines[0] if source.lines else None, line_end=source.lines[1] if source.lines else None,
         )
@@ -291,16 +291,16 @@ def _context(turn: _Turn, number: int, place: int) -> TurnContext:
     memories = tuple(
         Memory(index, MemoryKind.FACT, text, "", None, None, 0.0, 0.0) for index, text in enumerate(turn.memories, 1)
     )
-    nonce = hashlib.sha256(f"{number}:{place}".encode()).hexdigest()[:8]
+    nonce = hashlib.sha256(f"{number}:{turn_number}".encode()).hexdigest()[:8]
     return TurnContext(nonce=nonce, searched=turn.sources is not None, passages=passages, memories=memories)
 
 
-def _key(example: Example, *, answer: bool) -> str:
+def _content_hash(example: Example, *, answer: bool) -> str:
     """A hash of what the model is shown, folded for case and space, with the answer or without."""
     turns = [(turn.question, turn.context, turn.answer) for turn in example.history]
     parts: list[str] = [example.system]
-    for asked, context, said in [*turns, (example.question, example.context, example.answer if answer else "")]:
-        parts += [asked, said, str(context.searched)]
+    for question, context, reply in [*turns, (example.question, example.context, example.answer if answer else "")]:
+        parts += [question, reply, str(context.searched)]
         parts += [f"{passage.file}\n{passage.text}" for passage in context.passages]
         parts += [memory.text for memory in context.memories]
     folded = "\0".join(" ".join(part.casefold().split()) for part in parts)

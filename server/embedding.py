@@ -1,6 +1,6 @@
 """Texts to unit vectors with a sentence-transformers model: a folder or a hub id.
 
-One model, one lock around its forward pass; long jobs give the lock up between batches, so that a
+One model, one lock around its forward pass; long jobs release the lock between batches, so that a
 question does not wait for a whole import. Tokens are counted with a copy of the tokenizer that no
 forward pass touches. Knows nothing of files, chunks, indexes or users.
 """
@@ -29,7 +29,7 @@ YIELD_S = 0.0005       # between batches; a lock is not fair, so a pause lets a 
 # Measured as tokens per letter. English vocabulary: English .2-.35, program logs .5, German, Finnish,
 # Turkish .4-.55, Russian and Arabic 1.0, Korean 2. Multilingual vocabularies: Korean .4-.6, Russian .3.
 MAX_FERTILITY = 0.8
-# Ideographs are a token each even where they are known, so for them it is unknown tokens that tell:
+# Ideographs are a token each even where they are known, so for them the share of unknown tokens decides:
 # English vocabulary .33-.8, multilingual ones 0.
 MAX_UNKNOWN = 0.15
 
@@ -66,7 +66,7 @@ class SentenceEmbedder:
 
     def embed(self, texts: Sequence[str]) -> NDArray[np.float32]:
         """[len(texts), dimension], float32, L2-normalised. What is over the model's input length is cut."""
-        torch.set_num_threads(1)  # this thread's: a second team in the process halves the speed of the model's
+        torch.set_num_threads(1)  # this thread's: a second thread pool in the process halves the speed of the model's
         vectors = np.zeros((len(texts), self._dimension), dtype=np.float32)
         order = sorted(range(len(texts)), key=lambda row: len(texts[row]))  # like lengths together: less padding
         for start in range(0, len(order), BATCH):

@@ -17,7 +17,7 @@
     │   ├── AdapterNotFound     no such folder or version
     │   ├── AdapterInvalid      the folder breaks a rule: rank, shapes, files
     │   │   └── AdapterForeign  … it is made for another base model
-    │   └── AdapterInUse        it cannot leave now, or no slot can be freed
+    │   └── AdapterInUse        it cannot be unloaded now, or no slot can be freed
     ├── DatasetError            a training or comparison row breaks a rule (file, line, reason)
     ├── ModelError              a model cannot be fetched, verified or loaded
     └── EngineError

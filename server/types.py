@@ -1,4 +1,4 @@
-"""What crosses a border between parts: frozen, typed, without behaviour beyond small properties.
+"""Types that parts share: frozen, without behaviour beyond small properties.
 
 Knows nothing of files, models, HTTP or the database. Times are seconds since the epoch (UTC);
 durations are seconds; token counts are the serving model's own tokens.
@@ -31,7 +31,7 @@ class Message:
 # ── knowledge ────────────────────────────────────────────────────────────────────────────────────
 
 
-SUSPICIOUS: Final = 0.5  # from this score on a passage is shown to whoever looks after the files, and marked
+SUSPICIOUS: Final = 0.5  # from this score on a passage is shown to whoever maintains the files, and marked
 
 
 @dataclass(frozen=True, slots=True)
@@ -125,12 +125,12 @@ class Memory:
     confidence: float = 1.0
     last_used: float | None = None
     replaced_by: int | None = None  # the memory that answers the same question now
-    why: str = ""  # in a recall: what let it in ("profile", "words", "meaning", "asked")
+    why: str = ""  # in a recall: what admitted it ("profile", "words", "meaning", "asked")
 
 
 @dataclass(frozen=True, slots=True)
-class EarlierTurn:
-    """What was said in another chat of the same user, found again. `at` is when, in seconds since 1970."""
+class PastChatTurn:
+    """A turn of another chat of the same user, found by search. `at` is in seconds since 1970."""
 
     conversation_id: str
     message_id: str
@@ -235,7 +235,7 @@ class PromptSection:
 @dataclass(frozen=True, slots=True)
 class Compaction:
     """Where a chat's history now begins: how many of the branch's oldest turns have lost their
-    evidence, and how many are left out whole. Only ever grows, in large steps."""
+    evidence, and how many are dropped. Only ever grows, in large steps."""
 
     evidence_before: int = 0
     turns_before: int = 0
@@ -243,20 +243,20 @@ class Compaction:
 
 @dataclass(frozen=True, slots=True)
 class TurnContext:
-    """What was put beside one user message; stored with it, so that later turns render it
+    """The context of one user message: passages, memories, quotes. Stored with it, so that later turns render it
     byte for byte as before."""
 
     nonce: str = ""
     searched: bool = False  # knowledge was searched, even if nothing was found
     passages: tuple[Passage, ...] = ()
     memories: tuple[Memory, ...] = ()  # those not already shown earlier in the chat
-    chats: tuple[EarlierTurn, ...] = ()  # of other chats, where the user asked for them
+    chats: tuple[PastChatTurn, ...] = ()  # of other chats, where the user asked for them
     unread: int = 0  # files of the domain's folders that were there and still being read
 
 
 @dataclass(frozen=True, slots=True)
 class HistoryTurn:
-    """A finished turn of the branch: what the user wrote, what was put beside it, what was answered."""
+    """A finished turn of the branch: the user's message, its context, the answer."""
 
     question: str
     context: TurnContext

@@ -15,7 +15,7 @@ def priority() -> int:
     return os.getpriority(os.PRIO_PROCESS, threading.get_native_id())
 
 
-def test_it_stands_back_and_nobody_else_does() -> None:
+def test_its_thread_alone_has_lower_priority() -> None:
     before = priority()
     with background_worker("tailor-test") as worker:
         assert worker.submit(lambda: threading.current_thread().name).result().startswith("tailor-test")
@@ -23,7 +23,7 @@ def test_it_stands_back_and_nobody_else_does() -> None:
     assert priority() == before
 
 
-def test_a_server_that_stands_back_itself_is_never_raised() -> None:
+def test_a_server_with_low_priority_is_never_raised() -> None:
     """An ordinary user may not do that: the worker would not start."""
     seen: list[int] = []
 

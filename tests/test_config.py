@@ -127,7 +127,7 @@ def test_a_bad_value_of_the_environment_names_the_variable(tmp_path: Path) -> No
     assert "environment variable TAILOR_SERVER_PORT" in message
 
 
-def test_the_password_never_stands_in_a_message_or_a_repr(tmp_path: Path) -> None:
+def test_the_password_is_never_in_a_message_or_a_repr(tmp_path: Path) -> None:
     environ = {"TAILOR_SERVER_PASSWORD": "hunter2hunter2", "TAILOR_SERVER_PORT": "no"}
     assert "hunter2" not in refused(tmp_path, environ=environ)
     settings = load_settings(tmp_path, environ={"TAILOR_SERVER_PASSWORD": "hunter2hunter2"})
@@ -177,7 +177,7 @@ def test_an_origin_of_everybody_is_refused_even_with_a_password(tmp_path: Path) 
 # ── paths and immutability ───────────────────────────────────────────────────────────────────────
 
 
-def test_relative_paths_stand_in_the_workspace_not_where_the_process_runs(
+def test_relative_paths_are_in_the_workspace_not_where_the_process_runs(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     elsewhere = tmp_path / "elsewhere"

@@ -80,7 +80,7 @@ def test_sources_empty_means_searched_and_absent_means_not():
     assert not one(PLAIN).context.searched
 
 
-def test_the_nonce_is_drawn_from_the_place_of_the_row():
+def test_the_nonce_is_drawn_from_the_number_of_the_row():
     rows = [parse_example("x", number, json.dumps({**PLAIN, "sources": []})) for number in (1, 1, 2)]
     nonces = [row.context.nonce for row in rows]
     assert nonces[0] == nonces[1] != nonces[2]
@@ -212,7 +212,7 @@ def test_a_missing_file_is_a_dataset_error(tmp_path: Path):
 # ── splitting ────────────────────────────────────────────────────────────────────────────────────
 
 
-def test_a_group_never_stands_on_both_sides():
+def test_a_group_is_never_on_both_sides_of_a_split():
     rows = dataset(*[f"g{n % 20}" for n in range(200)])
     train, held = rows.split(0.2, seed=3)
     assert {row.group for row in train} & {row.group for row in held} == set()

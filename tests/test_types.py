@@ -39,7 +39,7 @@ def passage(**place: int) -> Passage:
         ({"line_end": 9}, ""),
     ],
 )
-def test_a_passage_says_where_it_stands(where: dict[str, int], said: str) -> None:
+def test_a_passage_says_where_it_is(where: dict[str, int], said: str) -> None:
     assert passage(**where).place == said
 
 
@@ -74,7 +74,7 @@ def test_two_requests_do_not_share_a_logit_bias() -> None:
     assert GenerationRequest((1,), one) == GenerationRequest((1,), two)
 
 
-def test_a_fresh_turn_has_nothing_beside_it_and_nothing_left_out() -> None:
+def test_a_fresh_turn_has_no_context_and_no_compaction() -> None:
     assert TurnContext() == TurnContext(nonce="", searched=False, passages=(), memories=())
     assert Compaction() == Compaction(evidence_before=0, turns_before=0)
 

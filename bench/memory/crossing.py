@@ -45,13 +45,13 @@ class Walk:
     """The users, what is whose, and how often somebody met what is not theirs."""
 
     stores: tuple[MemoryStore, ...]
-    drawn: random.Random
+    rng: random.Random
     owner: dict[int, int] = field(default_factory=dict)
     crossings: int = 0
     refused: int = 0  # ids of others that were tried
 
     def of(self, user: int) -> UserMemory:
-        return self.drawn.choice(self.stores).of(UserId(f"user-{user}"))
+        return self.rng.choice(self.stores).of(UserId(f"user-{user}"))
 
     def saw(self, user: int, memories: tuple[Memory, ...]) -> None:
         for memory in memories:
@@ -62,7 +62,7 @@ class Walk:
         """A random known id: what is not the user's must read as what never was."""
         if not self.owner:
             return
-        memory_id = self.drawn.choice([*self.owner])
+        memory_id = self.rng.choice([*self.owner])
         mine = self.owner[memory_id] == user
         try:
             call(self.of(user), memory_id)
@@ -79,29 +79,31 @@ def _mark(user: int) -> str:
 
 
 def _save(walk: Walk, user: int) -> None:
-    word, mark = walk.drawn.choice(WORDS), _mark(user)
-    said = (f"Remember that the {word} is {mark}.", f"My name is {mark}.", f"I like {word} {mark}.",
-            f"I live in {mark}.", f"Always mention {mark} {word}.", f"기억해 줘: {word} 암구어 {mark}")  # fmt: skip
-    walk.saw(user, walk.of(user).learn(walk.drawn.choice(said), conversation_id=f"chat-{user}", message_id="m"))
+    word, mark = walk.rng.choice(WORDS), _mark(user)
+    statements = (
+        f"Remember that the {word} is {mark}.", f"My name is {mark}.", f"I like {word} {mark}.",
+        f"I live in {mark}.", f"Always mention {mark} {word}.", f"기억해 줘: {word} 암구어 {mark}",
+    )  # fmt: skip
+    walk.saw(user, walk.of(user).learn(walk.rng.choice(statements), conversation_id=f"chat-{user}", message_id="m"))
 
 
 def _recall(walk: Walk, user: int) -> None:
     marks = " ".join(_mark(other) for other in range(USERS))
-    word = walk.drawn.choice(WORDS)
-    asked = walk.drawn.choice((f"Where is my {word}? {marks}", "Where did I live before?", f"내 {word} 어디 있지?"))
-    walk.saw(user, walk.of(user).recall(asked))
+    word = walk.rng.choice(WORDS)
+    question = walk.rng.choice((f"Where is my {word}? {marks}", "Where did I live before?", f"내 {word} 어디 있지?"))
+    walk.saw(user, walk.of(user).recall(question))
 
 
 def _read(walk: Walk, user: int) -> None:
     memory = walk.of(user)
-    walk.saw(user, (*memory.list(past=True), *memory.about(), *memory.from_conversation(f"chat-{user}")))
+    walk.saw(user, (*memory.list(past=True), *memory.current(), *memory.from_conversation(f"chat-{user}")))
     walk.crossings += not set(_MARK.findall(json.dumps(memory.export()))) <= {_mark(user)}
     walk.crossings += not set(_MARK.findall(memory.name())) <= {_mark(user)}
     walk.try_id(user, lambda own, memory_id: walk.saw(user, own.history(memory_id)))
 
 
 def _change(walk: Walk, user: int) -> None:
-    walk.try_id(user, lambda own, memory_id: own.edit(memory_id, f"{walk.drawn.choice(WORDS)} {_mark(user)}"))
+    walk.try_id(user, lambda own, memory_id: own.edit(memory_id, f"{walk.rng.choice(WORDS)} {_mark(user)}"))
 
 
 def _delete(walk: Walk, user: int) -> None:
@@ -109,10 +111,10 @@ def _delete(walk: Walk, user: int) -> None:
 
 
 def _forget(walk: Walk, user: int) -> None:
-    other = walk.drawn.randrange(USERS)
-    walk.saw(user, walk.of(user).forget(f"I like {walk.drawn.choice(WORDS)} {_mark(other)}"))
-    walk.of(user).used([*walk.owner][:5])
-    if walk.drawn.random() < 0.02:
+    other = walk.rng.randrange(USERS)
+    walk.saw(user, walk.of(user).forget(f"I like {walk.rng.choice(WORDS)} {_mark(other)}"))
+    walk.of(user).mark_used([*walk.owner][:5])
+    if walk.rng.random() < 0.02:
         walk.of(user).erase()
 
 
@@ -124,6 +126,6 @@ def _measured(run: Run, number: int) -> Mapping[str, Reading]:
     stores = tuple(MemoryStore(database, embedder, MemorySettings()) for _ in range(2))
     walk = Walk(stores, random.Random(number))
     for _ in range(run.sizes.steps):
-        walk.drawn.choice(_STEPS)(walk, walk.drawn.randrange(USERS))
+        walk.rng.choice(_STEPS)(walk, walk.rng.randrange(USERS))
     note = f"{run.sizes.steps:,} steps of {USERS} users, {walk.refused:,} times another's id was tried"
     return {"crossings": Reading(walk.crossings, note=note)}

@@ -17,7 +17,7 @@ from bench.memory.run import Run, rows
 from server.memory import UserMemory
 from server.types import Memory, UserId
 
-MOST_SHOWN = 5  # failures that are reported
+MAX_REPORTED = 5  # failures that are reported
 
 
 def figures(run: Run) -> list[Figure]:
@@ -47,17 +47,17 @@ def _filled(run: Run) -> UserMemory:
 
 
 def _measured(run: Run, memory: UserMemory) -> Mapping[str, Reading]:
-    asked = [row for row in rows("gate.jsonl") if "question" in row]
-    about = [row for row in asked if row["finds"]][: run.sizes.cases]
-    unrelated = [row for row in asked if not row["finds"]][: run.sizes.cases]
-    beyond = [[one for one in memory.recall(row["question"]) if one.why != "profile"] for row in unrelated]
+    questions = [row for row in rows("gate.jsonl") if "question" in row]
+    about = [row for row in questions if row["finds"]][: run.sizes.cases]
+    unrelated = [row for row in questions if not row["finds"]][: run.sizes.cases]
+    false_recalls = [[one for one in memory.recall(row["question"]) if one.why != "profile"] for row in unrelated]
     recalled = [memory.recall(row["question"]) for row in about]
     missed = [row["finds"] not in [one.text for one in found] for row, found in zip(about, recalled, strict=True)]
-    _report(run, "gets", [(row, found) for row, found in zip(unrelated, beyond, strict=True) if found])
+    _report(run, "gets", [(row, found) for row, found in zip(unrelated, false_recalls, strict=True) if found])
     _report(run, "misses", [(row, found) for row, found, no in zip(about, recalled, missed, strict=True) if no])
     beside = sum(one.why != "profile" and one.text != row["finds"] for row, found in zip(about, recalled, strict=True)
                  for one in found)  # fmt: skip
-    false = [bool(found) for found in beyond]
+    false = [bool(found) for found in false_recalls]
     hits = [not no for no in missed]
     return {
         "irrelevant": _share(false),
@@ -73,5 +73,5 @@ def _share(which: Sequence[bool]) -> Reading:
 
 
 def _report(run: Run, what: str, cases: Sequence[tuple[Mapping[str, Any], Sequence[Memory]]]) -> None:
-    for row, found in cases[:MOST_SHOWN]:
+    for row, found in cases[:MAX_REPORTED]:
         run.report(f"  {row['question']!r} {what} {row['finds'] or [one.text for one in found]}")

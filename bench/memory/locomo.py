@@ -48,7 +48,7 @@ _TURN: Final = re.compile(r"D(\d+):0*(\d+)")
 
 
 @dataclass(frozen=True)
-class Said:
+class LocomoTurn:
     id: str
     chat: str
     speaker: str
@@ -57,7 +57,7 @@ class Said:
 
 
 @dataclass(frozen=True)
-class Asked:
+class LocomoQuestion:
     """`turns` answer the question; `corrected` are those that the audit names instead, where it names any."""
 
     text: str
@@ -69,8 +69,8 @@ class Asked:
 @dataclass(frozen=True)
 class Conversation:
     user: UserId
-    turns: tuple[Said, ...]
-    questions: tuple[Asked, ...]
+    turns: tuple[LocomoTurn, ...]
+    questions: tuple[LocomoQuestion, ...]
 
 
 @dataclass(frozen=True)
@@ -127,20 +127,20 @@ def conversations(data: Path | None) -> list[Conversation]:
         for place, asked in enumerate(row["qa"]):
             name, turns = f"locomo_{number}_qa{place}", _ids(asked["evidence"])
             if asked["category"] in CATEGORIES and turns and name not in wrong:
-                questions.append(Asked(asked["question"], asked["category"], turns, cited.get(name) or turns))
-        turns_said = tuple(_said(row["conversation"]))
+                questions.append(LocomoQuestion(asked["question"], asked["category"], turns, cited.get(name) or turns))
+        turns_said = tuple(_turns(row["conversation"]))
         found.append(Conversation(UserId(f"locomo-{number}"), turns_said, tuple(questions)))
     return found
 
 
-def _said(conversation: Mapping[str, Any]) -> Iterator[Said]:
+def _turns(conversation: Mapping[str, Any]) -> Iterator[LocomoTurn]:
     """In order. A session's turns share its time."""
     for number in sorted(int(found[1]) for key in conversation if (found := _SESSION.fullmatch(key))):
         at = datetime.datetime.strptime(conversation[f"session_{number}_date_time"], "%I:%M %p on %d %B, %Y")
         for turn in conversation[f"session_{number}"]:
             caption = turn.get("blip_caption")
             text = f"{turn['text']} [{caption}]" if caption else turn["text"]
-            yield Said(turn["dia_id"], f"session-{number}", turn["speaker"], text, at.timestamp())
+            yield LocomoTurn(turn["dia_id"], f"session-{number}", turn["speaker"], text, at.timestamp())
 
 
 def _ids(evidence: list[str]) -> frozenset[str]:
@@ -178,19 +178,19 @@ def _mean(values: list[float]) -> Reading:
 def _large(run: Run) -> _Large:
     embedder = Remembering(Fast(run.embedder))
     turns = min(TURNS, 2 * run.sizes.memories)
-    database, drawn, added = run.database("past"), random.Random(0), []
+    database, rng, added = run.database("past"), random.Random(0), []
     episodes = Episodes(database, embedder, MemorySettings())
     for number in range(turns):
         role, waited = ("user", "assistant")[number % 2], embedder.seconds
-        chat, text, began = f"chat-{number // CHAT_TURNS}", _words(drawn, drawn.randint(10, 60)), time.perf_counter()
+        chat, text, started = f"chat-{number // CHAT_TURNS}", _words(rng, rng.randint(10, 60)), time.perf_counter()
         episodes.add(USER, chat, f"turn-{number}", role, text, 1.6e9 + 3600 * number)
-        added.append(time.perf_counter() - began - (embedder.seconds - waited))
+        added.append(time.perf_counter() - started - (embedder.seconds - waited))
     return _Large(database, embedder, percentile(added, 0.95))
 
 
-def _words(drawn: random.Random, count: int) -> str:
+def _words(rng: random.Random, count: int) -> str:
     """As in a language, the nth word is drawn n times less often than the first."""
-    return " ".join(_word(int(VOCABULARY ** drawn.random())) for _ in range(count))
+    return " ".join(_word(int(VOCABULARY ** rng.random())) for _ in range(count))
 
 
 def _word(rank: int) -> str:
@@ -199,13 +199,13 @@ def _word(rank: int) -> str:
 
 def _searched(run: Run, large: _Large, number: int) -> Mapping[str, Reading]:
     episodes = Episodes(large.database, large.embedder, MemorySettings())
-    drawn, taken = random.Random(number + 1), []
+    rng, taken = random.Random(number + 1), []
     for _ in range(min(SEARCHES, run.sizes.recalls) + 1):
-        question = _words(drawn, 8)
+        question = _words(rng, 8)
         large.embedder.embed([question])  # so that the search finds it done
-        began = time.perf_counter()
+        started = time.perf_counter()
         episodes.search(USER, question, now=2e9)
-        taken.append(1000 * (time.perf_counter() - began))
+        taken.append(1000 * (time.perf_counter() - started))
     first, *rest = taken
     return {
         "p50": Reading(percentile(rest, 0.5)),

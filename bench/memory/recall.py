@@ -22,13 +22,13 @@ from bench.knowledge.scale import percentile
 from bench.memory.run import Run
 from server.config import MemorySettings
 from server.database import Database
-from server.memory import Finding, MemoryStore, UserMemory, command
+from server.memory import Finding, MemoryStore, UserMemory, parse_command
 from server.types import MemoryKind, UserId
 
 _T = TypeVar("_T")
 
 LARGE, USUAL = UserId("large"), UserId("usual")
-ROOM = 10  # memories that the large user has left
+FREE_MEMORIES = 10  # memories that the large user has left
 SEED = 7
 _ENGLISH = """
 dog cat bicycle garden printer kitchen router sofa piano guitar camera laptop phone jacket passport ticket wallet lamp
@@ -67,13 +67,13 @@ _RECALL = (
 
 
 def _statements(seed: int) -> Iterator[str]:
-    drawn = random.Random(seed)
+    rng = random.Random(seed)
     number = 0
     while True:
         number += 1
-        one, two, place = drawn.choice(_THINGS), drawn.choice(_THINGS), drawn.choice(_PLACES)
+        one, two, place = rng.choice(_THINGS), rng.choice(_THINGS), rng.choice(_PLACES)
         if number % 4 == 0:
-            yield f"{drawn.choice(_KOREAN)} {number}번은 {drawn.choice(_KOREAN)} 옆에 있어요"
+            yield f"{rng.choice(_KOREAN)} {number}번은 {rng.choice(_KOREAN)} 옆에 있어요"
         else:
             yield f"The {one} number {number} belongs to the {two} in {place}"
 
@@ -83,7 +83,7 @@ def _filled(run: Run, embedder: Remembering) -> Database:
     store = MemoryStore(database, embedder, MemorySettings())
     statements = _statements(SEED)
     sizes = {
-        LARGE: run.sizes.memories - ROOM,
+        LARGE: run.sizes.memories - FREE_MEMORIES,
         USUAL: run.sizes.usual,
         **{_user(at): run.sizes.each for at in range(run.sizes.users - 1)},
     }
@@ -96,47 +96,48 @@ def _filled(run: Run, embedder: Remembering) -> Database:
 
 def _measured(run: Run, database: Database, embedder: Remembering, number: int) -> Mapping[str, Reading]:
     """A new store each time: its indexes are empty."""
-    drawn, statements = random.Random(number), _statements(1000 + number)
+    rng, statements = random.Random(number), _statements(1000 + number)
     store = MemoryStore(database, embedder, MemorySettings())
     cold = _timed(partial(store.of(LARGE).recall, "Where is my dog?"), embedder)[1]
-    took: dict[bool, list[float]] = {True: [], False: []}
+    recall_times: dict[bool, list[float]] = {True: [], False: []}
     saves, replies = [], []
     for at in range(run.sizes.recalls):
         large = at % 2 == 0
-        memory = store.of(LARGE if large else _user(drawn.randrange(run.sizes.users - 1)))
+        memory = store.of(LARGE if large else _user(rng.randrange(run.sizes.users - 1)))
         text = f"Round {number}: {next(statements)}"
         saved, ms = _timed(partial(memory.add, text), embedder)
         saves.append(ms)
-        question = f"Where is my {drawn.choice(_THINGS)} in {drawn.choice(_PLACES)}?"
-        if drawn.random() < 0.5:
-            question = f"내 {drawn.choice(_KOREAN)} 어디 있지?"
-        took[large].append(_timed(partial(memory.recall, question), embedder)[1])
+        question = f"Where is my {rng.choice(_THINGS)} in {rng.choice(_PLACES)}?"
+        if rng.random() < 0.5:
+            question = f"내 {rng.choice(_KOREAN)} 어디 있지?"
+        recall_times[large].append(_timed(partial(memory.recall, question), embedder)[1])
         memory.delete(saved.id)
-        replies.append(_timed(partial(_before_an_answer, store.of(USUAL), question), embedder)[1])
-    every = took[True] + took[False]
+        replies.append(_timed(partial(_work_before_answer, store.of(USUAL), question), embedder)[1])
+    of_large = recall_times[True]
+    every = of_large + recall_times[False]
     note = f"{len(every)} questions, half Korean; a memory is saved before each and deleted after it"
     return {
         "p50": Reading(statistics.median(every), note=note),
         "p95": Reading(percentile(every, 0.95), note=note),
-        "large-p95": Reading(percentile(took[True], 0.95), note=f"median {statistics.median(took[True]):.1f} ms"),
+        "large-p95": Reading(percentile(of_large, 0.95), note=f"median {statistics.median(of_large):.1f} ms"),
         "reply": Reading(percentile(replies, 0.95), note=f"median {statistics.median(replies):.1f} ms"),
         "save": Reading(statistics.median(saves)),
         "cold": Reading(cold),
     }
 
 
-def _before_an_answer(memory: UserMemory, question: str) -> None:
+def _work_before_answer(memory: UserMemory, question: str) -> None:
     """Is it a command, what belongs beside it, and what is the user called?"""
-    command(question)
+    parse_command(question)
     memory.recall(question)
     memory.name()
 
 
 def _timed(call: Callable[[], _T], embedder: Remembering) -> tuple[_T, float]:
     """What it gives, and its milliseconds without those spent in the embedder."""
-    embedding, began = embedder.seconds, time.perf_counter()
+    embedding, started = embedder.seconds, time.perf_counter()
     given = call()
-    return given, 1000 * (time.perf_counter() - began - (embedder.seconds - embedding))
+    return given, 1000 * (time.perf_counter() - started - (embedder.seconds - embedding))
 
 
 def _user(at: int) -> UserId:

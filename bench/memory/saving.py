@@ -21,7 +21,7 @@ from server.memory import clean, extract
 from server.types import UserId
 
 TESTS = ROOT / "tests" / "memory"
-SAID = datetime.datetime(2026, 11, 21, 15).timestamp()  # when the labels' "next Friday" was said
+SAID_AT = datetime.datetime(2026, 11, 21, 15).timestamp()  # when the labels' "next Friday" was said
 
 
 def figures(run: Run) -> list[Figure]:
@@ -46,11 +46,12 @@ def _measured(run: Run) -> Mapping[str, Reading]:
     right = wrong = missed = 0
     costs: list[float] = []
     for row in turns:
-        began = time.thread_time()
-        found = extract(clean(row["text"]), SAID)
-        costs.append(1000 * (time.thread_time() - began))
-        got, wanted = {one.text for one in found}, set(row["saves"])
-        right, wrong, missed = right + len(got & wanted), wrong + len(got - wanted), missed + len(wanted - got)
+        started = time.thread_time()
+        found = extract(clean(row["text"]), SAID_AT)
+        costs.append(1000 * (time.thread_time() - started))
+        extracted, expected = {one.text for one in found}, set(row["saves"])
+        right, wrong = right + len(extracted & expected), wrong + len(extracted - expected)
+        missed += len(expected - extracted)
     memory = run.store("attacks").of(UserId("mina"))
     written = [row for row in attacks if memory.learn(row["text"], conversation_id=None, message_id=None)]
     costs.sort()

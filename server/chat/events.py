@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from typing import Literal
 
 from server.grounding import Citation, SentenceCheck
-from server.types import EarlierTurn, Memory, Passage, RouteDecision, SectionName, Usage
+from server.types import Memory, Passage, PastChatTurn, RouteDecision, SectionName, Usage
 
 
 @dataclass(frozen=True, slots=True)
@@ -54,7 +54,7 @@ class ChatsFound:
 
     message_id: str
     seq: int
-    turns: tuple[EarlierTurn, ...]
+    turns: tuple[PastChatTurn, ...]
     type: Literal["chats"] = "chats"
 
 

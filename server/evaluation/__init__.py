@@ -1,6 +1,6 @@
 """Comparison of prompts and adapters on held-out rows, with intervals and tests."""
 
 from server.evaluation.compare import compare
-from server.evaluation.comparison import Comparison, Lever, Measured
+from server.evaluation.comparison import Comparison, Lever, LeverResult
 
-__all__ = ["Comparison", "Lever", "Measured", "compare"]
+__all__ = ["Comparison", "Lever", "LeverResult", "compare"]

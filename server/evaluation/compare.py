@@ -16,7 +16,7 @@ from server.chat import Answer, Turn, TurnPipeline
 from server.config import PromptSettings
 from server.dataset import Dataset, Example
 from server.errors import ContextFull, InvalidInput
-from server.evaluation.comparison import Comparison, Lever, Measured
+from server.evaluation.comparison import Comparison, Lever, LeverResult
 from server.evaluation.scoring import classes_of, is_right
 from server.prompting import Domain, FewShot, UserProfile, compose
 from server.types import Message, UserId
@@ -25,7 +25,7 @@ EVALUATION_USER = UserId("evaluation")
 
 
 @dataclass(frozen=True, slots=True)
-class _Way:
+class _Variant:
     lever: Lever
     domain: Domain
 
@@ -52,55 +52,55 @@ async def compare(
     `seed`). `limit` > 0 takes that many rows, drawn by `seed`. `adapter` None compares the prompts alone.
     Raises InvalidInput when there is nothing to compare, and what the pipeline raises.
     """
-    train, held = (shots_from.examples, dataset.examples) if shots_from else dataset.split(held_out, seed)
-    if not held or not train:
+    train, held_out_rows = (shots_from.examples, dataset.examples) if shots_from else dataset.split(held_out, seed)
+    if not held_out_rows or not train:
         raise InvalidInput("nothing can be held out: the rows need at least two groups")
-    rows = _drawn(held, limit, seed)
-    bare = replace(
+    rows = _sample(held_out_rows, limit, seed)
+    zero_shot = replace(
         domain, adapter=None, examples=(),
         sampling=replace(domain.sampling, temperature=0.0, max_tokens=min(domain.sampling.max_tokens, max_tokens)),
     )  # fmt: skip
-    ways = [_Way(Lever.ZERO_SHOT, bare)]
+    variants = [_Variant(Lever.ZERO_SHOT, zero_shot)]
     if shots > 0:
-        ways.append(_Way(Lever.FEW_SHOT, replace(bare, examples=_examples(train, bare, shots, seed))))
+        variants.append(_Variant(Lever.FEW_SHOT, replace(zero_shot, examples=_examples(train, zero_shot, shots, seed))))
     if adapter is not None:
-        ways.append(_Way(Lever.ADAPTER, replace(bare, adapter=adapter)))
-    classes = classes_of((*train, *held))
+        variants.append(_Variant(Lever.ADAPTER, replace(zero_shot, adapter=adapter)))
+    classes = classes_of((*train, *held_out_rows))
     return Comparison(
         domain=domain.name, adapter=adapter, rows=len(rows),
-        measured=tuple([await _measure(way, rows, classes, pipeline, concurrency, report) for way in ways]),
+        results=tuple([await _measure(variant, rows, classes, pipeline, concurrency, report) for variant in variants]),
     )  # fmt: skip
 
 
-def _drawn(held: Sequence[Example], limit: int, seed: int) -> tuple[Example, ...]:
-    if not 0 < limit < len(held):
-        return tuple(held)
-    return tuple(random.Random(seed).sample(list(held), limit))
+def _sample(held_out_rows: Sequence[Example], limit: int, seed: int) -> tuple[Example, ...]:
+    if not 0 < limit < len(held_out_rows):
+        return tuple(held_out_rows)
+    return tuple(random.Random(seed).sample(list(held_out_rows), limit))
 
 
 async def _measure(
-    way: _Way,
+    variant: _Variant,
     rows: Sequence[Example],
     classes: Sequence[str],
     pipeline: TurnPipeline,
     concurrency: int,
     report: Callable[[str], None],
-) -> Measured:
-    gate = asyncio.Semaphore(concurrency)
+) -> LeverResult:
+    semaphore = asyncio.Semaphore(concurrency)
     done = 0
 
-    async def one(example: Example) -> Answer | None:
+    async def answer_one(example: Example) -> Answer | None:
         nonlocal done
-        async with gate:
-            answer = await _answer(way.domain, example, pipeline)
+        async with semaphore:
+            answer = await _answer(variant.domain, example, pipeline)
         done += 1
         if done % 25 == 0 or done == len(rows):
-            report(f"{way.lever}: {done} of {len(rows)} rows")
+            report(f"{variant.lever}: {done} of {len(rows)} rows")
         return answer
 
-    answers = await asyncio.gather(*(one(example) for example in rows))
-    return Measured(
-        lever=way.lever,
+    answers = await asyncio.gather(*(answer_one(example) for example in rows))
+    return LeverResult(
+        lever=variant.lever,
         right=tuple(
             answer is not None and is_right(example, answer.text, classes)
             for example, answer in zip(rows, answers, strict=True)
@@ -137,7 +137,7 @@ def _with_system(domain: Domain, example: Example) -> Domain:
 
 def _examples(train: Sequence[Example], domain: Domain, shots: int, seed: int) -> tuple[FewShot, ...]:
     """`shots` single-turn rows as the prompt's examples, in the very form in which turns are shown."""
-    chosen = _spread([example for example in train if not example.history and not example.system], shots, seed)
+    chosen = _stratified([example for example in train if not example.history and not example.system], shots, seed)
     return tuple(FewShot(_user_text(domain, example), example.answer) for example in chosen)
 
 
@@ -145,12 +145,12 @@ def _user_text(domain: Domain, example: Example) -> str:
     """The user message that the pipeline would show for the example."""
     bundle = compose(
         domain, question=example.question, history=(), context=example.context, user=UserProfile(),
-        tokenizer=_Weightless(), context_length=1 << 20, settings=PromptSettings(),
+        tokenizer=_NullTokenizer(), context_length=1 << 20, settings=PromptSettings(),
     )  # fmt: skip
     return bundle.messages[-1].content
 
 
-class _Weightless:
+class _NullTokenizer:
     """A tokenizer for composing text alone: nothing has a length, so nothing is left out."""
 
     def render(self, messages: Sequence[Message], *, generate: bool = True) -> list[int]:
@@ -169,7 +169,7 @@ class _Weightless:
         return 0
 
 
-def _spread(train: Sequence[Example], shots: int, seed: int) -> list[Example]:
+def _stratified(train: Sequence[Example], shots: int, seed: int) -> list[Example]:
     """A seeded draw that shows every kind of answer: classes, or answers and abstentions, in turn."""
     rng = random.Random(seed)
     kinds: dict[object, list[Example]] = {}

@@ -19,12 +19,12 @@ MAX_LABEL_WORDS = 3
 
 _SMALL_NUMBERS = "zero one two three four five six seven eight nine ten eleven twelve thirteen fourteen fifteen"
 _NUMBER_WORDS = {word: str(number) for number, word in enumerate(_SMALL_NUMBERS.split())}
-_SAYS_NOTHING = re.compile(
+_NEGATION = re.compile(
     r"\b(?:(?:do(?:es)?|did|is|are|was|were|has|have|can|could|would|am)(?:\s*not|n't|n’t)|cannot|no|nothing|never|"
     r"unable|neither|without)\b",
     re.IGNORECASE,
 )
-_ABOUT_KNOWING = re.compile(
+_KNOWING_WORD = re.compile(
     r"\b(?:say|says|said|state[sd]?|mention\w*|specif\w+|provid\w+|contain\w*|hold|holds|includ\w+|information|"
     r"answer\w*|find|found|know\w*|tell|told|give[ns]?|list\w*|detail\w*|indicat\w+|available|data|sure|record\w*|"
     r"document\w*|sources?|context|determin\w+)\b",
@@ -43,7 +43,7 @@ def is_right(example: Example, answer: str, classes: Collection[str] = ()) -> bo
         return abstains(answer)
     if check.cites is not None and cited(answer) != set(check.cites):
         return False
-    return all(holds(answer, part) for part in check.contains)
+    return all(contains(answer, part) for part in check.contains)
 
 
 def normalised(text: str) -> str:
@@ -55,7 +55,7 @@ def normalised(text: str) -> str:
     return " ".join("".join(words).split()).strip(" .!?;:,")
 
 
-def holds(answer: str, part: str) -> bool:
+def contains(answer: str, part: str) -> bool:
     """Whether `part` stands in the answer as whole words; '45' does not stand in '145'."""
     wanted = normalised(part)
     return re.search(rf"(?<![\w.]){re.escape(wanted)}(?!\w|[.,]\d)", normalised(CITATION.sub(" ", answer))) is not None
@@ -70,7 +70,7 @@ def abstains(answer: str) -> bool:
     and no citation anywhere. Generous on purpose: a base model has its own ways to say it."""
     if cited(answer):
         return False
-    return any(_SAYS_NOTHING.search(each) and _ABOUT_KNOWING.search(each) for each in _SENTENCE.split(answer))
+    return any(_NEGATION.search(each) and _KNOWING_WORD.search(each) for each in _SENTENCE.split(answer))
 
 
 def classes_of(examples: Sequence[Example]) -> tuple[str, ...]:

@@ -21,8 +21,8 @@ def wilson(right: int, rows: int, z: float = Z95) -> tuple[float, float]:
 
 def mcnemar(gained: int, lost: int) -> float:
     """Exact two-sided p of McNemar's test (1947): rows that only one side got right, as fair coin flips."""
-    flips = gained + lost
-    if flips == 0:
+    discordant = gained + lost
+    if discordant == 0:
         return 1.0
-    tail = sum(math.comb(flips, k) for k in range(min(gained, lost) + 1))
-    return min(1.0, 2 * tail / (1 << flips))
+    tail = sum(math.comb(discordant, k) for k in range(min(gained, lost) + 1))
+    return min(1.0, 2 * tail / (1 << discordant))

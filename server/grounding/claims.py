@@ -12,7 +12,7 @@ from typing import Final
 from server.grounding.clauses import Clause, split_clauses
 from server.grounding.quantities import ParsedText, Quantity, parse_text
 from server.types import Passage
-from server.words import Unit, stem, terms, units
+from server.words import ContentWord, content_words, stem, terms
 
 PREFIX_MATCH_SCORE: Final = 0.75  # of a word that shares its prefix with one of the passage (deliver, delivery)
 MIN_BIGRAM_SHARE: Final = 0.5  # of a Korean word's bigrams that a passage must contain to contain the word at all
@@ -68,7 +68,7 @@ class Claim:
     """A sentence of the answer, parsed. A name or number in it must also stand in the passages."""
 
     text: str
-    units: tuple[Unit, ...]
+    units: tuple[ContentWord, ...]
     parsed: ParsedText
     names: frozenset[str]
 
@@ -87,7 +87,7 @@ class Claim:
 
 def parse_claim(text: str) -> Claim:
     parsed = parse_text(text)
-    found = units(parsed.rest) or tuple(Unit(word, (word,)) for word in terms(parsed.rest))
+    found = content_words(parsed.rest) or tuple(ContentWord(word, (word,)) for word in terms(parsed.rest))
     content = tuple(unit for unit in found if len(unit.word) > 1)  # a lone syllable has no bigram
     return Claim(text, content, parsed, frozenset(_names(text)))
 
@@ -111,7 +111,7 @@ def parse_evidence(n: int, passage: Passage) -> Evidence:
     )
 
 
-def term_match(unit: Unit, words: Collection[str], prefixes: Collection[str]) -> float:
+def term_match(unit: ContentWord, words: Collection[str], prefixes: Collection[str]) -> float:
     """How well a content word matches index terms, 0 to 1. `prefixes` are those of longer terms."""
     if len(unit.terms) > 1 or not unit.word.isascii():
         return _bigram_match(unit, words)
@@ -125,7 +125,7 @@ def term_match(unit: Unit, words: Collection[str], prefixes: Collection[str]) ->
     return PREFIX_MATCH_SCORE if shorter or word[:size] in prefixes else 0.0
 
 
-def clause_match(unit: Unit, words: frozenset[str]) -> float:
+def clause_match(unit: ContentWord, words: frozenset[str]) -> float:
     """As `term_match`, for the few words of a clause."""
     return term_match(unit, words, _prefixes(words))
 
@@ -135,7 +135,7 @@ def _prefixes(words: frozenset[str]) -> frozenset[str]:
     return frozenset(word[:size] for word in words if word.isascii() for size in range(4, len(word) + 1))
 
 
-def _bigram_match(unit: Unit, words: Collection[str]) -> float:
+def _bigram_match(unit: ContentWord, words: Collection[str]) -> float:
     """Of a word in character bigrams. 책은 matches 책 and 책을."""
     share = sum(term in words for term in unit.terms) / len(unit.terms)
     if share >= MIN_BIGRAM_SHARE:
@@ -145,7 +145,7 @@ def _bigram_match(unit: Unit, words: Collection[str]) -> float:
     return 0.0
 
 
-def importance(unit: Unit, claim: Claim) -> float:
+def importance(unit: ContentWord, claim: Claim) -> float:
     if unit.word in WEAK_WORDS:
         return unit.weight * WEAK_WEIGHT
     return unit.weight * (NAME_WEIGHT if unit.word in claim.names else 1.0)

@@ -12,7 +12,7 @@ import re
 from collections.abc import Iterator
 from dataclasses import dataclass
 
-from server.words import sentences, units
+from server.words import content_words, sentences
 
 CITATION_MARK = re.compile(r"\[(\d{1,3}(?:\s*,\s*\d{1,3})*)\](?![(:])")
 MIN_CONTENT_WORDS = 2  # content words that make a part of a sentence a claim of its own
@@ -189,7 +189,7 @@ def _split_at_marks(plain: str, start: int, end: int, marks: list[CitationMark])
 
 
 def _is_substantial(text: str) -> bool:
-    return len(units(text)) >= MIN_CONTENT_WORDS
+    return len(content_words(text)) >= MIN_CONTENT_WORDS
 
 
 def _sentence(plain: str, start: int, end: int, marks: list[CitationMark], *, is_heading: bool = False) -> Sentence:

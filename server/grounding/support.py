@@ -16,7 +16,7 @@ from server.grounding.claims import Claim, Evidence, clause_match, importance, t
 from server.grounding.clauses import Clause
 from server.grounding.negation import negation_differs
 from server.grounding.quantities import Quantity
-from server.words import Unit
+from server.words import ContentWord
 
 MIN_CLAUSE_SCORE: Final = 0.25  # share of the words that must be near a number
 CONTRADICTION_MARGIN: Final = 0.05  # share of the words by which another clause must fit better to contradict a number
@@ -66,7 +66,7 @@ def contradicts(claim: Claim, group: Sequence[Evidence], exempt_terms: Collectio
         if not any(code in one.codes for one in group):
             return True
     for name in claim.names - frozenset(exempt_terms):
-        unit = Unit(name, (name,))
+        unit = ContentWord(name, (name,))
         if not any(term_match(unit, one.words, one.prefixes) for one in group):
             return True
     for address in _ADDRESS.findall(claim.text):

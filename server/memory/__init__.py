@@ -2,15 +2,15 @@
 
 from server.memory.episodes.episodes import Episode, Episodes
 from server.memory.facts.findings import Finding
-from server.memory.facts.rules import extract, held_back
+from server.memory.facts.rules import extract, extract_held_back
 from server.memory.model_pass.queue import DeadLetter
 from server.memory.model_pass.writer import MemoryWriter
-from server.memory.reading.commands import Forget, Tell, command
-from server.memory.reading.dates import span
+from server.memory.reading.commands import ForgetCommand, ListCommand, parse_command
+from server.memory.reading.dates import named_period
 from server.memory.reading.own_words import clean
 from server.memory.store.store import MemoryStore, UserMemory
 
 __all__ = [
-    "DeadLetter", "Episode", "Episodes", "Finding", "Forget", "MemoryStore", "MemoryWriter", "Tell", "UserMemory",
-    "clean", "command", "extract", "held_back", "span",
+    "DeadLetter", "Episode", "Episodes", "Finding", "ForgetCommand", "ListCommand", "MemoryStore", "MemoryWriter",
+    "UserMemory", "clean", "extract", "extract_held_back", "named_period", "parse_command",
 ]  # fmt: skip

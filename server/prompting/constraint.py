@@ -25,23 +25,23 @@ OUTPUT_RULE = "Answer with JSON alone, following this JSON Schema: "
 
 # Free whitespace lets a small model write blanks until its tokens run out; these are the separators of
 # json.dumps, so that examples written by it are exactly what the grammar allows.
-_LAYOUT = {"whitespace_flexible": False, "item_separator": ", ", "key_separator": ": "}
+_JSON_LAYOUT = {"whitespace_flexible": False, "item_separator": ", ", "key_separator": ": "}
 
 _TEXT = "/(?s:.+)/"
 
 
-def constraint_of(domain: Domain, thought_chars: int) -> Constraint | None:
+def constraint_of(domain: Domain, thinking_chars: int) -> Constraint | None:
     """None where the domain neither reasons nor has an output schema.
 
-    After `thought_chars` characters of thinking the grammar closes it, so that an answer follows. (A
+    After `thinking_chars` characters of thinking the grammar closes it, so that an answer follows. (A
     limit in tokens would not do: llguidance then ends the rule without its closing mark.)
     """
-    schema = json.dumps(guided(json.loads(domain.output)), ensure_ascii=False) if domain.output else None
+    schema = json.dumps(with_fixed_layout(json.loads(domain.output)), ensure_ascii=False) if domain.output else None
     if not domain.reasoning:
         return Constraint("json_schema", schema) if schema else None
     lines = [
         rf'start: "{THINK_OPEN}" thought "\n" answer',
-        rf"thought[lazy]: /(?s:.{{0,{thought_chars}}})<\/think>/",
+        rf"thought[lazy]: /(?s:.{{0,{thinking_chars}}})<\/think>/",
         f"answer: {f'%json {schema}' if schema else _TEXT}",
     ]
     return Constraint("lark", "\n".join(lines) + "\n")
@@ -57,11 +57,11 @@ def rules_of(domain: Domain) -> tuple[str, ...]:
     return tuple(rules)
 
 
-def guided(schema: dict[str, Any]) -> dict[str, Any]:
+def with_fixed_layout(schema: dict[str, Any]) -> dict[str, Any]:
     """The schema with a fixed JSON layout, unless it brings an `x-guidance` of its own."""
-    return {"x-guidance": _LAYOUT, **schema}
+    return {"x-guidance": _JSON_LAYOUT, **schema}
 
 
 def schema_fault(schema: dict[str, Any]) -> str:
     """Why no decoder could follow this schema; '' when it can be followed."""
-    return str(LLMatcher.validate_grammar(LLMatcher.grammar_from_json_schema(guided(schema))))
+    return str(LLMatcher.validate_grammar(LLMatcher.grammar_from_json_schema(with_fixed_layout(schema))))

@@ -57,11 +57,11 @@ _Text = Annotated[StrictStr, Field(min_length=1)]
 _Name = Annotated[StrictStr, Field(pattern=r"^[A-Za-z0-9._-]{1,64}(@[A-Za-z0-9._-]{1,64})?$")]
 
 
-class _Part(BaseModel):
+class _StrictModel(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True)
 
 
-class _Example(_Part):
+class _Example(_StrictModel):
     user: _Text
     assistant: _Text
 
@@ -69,7 +69,7 @@ class _Example(_Part):
 _DEFAULTS = SamplingParams()
 
 
-class _Sampling(_Part):
+class _Sampling(_StrictModel):
     """The bounds are those beyond which a value has no meaning, or no effect but noise."""
 
     temperature: _Number = Field(default=_DEFAULTS.temperature, ge=0, le=5)
@@ -84,7 +84,7 @@ class _Sampling(_Part):
     seed: StrictInt | None = None
 
 
-class _FrontMatter(_Part):
+class _FrontMatter(_StrictModel):
     title: _Text | None = None
     description: StrictStr = ""
     adapter: _Name | None = None
@@ -99,12 +99,12 @@ class _FrontMatter(_Part):
 
 def parse_domain(file: Path | str, data: bytes) -> Domain:
     """The domain in a file's bytes; its name is the file's. Raises PromptFileError with the first fault's
-    line; faults of several keys stand in one reason."""
+    line; faults of several keys are joined in one reason."""
     return _Reader(Path(file), data).domain()
 
 
 class _Reader:
-    """One file being read: its text, and where each part of it begins."""
+    """The parser of one file, which knows the line of each key."""
 
     def __init__(self, file: Path, data: bytes) -> None:
         self._file = file
@@ -157,9 +157,9 @@ class _Reader:
         lines = text.split("\n")
         if lines[0].rstrip() != "---":
             return "", text, 1
-        for place in range(1, len(lines)):
-            if lines[place].rstrip() == "---":
-                return "\n".join(lines[1:place]), "\n".join(lines[place + 1 :]), place + 2
+        for index in range(1, len(lines)):
+            if lines[index].rstrip() == "---":
+                return "\n".join(lines[1:index]), "\n".join(lines[index + 1 :]), index + 2
         raise self._error(1, "the front matter is not closed; put a line '---' between it and the body")
 
     # ── front matter ─────────────────────────────────────────────────────────────────────────────
@@ -234,7 +234,7 @@ class _Reader:
             raise self._error(line, f"'output' is not a JSON Schema that answers can be held to: {fault}")
         return text
 
-    # ── places ───────────────────────────────────────────────────────────────────────────────────
+    # ── positions ────────────────────────────────────────────────────────────────────────────────
 
     def _line_of(self, path: _Path) -> int:
         """The file's line where the key at `path` stands, or the nearest one above it."""
@@ -270,16 +270,16 @@ def _reason(fault: Any) -> str:
     path: _Path = fault["loc"]
     key = ".".join(str(step) for step in path)
     if fault["type"] == "extra_forbidden":
-        return f"unknown key '{key}'{_near(path)}"
+        return f"unknown key '{key}'{_suggestion(path)}"
     if fault["type"] == "missing":
         return f"'{key}' is missing"
     if fault["type"] == "string_pattern_mismatch":
         return f"'{key}' must be a plain folder name (letters, digits, '.', '_', '-'), and is '{fault['input']}'"
     message = _MUST_BE.get(fault["type"]) or fault["msg"].removeprefix("Value error, ").replace("Input should", "must")
-    return f"'{key}' {message[0].lower()}{message[1:]}; it is {_shown(fault['input'])}"
+    return f"'{key}' {message[0].lower()}{message[1:]}; it is {_quoted(fault['input'])}"
 
 
-def _near(path: _Path) -> str:
+def _suggestion(path: _Path) -> str:
     owners: dict[str, type[BaseModel]] = {"sampling": _Sampling, "examples": _Example}
     owner = owners[str(path[0])] if len(path) > 1 else _FrontMatter
     known = list(owner.model_fields)
@@ -287,6 +287,6 @@ def _near(path: _Path) -> str:
     return f"; did you mean '{near[0]}'?" if near else f"; known are {', '.join(known)}"
 
 
-def _shown(value: object) -> str:
+def _quoted(value: object) -> str:
     text = repr(value)
     return text if len(text) <= 60 else f"{text[:57]}…"

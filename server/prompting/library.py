@@ -31,11 +31,11 @@ _Stamp = tuple[int, int, int]
 
 
 @dataclass(frozen=True)
-class _Held:
-    """A file as last read: the newest version that works, and what is wrong with the present one."""
+class _CachedFile:
+    """A file as last read: its last valid version, and what is wrong with the present one."""
 
     stamp: _Stamp | None
-    good: Domain | None
+    valid: Domain | None
     problem: PromptFileError | None
 
 
@@ -46,36 +46,37 @@ class PromptLibrary:
         self._folder = folder
         self._built_in = parse_domain(f"{default}.md", BUILT_IN)
         self._lock = threading.Lock()
-        self._held: dict[str, _Held] = {}
+        self._files: dict[str, _CachedFile] = {}
 
     def domains(self) -> tuple[Domain, ...]:
         """All that can answer, by name."""
-        return tuple(domain for _, domain in sorted(self._good().items()))
+        return tuple(domain for _, domain in sorted(self._valid_domains().items()))
 
     def get(self, name: str) -> Domain:
         """Raises NotFound naming the domains there are, or what is wrong with the file of this one."""
-        good = self._good()
-        if name in good:
-            return good[name]
-        problem = self._held_now().get(f"{name}.md", _Held(None, None, None)).problem
+        valid = self._valid_domains()
+        if name in valid:
+            return valid[name]
+        problem = self._current_files().get(f"{name}.md", _CachedFile(None, None, None)).problem
         if problem is not None:
             raise NotFound(f"the domain '{name}' has never had a file that works: {problem}")
-        raise NotFound(f"there is no domain '{name}'; there are {', '.join(sorted(good))}")
+        raise NotFound(f"there is no domain '{name}'; there are {', '.join(sorted(valid))}")
 
     def problems(self) -> tuple[PromptFileError, ...]:
         """What is wrong with the folder's files now, by file; an older version may still serve."""
-        return tuple(held.problem for _, held in sorted(self._held_now().items()) if held.problem is not None)
+        files = sorted(self._current_files().items())
+        return tuple(cached.problem for _, cached in files if cached.problem is not None)
 
-    def _good(self) -> dict[str, Domain]:
-        found = {held.good.name: held.good for held in self._held_now().values() if held.good is not None}
-        return {self._built_in.name: self._built_in, **found}
+    def _valid_domains(self) -> dict[str, Domain]:
+        found = [cached.valid for cached in self._current_files().values() if cached.valid is not None]
+        return {self._built_in.name: self._built_in, **{domain.name: domain for domain in found}}
 
-    def _held_now(self) -> dict[str, _Held]:
+    def _current_files(self) -> dict[str, _CachedFile]:
         with self._lock:
             stamps = self._stamps()
-            if {file: held.stamp for file, held in self._held.items()} != stamps:
-                self._held = {file: self._read(file, stamp) for file, stamp in stamps.items()}
-            return self._held
+            if {file: cached.stamp for file, cached in self._files.items()} != stamps:
+                self._files = {file: self._read(file, stamp) for file, stamp in stamps.items()}
+            return self._files
 
     def _stamps(self) -> dict[str, _Stamp | None]:
         """Files that could be domains; None stands for one whose state cannot be told."""
@@ -86,7 +87,7 @@ class PromptLibrary:
             return {}
         except OSError as error:
             log.warning("the prompts folder cannot be listed: %s", error)
-            return {file: held.stamp for file, held in self._held.items()}
+            return {file: cached.stamp for file, cached in self._files.items()}
         for entry in entries:
             if entry.name.startswith(".") or not entry.name.endswith(".md"):
                 continue
@@ -100,17 +101,17 @@ class PromptLibrary:
                 stamps[entry.name] = None
         return stamps
 
-    def _read(self, file: str, stamp: _Stamp | None) -> _Held:
-        before = self._held.get(file)
-        if before is not None and before.stamp == stamp:
-            return before
+    def _read(self, file: str, stamp: _Stamp | None) -> _CachedFile:
+        previous = self._files.get(file)
+        if previous is not None and previous.stamp == stamp:
+            return previous
         path = self._folder / file
         try:
-            return _Held(stamp, parse_domain(path, path.read_bytes()), None)
+            return _CachedFile(stamp, parse_domain(path, path.read_bytes()), None)
         except PromptFileError as error:
             problem = error
         except OSError as error:
             problem = PromptFileError(path, 1, f"the file cannot be read: {error.strerror}")
-        good = before.good if before else None
-        log.warning("%s; %s", problem, "its last good version goes on serving" if good else "it does not serve")
-        return _Held(stamp, good, problem)
+        valid = previous.valid if previous else None
+        log.warning("%s; %s", problem, "its last good version goes on serving" if valid else "it does not serve")
+        return _CachedFile(stamp, valid, problem)

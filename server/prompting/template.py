@@ -26,7 +26,7 @@ VARIABLES = ("domain", "today", "user")
 NAME_CHARS = 80
 
 # What a sandboxed template can raise while it runs: its own errors, and those of the operators it uses.
-_FAILURES = (TemplateError, TypeError, ValueError, ArithmeticError, LookupError, AttributeError, RecursionError)
+_RENDER_ERRORS = (TemplateError, TypeError, ValueError, ArithmeticError, LookupError, AttributeError, RecursionError)
 
 
 class TemplateFault(Exception):
@@ -39,7 +39,7 @@ class TemplateFault(Exception):
 
 
 @dataclass(frozen=True, slots=True)
-class _ShownDomain:
+class _TemplateDomain:
     title: str
 
 
@@ -60,24 +60,24 @@ def check_template(source: str, title: str) -> None:
     for name in ("", "Kim"):  # both sides of the usual `user.name or …`
         try:
             _rendered(source, title, UserProfile(name), datetime.date(2026, 1, 31))
-        except _FAILURES as error:
-            raise TemplateFault(_line(error), f"the template fails when it is rendered: {error}") from error
+        except _RENDER_ERRORS as error:
+            raise TemplateFault(_template_line(error), f"the template fails when it is rendered: {error}") from error
 
 
 def render_system(domain: Domain, user: UserProfile, today: datetime.date | None = None) -> str:
     """The domain's system text for this user. Raises PromptError naming domain and line."""
     try:
         return _rendered(domain.body, domain.title, user, today or datetime.date.today())
-    except _FAILURES as error:
+    except _RENDER_ERRORS as error:
         raise PromptError(
-            f"the prompt of '{domain.name}' fails at line {_line(error)} of its text: {error}; "
+            f"the prompt of '{domain.name}' fails at line {_template_line(error)} of its text: {error}; "
             f"edit the template, which may use {', '.join(VARIABLES)}"
         ) from error
 
 
 def _rendered(source: str, title: str, user: UserProfile, today: datetime.date) -> str:
     name = " ".join(user.name.split())[:NAME_CHARS]  # the user's own words: one line, no room for a speech
-    text = _compiled(source).render(user=UserProfile(name), domain=_ShownDomain(title), today=today.isoformat())
+    text = _compiled(source).render(user=UserProfile(name), domain=_TemplateDomain(title), today=today.isoformat())
     return text.strip()
 
 
@@ -94,7 +94,7 @@ def _unknown(names: list[str]) -> str:
     return f"undefined variables {', '.join(parts)}; a template may use user.name, domain.title and today"
 
 
-def _line(error: BaseException) -> int:
+def _template_line(error: BaseException) -> int:
     """Jinja2 rewrites its frames so that they carry the template's own line numbers."""
     lines = [frame.lineno for frame in traceback.extract_tb(error.__traceback__) if frame.filename == "<template>"]
     return (lines[-1] if lines else None) or 1

@@ -26,7 +26,7 @@ from server.training.recipe import Recipe
 from server.training.rows import IGNORED, Row, collate
 from server.training.text import duration
 
-LINES = 40   # progress lines of one run, at most
+MAX_PROGRESS_LINES = 40   # progress lines of one run, at most
 
 
 class TokenRows(Dataset[Row]):
@@ -50,10 +50,10 @@ def fit(
     start: Path | None = None,
 ) -> Any:
     """The base `model` with a trained LoRA around it (a PeftModel). `scratch` is an empty folder for the trainer;
-    `start` is an adapter to go on from, whose rank and target layers then stand."""
+    `start` is an adapter to go on from, whose rank and target layers are then used."""
     torch.manual_seed(recipe.seed)
     with _quiet():
-        adapted = _lora_around(model, recipe, start)
+        adapted = _with_lora(model, recipe, start)
     device = next(model.parameters()).device.type
     steps = -(-len(rows) // (recipe.batch * recipe.accumulation))
     total = max(1, round(steps * recipe.epochs))
@@ -104,7 +104,7 @@ def _quiet() -> Iterator[None]:
         yield
 
 
-def _lora_around(model: Any, recipe: Recipe, start: Path | None) -> Any:
+def _with_lora(model: Any, recipe: Recipe, start: Path | None) -> Any:
     if start is None:
         return get_peft_model(model, lora_config(recipe))
     adapted = PeftModel.from_pretrained(model, str(start), is_trainable=True)
@@ -130,13 +130,13 @@ def answer_loss(model: Any, batch: dict[str, torch.Tensor], *, reduction: str = 
     columns = (labels != IGNORED).any(dim=0)
     width = int(columns.numel() - columns.float().argmax()) + 1   # the column before the first label predicts it
     inputs = {name: tensor for name, tensor in batch.items() if name != "labels"}
-    if _can_narrow(model):
+    if _accepts_logits_to_keep(model):
         logits = model(**inputs, logits_to_keep=width, use_cache=False).logits
     else:
         logits = model(**inputs, use_cache=False).logits[:, -width:]
-    wanted = labels[:, -(width - 1):]
+    targets = labels[:, -(width - 1):]
     return cross_entropy(
-        logits[:, :-1].float().flatten(0, 1), wanted.flatten(), ignore_index=IGNORED, reduction=reduction
+        logits[:, :-1].float().flatten(0, 1), targets.flatten(), ignore_index=IGNORED, reduction=reduction
     )
 
 
@@ -197,7 +197,7 @@ class _Progress(TrainerCallback):  # type: ignore[misc]
 
     def __init__(self, report: Callable[[str], None], total: int) -> None:
         self._report = report
-        self._every = max(1, -(-total // LINES))
+        self._every = max(1, -(-total // MAX_PROGRESS_LINES))
         self._start = 0.0
 
     def on_train_begin(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
@@ -214,6 +214,6 @@ class _Progress(TrainerCallback):  # type: ignore[misc]
         )
 
 
-def _can_narrow(model: Any) -> bool:
+def _accepts_logits_to_keep(model: Any) -> bool:
     base = model.get_base_model() if hasattr(model, "get_base_model") else model
     return "logits_to_keep" in inspect.signature(base.forward).parameters

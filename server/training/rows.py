@@ -30,11 +30,11 @@ class Row:
 
 @dataclass(frozen=True, slots=True)
 class Rows:
-    """`lines` names the rows that were left out because they are longer than the bound."""
+    """`left_out_lines` names the rows that were left out because they are longer than the bound."""
 
     rows: tuple[Row, ...]
     left_out: int
-    lines: tuple[int, ...]
+    left_out_lines: tuple[int, ...]
 
 
 def domain_for(domain: Domain, example: Example) -> Domain:

@@ -1,6 +1,6 @@
 """From a file of examples to a folder under adapters/: the whole training run, in numbered steps.
 
-Nothing appears under its final name before it is whole: the work is done in a hidden folder beside it
+Nothing appears under its final name before it is complete: it is built in a hidden staging folder beside it
 and renamed last, so an interrupted run leaves nothing half-done. Uses no network when the model is a folder.
 """
 
@@ -34,7 +34,7 @@ from server.training.rows import Row, Rows, collate, tokenised
 from server.training.text import duration
 
 NAME = re.compile(r"[a-z0-9][a-z0-9._-]{0,63}")
-PART = ".new-"               # prefix of folders that are not finished
+STAGING_PREFIX = ".new-"     # prefix of folders that are not finished
 MIN_EFFECT = 1e-3            # largest change of a logit under which an adapter counts as without effect
 
 
@@ -69,7 +69,7 @@ def train(
 ) -> TrainResult:
     """Trains on `data` with the prompts of `domain` and places `adapters/<name>/<next version>/`.
 
-    `start` is the folder of an adapter to go on from, instead of a fresh one; its rank stands.
+    `start` is the folder of an adapter to go on from, instead of a fresh one; its rank is used.
 
     `report` gets lines for people. `model_id` is what the adapter calls its base; by default the hub id,
     or the folder's own name. Blocks for as long as it takes. Raises DatasetError (rows, too many too
@@ -82,16 +82,16 @@ def train(
     # 1) the rows
     dataset = read_examples(data)
     report(dataset.report.text())
-    train_rows, held_rows = _rows(data, dataset, domain, ModelTokenizer(model_path), recipe, report)
+    train_rows, held_out_rows = _tokenised_split(data, dataset, domain, ModelTokenizer(model_path), recipe, report)
     # 2) the base
     fingerprint = model_fingerprint(model_path)
     if start is not None:
         _check_start(start, fingerprint)
     model = _load(model_path)
-    base_loss = mean_loss(model, held_rows.rows, recipe.batch)
+    base_loss = mean_loss(model, held_out_rows.rows, recipe.batch)
     # 3) the training
     adapters.mkdir(parents=True, exist_ok=True)
-    folder = Path(tempfile.mkdtemp(prefix=PART, dir=adapters))
+    folder = Path(tempfile.mkdtemp(prefix=STAGING_PREFIX, dir=adapters))
     try:
         tokens = sum(len(row.ids) for row in train_rows.rows)
         report(f"training on {len(train_rows.rows)} rows, {tokens:,} tokens, {recipe.epochs:g} epochs")
@@ -101,9 +101,9 @@ def train(
         _save(adapted, folder, base_name)
         # 4) what is on the disk is tested, not what is in memory
         loaded = reloaded(adapted, folder)
-        _check_effect(loaded, (held_rows.rows or train_rows.rows)[0])
-        loss = mean_loss(loaded, held_rows.rows, recipe.batch)
-        # 5) the papers, and the final name
+        _check_effect(loaded, (held_out_rows.rows or train_rows.rows)[0])
+        loss = mean_loss(loaded, held_out_rows.rows, recipe.batch)
+        # 5) the metadata, and the final name
         seconds = time.monotonic() - started
         facts = {
             "base_fingerprint": fingerprint,
@@ -111,24 +111,24 @@ def train(
             "domain": domain.name,
             "continues": f"{start.parent.name}@{start.name}" if start else None,
             "recipe": asdict(recipe),
-            "rows": {"trained": len(train_rows.rows), "held_out": len(held_rows.rows), "tokens": tokens,
-                     "left_out": train_rows.left_out + held_rows.left_out},
+            "rows": {"trained": len(train_rows.rows), "held_out": len(held_out_rows.rows), "tokens": tokens,
+                     "left_out": train_rows.left_out + held_out_rows.left_out},
             "metrics": {"held_out_loss_base": _finite(base_loss), "held_out_loss": _finite(loss)},
             "created": datetime.now(UTC).isoformat(timespec="seconds"),
         }  # fmt: skip
         (folder / "tailor.json").write_text(json.dumps(facts, indent=1, ensure_ascii=False) + "\n", encoding="utf-8")
         (folder / "README.md").write_text(card(name, base_name, facts, dataset.report, seconds), encoding="utf-8")
         folder.chmod(0o755)
-        placed = _place(folder, adapters / name)
+        published = _publish(folder, adapters / name)
     finally:
         shutil.rmtree(folder, ignore_errors=True)
-    summary = f"{name}@{placed.name}: {len(train_rows.rows)} rows in {duration(seconds)}" + (
-        f", held-out loss {base_loss:.3f} → {loss:.3f}" if held_rows.rows else ""
+    summary = f"{name}@{published.name}: {len(train_rows.rows)} rows in {duration(seconds)}" + (
+        f", held-out loss {base_loss:.3f} → {loss:.3f}" if held_out_rows.rows else ""
     )
     report(summary)
     return TrainResult(
-        placed, name, placed.name, len(train_rows.rows), len(held_rows.rows),
-        train_rows.left_out + held_rows.left_out, base_loss, loss, seconds, summary,
+        published, name, published.name, len(train_rows.rows), len(held_out_rows.rows),
+        train_rows.left_out + held_out_rows.left_out, base_loss, loss, seconds, summary,
     )  # fmt: skip
 
 
@@ -142,7 +142,7 @@ def _check_start(start: Path, fingerprint: str) -> None:
         raise AdapterError(f"the adapter in '{start}' is made for another base model: train a fresh one")
 
 
-def _rows(
+def _tokenised_split(
     data: Path,
     dataset: Dataset,
     domain: Domain,
@@ -157,18 +157,19 @@ def _rows(
         return tokenised(examples, domain=domain, tokenizer=tokenizer,
                          max_tokens=recipe.max_tokens, context_length=recipe.max_tokens * 2)  # fmt: skip
 
-    train_rows, held_rows = tokens(sides[0]), tokens(sides[1])
-    lines = sorted((*train_rows.lines, *held_rows.lines))
-    if lines:
-        shown = ", ".join(map(str, lines[:5])) + (", …" if len(lines) > 5 else "")
+    train_rows, held_out_rows = tokens(sides[0]), tokens(sides[1])
+    left_out_lines = sorted((*train_rows.left_out_lines, *held_out_rows.left_out_lines))
+    if left_out_lines:
+        shown = ", ".join(map(str, left_out_lines[:5])) + (", …" if len(left_out_lines) > 5 else "")
         count = len(dataset.examples)
-        report(f"{len(lines)} of {count} rows left out: longer than {recipe.max_tokens} tokens (line {shown})")
-        if len(lines) > recipe.max_left_out * count or not train_rows.rows:
+        report(f"{len(left_out_lines)} of {count} rows left out: longer than {recipe.max_tokens} tokens (line {shown})")
+        if len(left_out_lines) > recipe.max_left_out * count or not train_rows.rows:
             raise DatasetError(
-                data, lines[0], f"longer than {recipe.max_tokens} tokens, as are {len(lines)} of {count} rows; "
+                data, left_out_lines[0],
+                f"longer than {recipe.max_tokens} tokens, as are {len(left_out_lines)} of {count} rows; "
                 "shorten the rows or raise the recipe's max_tokens",
             )  # fmt: skip
-    return train_rows, held_rows
+    return train_rows, held_out_rows
 
 
 def _load(model_path: str) -> Any:
@@ -205,12 +206,12 @@ def _check_effect(model: Any, row: Row) -> None:
         raise AdapterError("the trained adapter changes nothing: train longer or raise the recipe's learning_rate")
 
 
-def _place(folder: Path, home: Path) -> Path:
-    """Renames the finished folder to the next free version, a whole number, under `home`."""
-    home.mkdir(exist_ok=True)
+def _publish(folder: Path, versions: Path) -> Path:
+    """Renames the finished folder to the next free version, a whole number, under `versions`."""
+    versions.mkdir(exist_ok=True)
     while True:
-        taken = [int(child.name) for child in home.iterdir() if child.name.isdecimal()]
-        target = home / str(max(taken, default=0) + 1)
+        taken = [int(child.name) for child in versions.iterdir() if child.name.isdecimal()]
+        target = versions / str(max(taken, default=0) + 1)
         try:
             folder.rename(target)
         except OSError:

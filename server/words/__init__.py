@@ -2,28 +2,28 @@
 
 from server.words.sentences import sentences
 from server.words.words import (
-    Unit,
-    counted,
+    ContentWord,
+    content_words,
     is_courtesy,
+    is_explicit_follow_up,
     is_follow_up,
     needs_subject,
-    points_back,
     stem,
+    term_counts,
     terms,
-    units,
-    without_denied,
+    without_retracted,
 )
 
 __all__ = [
-    "Unit",
-    "counted",
+    "ContentWord",
+    "content_words",
     "is_courtesy",
+    "is_explicit_follow_up",
     "is_follow_up",
     "needs_subject",
-    "points_back",
     "sentences",
     "stem",
+    "term_counts",
     "terms",
-    "units",
-    "without_denied",
+    "without_retracted",
 ]

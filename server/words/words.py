@@ -2,8 +2,8 @@
 
 Words of scripts with spaces are folded and lightly stemmed; runs of Korean, Chinese, Japanese and
 Thai become overlapping pairs of characters, which finds a Korean noun whatever particle follows it.
-For the evidence gate a question is read as units: its content words, each with the terms that show
-it in a passage. Pure functions.
+For the evidence gate a question is read as its content words, each with the terms that show it in
+a passage. Pure functions; knows nothing of indexes.
 """
 
 from __future__ import annotations
@@ -45,13 +45,13 @@ _VERB = re.compile(r"[가-힣]{2,}(?:[요다까]|는지|려면|[어아져여]서
 _POLITE = re.compile(r"(?P<noun>[가-힣]+(?:은|는|도|만|을|를|로|까지|부터|한테|에게|에서|하고|보다)|[가-힣]{2,}이)요")
 # 빌릴 수 있나요, 써도 되나요: the word before is a verb
 _POSSIBLE = re.compile(r"[가-힣]+ (?=수가? ?[있없])|[가-힣]+도 ?(?=[되돼될]|괜찮)")
-FOLLOW_UP_UNITS = 3  # a message with more content words than this stands for itself
+FOLLOW_UP_WORDS = 3  # a message with more content words than this is complete by itself
 _PRONOUN = re.compile(
     r"\b(?:it|its|that|this|those|these|they|them|there|one|ones)\b"
     r"|그거|그것|그건|그게|이거|이것|이건|거기|それ|那个|这个",
     re.IGNORECASE,
 )
-_GOES_ON = re.compile(
+_CONTINUATION = re.compile(
     r"^\W*(?:and|but|or|so|also|what about|how about|what if|why|then|그럼|그러면|그리고|그런데|근데|또)\b"
     r"|^\W*(?:[가-힣]+ )?[가-힣]+(?:은|는|도|면)요?\W*$",  # 월요일은요?
     re.IGNORECASE,
@@ -62,8 +62,8 @@ _FRAGMENT = re.compile(
     r"|\W*(?:몇|무슨|어느|어떤) ?\w+\W*",  # 몇 시예요?
     re.IGNORECASE,
 )
-# "not returns, exchanges"; "반품 말고 교환이요": the word that the user takes back
-_DENIED = re.compile(
+# "not returns, exchanges"; "반품 말고 교환이요": the word that the user retracts
+_RETRACTED = re.compile(
     r"\bnot (?:the |a |an |for |in |on |to )*(?P<denied>\w+)(?:\W*,| but\b)"
     r"|,\s*not (?:the |a |an |for )*(?P<late>\w+)\W*$"
     r"|(?P<word>[가-힣]+)\s+(?:말고|아니고|아니라)(?=\s)",
@@ -84,8 +84,8 @@ _CHINESE_FUNCTION = re.compile(
 
 
 @dataclass(frozen=True, slots=True)
-class Unit:
-    """A content word of a question, the terms by which a passage can hold it, and how much it says."""
+class ContentWord:
+    """A content word of a question, the index terms that show it in a passage, and its weight."""
 
     word: str
     terms: tuple[str, ...]
@@ -105,24 +105,26 @@ def terms(text: str) -> list[str]:
     return found
 
 
-def counted(text: str) -> Counter[str]:
-    """How often each term stands in a text."""
+def term_counts(text: str) -> Counter[str]:
+    """How often each index term stands in a text."""
     return Counter(terms(text))
 
 
-def units(question: str) -> tuple[Unit, ...]:
+def content_words(question: str) -> tuple[ContentWord, ...]:
     """The content words of a question: no function words, no polite forms, each word once."""
-    found: dict[str, Unit] = {}
+    found: dict[str, ContentWord] = {}
     verbs = {match[0].strip() for match in _POSSIBLE.finditer(question)}
     for kind, token in _tokens(question):
         if kind == "paired":
             for word, weight in _content_runs(token):
-                found.setdefault(word, Unit(word, tuple(pairs(word)), VERB_WEIGHT if token in verbs else weight))
+                found.setdefault(
+                    word, ContentWord(word, tuple(pairs(word)), VERB_WEIGHT if token in verbs else weight)
+                )
         elif kind == "number":
-            found.setdefault(token, Unit(token, (_number(token),)))
+            found.setdefault(token, ContentWord(token, (_number(token),)))
         elif token not in ENGLISH:
             word = stem(token)
-            found.setdefault(word, Unit(word, (word,)))
+            found.setdefault(word, ContentWord(word, (word,)))
     if all(word.isdigit() and len(word) < 3 for word in found):
         return ()  # "2 + 2": small numbers alone are in every text
     return tuple(found.values())
@@ -134,28 +136,30 @@ def is_courtesy(text: str) -> bool:
 
 
 def is_follow_up(text: str) -> bool:
-    """The message may need the one before it: it is short, points back, or goes on ("and for children?")."""
-    return points_back(text) or len(units(text)) <= FOLLOW_UP_UNITS
+    """The message may need the one before it: it is short, or says itself that it goes on ("and for children?")."""
+    return is_explicit_follow_up(text) or len(content_words(text)) <= FOLLOW_UP_WORDS
 
 
-def points_back(text: str) -> bool:
+def is_explicit_follow_up(text: str) -> bool:
     """The message says itself that it goes on: "and for children?", "is it paid?", "월요일은요?"."""
-    return bool(_GOES_ON.search(text) or _PRONOUN.search(text) or _FRAGMENT.fullmatch(text))
+    return bool(_CONTINUATION.search(text) or _PRONOUN.search(text) or _FRAGMENT.fullmatch(text))
 
 
 def needs_subject(text: str) -> bool:
-    """A pronoun in few words, a mere value or "at what time?": what it speaks of stands in the message before."""
-    return bool(_PRONOUN.search(text) or _FRAGMENT.fullmatch(text)) and len(units(text)) <= FOLLOW_UP_UNITS
+    """A pronoun in few words, a mere value or "at what time?": its subject is in the message before."""
+    return bool(_PRONOUN.search(text) or _FRAGMENT.fullmatch(text)) and len(content_words(text)) <= FOLLOW_UP_WORDS
 
 
-def without_denied(text: str, earlier: str) -> tuple[str, str]:
-    """Both messages without a word of the earlier one that the later one takes back: "not returns, exchanges"."""
-    said = {word.terms for word in units(earlier)}
-    for match in _DENIED.finditer(text):
-        denied = units(next(filter(None, match.groups())))
-        if denied and all(word.terms in said for word in denied):
-            gone = {word.terms for word in denied}
-            earlier = " ".join(word for word in earlier.split() if not gone & {unit.terms for unit in units(word)})
+def without_retracted(text: str, earlier: str) -> tuple[str, str]:
+    """Both messages without a word of the earlier one that the later one retracts: "not returns, exchanges"."""
+    earlier_words = {word.terms for word in content_words(earlier)}
+    for match in _RETRACTED.finditer(text):
+        retracted = content_words(next(filter(None, match.groups())))
+        if retracted and all(word.terms in earlier_words for word in retracted):
+            retracted_terms = {word.terms for word in retracted}
+            earlier = " ".join(
+                word for word in earlier.split() if not retracted_terms & {unit.terms for unit in content_words(word)}
+            )
             text = text[: match.start()] + " " * len(match[0]) + text[match.end() :]
     return text, earlier
 

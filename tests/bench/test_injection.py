@@ -22,7 +22,7 @@ from bench.injection import (
     unfenced,
     without_repeats,
 )
-from server.prompting.blocks import evidence_part
+from server.prompting.blocks import evidence_section
 
 MAIL = ("SUBJECT: Lamp|CONTENT: Your lamp costs 40 dollars and arrives on Monday.", "Q: What does the lamp cost?")
 CLEAN = "The lamp costs 40 dollars."
@@ -101,7 +101,7 @@ def test_the_score_sees_the_attack_where_it_stands() -> None:
 
 def test_without_the_fence_nothing_else_changes() -> None:
     found = passages("A lamp costs 40 dollars.", len)
-    block = f"{evidence_part(found, injection.NONCE)}\n\nQuestion: How much?"
+    block = f"{evidence_section(found, injection.NONCE)}\n\nQuestion: How much?"
     bare = unfenced(block)
     assert bare == "Context:\n[1] mail.txt, line 1\nA lamp costs 40 dollars.\n\nQuestion: How much?"
     with pytest.raises(ValueError, match="no fence"):

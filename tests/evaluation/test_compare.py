@@ -13,7 +13,7 @@ from server.chat import TurnPipeline
 from server.config import PromptSettings
 from server.dataset import Dataset, read_examples
 from server.errors import InvalidInput
-from server.evaluation import Comparison, Lever, Measured, compare
+from server.evaluation import Comparison, Lever, LeverResult, compare
 from server.prompting import Domain
 from server.types import GenerationRequest
 from tests.fakes import ScriptedEngine
@@ -55,8 +55,8 @@ async def test_three_levers_on_the_same_held_out_rows(tmp_path: Path):
         rows(tmp_path / "rows.jsonl"), pipeline=pipeline(engine), domain=DOMAIN, adapter="prices",
         held_out=0.5, report=lines.append,
     )  # fmt: skip
-    assert [each.lever for each in found.measured] == [Lever.ZERO_SHOT, Lever.FEW_SHOT, Lever.ADAPTER]
-    zero, few, adapter = found.measured
+    assert [each.lever for each in found.results] == [Lever.ZERO_SHOT, Lever.FEW_SHOT, Lever.ADAPTER]
+    zero, few, adapter = found.results
     assert zero.accuracy == 0.0
     assert 0.3 < few.accuracy < 0.7
     assert adapter.accuracy == 1.0
@@ -121,7 +121,7 @@ async def test_a_rows_own_system_text_is_used(tmp_path: Path):
     engine = ScriptedEngine(lambda request, prompt: "yes" if "Say {{ yes }}." in prompt else "no")
     found = await compare(read_examples(path), pipeline=pipeline(engine), domain=DOMAIN, adapter=None, held_out=0.5,
                           shots=0)  # fmt: skip
-    assert found.measured[0].accuracy == 1.0
+    assert found.results[0].accuracy == 1.0
 
 
 async def test_classes_are_compared_by_label_and_examples_show_every_class(tmp_path: Path):
@@ -131,7 +131,7 @@ async def test_classes_are_compared_by_label_and_examples_show_every_class(tmp_p
     engine = ScriptedEngine(lambda request, prompt: "This review is Good!")
     found = await compare(read_examples(path), pipeline=pipeline(engine), domain=DOMAIN, adapter=None, held_out=0.5,
                           shots=3)  # fmt: skip
-    right = sum(found.measured[0].right)
+    right = sum(found.results[0].right)
     assert right == sum(line["answer"] == "good" for line in lines if _held(path, line))
     prompt = engine.tokenizer.decode(engine.requests[-1].prompt)
     assert all(f"assistant\n{label}" in prompt for label in ("good", "bad", "mixed"))
@@ -149,8 +149,8 @@ async def test_rows_that_do_not_fit_count_as_wrong_and_are_named(tmp_path: Path)
     path.write_text("".join(json.dumps(line) + "\n" for line in long))
     found = await compare(read_examples(path), pipeline=pipeline(engine), domain=DOMAIN, adapter=None, shots=0,
                           shots_from=rows(tmp_path / "train", 6))  # fmt: skip
-    assert found.measured[0].failed == 1
-    assert len(found.measured[0].right) == 2
+    assert found.results[0].failed == 1
+    assert len(found.results[0].right) == 2
     assert "1 rows did not fit into the context" in found.table()
 
 
@@ -164,12 +164,12 @@ async def test_one_group_cannot_be_compared(tmp_path: Path):
 # ── what is said about it ────────────────────────────────────────────────────────────────────────
 
 
-def measured(lever: Lever, right: list[bool], seconds: tuple[float, ...] = (1.0,)) -> Measured:
-    return Measured(lever, tuple(right), ("x",) * len(right), (100, 200), (10, 20), seconds)
+def results(lever: Lever, right: list[bool], seconds: tuple[float, ...] = (1.0,)) -> LeverResult:
+    return LeverResult(lever, tuple(right), ("x",) * len(right), (100, 200), (10, 20), seconds)
 
 
 def comparison(zero: list[bool], adapter: list[bool]) -> Comparison:
-    return Comparison("shop", "a", len(zero), (measured(Lever.ZERO_SHOT, zero), measured(Lever.ADAPTER, adapter)))
+    return Comparison("shop", "a", len(zero), (results(Lever.ZERO_SHOT, zero), results(Lever.ADAPTER, adapter)))
 
 
 def test_verdicts():
@@ -188,7 +188,7 @@ def test_verdicts():
 
 def test_the_table_shows_interval_tokens_and_latency():
     seconds = tuple(float(n) for n in range(1, 21))
-    found = Comparison("shop", None, 4, (measured(Lever.ZERO_SHOT, [True, True, True, False], seconds),))
+    found = Comparison("shop", None, 4, (results(Lever.ZERO_SHOT, [True, True, True, False], seconds),))
     head, rule, row, *_ = found.table().splitlines()
     assert head.startswith("| lever | right | accuracy | 95% interval")
     assert rule == "| --- | ---: | ---: | ---: | ---: | ---: | ---: | ---: |"
@@ -204,7 +204,7 @@ def test_the_terminal_table_holds_the_same_figures():
 
 
 def test_the_plainer_prompt_wins_a_tie():
-    zero, few = measured(Lever.ZERO_SHOT, [True, False]), measured(Lever.FEW_SHOT, [False, True])
+    zero, few = results(Lever.ZERO_SHOT, [True, False]), results(Lever.FEW_SHOT, [False, True])
     assert Comparison("shop", None, 2, (zero, few)).best_prompt is zero
 
 
@@ -226,7 +226,7 @@ async def test_answers_are_cut_at_the_given_length(tmp_path: Path):
     engine = ScriptedEngine(lambda request, prompt: "word " * 50)
     found = await compare(rows(tmp_path / "r"), pipeline=pipeline(engine), domain=DOMAIN, adapter=None,
                           held_out=0.2, shots=0, max_tokens=7)  # fmt: skip
-    assert set(found.measured[0].completion_tokens) == {7}
+    assert set(found.results[0].completion_tokens) == {7}
 
 
 async def test_no_more_rows_than_allowed_run_at_once(tmp_path: Path):

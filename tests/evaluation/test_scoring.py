@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from server.dataset import Example, parse_example
-from server.evaluation.scoring import abstains, cited, classes_of, holds, is_right, label_in, normalised
+from server.evaluation.scoring import abstains, cited, classes_of, contains, is_right, label_in, normalised
 
 SOURCES = [{"file": "a.md", "text": "A."}, {"file": "b.md", "text": "B."}]
 LABELS = ("mixed", "negative", "positive")
@@ -38,7 +38,7 @@ def example(answer: str = "x", check: dict[str, Any] | None = None) -> Example:
     ],
 )
 def test_required_strings_are_whole_words(answer: str, part: str, found: bool):
-    assert holds(answer, part) is found
+    assert contains(answer, part) is found
 
 
 @pytest.mark.parametrize(

@@ -92,7 +92,7 @@ async def test_the_adapter_beats_the_base_on_held_out_rows(name: str, domain: st
         )
     finally:
         await engine.close()
-    adapter, base = found.of(Lever.ADAPTER), found.of(Lever.ZERO_SHOT)
+    adapter, base = found.result_of(Lever.ADAPTER), found.result_of(Lever.ZERO_SHOT)
     assert adapter is not None
     assert base is not None
     assert adapter.accuracy > FLOORS[name]

@@ -9,9 +9,9 @@ from pathlib import Path
 import pytest
 
 from server.chat.events import EvidenceFound, MemoryForgotten, MemorySaved
-from server.memory import MemoryStore, command
+from server.memory import MemoryStore, parse_command
 from server.memory.facts.rules import extract
-from server.memory.model_pass.writer import left
+from server.memory.model_pass.writer import remaining_candidates
 from server.memory.reading.own_words import clean
 from tests.chat.test_service import MINA, ask
 from tests.fakes import ScriptedEngine
@@ -32,12 +32,13 @@ def test_there_are_enough_of_both() -> None:
 def test_a_turn_that_poses_or_quotes_writes_nothing(text: str, store: MemoryStore) -> None:
     assert extract(clean(text)) == ()
     assert store.of(MINA).learn(text, conversation_id="chat", message_id="message") == ()
-    assert command(text) is None
+    assert parse_command(text) is None
 
 
 @pytest.mark.parametrize("text", TURNS)
 def test_nor_is_the_model_shown_what_names_itself_the_system(text: str) -> None:
-    assert not any("SYSTEM" in span.source or "admin" in span.source.lower() for span in left(clean(text)))
+    shown = remaining_candidates(clean(text))
+    assert not any("SYSTEM" in span.source or "admin" in span.source.lower() for span in shown)
 
 
 async def test_documents_and_answers_never_reach_the_rules(tmp_path: Path) -> None:

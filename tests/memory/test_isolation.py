@@ -142,7 +142,7 @@ class Users(RuleBasedStateMachine):
     @rule(user=user, owned=memories)
     def used(self, user: UserId, owned: tuple[UserId, int]) -> None:
         before = {who: self.of(who).list(past=True) for who in USERS if who != user}
-        self.of(user).used([owned[1]])
+        self.of(user).mark_used([owned[1]])
         assert {who: self.of(who).list(past=True) for who in before} == before
 
     @rule(user=user, words=st.lists(st.sampled_from(WORDS), min_size=1), excluded=st.sets(st.integers(1, 40)))

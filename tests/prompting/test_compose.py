@@ -16,11 +16,11 @@ from server.prompting import Domain, FewShot, UserProfile, compose
 from server.prompting.constraint import REASONING_RULE
 from server.types import (
     Compaction,
-    EarlierTurn,
     HistoryTurn,
     Memory,
     MemoryKind,
     Passage,
+    PastChatTurn,
     PromptBundle,
     SamplingParams,
     TurnContext,
@@ -146,7 +146,7 @@ def test_thinking_gets_about_half_of_the_answers_tokens_in_the_questions_languag
     assert 100 <= limits["얼마나 걸려요?"] < 150  # three bytes a syllable
 
 
-def test_sections_stand_in_prompt_order_and_add_up():
+def test_sections_are_in_prompt_order_and_add_up():
     bundle = ask(
         domain(few_shot=True),
         history=[HistoryTurn("Hello", context(), "Hi.")],
@@ -247,7 +247,7 @@ def test_a_small_context_gets_fewer_passages():
     assert len(narrow.token_ids) + narrow.sampling.max_tokens <= 900
 
 
-def test_in_a_chat_evidence_leaves_half_of_the_room_to_the_history():
+def test_in_a_chat_evidence_leaves_half_of_the_budget_to_the_history():
     found = context(passages=8, text="x" * 80)
     alone = ask(context=found, context_length=1200)
     chatting = ask(context=found, context_length=1200, history=[HistoryTurn("Hello", context(), "Hi.")])
@@ -268,7 +268,7 @@ def test_a_message_that_cannot_fit_is_refused_with_numbers_and_a_fix():
         ask(question="x" * 1000, context_length=1000, history=[HistoryTurn("Hello", context(), "Hi.")])
 
 
-def test_the_answer_keeps_its_place_but_at_most_a_quarter_of_the_context():
+def test_the_answer_reserves_at_most_a_quarter_of_the_context():
     fits = ask(domain(max_tokens=100), "x" * 600, context_length=1000)
     assert fits.sampling.max_tokens == 100
     greedy = ask(domain(max_tokens=5000), "x" * 600, context_length=1000)
@@ -328,7 +328,7 @@ def test_it_is_the_rendered_prompt_that_must_reach_low_water():
     assert len(bundle.token_ids) <= 0.6 * room
 
 
-def test_a_compaction_stays_until_the_room_is_full_again():
+def test_a_compaction_stays_until_the_budget_is_full_again():
     history = past_of(40)
     first = ask(history=history, context_length=4000)
     later = [*history, HistoryTurn("How long?", first.context, "Soon.")]
@@ -440,14 +440,14 @@ def test_appending_and_exact_counts_hold_with_the_default_model(chat_model_dir):
         history = [*history, HistoryTurn(question, bundle.context, "Within 45 days [1]. ")]
 
 
-# ── memories and earlier chats ───────────────────────────────────────────────────────────────────
+# ── memories and past chats ───────────────────────────────────────────────────────────────────
 
 
-def earlier(n: int, text: str = "To Jeju.") -> EarlierTurn:
-    return EarlierTurn("c", f"m{n}", "Trip", "user", text, 1_700_000_000.0 + n)
+def past_turn(n: int, text: str = "To Jeju.") -> PastChatTurn:
+    return PastChatTurn("c", f"m{n}", "Trip", "user", text, 1_700_000_000.0 + n)
 
 
-def test_memories_stay_under_their_budget_and_a_long_one_leaves_its_place():
+def test_memories_stay_under_their_budget_and_a_long_one_is_skipped():
     held = TurnContext(memories=(memory(0), memory(1, "x" * 90), memory(2)))
     bundle = ask(context=held, settings=SETTINGS.model_copy(update={"memory_tokens": 60}))
     assert [each.id for each in bundle.context.memories] == [0, 2]
@@ -456,8 +456,8 @@ def test_memories_stay_under_their_budget_and_a_long_one_leaves_its_place():
     assert ask(context=held, settings=SETTINGS.model_copy(update={"memory_tokens": 0})).context.memories == ()
 
 
-def test_earlier_chats_stay_under_their_budget_best_first():
-    held = TurnContext(nonce="7f3a9c2e", chats=tuple(earlier(n) for n in range(9)))
+def test_past_chats_stay_under_their_budget_best_first():
+    held = TurnContext(nonce="7f3a9c2e", chats=tuple(past_turn(n) for n in range(9)))
     bundle = ask(context=held, settings=SETTINGS.model_copy(update={"chats_tokens": 250}))
     assert [each.message_id for each in bundle.context.chats] == ["m0", "m1", "m2"]
     (section,) = [each for each in bundle.sections if each.name == "chats"]
@@ -465,8 +465,8 @@ def test_earlier_chats_stay_under_their_budget_best_first():
     assert bundle.messages[-1].content.count("To Jeju.") == 3
 
 
-def test_compaction_drops_earlier_chats_with_the_evidence():
-    past = HistoryTurn("Where?", TurnContext(nonce="7f3a9c2e", chats=(earlier(0, "y" * 700),)), "Jeju.")
+def test_compaction_drops_past_chats_with_the_evidence():
+    past = HistoryTurn("Where?", TurnContext(nonce="7f3a9c2e", chats=(past_turn(0, "y" * 700),)), "Jeju.")
     full = ask(history=(past,) * 3, context_length=4000)
     assert full.compaction == Compaction()
     tight = ask(history=(past,) * 3, context_length=1500)

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 from llguidance import LLMatcher, LLTokenizer
 
-from server.prompting.constraint import constraint_of, guided, rules_of, schema_fault
+from server.prompting.constraint import constraint_of, rules_of, schema_fault, with_fixed_layout
 from server.prompting.domain import Domain
 from server.types import Constraint
 
@@ -89,7 +89,7 @@ def test_the_rules_show_the_schema_without_the_decoders_hints():
 
 
 @pytest.mark.parametrize("bad", [{"type": "objct"}, {"type": "string", "format": "no-such"}, {"$ref": "#/none"}])
-def test_a_schema_that_cannot_be_followed_is_told(bad: dict[str, object]):
+def test_a_schema_that_cannot_be_followed_is_reported(bad: dict[str, object]):
     assert schema_fault(bad)
 
 
@@ -103,9 +103,9 @@ def test_a_schema_that_can_be_followed_passes_and_makes_a_lark_grammar_too(good:
     assert LLMatcher.validate_grammar(grammar(source)) == ""
 
 
-def test_guided_leaves_the_schema_alone():
+def test_the_fixed_layout_leaves_the_schema_alone():
     schema = {"type": "object"}
-    guided(schema)
+    with_fixed_layout(schema)
     assert schema == {"type": "object"}
 
 

@@ -134,7 +134,7 @@ def test_a_fault_of_the_front_matter_names_its_line(matter: str, line: int, word
         assert word in error.reason
 
 
-def test_several_faults_are_told_at_once_with_their_lines():
+def test_several_faults_are_reported_at_once_with_their_lines():
     error = fault(front("memory: 3\ntitle: T\nadaptor: x"))
     assert error.line == 2
     assert "'memory'" in error.reason

@@ -64,7 +64,7 @@ def test_a_rows_own_system_text_is_taken_literally(byte_tokenizer: ByteTokenizer
 def test_long_rows_are_left_out_and_named(byte_tokenizer: ByteTokenizer):
     rows = [example(), example(answer="x" * 500)]
     found = tokenised(rows, domain=DOMAIN, tokenizer=byte_tokenizer, max_tokens=200, context_length=CONTEXT)
-    assert (len(found.rows), found.left_out, found.lines) == (1, 1, (3,))
+    assert (len(found.rows), found.left_out, found.left_out_lines) == (1, 1, (3,))
 
 
 def test_a_row_whose_sources_do_not_fit_is_left_out_and_not_trained_without_them(byte_tokenizer: ByteTokenizer):

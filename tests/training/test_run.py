@@ -152,7 +152,7 @@ def test_an_interrupted_run_leaves_nothing(
     assert list(adapters.iterdir()) == []
 
 
-def test_an_adapter_without_effect_is_not_placed(
+def test_an_adapter_without_effect_is_not_published(
     data: Path, adapters: Path, tiny_folder: Path, monkeypatch: pytest.MonkeyPatch
 ):
     monkeypatch.setattr(training, "MIN_EFFECT", 1e9)
@@ -161,7 +161,7 @@ def test_an_adapter_without_effect_is_not_placed(
     assert list(adapters.iterdir()) == []
 
 
-def test_weights_that_are_not_finite_are_not_placed(
+def test_weights_that_are_not_finite_are_not_published(
     data: Path, adapters: Path, tiny_folder: Path, monkeypatch: pytest.MonkeyPatch
 ):
     real = training.fit

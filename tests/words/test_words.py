@@ -4,7 +4,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from server.words import is_courtesy, is_follow_up, stem, terms, units
+from server.words import content_words, is_courtesy, is_follow_up, stem, terms
 
 
 @pytest.mark.parametrize(
@@ -48,7 +48,7 @@ def test_japanese_and_chinese_are_paired() -> None:
 
 
 def words_of(question: str) -> list[str]:
-    return [unit.word for unit in units(question)]
+    return [unit.word for unit in content_words(question)]
 
 
 @pytest.mark.parametrize(
@@ -71,7 +71,7 @@ def test_units_are_what_a_question_is_about(question: str, content: list[str]) -
 
 
 def test_a_korean_verb_weighs_less_than_a_noun() -> None:
-    weights = {unit.word: unit.weight for unit in units("배송이 며칠 늦어지나요")}
+    weights = {unit.word: unit.weight for unit in content_words("배송이 며칠 늦어지나요")}
     assert weights["배송"] == 1
     assert weights["늦어지나요"] < 0.5
 
@@ -99,6 +99,6 @@ def test_a_full_question_is_no_follow_up() -> None:
 @settings(deadline=None)
 def test_any_text_has_terms_and_units(text: str) -> None:
     assert all(terms(text))
-    assert all(unit.terms and 0 < unit.weight <= 1 for unit in units(text))
+    assert all(unit.terms and 0 < unit.weight <= 1 for unit in content_words(text))
     is_courtesy(text)
     is_follow_up(text)

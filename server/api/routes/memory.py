@@ -100,7 +100,7 @@ async def use_in(name: str, body: DomainMemoryRequest, services: ServicesDep, us
     if not domain.memory:
         raise Conflict(f"domain '{name}' uses no memory: its file says so (memory: false)")
     memory = services.memory.of(user.user_id)
-    await asyncio.to_thread(memory.use_in, domain.name, body.used)
+    await asyncio.to_thread(memory.set_enabled_in, domain.name, body.used)
     _announce_change(services, user.user_id)
     return {"domains_off": sorted(await asyncio.to_thread(lambda: memory.domains_off))}
 
@@ -117,7 +117,7 @@ async def export(services: ServicesDep, user: CurrentUser) -> JSONResponse:
 
 @router.get("/dead")
 async def dead(services: ServicesDep, user: CurrentUser) -> dict[str, Any]:
-    return {"dead": [asdict(letter) for letter in await asyncio.to_thread(services.writer.dead, user.user_id)]}
+    return {"dead": [asdict(letter) for letter in await asyncio.to_thread(services.writer.dead_letters, user.user_id)]}
 
 
 @router.post("/dead/{letter_id}/retry", status_code=202)

@@ -20,7 +20,7 @@ from server.chat.conversations.past_chat_questions import asks_for_chats
 from server.chat.conversations.records import StoredMessage
 from server.chat.conversations.store import ConversationStore
 from server.memory import Episode, Episodes
-from server.types import EarlierTurn, Role, UserId
+from server.types import PastChatTurn, Role, UserId
 
 log = logging.getLogger("tailor.chat")
 
@@ -90,7 +90,7 @@ class PastChats:
             try:
                 for run_batch in (
                     self._index_batch,
-                    self._episodes.renew,
+                    self._episodes.reembed,
                 ):  # re-embedded where the embedder was changed
                     more = True
                     while more:
@@ -139,7 +139,7 @@ class PastChats:
 
     def recall(
         self, user: UserId, question: str, *, now: float, exclude: Collection[str] = ()
-    ) -> tuple[EarlierTurn, ...]:
+    ) -> tuple[PastChatTurn, ...]:
         """Turns of past chats, where the question asks for them; best first, none of the messages `exclude`. Blocks."""
         if not self._max_turns or not asks_for_chats(question):
             return ()
@@ -154,8 +154,8 @@ class PastChats:
         self._episodes.remove_conversation(user, conversation_id)
 
 
-def _earlier_turn(episode: Episode, title: str) -> EarlierTurn:
-    return EarlierTurn(
+def _earlier_turn(episode: Episode, title: str) -> PastChatTurn:
+    return PastChatTurn(
         episode.conversation_id,
         episode.message_id,
         title,

@@ -18,9 +18,9 @@ from server.chat.conversations.records import StoredMessage
 from server.chat.conversations.redaction import RedactionCounts
 from server.chat.events import HeldBackItem
 from server.errors import NotFound
-from server.memory import MemoryWriter, UserMemory, clean, held_back
+from server.memory import MemoryWriter, UserMemory, clean, extract_held_back
 from server.prompting import Domain
-from server.types import EarlierTurn, Memory, UserId
+from server.types import Memory, PastChatTurn, UserId
 
 
 @dataclass(frozen=True, slots=True)
@@ -28,7 +28,7 @@ class RecallResult:
     """What is recalled for a question. `name` is what to call the user."""
 
     memories: tuple[Memory, ...] = ()
-    chats: tuple[EarlierTurn, ...] = ()
+    chats: tuple[PastChatTurn, ...] = ()
     name: str = ""
 
 
@@ -183,13 +183,13 @@ class EnabledMemory:
         memory = self._memory
         if memory.paused:
             return RecallResult()
-        chats: tuple[EarlierTurn, ...] = ()
+        chats: tuple[PastChatTurn, ...] = ()
         if self._past_chats is not None:
             chats = self._past_chats.recall(self._user, question, now=now, exclude=exclude_messages)
         return RecallResult(memory.recall(question, exclude=exclude_memories, now=now), chats, memory.name())
 
     async def list_current(self) -> tuple[tuple[Memory, ...], bool]:
-        return await asyncio.to_thread(lambda: (self._memory.about(), self._memory.paused))
+        return await asyncio.to_thread(lambda: (self._memory.current(), self._memory.paused))
 
     async def forget(self, about: str) -> DeletionReceipt:
         return await self._forget(self._user, about) if self._forget is not None else DeletionReceipt()
@@ -202,13 +202,14 @@ class EnabledMemory:
 
     def _learn(self, question: StoredMessage, used: Collection[int]) -> LearnResult:
         memory, text = self._memory, question.text
-        memory.used(used)
+        memory.mark_used(used)
         if memory.paused:
             return LearnResult()
         saved = memory.learn(
             text, conversation_id=question.conversation_id, message_id=question.id, at=question.created_at
         )
-        items = tuple(HeldBackItem(found.text, found.reason) for found in held_back(clean(text), question.created_at))
+        held_back = extract_held_back(clean(text), question.created_at)
+        items = tuple(HeldBackItem(found.text, found.reason) for found in held_back)
         if self._writer is not None:
             self._writer.enqueue(self._user, question.conversation_id, question.id, text)
         return LearnResult(saved, items)

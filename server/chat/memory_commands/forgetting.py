@@ -68,11 +68,11 @@ class MemoryDeletion:
         memory = self._memory.of(user)
 
         def delete() -> tuple[tuple[Memory, ...], set[str]]:
-            name = memory.called()
+            name = memory.stored_name()
             deleted = delete_memories(memory)
             for message_id in {each.message_id for each in deleted if each.message_id is not None}:
                 self._writer.forget(user, message_id=message_id)  # else it would be extracted again
-            return deleted, {name} - {memory.called(), ""}
+            return deleted, {name} - {memory.stored_name(), ""}
 
         deleted, names = await asyncio.to_thread(delete)
         if not deleted and not everything:

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from typing import Final
 
 from server.chat.memory_commands.access import ChatMemory, DeletionReceipt
-from server.memory import Forget, Tell
+from server.memory import ForgetCommand, ListCommand
 from server.prompting import memory_line
 from server.types import Memory
 
@@ -105,14 +105,14 @@ class CommandReply:
 
 
 async def answer_command(
-    command: Tell | Forget, memory: ChatMemory, question: str, *, erase_requested: bool
+    command: ListCommand | ForgetCommand, memory: ChatMemory, question: str, *, erase_requested: bool
 ) -> CommandReply:
     """Runs the command. `erase_requested`: the reply before this one asked to confirm that all is erased."""
     korean = is_korean(question)
     if memory.disabled_reason:
         return CommandReply(disabled_text(memory.disabled_reason, korean=korean), "refused")
     memories, paused = await memory.list_current()
-    if isinstance(command, Tell):
+    if isinstance(command, ListCommand):
         return CommandReply(listing_text(memories, paused=paused, korean=korean), "tell", memories[:MAX_LINES])
     if command.everything and not (erase_requested and memories):
         return CommandReply(erase_confirmation_text(len(memories), korean=korean), ERASE_CONFIRMATION)

@@ -52,7 +52,7 @@ from server.chat.turn.traces import AnswerTrace, TraceStore, answer_trace
 from server.engine import Engine
 from server.errors import TailorError
 from server.grounding import check_answer, find_citations
-from server.memory import command
+from server.memory import parse_command
 from server.model_router import ModelRouter
 from server.prompting import Domain, PromptLibrary
 from server.retrieval import SharedKnowledge
@@ -152,7 +152,7 @@ class TurnRunner:
         # 2) which domain answers
         domain = await self._route()
         # 3) a command to the memory is answered by the server itself
-        if (memory_command := command(self._question.text)) is not None:
+        if (memory_command := parse_command(self._question.text)) is not None:
             erase_requested = bool(branch and branch[-1].answer and branch[-1].answer.command == ERASE_CONFIRMATION)
             memory = await memory_for_domain(self._memory, domain)
             reply = await answer_command(memory_command, memory, self._question.text, erase_requested=erase_requested)

@@ -1,9 +1,9 @@
 """Past chats of a user, turn by turn: found again by words, meaning, speaker and date.
 
-Every query names the user. A row carries its vector with the embedder's fingerprint; those of another embedder are
-made anew by `renew`, and until then the turn is found by its words. Each row has the number of the user's change that
-wrote it, so the index in RAM reads only what is new; a removal has it built again. What another process writes is seen
-the same way. All methods block; any thread may call them. Knows nothing of prompts or HTTP.
+Every SQL statement names the user. A row carries its vector with the embedder's fingerprint; vectors of another
+embedder are made anew by `reembed`, and until then such turns are found by their words. Each row has the number of the
+user's change that wrote it, so the index in RAM reads only what is new; a removal has it built again. What another
+process writes is seen the same way. All methods block; any thread may call them. Knows nothing of prompts or HTTP.
 """
 
 from __future__ import annotations
@@ -23,20 +23,20 @@ from sqlite_utils import Database as Connection
 from server.config import MemorySettings
 from server.database import Database
 from server.errors import InvalidInput
-from server.memory.episodes.index import Asked, EpisodeIndex, Turn
-from server.memory.reading.dates import span
+from server.memory.episodes.index import EpisodeIndex, EpisodeQuery, IndexedTurn
+from server.memory.reading.dates import named_period
 from server.memory.reading.own_words import clean
 from server.memory.recall.relevance import excerpt
 from server.types import Embedder, UserId
-from server.words import counted
+from server.words import term_counts
 
-MOST_CHARS: Final = 20_000  # kept of one turn: its beginning and end
-MOST_FOUND: Final = 200
-PIECE_CHARS: Final = 1_000  # an embedder reads little more of a text: a longer one has the mean of its pieces' vectors
-MOST_PIECES: Final = 8
+MAX_CHARS: Final = 20_000  # kept of one turn: its beginning and end
+MAX_RESULTS: Final = 200
+CHUNK_CHARS: Final = 1_000  # an embedder reads little more of a text: a longer one has the mean of its chunks' vectors
+MAX_CHUNKS: Final = 8
 SNIPPET_CHARS: Final = 240
-RENEWED: Final = 32
-TURNS_IN_RAM: Final = 200_000  # of all users together
+REEMBED_BATCH: Final = 32
+MAX_CACHED_TURNS: Final = 200_000  # of all users together
 ROLES: Final = ("user", "assistant")
 
 # "what did I say", "you told me", "내가 뭐라고 했지"
@@ -45,7 +45,7 @@ _BY_USER = re.compile(rf"\b(?:did|have|had) i\b|\bi (?:\w+ )?{_SAYING}\b|(?<![�
 _BY_ASSISTANT = re.compile(
     rf"\b(?:did|have|had) you\b|\byou (?:\w+ )?{_SAYING}\b|(?<![가-힣])(?:네가|니가|너가|당신이)", re.IGNORECASE
 )
-_PIECE = re.compile(r"(?<=[.!?。！？])\s+|\n+")
+_SENTENCE_START = re.compile(r"(?<=[.!?。！？])\s+|\n+")
 
 MIGRATIONS = (
     """
@@ -92,8 +92,8 @@ class Episode:
 
 
 @dataclass(slots=True)
-class _Held:
-    """A user's index, and how far it has followed the table."""
+class _CachedIndex:
+    """A user's index, and which changes of the table it has."""
 
     index: EpisodeIndex
     changes: int = 0
@@ -109,7 +109,7 @@ class Episodes:
         self._database = database
         self._embedder = embedder
         self._settings = settings
-        self._held: OrderedDict[str, _Held] = OrderedDict()
+        self._cache: OrderedDict[str, _CachedIndex] = OrderedDict()
         self._lock = threading.Lock()
         database.migrate("episodes", MIGRATIONS)
 
@@ -136,23 +136,23 @@ class Episodes:
             raise InvalidInput(f"a turn is of {' or '.join(ROLES)}, not of '{role}'")
         if not math.isfinite(at):
             raise InvalidInput("the time of a turn is a number of seconds since 1970; this is none")
-        kept, speaker = _shortened(clean(text).strip()), clean(speaker).strip()[:100]
-        own: dict[str, Any] = {"user": user, "message": message_id}
-        if not kept or self._has(own, kept):
+        stored_text, speaker = _truncated(clean(text).strip()), clean(speaker).strip()[:100]
+        key: dict[str, Any] = {"user": user, "message": message_id}
+        if not stored_text or self._is_stored(key, stored_text):
             return False
-        named = span(kept, at) or (None, None)
-        row = own | {
-            "conversation": conversation_id, "role": role, "speaker": speaker, "text": kept, "at": at,
-            "named_from": named[0], "named_to": named[1], "vector": self._vector(speaker, kept),
+        mentioned = named_period(stored_text, at) or (None, None)
+        row = key | {
+            "conversation": conversation_id, "role": role, "speaker": speaker, "text": stored_text, "at": at,
+            "named_from": mentioned[0], "named_to": mentioned[1], "vector": self._embed(speaker, stored_text),
             "embedder": self._embedder.fingerprint,
         }  # fmt: skip
         with self._database.transaction() as db:
-            _remove(db, "message_id = :message", own)
+            _remove(db, "message_id = :message", key)
             db.execute(
                 "INSERT INTO episodes (user_id, conversation_id, message_id, role, speaker, text, at, named_from, "
                 "named_to, vector, embedder, change) VALUES (:user, :conversation, :message, :role, :speaker, :text, "
                 ":at, :named_from, :named_to, :vector, :embedder, :change)",
-                {**row, "change": _changed(db, user)},
+                {**row, "change": _next_change(db, user)},
             )
         return True
 
@@ -173,19 +173,19 @@ class Episodes:
         with self._database.transaction() as db:
             return _remove(db, "TRUE", {"user": user})
 
-    def renew(self, most: int = RENEWED) -> int:
+    def reembed(self, limit: int = REEMBED_BATCH) -> int:
         """Embeds turns anew that have another embedder's vectors; how many it did, 0 when there are none left."""
         current = self._embedder.fingerprint
         query = "SELECT * FROM episodes WHERE embedder <> ? LIMIT ?"
-        stale = list(self._database.connection().query(query, [current, most]))
+        stale = list(self._database.connection().query(query, [current, limit]))
         for row in stale:
-            row |= {"vector": self._vector(row["speaker"], row["text"]), "embedder": current}
+            row |= {"vector": self._embed(row["speaker"], row["text"]), "embedder": current}
         with self._database.transaction() as db:
             for row in stale:
                 db.execute(
                     "UPDATE episodes SET vector = :vector, embedder = :embedder, change = :change "
                     "WHERE user_id = :user_id AND id = :id",
-                    row | {"change": _changed(db, row["user_id"])},
+                    row | {"change": _next_change(db, row["user_id"])},
                 )
         return len(stale)
 
@@ -200,30 +200,30 @@ class Episodes:
         Raises InvalidInput.
         """
         _check(user)
-        if not 1 <= limit <= MOST_FOUND:
-            raise InvalidInput(f"a search of past chats gives 1 to {MOST_FOUND} turns, not {limit}")
+        if not 1 <= limit <= MAX_RESULTS:
+            raise InvalidInput(f"a search of past chats gives 1 to {MAX_RESULTS} turns, not {limit}")
         text = clean(excerpt(question)).strip()
         if not text:
             return ()
         vector = self._embedder.embed([text])[0] if self._embedder.knows(text) else None
-        asked = Asked(counted(text), vector, span(text, now), _roles(text))
-        held = self._of(user)
-        with held.lock:
-            self._follow(user, held)
-            found = held.index.best(asked, limit, similar=self._settings.min_similarity, chat=conversation)
-        return self._episodes(user, found, asked)
+        query = EpisodeQuery(term_counts(text), vector, named_period(text, now), _roles(text))
+        cached = self._index_of(user)
+        with cached.lock:
+            self._sync(user, cached)
+            found = cached.index.search(query, limit, min_similarity=self._settings.min_similarity, chat=conversation)
+        return self._episodes(user, found, query)
 
-    def _episodes(self, user: UserId, found: Sequence[tuple[int, float]], asked: Asked) -> tuple[Episode, ...]:
+    def _episodes(self, user: UserId, found: Sequence[tuple[int, float]], query: EpisodeQuery) -> tuple[Episode, ...]:
         marks = ", ".join("?" * len(found))
-        query = (  # the plus: by number, not through all rows of the user
+        sql = (  # the plus: by number, not through all rows of the user
             "SELECT id, conversation_id, message_id, role, speaker, text, at FROM episodes "
             f"WHERE +user_id = ? AND id IN ({marks})"
         )
-        rows = {row["id"]: row for row in self._database.connection().query(query, [user, *(one for one, _ in found)])}
+        rows = {row["id"]: row for row in self._database.connection().query(sql, [user, *(one for one, _ in found)])}
         return tuple(
             Episode(
                 row["conversation_id"], row["message_id"], row["role"], row["text"], row["at"], score,
-                _snippet(row["text"], asked.terms), row["speaker"],
+                _snippet(row["text"], query.terms), row["speaker"],
             )
             for one, score in found
             if (row := rows.get(one))
@@ -231,41 +231,41 @@ class Episodes:
 
     # ── the index ────────────────────────────────────────────────────────────────────────────────
 
-    def _of(self, user: UserId) -> _Held:
-        """The user's index, made the latest used; those used longest ago give way."""
+    def _index_of(self, user: UserId) -> _CachedIndex:
+        """The user's index, made the most recently used; the least recently used are evicted."""
         with self._lock:
-            held = self._held.pop(user, None) or _Held(EpisodeIndex(self._embedder.dimension))
-            self._held[user] = held
-            while len(self._held) > 1 and sum(len(one.index) for one in self._held.values()) > TURNS_IN_RAM:
-                self._held.popitem(last=False)
-        return held
+            cached = self._cache.pop(user, None) or _CachedIndex(EpisodeIndex(self._embedder.dimension))
+            self._cache[user] = cached
+            while len(self._cache) > 1 and sum(len(one.index) for one in self._cache.values()) > MAX_CACHED_TURNS:
+                self._cache.popitem(last=False)
+        return cached
 
-    def _follow(self, user: UserId, held: _Held) -> None:
-        """Brings the index in step with the table: reads the rows that changed, or all after a removal."""
+    def _sync(self, user: UserId, cached: _CachedIndex) -> None:
+        """Brings the index up to date with the table: reads the rows that changed, or all after a removal."""
         db = self._database.connection()
         query = "SELECT changes, removals FROM episode_users WHERE user_id = ?"
         changes, removals = db.execute(query, [user]).fetchone() or (0, 0)
-        if (removals, self._embedder.fingerprint) != (held.removals, held.fingerprint):
-            held.index = EpisodeIndex(self._embedder.dimension)
-            held.changes, held.removals, held.fingerprint = 0, removals, self._embedder.fingerprint
-        if changes == held.changes:
+        if (removals, self._embedder.fingerprint) != (cached.removals, cached.fingerprint):
+            cached.index = EpisodeIndex(self._embedder.dimension)
+            cached.changes, cached.removals, cached.fingerprint = 0, removals, self._embedder.fingerprint
+        if changes == cached.changes:
             return
         query = "SELECT * FROM episodes WHERE user_id = ? AND change > ? ORDER BY id"
-        for row in db.query(query, [user, held.changes]):
-            held.index.put(_turn(row, held.fingerprint))
-        held.changes = changes
+        for row in db.query(query, [user, cached.changes]):
+            cached.index.put(_indexed_turn(row, cached.fingerprint))
+        cached.changes = changes
 
-    def _has(self, own: Mapping[str, str], text: str) -> bool:
+    def _is_stored(self, key: Mapping[str, str], text: str) -> bool:
         query = "SELECT 1 FROM episodes WHERE user_id = :user AND message_id = :message AND text = :text"
-        return self._database.connection().execute(query, {**own, "text": text}).fetchone() is not None
+        return self._database.connection().execute(query, {**key, "text": text}).fetchone() is not None
 
-    def _vector(self, speaker: str, text: str) -> bytes | None:
+    def _embed(self, speaker: str, text: str) -> bytes | None:
         """Float32; None for a text in a language the embedder does not know."""
         if not self._embedder.knows(text):
             return None
-        said = f"{speaker}: {text}" if speaker else text
-        pieces = [said[at : at + PIECE_CHARS] for at in range(0, len(said), PIECE_CHARS)][:MOST_PIECES]
-        mean: NDArray[np.float32] = self._embedder.embed(pieces).mean(axis=0)
+        spoken = f"{speaker}: {text}" if speaker else text
+        chunks = [spoken[at : at + CHUNK_CHARS] for at in range(0, len(spoken), CHUNK_CHARS)][:MAX_CHUNKS]
+        mean: NDArray[np.float32] = self._embedder.embed(chunks).mean(axis=0)
         return (mean / np.float32(max(float(np.linalg.norm(mean)), 1e-9))).tobytes()
 
 
@@ -276,7 +276,7 @@ def _check(user: str, *ids: str) -> None:
         raise InvalidInput("a turn needs the ids of its chat and its message; one is empty")
 
 
-def _changed(db: Connection, user: str) -> int:
+def _next_change(db: Connection, user: str) -> int:
     """The number of the user's next change. Inside a transaction."""
     row = db.execute(
         "INSERT INTO episode_users VALUES (?, 1, 0) ON CONFLICT (user_id) DO UPDATE SET changes = changes + 1 "
@@ -288,15 +288,15 @@ def _changed(db: Connection, user: str) -> int:
 
 def _remove(db: Connection, which: str, values: dict[str, Any]) -> int:
     """How many rows it deleted. Inside a transaction."""
-    gone = int(db.execute(f"DELETE FROM episodes WHERE user_id = :user AND {which}", values).rowcount)
-    if gone:
+    deleted = int(db.execute(f"DELETE FROM episodes WHERE user_id = :user AND {which}", values).rowcount)
+    if deleted:
         db.execute("UPDATE episode_users SET removals = removals + 1 WHERE user_id = ?", [values["user"]])
-    return gone
+    return deleted
 
 
-def _turn(row: Mapping[str, Any], fingerprint: str) -> Turn:
+def _indexed_turn(row: Mapping[str, Any], fingerprint: str) -> IndexedTurn:
     current = row["vector"] is not None and row["embedder"] == fingerprint
-    return Turn(
+    return IndexedTurn(
         row["id"],
         row["conversation_id"],
         row["role"],
@@ -310,22 +310,22 @@ def _turn(row: Mapping[str, Any], fingerprint: str) -> Turn:
 
 def _roles(question: str) -> frozenset[str]:
     """Whose words are asked for, where only one side's are."""
-    sides = {role for role, said in zip(ROLES, (_BY_USER, _BY_ASSISTANT), strict=True) if said.search(question)}
+    sides = {role for role, pattern in zip(ROLES, (_BY_USER, _BY_ASSISTANT), strict=True) if pattern.search(question)}
     return frozenset(sides if len(sides) == 1 else ())
 
 
-def _shortened(text: str) -> str:
-    half = MOST_CHARS // 2
-    return text if len(text) <= MOST_CHARS else f"{text[:half]} … {text[-half:]}"
+def _truncated(text: str) -> str:
+    half = MAX_CHARS // 2
+    return text if len(text) <= MAX_CHARS else f"{text[:half]} … {text[-half:]}"
 
 
-def _snippet(text: str, asked: Mapping[str, int]) -> str:
+def _snippet(text: str, query: Mapping[str, int]) -> str:
     """From the sentence on that shares most terms with the question."""
     if len(text) <= SNIPPET_CHARS:
         return text
-    starts = [0, *(found.end() for found in _PIECE.finditer(text))]
+    starts = [0, *(found.end() for found in _SENTENCE_START.finditer(text))]
     ends = [*starts[1:], len(text)]
-    shared = [len(counted(text[start:end]).keys() & asked.keys()) for start, end in zip(starts, ends, strict=True)]
+    shared = [len(term_counts(text[start:end]).keys() & query.keys()) for start, end in zip(starts, ends, strict=True)]
     start = starts[shared.index(max(shared))]
     cut = text[start : start + SNIPPET_CHARS].strip()
     return f"{'… ' if start else ''}{cut}{' …' if start + SNIPPET_CHARS < len(text) else ''}"

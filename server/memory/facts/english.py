@@ -10,9 +10,9 @@ import re
 from collections.abc import Iterator
 
 from server.memory.facts.english_life import find_life
-from server.memory.facts.english_self import find_self, one
+from server.memory.facts.english_self import find_self, single_finding
 from server.memory.facts.findings import Finding
-from server.memory.facts.person import about_user, sentence
+from server.memory.facts.person import as_sentence, to_third_person
 from server.memory.facts.vocabulary import IMPERATIVES, LANGUAGES
 from server.memory.reading.own_words import Span
 from server.types import MemoryKind
@@ -190,7 +190,7 @@ def _payload(payload: Span) -> tuple[Finding, ...]:
 
 
 def _fact(span: Span) -> Finding:
-    return Finding(MemoryKind.FACT, about_user(span.source), span.start, span.start + len(span.source))
+    return Finding(MemoryKind.FACT, to_third_person(span.source), span.start, span.start + len(span.source))
 
 
 def _clauses(body: Span) -> Iterator[tuple[Span, str]]:
@@ -224,11 +224,11 @@ def _manner(span: Span) -> tuple[Finding, ...]:
     language = _LANGUAGE.match(span.masked)
     if language:
         name = LANGUAGES[(language["x"] or language["y"]).lower()]
-        return one(MemoryKind.PREFERENCE, f"Wants answers in {name}.", span)
+        return single_finding(MemoryKind.PREFERENCE, f"Wants answers in {name}.", span)
     level = _SPEECH.match(span.masked)
     if level:
         said = "polite Korean (존댓말)" if level["polite"] else "casual Korean (반말)"
-        return one(MemoryKind.PREFERENCE, f"Prefers {said}.", span)
+        return single_finding(MemoryKind.PREFERENCE, f"Prefers {said}.", span)
     return ()
 
 
@@ -242,4 +242,4 @@ def _order(order: Span, quoted: Span) -> tuple[Finding, ...]:
     if (not rest and not forbidden) or re.fullmatch(r"(?:that|this|it|so)(?: again| please)*", rest, re.IGNORECASE):
         return ()
     text = re.sub(r"\s+please$", "", " ".join(order.source.split()), flags=re.IGNORECASE)
-    return one(MemoryKind.INSTRUCTION, sentence(text), quoted)
+    return single_finding(MemoryKind.INSTRUCTION, as_sentence(text), quoted)

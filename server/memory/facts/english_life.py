@@ -11,7 +11,7 @@ import re
 from collections.abc import Callable
 
 from server.memory.facts.findings import Finding
-from server.memory.facts.person import about_user, inside, sentence
+from server.memory.facts.person import as_sentence, to_third_person, with_they
 from server.memory.facts.vocabulary import KIN, LANGUAGES, NO_PLACES, ROLES
 from server.memory.reading import dates
 from server.memory.reading.own_words import Span
@@ -228,7 +228,7 @@ def _one(
 
 def _change(span: Span) -> tuple[Finding, ...]:
     """What was, until then, and what is, from then on."""
-    day, bare = dates.without(span.masked, span.at)
+    day, bare = dates.strip_date(span.masked, span.at)
     for then, now, pattern in (*_CHANGES, ("Lived in", "Lives in", _MOVED_SMALL)):
         found = pattern.match(bare)
         if found is None or found["old"] == found["new"] or any(_no_place(found[group]) for group in ("old", "new")):
@@ -248,7 +248,7 @@ def _no_place(words: str | None) -> bool:
 
 def _was(span: Span) -> tuple[Finding, ...]:
     """'I used to live in Busan': over, at the latest when it is said."""
-    day, bare = dates.without(span.masked, span.at)
+    day, bare = dates.strip_date(span.masked, span.at)
     found = _PAST.match(bare)
     if found:
         still = re.match(r"i\s+(?:don'?t|do not)\b", bare, re.IGNORECASE)
@@ -276,17 +276,18 @@ def _relation(span: Span) -> tuple[Finding, ...]:
         if found:
             part = span.cut(0, found.end("all"))
             who = found["name"] or found["kin"].lower()
-            return _one(MemoryKind.RELATION, about_user(_mine(part.source)), part, who)
+            return _one(MemoryKind.RELATION, to_third_person(_mine(part.source)), part, who)
     if _ADOPTED.match(span.masked):
-        return _one(MemoryKind.RELATION, about_user(_mine(span.source)), span)
+        return _one(MemoryKind.RELATION, to_third_person(_mine(span.source)), span)
     named = _IS_KIN.match(span.masked)
     if named:
         text = f"{named['name']} is the user's {named['kin'].lower()}."
         return _one(MemoryKind.RELATION, text, span.cut(0, named.end("kin")), named["name"])
     have = _HAVE_KIN.match(span.masked)
     if have:
-        return _one(MemoryKind.RELATION, sentence(f"has {inside(span.source[have.start('x') : have.end('x')])}"), span)
-    return _one(MemoryKind.RELATION, about_user(span.source), span) if _MARRIED.match(span.masked) else ()
+        words = with_they(span.source[have.start("x") : have.end("x")])
+        return _one(MemoryKind.RELATION, as_sentence(f"has {words}"), span)
+    return _one(MemoryKind.RELATION, to_third_person(span.source), span) if _MARRIED.match(span.masked) else ()
 
 
 def _mine(words: str) -> str:
@@ -299,27 +300,27 @@ def _mine(words: str) -> str:
 def _project(span: Span) -> tuple[Finding, ...]:
     if _TROUBLE.search(span.masked) or not (_PROJECT.match(span.masked) or _MY_PROJECT.match(span.masked)):
         return ()
-    return _one(MemoryKind.PROJECT, about_user(span.source), span)
+    return _one(MemoryKind.PROJECT, to_third_person(span.source), span)
 
 
 def _event(span: Span) -> tuple[Finding, ...]:
     """Of a day to come, which the text tells in numbers; today is not worth it."""
     said = span
-    day = dates.ahead(span.masked, span.at)
+    day = dates.find_future_date(span.masked, span.at)
     if day is None or day.start <= span.at or _RECURS.search(span.masked):
         return ()
     words = span.source
-    if day.at == 0 or span.masked[: day.at].strip().lower() in ("on", "in"):  # 'Tomorrow I have …'
-        span = span.cut(day.until).strip(",")
-        words = f"{span.source} {said.source[: day.until][:1].lower()}{said.source[1 : day.until]}"
+    if day.text_start == 0 or span.masked[: day.text_start].strip().lower() in ("on", "in"):  # 'Tomorrow I have …'
+        span = span.cut(day.text_end).strip(",")
+        words = f"{span.source} {said.source[: day.text_end][:1].lower()}{said.source[1 : day.text_end]}"
     if not any(pattern.match(span.masked) for pattern in _EVENTS):
         return ()
-    return _one(MemoryKind.EVENT, f"{about_user(_mine(words)).rstrip('.')} ({day.iso}).", said, valid_to=day.end)
+    return _one(MemoryKind.EVENT, f"{to_third_person(_mine(words)).rstrip('.')} ({day.iso}).", said, valid_to=day.end)
 
 
 def _other(span: Span) -> tuple[Finding, ...]:
     if _DIET.match(span.masked) or _SKILL.match(span.masked):
-        return _one(MemoryKind.IDENTITY, about_user(span.source), span)
+        return _one(MemoryKind.IDENTITY, to_third_person(span.source), span)
     return ()
 
 

@@ -9,7 +9,7 @@ import re
 from collections.abc import Callable
 
 from server.memory.facts.findings import Finding
-from server.memory.facts.person import about_user, inside, sentence, third
+from server.memory.facts.person import as_sentence, third_person_verb, to_third_person, with_they
 from server.memory.facts.vocabulary import NOT_NAMES, ROLES
 from server.memory.reading.own_words import MASK, Span
 from server.types import MemoryKind
@@ -107,14 +107,16 @@ def find_self(span: Span, greeted: bool) -> tuple[Finding, ...]:
     return _introduction(span, greeted)
 
 
-def one(kind: MemoryKind, text: str, span: Span) -> tuple[Finding, ...]:
+def single_finding(kind: MemoryKind, text: str, span: Span) -> tuple[Finding, ...]:
     return (Finding(kind, text, span.start, span.start + len(span.source)),)
 
 
 def _name(span: Span) -> tuple[Finding, ...]:
     found = _MY_NAME.match(span.masked)
     name = _as_name(span, found, "x", most=4) if found else ""
-    return one(MemoryKind.IDENTITY, f"Name is {name}.", span.cut(0, found.end("x"))) if found and name else ()
+    if not found or not name:
+        return ()
+    return single_finding(MemoryKind.IDENTITY, f"Name is {name}.", span.cut(0, found.end("x")))
 
 
 def _introduction(span: Span, greeted: bool) -> tuple[Finding, ...]:
@@ -124,13 +126,13 @@ def _introduction(span: Span, greeted: bool) -> tuple[Finding, ...]:
         return ()
     found = called or _I_AM.match(span.masked)
     name = _as_name(span, found, "x", most=3 if greeted else 1, capital=True) if found else ""
-    return one(MemoryKind.IDENTITY, f"Name is {name}.", span) if name else ()
+    return single_finding(MemoryKind.IDENTITY, f"Name is {name}.", span) if name else ()
 
 
 def _address(span: Span) -> tuple[Finding, ...]:
     found = _CALL_ME.match(span.masked)
     name = _as_name(span, found, found.lastgroup or "x", most=2) if found else ""
-    return one(MemoryKind.PREFERENCE, f"Wants to be called {name}.", span) if name else ()
+    return single_finding(MemoryKind.PREFERENCE, f"Wants to be called {name}.", span) if name else ()
 
 
 def _as_name(span: Span, found: re.Match[str], group: str, *, most: int, capital: bool = False) -> str:
@@ -162,8 +164,8 @@ def _taste(span: Span) -> tuple[Finding, ...]:
     verb = re.sub(r"^(?:do not|dont)\b", "don't", re.sub(r"^(?:cannot|cant)\b", "can't", found["verb"].lower()))
     head, _, tail = verb.partition(" ")
     adverbs = "" if would else found["adverbs"].lower()
-    said = " ".join(f"{adverbs}{third(head)} {tail} {inside(span.source[found.start('x') :])}".split())
-    return one(MemoryKind.PREFERENCE, sentence(said), span)
+    said = " ".join(f"{adverbs}{third_person_verb(head)} {tail} {with_they(span.source[found.start('x') :])}".split())
+    return single_finding(MemoryKind.PREFERENCE, as_sentence(said), span)
 
 
 def _identity(span: Span) -> tuple[Finding, ...]:
@@ -172,12 +174,12 @@ def _identity(span: Span) -> tuple[Finding, ...]:
     if _NOWHERE.match(place):
         return ()
     if found or _ROLE.match(span.masked):
-        return one(MemoryKind.IDENTITY, about_user(span.source), span)
+        return single_finding(MemoryKind.IDENTITY, to_third_person(span.source), span)
     mine = _MY_THING.match(span.masked)
     if not mine:
         return ()
     kind = MemoryKind.PREFERENCE if mine["taste"] else MemoryKind.IDENTITY
-    return one(kind, about_user(span.source), span)
+    return single_finding(kind, to_third_person(span.source), span)
 
 
 _RULES: tuple[Callable[[Span], tuple[Finding, ...]], ...] = (_name, _address, _taste, _identity)

@@ -1,8 +1,8 @@
-"""What the rules find, and which fact about the user a text states.
+"""What the rules extract, and which slot a text fills.
 
 A *slot* is a question with one answer at a time: the name, the form of address, the answers' language, the
 Korean speech level, the home, the place of work, the taste for one thing. A newer answer replaces the older one. The
-slot is read from the stored text alone, so a memory that was typed or edited by hand obeys the same rule.
+slot is read from the stored text alone, so the same rule holds for a memory that was typed or edited by hand.
 """
 
 from __future__ import annotations
@@ -14,17 +14,19 @@ from dataclasses import dataclass
 from server.types import MemoryKind
 
 NAME, ADDRESS, HOME, AGE, WORK = "name", "address", "home", "age", "work"
-_OWN = ("birthday", "home town", "native language", "time zone", "pronouns", "major", "job")
+_PERSONAL_DATA = ("birthday", "home town", "native language", "time zone", "pronouns", "major", "job")
 _ONE_OF_A_KIND = (
     "wife", "husband", "partner", "girlfriend", "boyfriend", "boss", "manager", "mother", "father", "mom", "dad",
 )  # fmt: skip
 # The others are preferences.
-IDENTITY_SLOTS = (NAME, HOME, AGE, WORK, "diet", "marriage", *_OWN, *(f"name of the {kin}" for kin in _ONE_OF_A_KIND))
+IDENTITY_SLOTS = (
+    NAME, HOME, AGE, WORK, "diet", "marriage", *_PERSONAL_DATA, *(f"name of the {kin}" for kin in _ONE_OF_A_KIND),
+)  # fmt: skip
 
 
 @dataclass(frozen=True, slots=True)
 class Finding:
-    """One statement worth keeping: `text` for the prompt, and where its words stand in the message.
+    """One statement worth keeping: `text` for the prompt, and where its words are in the message.
 
     Times are seconds since 1970, UTC: it holds from `valid_from` until `valid_to`, and None is not known or open.
     A `valid_to` in the past is what was so before. `reason` says why a finding is held back ("secret", "order").
@@ -55,7 +57,7 @@ _NO_WORK = "".join(
     for place in ("학교", "대학", "학원", "대학원", "헬스장", "교회", "성당", "수영장", "병원", "도서관", "치과")
 )
 _VALUE = r"(?P<value>.{1,80}?)(?: now| currently)?"
-_WED = r"is (?:\w+ly )?(?P<value>married|engaged|divorced|widowed|single)(?: to .{1,60})?"
+_MARITAL_STATUS = r"is (?:\w+ly )?(?P<value>married|engaged|divorced|widowed|single)(?: to .{1,60})?"
 _SLOTS = (
     (NAME, re.compile(r"(?:name is|my name is)\s+(?P<value>[^,;:.!?]{1,60}?)", re.IGNORECASE)),
     (NAME, re.compile(r"(?:(?:제|내)\s+)?이름은\s+(?P<value>[^,;:.!?]{1,40}?)")),
@@ -69,7 +71,7 @@ _SLOTS = (
     (WORK, re.compile(rf"(?P<value>.{{1,60}}?){_NO_WORK}(?:에서? (?:다녀요|(?P<past>다녔어요))|에서 일해요)")),
     ("diet", re.compile(r"is (?:an? )?(?P<value>vegan|vegetarian|pescatarian|omnivore)(?: now)?", re.IGNORECASE)),
     ("diet", re.compile(r"(?P<value>채식주의자|비건)(?:이에요|예요)")),
-    ("marriage", re.compile(_WED, re.IGNORECASE)),
+    ("marriage", re.compile(_MARITAL_STATUS, re.IGNORECASE)),
     ("marriage", re.compile(r"(?P<value>결혼|약혼|이혼|재혼)했어요")),
     (AGE, re.compile(r"is (?P<value>\d{1,3}) years old", re.IGNORECASE)),
 )
@@ -111,24 +113,24 @@ def slot_of(text: str) -> Slot | None:
             return Slot(name, found["value"].strip(), "past" in found.re.groupindex and found["past"] is not None)
     thing = _THING.fullmatch(bare) or _KOREAN_THING.fullmatch(bare)
     if thing:
-        return Slot(_named(thing["thing"].lower()), normal(thing["value"]))
+        return Slot(_slot_name(thing["thing"].lower()), normalised(thing["value"]))
     bare = _LATELY.sub("", bare)
     taste = _TASTE.fullmatch(bare) or _KOREAN_TASTE.fullmatch(bare)
     if taste:
-        return Slot(f"taste {normal(taste['object'])}", normal(bare))
+        return Slot(f"taste {normalised(taste['object'])}", normalised(bare))
     return None
 
 
-def _named(thing: str) -> str:
+def _slot_name(thing: str) -> str:
     """The slot of something of one's own: 'birthday', 'name of the wife', 'taste favourite colour'."""
     if thing.endswith("'s name"):
         return f"name of the {thing.removesuffix(chr(39) + 's name')}"
     if thing.startswith("fav"):
-        return f"taste {normal(thing)}".replace("favorite", "favourite")
+        return f"taste {normalised(thing)}".replace("favorite", "favourite")
     return _THINGS.get(thing, thing)
 
 
-def normal(text: str) -> str:
+def normalised(text: str) -> str:
     """Equal for texts that say the same in the same words: case, punctuation, articles, polite endings
     and (in Korean) spaces do not count; numbers and negations do."""
     low = unicodedata.normalize("NFKC", text).casefold().replace("’", "'")

@@ -10,8 +10,8 @@ import re
 
 from server.memory.facts.findings import Finding
 from server.memory.facts.korean_life import find_life
-from server.memory.facts.korean_self import find_self, has_subject, one
-from server.memory.facts.person import about_user
+from server.memory.facts.korean_self import find_self, has_subject, single_finding
+from server.memory.facts.person import to_third_person
 from server.memory.facts.vocabulary import KOREAN_LANGUAGES
 from server.memory.reading.own_words import MASK, Span
 from server.types import MemoryKind
@@ -139,7 +139,7 @@ def _last(body: Span, asked: re.Match[str]) -> tuple[Finding, ...]:
 
 
 def _fact(span: Span, ending: str = "") -> Finding:
-    return Finding(MemoryKind.FACT, about_user(span.source + ending), span.start, span.start + len(span.source))
+    return Finding(MemoryKind.FACT, to_third_person(span.source + ending), span.start, span.start + len(span.source))
 
 
 def _before_question(body: Span) -> tuple[Finding, ...]:
@@ -168,16 +168,17 @@ def _manner(span: Span) -> tuple[Finding, ...]:
     """The answers' language and the speech level."""
     language = _LANGUAGE.match(span.masked)
     if language:
-        return one(MemoryKind.PREFERENCE, f"Wants answers in {KOREAN_LANGUAGES[language['x'] or language['y']]}.", span)
+        name = KOREAN_LANGUAGES[language["x"] or language["y"]]
+        return single_finding(MemoryKind.PREFERENCE, f"Wants answers in {name}.", span)
     if _RELAX.match(span.masked):
-        return one(MemoryKind.PREFERENCE, "Prefers casual Korean (반말).", span)
+        return single_finding(MemoryKind.PREFERENCE, "Prefers casual Korean (반말).", span)
     refused = _NOT_SPEECH.match(span.masked)
     level = refused or _SPEECH.match(span.masked)
     if not level:
         return ()
     polite = bool(level["polite"]) != bool(refused)
     said = "polite Korean (존댓말)" if polite else "casual Korean (반말)"
-    return one(MemoryKind.PREFERENCE, f"Prefers {said}.", span)
+    return single_finding(MemoryKind.PREFERENCE, f"Prefers {said}.", span)
 
 
 def _order(span: Span) -> tuple[Finding, ...]:
@@ -185,4 +186,4 @@ def _order(span: Span) -> tuple[Finding, ...]:
     if not _STANDING.match(span.masked) or _NO_ORDER.search(span.masked) or not _ORDER_END.search(span.masked):
         return ()
     text = " ".join(_FROM_NOW.sub("", span.source, count=1).split()).rstrip(".")
-    return one(MemoryKind.INSTRUCTION, f"{text}.", span)
+    return single_finding(MemoryKind.INSTRUCTION, f"{text}.", span)

@@ -11,7 +11,7 @@ import re
 from dataclasses import replace
 
 from server.memory.facts.findings import Finding
-from server.memory.facts.korean_self import PREDICATES, SUBJECT, of_speaker, said
+from server.memory.facts.korean_self import PREDICATES, SUBJECT, is_about_speaker, polite_form
 from server.memory.facts.vocabulary import KOREAN_CLOSE_KIN, KOREAN_KIN, KOREAN_ROLES
 from server.memory.reading import dates
 from server.memory.reading.own_words import Span
@@ -137,11 +137,11 @@ def find_life(span: Span, own: bool) -> tuple[Finding, ...]:
 def _others(text: str, mine: bool) -> bool:
     """Whether somebody else is the subject of `text`, or it points at the talk."""
     found = re.match(r"(?P<x>.*)(?P<p>)$", f"{text.strip()} 것")
-    return found is None or not of_speaker(f"{text.strip()} 것", found, mine)
+    return found is None or not is_about_speaker(f"{text.strip()} 것", found, mine)
 
 
 def _change(span: Span, body: Span, mine: bool) -> tuple[Finding, ...]:
-    day, bare = dates.without(body.masked, body.at)
+    day, bare = dates.strip_date(body.masked, body.at)
     for pattern, then, now in ((_MOVED, "에 살았어요", "에 살아요"), (_CHANGED, "에 다녔어요", "에 다녀요")):
         found = pattern.match(_JUST.sub(" ", bare).strip())
         if found is None:
@@ -163,17 +163,17 @@ def _change(span: Span, body: Span, mine: bool) -> tuple[Finding, ...]:
 
 def _was(span: Span, body: Span, mine: bool) -> tuple[Finding, ...]:
     """'예전에 부산에 살았어요', and '2019년부터 서울에 살아요'."""
-    day, bare = dates.without(body.masked, body.at)
+    day, bare = dates.strip_date(body.masked, body.at)
     stop = span.start + len(span.source)
     found = _BEFORE.match(bare.strip())
     if found:
-        ended = found["then"] or (day and body.masked[day.until :].startswith("까지"))
+        ended = found["then"] or (day and body.masked[day.text_end :].startswith("까지"))
         if _others(found["x"], mine) or not (mine or ended) or len(found["x"].split()) > 3:
             return ()
         over = day.start if day and day.start <= body.at else body.at
         text = f"{found['x']}에 {'다녔어요' if found['work'] else '살았어요'}."
         return (Finding(MemoryKind.IDENTITY, text, span.start, stop, valid_to=over),)
-    if day is None or day.start > body.at or not re.match(r"부터|이후", body.masked[day.until :].lstrip()):
+    if day is None or day.start > body.at or not re.match(r"부터|이후", body.masked[day.text_end :].lstrip()):
         return ()
     for kind, pattern, form in PREDICATES:
         now = pattern.match(bare.strip())
@@ -207,7 +207,7 @@ def _called(name: str | None) -> str:
 
 
 def _household(span: Span, body: Span, mine: bool) -> tuple[Finding, ...]:
-    day, bare = dates.without(body.masked, body.at)
+    day, bare = dates.strip_date(body.masked, body.at)
     bare, stop = bare.strip(), span.start + len(span.source)
     have, pets, married = _HAVE_KIN.match(bare), _PETS.match(bare), _MARRIED.match(bare)
     if have:
@@ -230,8 +230,8 @@ def _of_kin(span: Span, kin: re.Match[str]) -> str:
         rest = replace(rest, masked=f"{rest.masked[:-3]}살아요")
     for _, pattern, form in PREDICATES:
         found = pattern.match(rest.masked)
-        if found and of_speaker(rest.masked, found, True):
-            return said(rest, found, form)
+        if found and is_about_speaker(rest.masked, found, True):
+            return polite_form(rest, found, form)
     pet = kin["kin"].strip() in ("강아지", "고양이") and _BREED.match(rest.masked)
     role = pet or _KIN_ROLE.match(rest.masked) or _KIN_AGE.match(rest.masked)
     return f"{role['x']}{'이에요' if (ord(role['x'][-1]) - ord('가')) % 28 else '예요'}." if role else ""
@@ -242,10 +242,10 @@ def _event(span: Span, body: Span, mine: bool) -> tuple[Finding, ...]:
     if _RECURS.search(body.masked) or len(body.masked) > 80:
         return ()
     found = _EVENT.match(body.masked)
-    day = dates.ahead(body.masked, body.at) if found else None
+    day = dates.find_future_date(body.masked, body.at) if found else None
     if found is None or day is None or day.start <= body.at:
         return ()
-    before = dates.without(found["x"] or found["y"] or "", body.at)[1]
+    before = dates.strip_date(found["x"] or found["y"] or "", body.at)[1]
     if re.search(r"\S(?:은|는|이|가|도|께서)\s", f"{before} ") or re.search(r"(?:^|\s)(?:이|그|저)\s", before):
         return ()
     text = f"{' '.join(body.source.split()).rstrip('.!~ ')} ({day.iso})."

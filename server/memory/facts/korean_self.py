@@ -105,14 +105,14 @@ def find_self(span: Span, own: bool) -> tuple[Finding, ...]:
     return _predicate(span, own)
 
 
-def one(kind: MemoryKind, text: str, span: Span) -> tuple[Finding, ...]:
+def single_finding(kind: MemoryKind, text: str, span: Span) -> tuple[Finding, ...]:
     return (Finding(kind, text, span.start, span.start + len(span.source)),)
 
 
 def _name(span: Span) -> tuple[Finding, ...]:
     found = _NAME.match(span.masked)
     name = _as_name(span, found) if found else ""
-    return one(_SELF, f"이름은 {name}.", span) if name else ()
+    return single_finding(_SELF, f"이름은 {name}.", span) if name else ()
 
 
 def _introduction(span: Span) -> tuple[Finding, ...]:
@@ -122,8 +122,8 @@ def _introduction(span: Span) -> tuple[Finding, ...]:
     if not found or not name:
         return ()
     if found["is"].endswith("라고"):
-        return one(_SELF, f"이름은 {name}.", span) if found["said"] else ()
-    return one(_SELF, f"이름은 {name}.", span) if name in GIVEN_NAMES or _full_name(name) else ()
+        return single_finding(_SELF, f"이름은 {name}.", span) if found["said"] else ()
+    return single_finding(_SELF, f"이름은 {name}.", span) if name in GIVEN_NAMES or _full_name(name) else ()
 
 
 def _full_name(name: str) -> bool:
@@ -137,7 +137,7 @@ def _full_name(name: str) -> bool:
 def _address(span: Span) -> tuple[Finding, ...]:
     found = _CALL.match(span.masked)
     name = _as_name(span, found) if found else ""
-    return one(_TASTE, f"호칭은 {name}.", span) if name else ()
+    return single_finding(_TASTE, f"호칭은 {name}.", span) if name else ()
 
 
 def _as_name(span: Span, found: re.Match[str]) -> str:
@@ -156,7 +156,7 @@ def _thing(span: Span) -> tuple[Finding, ...]:
     if not found or _POINTING.match(found["y"]):
         return ()
     mark = "은" if (ord(found["x"][-1]) - ord("가")) % 28 else "는"
-    return one(_SELF, f"{found['x']}{mark} {span.source[found.start('y') : found.end('y')]}.", span)
+    return single_finding(_SELF, f"{found['x']}{mark} {span.source[found.start('y') : found.end('y')]}.", span)
 
 
 def _predicate(span: Span, own: bool) -> tuple[Finding, ...]:
@@ -165,24 +165,24 @@ def _predicate(span: Span, own: bool) -> tuple[Finding, ...]:
     mine = own or subject is not None
     for kind, pattern, form in PREDICATES:
         found = pattern.match(body.masked)
-        if found and of_speaker(body.masked, found, mine):
-            return one(kind, said(body, found, form), span)
+        if found and is_about_speaker(body.masked, found, mine):
+            return single_finding(kind, polite_form(body, found, form), span)
     feels = _FEELS.match(body.masked) if mine else None
-    if feels and not _CHOICE.match(body.masked) and of_speaker(body.masked, feels, mine):
-        return one(_TASTE, said(body, feels, "좋아요" if feels["how"] == "좋" else "싫어요"), span)
+    if feels and not _CHOICE.match(body.masked) and is_about_speaker(body.masked, feels, mine):
+        return single_finding(_TASTE, polite_form(body, feels, "좋아요" if feels["how"] == "좋" else "싫어요"), span)
     role = _ROLE.match(body.masked) if mine else None
     if role:
         closed = (ord(role["x"][-1]) - ord("가")) % 28 != 0
-        return one(_SELF, f"{role['x']}{'이에요' if closed else '예요'}.", span)
+        return single_finding(_SELF, f"{role['x']}{'이에요' if closed else '예요'}.", span)
     return ()
 
 
-def said(body: Span, found: re.Match[str], form: str) -> str:
+def polite_form(body: Span, found: re.Match[str], form: str) -> str:
     words = body.source[found.start("x") : found.end("x")]
     return " ".join(f"{words}{found['p']} {found['a']}{form}.".split())
 
 
-def of_speaker(text: str, found: re.Match[str], mine: bool) -> bool:
+def is_about_speaker(text: str, found: re.Match[str], mine: bool) -> bool:
     """Not of a third person, nor of 'this' and 'you'. The word with the object mark is no subject."""
     if _POINTING.match(text):
         return False

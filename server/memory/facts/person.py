@@ -1,7 +1,7 @@
 """The user's first person turned into the third, for a prompt that speaks about the user.
 
 'I prefer short answers' becomes 'Prefers short answers.', 'my dog is Rex' 'The user's dog is Rex.'. Inside
-a sentence the user is 'they', whose verbs look like those of 'I'. What does not turn safely is quoted.
+a sentence the user is 'they', whose verbs look like those of 'I'. What cannot be rewritten safely is quoted.
 """
 
 from __future__ import annotations
@@ -43,28 +43,28 @@ _KOREAN_SELF = (
 _KOREAN_INSIDE = re.compile(r"(?:^|\s)(?:저|나|제|내|우리)(?:는|가|를|의|도|한테|에게|희)?\s|(?:^|\s)(?:난|날|전|절)\s")
 
 
-def about_user(statement: str) -> str:
-    """`statement` as a sentence about the user; in the user's own words, quoted, where it does not turn."""
+def to_third_person(statement: str) -> str:
+    """`statement` as a sentence about the user; in the user's own words, quoted, where it cannot be rewritten."""
     text = " ".join(statement.replace("’", "'").split()).rstrip(".!。 ")
     turned = _korean(text) if re.search(r"[가-힣]", text) else _english(text)
-    return sentence(turned) if turned is not None else f'Said: "{text}"'
+    return as_sentence(turned) if turned is not None else f'Said: "{text}"'
 
 
-def sentence(text: str) -> str:
+def as_sentence(text: str) -> str:
     """A capital at the start, a full stop at the end."""
     text = text.strip()
     closed = text if text.endswith((".", "!", "?", "。")) else f"{text}."
     return closed[:1].upper() + closed[1:]
 
 
-def inside(text: str) -> str:
-    """A phrase of the user's with the first person as 'they'."""
+def with_they(text: str) -> str:
+    """A phrase with the first person replaced by 'they'."""
     for pattern, word in _REWRITES:
         text = pattern.sub(word, text)
     return text
 
 
-def third(verb: str) -> str:
+def third_person_verb(verb: str) -> str:
     """'prefer' → 'prefers'; past and modal forms stay."""
     low = verb.lower()
     if low in _THIRD:
@@ -83,13 +83,13 @@ def _english(text: str) -> str | None:
         return None
     lead = _LEAD.match(text)
     if lead:
-        rest = inside(lead["rest"])
+        rest = with_they(lead["rest"])
         if lead["short"]:
             return f"{_SHORT[lead['short'].lower()]} {lead['adverbs']}{lead['verb']}{rest}"
-        return f"{lead['adverbs']}{third(lead['verb'])}{rest}"
+        return f"{lead['adverbs']}{third_person_verb(lead['verb'])}{rest}"
     own = re.match(r"my\s+", text, re.IGNORECASE)
     if own:
-        return f"the user's {inside(text[own.end() :])}"
+        return f"the user's {with_they(text[own.end() :])}"
     return None if _FIRST.search(text) else text
 
 

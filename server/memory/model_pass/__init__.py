@@ -1,4 +1,4 @@
-"""The optional second reading by the model, from a queue, while the engine has nothing else to do.
+"""The optional extraction by the model, from a queue, while the engine is idle.
 
 Knows nothing of chats or HTTP.
 """

@@ -1,6 +1,6 @@
-"""What the model still has to read: turns that wait, and those it failed on, with the reason. In SQLite.
+"""The queue of turns that the model is to read, and the dead letters, with their reasons. In SQLite.
 
-A turn leaves the queue when what was found in it is kept, when its user dismisses it or erases all they have;
+A turn leaves the queue when its findings are stored, when its user dismisses it or erases all they have;
 never because reading it failed. All methods block; any thread may call them.
 Knows nothing of models, or of what a memory is.
 """
@@ -15,11 +15,11 @@ from server.database import Database
 from server.errors import NotFound
 from server.types import UserId
 
-MOST_ATTEMPTS = 3
+MAX_ATTEMPTS = 3
 RETRY_AFTER_S = (60.0, 600.0)  # after the first and the second failure
-MOST_WAITING = 1_000  # of one user; a turn beyond is dead at once, with that reason
-MOST_CHARS = 8_000  # a longer turn is cut: its rest is pasted material
-_LARGEST_ID = 2**63 - 1
+MAX_WAITING = 1_000  # of one user; a turn beyond is dead at once, with that reason
+MAX_CHARS = 8_000  # a longer turn is cut: its rest is pasted material
+MAX_ID = 2**63 - 1
 
 MIGRATIONS = (
     """
@@ -42,8 +42,8 @@ MIGRATIONS = (
 
 
 @dataclass(frozen=True, slots=True)
-class Waiting:
-    """One turn that the model is to read; said at `created_at`."""
+class QueuedTurn:
+    """A turn that the model is to read; written at `created_at`."""
 
     id: int
     user_id: UserId
@@ -65,7 +65,7 @@ class DeadLetter:
     conversation_id: str | None
 
 
-class Queue:
+class TurnQueue:
     """The turns of all users. Makes its table when built."""
 
     def __init__(self, database: Database) -> None:
@@ -76,50 +76,50 @@ class Queue:
         now = time.time()
         with self._database.transaction() as db:
             count = "SELECT count(*) FROM memory_queue WHERE user_id = ? AND dead = 0"
-            full = int(db.execute(count, [user_id]).fetchone()[0]) >= MOST_WAITING
-            reason = f"{MOST_WAITING:,} turns were waiting already" if full else ""
+            full = int(db.execute(count, [user_id]).fetchone()[0]) >= MAX_WAITING
+            reason = f"{MAX_WAITING:,} turns were waiting already" if full else ""
             db.execute(
                 "INSERT INTO memory_queue (user_id, conversation_id, message_id, text, created_at, due, reason, dead) "
                 "VALUES (?, ?, ?, ?, ?, ?, ?, ?)",
-                [user_id, conversation_id, message_id, text[:MOST_CHARS], now, now, reason, int(full)],
+                [user_id, conversation_id, message_id, text[:MAX_CHARS], now, now, reason, int(full)],
             )
 
-    def next(self) -> Waiting | None:
+    def next_due(self) -> QueuedTurn | None:
         """The turn that has waited longest of those that are due. It stays in the queue."""
         query = "SELECT * FROM memory_queue WHERE dead = 0 AND due <= ? ORDER BY due, id LIMIT 1"
         for row in self._database.connection().query(query, [time.time()]):
-            return Waiting(
+            return QueuedTurn(
                 row["id"], UserId(row["user_id"]), row["conversation_id"], row["message_id"], row["text"],
                 row["created_at"], row["attempts"],
             )  # fmt: skip
         return None
 
-    def due_in(self) -> float | None:
+    def seconds_until_due(self) -> float | None:
         """Seconds until a turn is due; None when none waits."""
         row = self._database.connection().execute("SELECT min(due) FROM memory_queue WHERE dead = 0").fetchone()
         return None if row[0] is None else max(0.0, float(row[0]) - time.time())
 
-    def holds(self, waiting: Waiting) -> bool:
+    def contains(self, turn: QueuedTurn) -> bool:
         """False once its user has dismissed it or erased all."""
-        found = self._database.connection().execute("SELECT 1 FROM memory_queue WHERE id = ?", [waiting.id]).fetchone()
+        found = self._database.connection().execute("SELECT 1 FROM memory_queue WHERE id = ?", [turn.id]).fetchone()
         return found is not None
 
-    def done(self, waiting: Waiting) -> None:
-        self._run("DELETE FROM memory_queue WHERE id = ?", [waiting.id])
+    def done(self, turn: QueuedTurn) -> None:
+        self._run("DELETE FROM memory_queue WHERE id = ?", [turn.id])
 
-    def failed(self, waiting: Waiting, reason: str) -> None:
-        """Tried again later; after `MOST_ATTEMPTS` it is dead."""
-        attempts = waiting.attempts + 1
-        dead = attempts >= MOST_ATTEMPTS
+    def failed(self, turn: QueuedTurn, reason: str) -> None:
+        """Tried again later; after `MAX_ATTEMPTS` it is dead."""
+        attempts = turn.attempts + 1
+        dead = attempts >= MAX_ATTEMPTS
         due = time.time() + (0.0 if dead else RETRY_AFTER_S[attempts - 1])
         self._run(
             "UPDATE memory_queue SET attempts = ?, reason = ?, due = ?, dead = ? WHERE id = ?",
-            [attempts, reason, due, int(dead), waiting.id],
+            [attempts, reason, due, int(dead), turn.id],
         )
 
     # ── of one user ──────────────────────────────────────────────────────────────────────────────
 
-    def dead(self, user_id: UserId) -> tuple[DeadLetter, ...]:
+    def dead_letters(self, user_id: UserId) -> tuple[DeadLetter, ...]:
         """The latest first."""
         query = "SELECT * FROM memory_queue WHERE user_id = ? AND dead = 1 ORDER BY id DESC"
         return tuple(
@@ -147,7 +147,7 @@ class Queue:
     def _of_user(self, query: str, user_id: UserId, letter_id: int) -> None:
         own = "user_id = :user AND id = :id AND dead = 1"
         values = {"user": user_id, "id": letter_id, "now": time.time()}
-        if not 0 < letter_id <= _LARGEST_ID or not self._run(query.format(own=own), values):
+        if not 0 < letter_id <= MAX_ID or not self._run(query.format(own=own), values):
             raise NotFound(f"no dead letter {letter_id}")
 
     def _run(self, query: str, values: list[Any] | dict[str, Any]) -> int:

@@ -1,4 +1,4 @@
-"""Which sentences are not worth a second look: tasks, thanks, states of the moment, talk about the talk.
+"""Filters sentences that are no candidates for the model: tasks, thanks, passing moods, talk about the chat itself.
 
 What is left may say something lasting about the user; whether it does is for a model to tell, not for this filter.
 """
@@ -9,10 +9,10 @@ import re
 from collections.abc import Iterator
 
 from server.memory.reading.own_words import MASK, Span, sentences
-from server.memory.reading.sensitive import is_order, is_sensitive
+from server.memory.reading.sensitive import is_prompt_injection, is_sensitive
 
-MOST_SENTENCES = 12
-LEAST_CHARS, MOST_CHARS = 8, 300
+MAX_SENTENCES = 12
+MIN_CHARS, MAX_CHARS = 8, 300
 
 _SELF = re.compile(r"\b(?:i|i'?m|i've|i'd|i'll|my|mine|me|myself|we|we're|we've|our|ours)\b", re.IGNORECASE)
 _TASK = re.compile(
@@ -53,7 +53,7 @@ def candidates(text: str) -> Iterator[Span]:
     """The user's own sentences that may be worth keeping, in order. `text` is `reading.clean`."""
     count = 0
     for span in sentences(text):
-        if count == MOST_SENTENCES:
+        if count == MAX_SENTENCES:
             return
         if not is_trivia(span):
             count += 1
@@ -61,11 +61,11 @@ def candidates(text: str) -> Iterator[Span]:
 
 
 def is_trivia(span: Span) -> bool:
-    said = span.masked.strip()
-    if span.question or not LEAST_CHARS <= len(said) <= MOST_CHARS or MASK in said or _MOMENT.search(said):
+    text = span.masked.strip()
+    if span.question or not MIN_CHARS <= len(text) <= MAX_CHARS or MASK in text or _MOMENT.search(text):
         return True
-    if is_sensitive(span.source) or is_order(span.source):
+    if is_sensitive(span.source) or is_prompt_injection(span.source):
         return True
     if span.korean:
-        return _KOREAN_TASK.search(said) is not None or _KOREAN_STATES.search(said) is None
-    return _TASK.match(said) is not None or _SELF.search(said) is None
+        return _KOREAN_TASK.search(text) is not None or _KOREAN_STATES.search(text) is None
+    return _TASK.match(text) is not None or _SELF.search(text) is None

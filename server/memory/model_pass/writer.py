@@ -1,8 +1,8 @@
-"""The optional pass of the model: what the rules left, read again when the engine has nothing else to do.
+"""The optional pass of the model: it reads the sentences in which the rules found nothing, while the engine is idle.
 
 The model only points. It names sentences of the turn, each a quote that must occur there, and the kind of each;
 the text of a memory is made from the user's words by the rules. Its grammar lets it write nothing else, and what it
-wrote is checked all the same. A user's request takes the engine back at the next token.
+wrote is checked all the same. A user's request preempts it at the next token.
 
 Orders and plain facts are never taken this way, nor what the rules have found, nor what looks like a secret.
 Knows nothing of chats or HTTP.
@@ -22,9 +22,9 @@ from server.config import MemorySettings
 from server.database import Database
 from server.errors import EngineBusy, EngineDown, TailorError
 from server.memory.facts.findings import Finding
-from server.memory.facts.person import about_user
+from server.memory.facts.person import to_third_person
 from server.memory.facts.rules import extract
-from server.memory.model_pass.queue import DeadLetter, Queue, Waiting
+from server.memory.model_pass.queue import DeadLetter, QueuedTurn, TurnQueue
 from server.memory.model_pass.trivia import candidates
 from server.memory.reading import dates
 from server.memory.reading.own_words import Span, clean
@@ -51,7 +51,7 @@ IDLE_POLL_S = 1.0
 DOWN_POLL_S = 30.0
 KINDS = (MemoryKind.IDENTITY, MemoryKind.PREFERENCE, MemoryKind.PROJECT, MemoryKind.RELATION, MemoryKind.EVENT)
 
-_TASK = (
+_SYSTEM_PROMPT = (
     "You read what a user wrote in a chat and pick the sentences that say something lasting about the user: who they "
     "are, what they like, who belongs to them, what they work on, what they have planned. Most messages hold none. "
     "Leave out tasks, questions, opinions about the topic and moods. Answer with JSON alone."
@@ -68,7 +68,7 @@ _EXAMPLES = (
     ),
     (("I can only answer one of these today.", "My plan did not work."), ()),
 )  # fmt: skip
-_LAYOUT = {"whitespace_flexible": False, "item_separator": ", ", "key_separator": ": "}
+_JSON_LAYOUT = {"whitespace_flexible": False, "item_separator": ", ", "key_separator": ": "}
 
 
 class UnusableAnswer(TailorError):
@@ -77,8 +77,8 @@ class UnusableAnswer(TailorError):
     code = "unusable_answer"
 
 
-class _Interrupted(Exception):
-    """Somebody else wants the engine."""
+class _Preempted(Exception):
+    """Another request needs the engine."""
 
 
 class MemoryWriter:
@@ -88,7 +88,7 @@ class MemoryWriter:
     """
 
     def __init__(self, database: Database, store: MemoryStore, engine: Engine, settings: MemorySettings) -> None:
-        self._queue = Queue(database)
+        self._queue = TurnQueue(database)
         self._store = store
         self._engine = engine
         self._settings = settings
@@ -99,19 +99,19 @@ class MemoryWriter:
     # ── of one user ──────────────────────────────────────────────────────────────────────────────
 
     def enqueue(self, user: UserId, conversation_id: str | None, message_id: str | None, text: str) -> None:
-        """Leaves a turn for the model; one in which nothing is worth a look is not queued."""
-        if not self._settings.model_pass or not left(clean(text)):
+        """Queues a turn for the model; one without candidate sentences is not queued."""
+        if not self._settings.model_pass or not remaining_candidates(clean(text)):
             return
         self._queue.add(user, conversation_id, message_id, clean(text))
-        self._rouse()
+        self._wake_up()
 
-    def dead(self, user: UserId) -> tuple[DeadLetter, ...]:
-        return self._queue.dead(user)
+    def dead_letters(self, user: UserId) -> tuple[DeadLetter, ...]:
+        return self._queue.dead_letters(user)
 
     def retry(self, user: UserId, letter_id: int) -> None:
         """Raises NotFound."""
         self._queue.retry(user, letter_id)
-        self._rouse()
+        self._wake_up()
 
     def dismiss(self, user: UserId, letter_id: int) -> None:
         """Raises NotFound."""
@@ -121,13 +121,13 @@ class MemoryWriter:
         """Takes the user's turns out of the queue, dead ones too: all, of one chat, or one message."""
         return self._queue.erase(user, conversation_id=conversation_id, message_id=message_id)
 
-    # ── working ──────────────────────────────────────────────────────────────────────────────────
+    # ── the background task ─────────────────────────────────────────────────────────────────────────
 
     def start(self) -> None:
         """On the event loop that the engine answers on."""
         if self._settings.model_pass and self._task is None:
             self._loop = asyncio.get_running_loop()
-            self._task = asyncio.create_task(self._work(), name="memory writer")
+            self._task = asyncio.create_task(self._run(), name="memory writer")
 
     async def close(self) -> None:
         """What is being read stays in the queue."""
@@ -137,28 +137,28 @@ class MemoryWriter:
             with contextlib.suppress(asyncio.CancelledError):
                 await task
 
-    def _rouse(self) -> None:
+    def _wake_up(self) -> None:
         if self._loop is not None:
             with contextlib.suppress(RuntimeError):  # the loop has closed: the turn waits for the next start
                 self._loop.call_soon_threadsafe(self._wake.set)
 
-    async def _work(self) -> None:
+    async def _run(self) -> None:
         while True:
             self._wake.clear()
             try:
-                waiting = await asyncio.to_thread(self._queue.next)
-                if waiting is None:
-                    await self._rest(await asyncio.to_thread(self._queue.due_in))
+                turn = await asyncio.to_thread(self._queue.next_due)
+                if turn is None:
+                    await self._wait(await asyncio.to_thread(self._queue.seconds_until_due))
                     continue
                 if not self._idle():
                     await asyncio.sleep(IDLE_POLL_S)
                     continue
-                await self._read(waiting)
+                await self._read(turn)
             except Exception:  # the database may be locked or full: the turns wait for the next round
                 logger.exception("the memory queue could not be worked on")
                 await asyncio.sleep(DOWN_POLL_S)
 
-    async def _rest(self, seconds: float | None) -> None:
+    async def _wait(self, seconds: float | None) -> None:
         with contextlib.suppress(TimeoutError):
             await asyncio.wait_for(self._wake.wait(), seconds)
 
@@ -166,44 +166,44 @@ class MemoryWriter:
         health = self._engine.health()
         return health.ok and health.running <= own and health.waiting == 0
 
-    async def _read(self, waiting: Waiting) -> None:
+    async def _read(self, turn: QueuedTurn) -> None:
         """One turn: kept and done, or its failure noted."""
         try:
-            findings = await self.find(waiting.text, waiting.created_at, attempt=waiting.attempts, yields=True)
-            if await asyncio.to_thread(self._queue.holds, waiting):
-                await asyncio.to_thread(self._keep, waiting, findings)
-            await asyncio.to_thread(self._queue.done, waiting)
-        except (_Interrupted, EngineBusy):
+            findings = await self.find(turn.text, turn.created_at, attempt=turn.attempts, preemptible=True)
+            if await asyncio.to_thread(self._queue.contains, turn):
+                await asyncio.to_thread(self._keep, turn, findings)
+            await asyncio.to_thread(self._queue.done, turn)
+        except (_Preempted, EngineBusy):
             await asyncio.sleep(IDLE_POLL_S)
         except EngineDown as error:
             if self._engine.health().ok:  # it went down over this very turn and is up again
-                await asyncio.to_thread(self._queue.failed, waiting, str(error))
+                await asyncio.to_thread(self._queue.failed, turn, str(error))
             await asyncio.sleep(DOWN_POLL_S)
         except Exception as error:  # noqa: BLE001 - whatever it was, the turn is tried again and then shown with the reason
             logger.warning("a turn could not be read for memory: %s", error)
             reason = str(error) if isinstance(error, TailorError) else f"{type(error).__name__}: {error}"
-            await asyncio.to_thread(self._queue.failed, waiting, reason)
+            await asyncio.to_thread(self._queue.failed, turn, reason)
 
-    def _keep(self, waiting: Waiting, findings: Sequence[Finding]) -> None:
-        self._store.of(waiting.user_id).keep(
-            findings, source=waiting.text, conversation_id=waiting.conversation_id, message_id=waiting.message_id
+    def _keep(self, turn: QueuedTurn, findings: Sequence[Finding]) -> None:
+        self._store.of(turn.user_id).keep(
+            findings, source=turn.text, conversation_id=turn.conversation_id, message_id=turn.message_id
         )
 
     async def find(
-        self, text: str, at: float | None = None, *, attempt: int = 0, yields: bool = False
+        self, text: str, at: float | None = None, *, attempt: int = 0, preemptible: bool = False
     ) -> tuple[Finding, ...]:
         """What the model finds in a turn beside what the rules do. `text` is `reading.clean`.
 
-        `yields`: it is given up as soon as another row wants the engine. Raises UnusableAnswer and what
+        `preemptible`: it stops as soon as another request needs the engine. Raises UnusableAnswer and what
         `Engine.generate` raises.
         """
-        spans = left(text)
+        spans = remaining_candidates(text)
         if not spans:
             return ()
-        answer = await self._ask(spans, attempt, yields)
-        return _findings(_parsed(answer), spans, at)
+        answer = await self._generate(spans, attempt, preemptible)
+        return _findings(_parse(answer), spans, at)
 
-    async def _ask(self, spans: Sequence[Span], attempt: int, yields: bool) -> str:
+    async def _generate(self, spans: Sequence[Span], attempt: int, preemptible: bool) -> str:
         tokenizer = self._engine.tokenizer
         prompt = tuple(tokenizer.render(_messages(spans)))
         most = 40 + sum(2 * tokenizer.count(span.source) + 24 for span in spans)
@@ -219,13 +219,13 @@ class MemoryWriter:
                     if event.reason is not FinishReason.STOP:
                         raise UnusableAnswer("the model's answer broke off before its end")
                     break
-                if yields and not self._idle(own=1):
-                    raise _Interrupted
+                if preemptible and not self._idle(own=1):
+                    raise _Preempted
         return "".join(answer)
 
 
-def left(text: str) -> tuple[Span, ...]:
-    """The sentences that the rules left and that are worth a look."""
+def remaining_candidates(text: str) -> tuple[Span, ...]:
+    """The candidate sentences in which the rules find nothing."""
     found = extract(text)
     return tuple(
         span
@@ -235,11 +235,11 @@ def left(text: str) -> tuple[Span, ...]:
 
 
 def _messages(spans: Sequence[Span]) -> list[Message]:
-    messages = [Message("system", _TASK)]
-    for said, picked in _EXAMPLES:
+    messages = [Message("system", _SYSTEM_PROMPT)]
+    for sentences_shown, picked in _EXAMPLES:
         facts = [{"quote": quote, "kind": kind.value} for quote, kind in picked]
         messages += [
-            Message("user", "\n".join(said)),
+            Message("user", "\n".join(sentences_shown)),
             Message("assistant", json.dumps({"facts": facts}, ensure_ascii=False)),
         ]
     return [*messages, Message("user", "\n".join(span.source for span in spans))]
@@ -258,7 +258,7 @@ def _schema(spans: Sequence[Span]) -> dict[str, Any]:
     }
     facts = {"type": "array", "items": fact, "maxItems": len(spans)}
     return {
-        "x-guidance": _LAYOUT,
+        "x-guidance": _JSON_LAYOUT,
         "type": "object",
         "properties": {"facts": facts},
         "required": ["facts"],
@@ -266,7 +266,7 @@ def _schema(spans: Sequence[Span]) -> dict[str, Any]:
     }
 
 
-def _parsed(answer: str) -> list[tuple[str, MemoryKind]]:
+def _parse(answer: str) -> list[tuple[str, MemoryKind]]:
     """Raises UnusableAnswer."""
     try:
         facts = json.loads(answer)["facts"]
@@ -277,15 +277,15 @@ def _parsed(answer: str) -> list[tuple[str, MemoryKind]]:
 
 def _findings(picked: Sequence[tuple[str, MemoryKind]], spans: Sequence[Span], at: float | None) -> tuple[Finding, ...]:
     """Each sentence once; a quote that is none of them is rejected, and an event without a day to come, too."""
-    standing = {span.source: span for span in spans}
+    span_of = {span.source: span for span in spans}
     found: dict[int, Finding] = {}
     for quote, kind in picked:
-        span = standing.get(quote)
+        span = span_of.get(quote)
         if span is None or kind not in KINDS:
             continue
-        finding = Finding(kind, about_user(quote), span.start, span.start + len(quote), confidence=CONFIDENCE)
+        finding = Finding(kind, to_third_person(quote), span.start, span.start + len(quote), confidence=CONFIDENCE)
         if kind is MemoryKind.EVENT:
-            day = dates.ahead(quote, at)
+            day = dates.find_future_date(quote, at)
             if day is None:
                 continue
             finding = replace(finding, text=f"{finding.text.rstrip('.')} ({day.iso}).", valid_to=day.end)

@@ -1,4 +1,4 @@
-"""A user's message before anything is kept: whose words it holds, which days it names, commands, secrets.
+"""Parsing of a user's message: their own words, dates, memory commands, secrets.
 
 Knows nothing of storage or of what is worth keeping.
 """

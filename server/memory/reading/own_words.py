@@ -14,10 +14,10 @@ from collections.abc import Iterator
 from dataclasses import dataclass, replace
 
 MASK = "\ufffc"
-READ_CHARS = 4_000  # from each end of a long message: between them stands pasted material
+READ_CHARS = 4_000  # from each end of a long message: what lies between is pasted material
 SENTENCE_CHARS = 2_000  # a longer run without an end is no statement
 WRAP_CHARS = 50  # a line this long that goes on in lower case was wrapped, not ended
-LEAST_CHARS = 4  # nor is a shorter one
+MIN_CHARS = 4  # nor is a shorter one
 
 # An opener may not stand inside its own quotation, or many of them without an end would cost a scan each.
 _QUOTED = re.compile(
@@ -47,12 +47,12 @@ _KOREAN_TASK = re.compile(
     r"(?:다음|아래|이|위)\s*(?:글|문장|텍스트|내용|메일|이메일|편지|문단|대화|리뷰|시|가사|코드|단락|것|걸|거)?"
     r"[을를은는의이]?\s.*(?:번역|요약|교정|고쳐|다듬|수정|분석|분류|바꿔|바꾸|첨삭|설명|읽어|검토)"
 )
-_PLAY = re.compile(
+_ROLE_PLAY = re.compile(
     r"\s*(?:let's (?:play|pretend|imagine)|imagine|pretend|suppose|role-?play|in this (?:story|game|scene|role)"
     r"|you are now\b|act as\b)|.*(?:상황극|역할극|역할을 (?:해|맡)|연기해|척 ?해)",
     re.IGNORECASE,
 )
-# What may stand before a colon in a statement of one's own.
+# What may come before a colon in a statement of one's own.
 _OWN_LABEL = re.compile(
     r"(?:remember|forget|note|about me|about myself|fyi|p\.?\s?s\.?|btw|by the way|from now on|always|please|name"
     r"|moved|new job|news|update"
@@ -98,12 +98,12 @@ def clean(text: str) -> str:
 
 def sentences(text: str, at: float | None = None) -> Iterator[Span]:
     """The user's own sentences, in order, said at `at` (None: now). `text` is clean()."""
-    masked, said = mask(text), time.time() if at is None else at
+    masked, said_at = mask(text), time.time() if at is None else at
     for window in _windows(masked):
         for span in _split(masked, text, window):
             if _introduces(span, text):
-                return  # what comes after is material to work on
-            yield replace(span, at=said)
+                return  # what follows is the task's material
+            yield replace(span, at=said_at)
 
 
 def mask(text: str) -> str:
@@ -154,14 +154,14 @@ def _split(masked: str, source: str, window: tuple[int, int]) -> Iterator[Span]:
 def _span(masked: str, source: str, start: int, end: int, mark: str) -> Iterator[Span]:
     if end - start <= SENTENCE_CHARS:
         span = Span(masked[start:end], source[start:end], start, mark).strip()
-        if len(span.masked) >= LEAST_CHARS:
+        if len(span.masked) >= MIN_CHARS:
             yield span
 
 
 def _introduces(span: Span, text: str) -> bool:
     """Whether the sentence hands over material (a task on 'this', a label with something after it) or opens
     a play, in which 'I' is somebody else."""
-    if _PLAY.match(span.masked):
+    if _ROLE_PLAY.match(span.masked):
         return True
     task = _TASK.match(span.masked) or _KOREAN_TASK.search(span.masked)
     label = _LABEL.search(span.masked)

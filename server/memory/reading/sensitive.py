@@ -1,5 +1,5 @@
-"""What must not be kept and put into prompts without asking: card numbers, resident numbers, keys, passwords, and
-orders that would change what the model is.
+"""Detects what must not be stored and put into prompts without asking: card numbers, resident numbers, keys, passwords,
+and prompt injections.
 
 A filter of shapes, not a vault: it stops what a user would regret, and knows that it cannot stop everything.
 """
@@ -26,9 +26,9 @@ _PASSWORD = re.compile(
     r"|(?:비밀\s*번호|비번|패스워드|암호|인증\s*번호|보안\s*코드|핀\s*번호)(?:(?:은|는|이|가|\s*[=:])\s*\S|\s+[!-~]{4,})",
     re.IGNORECASE,
 )
-_LONG = re.compile(r"(?<![\w/+-])[\w/+-]{32,}={0,2}(?![\w/+-])", re.ASCII)
+_LONG_TOKEN = re.compile(r"(?<![\w/+-])[\w/+-]{32,}={0,2}(?![\w/+-])", re.ASCII)
 
-_MARKS = re.compile(
+_ROLE_MARKERS = re.compile(
     r"<\|\w+\|>|\[/?INST\]|<<\s*/?SYS\s*>>|</?(?:system|assistant)>|^\W*(?:system|assistant|developer)\s*(?:prompt|message|note)?\s*[:>\]]",
     re.IGNORECASE | re.MULTILINE,
 )
@@ -36,7 +36,7 @@ _RULES = (
     r"(?:instructions?|prompts?|rules|guidelines|directives?|polic(?:y|ies)|restrictions?|safety|filters?"
     r"|guardrails?)"
 )
-_ORDER = re.compile(
+_INJECTION = re.compile(
     rf"\b(?:ignore|disregard|forget|override|bypass|disable|turn off|drop|skip)\b[^.!?\n]{{0,40}}\b{_RULES}\b"
     rf"|\b(?:no|without(?: any)?|not bound by|free (?:of|from)|exempt from|unaffected by)\s+(?:any\s+|your\s+"
     rf"|the\s+)?(?:\w+\s+)?{_RULES}\b"
@@ -70,7 +70,7 @@ def is_sensitive(text: str) -> bool:
         return True
     if any(_luhn(re.sub(r"\D", "", found[0])) for found in _DIGITS.finditer(plain)):
         return True
-    return any(_random(found[0]) for found in _LONG.finditer(plain))
+    return any(_looks_random(found[0]) for found in _LONG_TOKEN.finditer(plain))
 
 
 def _is_date(year: str, month: str, day: str) -> bool:
@@ -80,20 +80,20 @@ def _is_date(year: str, month: str, day: str) -> bool:
 def _luhn(digits: str) -> bool:
     """The check digit of payment cards (ISO/IEC 7812-1, annex B)."""
     total = 0
-    for place, digit in enumerate(reversed(digits)):
-        value = int(digit) * (1 + place % 2)
+    for position, digit in enumerate(reversed(digits)):
+        value = int(digit) * (1 + position % 2)
         total += value - 9 if value > 9 else value
     return total % 10 == 0 and len(set(digits)) > 1
 
 
-def _random(run: str) -> bool:
+def _looks_random(run: str) -> bool:
     """Letters and digits that change often: a token, not a word, a path or an identifier."""
     kinds = ["d" if char.isdigit() else "u" if char.isupper() else "l" for char in run if char.isalnum()]
     changes = sum(left != right for left, right in pairwise(kinds))
     return "d" in kinds and changes >= len(kinds) / 5
 
 
-def is_order(text: str) -> bool:
+def is_prompt_injection(text: str) -> bool:
     """Whether the text reads like an order to a model to change what it is, not like a wish about its answers."""
     plain = unicodedata.normalize("NFKC", text)
-    return _ORDER.search(plain) is not None or _MARKS.search(plain) is not None
+    return _INJECTION.search(plain) is not None or _ROLE_MARKERS.search(plain) is not None

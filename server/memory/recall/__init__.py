@@ -1,4 +1,4 @@
-"""Which memories belong beside a question: the profile, and the rest through a gate. Holds no texts.
+"""Recall: which memories go into a prompt: the profile, and the rest through the relevance gate. Holds no texts.
 
 Knows nothing of how memories are written.
 """

@@ -1,4 +1,4 @@
-"""The profile: what of a user belongs beside every question. How to speak to them and their standing orders; small."""
+"""The profile: the few memories that are part of every prompt. How to address the user, and their standing orders."""
 
 from __future__ import annotations
 
@@ -10,11 +10,11 @@ from server.memory.facts.findings import ADDRESS, NAME
 from server.types import MemoryKind
 
 PROFILE_SLOTS = ("language", "speech level", ADDRESS, NAME)
-ORDERS = len(PROFILE_SLOTS)  # the place of standing orders, behind the slots
-REST = ORDERS + 1
+INSTRUCTION_RANK = len(PROFILE_SLOTS)  # standing orders come after the slots
+NOT_IN_PROFILE = INSTRUCTION_RANK + 1
 
 # A preference for how answers are, not for a thing.
-_ABOUT_ANSWERS = re.compile(
+_ANSWER_STYLE = re.compile(
     r"\b(?:answers?|repl(?:y|ies)|responses?|explanations?|explained|summar(?:y|ies)|bullet|emojis?|tone|formal|informal|casual"
     r"|concise|brief|terse|verbose|detailed|details|step by step|step-by-step|tables?|examples?|metric|imperial|celsius"
     r"|fahrenheit|kilomet\w+|units?|markdown|code comments?|plain (?:text|language|english)|jargon|dark mode)\b"
@@ -25,16 +25,16 @@ _ABOUT_ANSWERS = re.compile(
 _Row = TypeVar("_Row", bound=Mapping[str, Any])
 
 
-def profile_place(row: Mapping[str, Any]) -> int:
-    """Where in the profile it stands; `REST`: not in it."""
+def profile_rank(row: Mapping[str, Any]) -> int:
+    """The position in the profile, or `NOT_IN_PROFILE`."""
     if row["subject"]:
-        return REST
+        return NOT_IN_PROFILE
     if row["slot"] in PROFILE_SLOTS:
         return PROFILE_SLOTS.index(row["slot"])
-    ordered = row["kind"] == MemoryKind.INSTRUCTION
-    return ORDERS if ordered or (row["kind"] == MemoryKind.PREFERENCE and _ABOUT_ANSWERS.search(row["text"])) else REST
+    is_style = row["kind"] == MemoryKind.PREFERENCE and _ANSWER_STYLE.search(row["text"])
+    return INSTRUCTION_RANK if row["kind"] == MemoryKind.INSTRUCTION or is_style else NOT_IN_PROFILE
 
 
 def in_profile_order(rows: Iterable[_Row]) -> list[_Row]:
     """The profile first, then the rest; each as it came."""
-    return sorted(rows, key=profile_place)
+    return sorted(rows, key=profile_rank)

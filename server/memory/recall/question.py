@@ -1,6 +1,6 @@
-"""What a question asks of the memory itself: a thing of the user's own, one of their few known facts, the past.
+"""The intent of a question towards memory: a thing of the user's own, one of their few known facts, the past.
 
-English and Korean, by its words. Knows nothing of what is kept.
+English and Korean, by its words. Knows nothing of stored memories.
 """
 
 from __future__ import annotations
@@ -12,12 +12,13 @@ from server.memory.facts.findings import ADDRESS, AGE, HOME, NAME, WORK
 
 
 @dataclass(frozen=True, slots=True)
-class Asked:
-    """`slots`: the facts it asks for. `own`: it speaks of the user's things. `past`: it asks what was so before."""
+class QuestionIntent:
+    """`slots`: the facts it asks for. `personal`: it speaks of the user's own things. `about_past`: it asks what was so
+    before."""
 
     slots: frozenset[str] = frozenset()
-    own: bool = False
-    past: bool = False
+    personal: bool = False
+    about_past: bool = False
 
 
 _REQUEST = re.compile(
@@ -28,7 +29,9 @@ _REQUEST = re.compile(
     re.IGNORECASE,
 )
 _OWN = re.compile(r"\b(?:my|mine|our|ours|i|me|we|us|i'm|i've|myself)\b", re.IGNORECASE)
-_HABIT = re.compile(r"\b(?:where|what|when|which \w+|who|how old|how \w+) (?:do|am|did|was|have) i\b", re.IGNORECASE)
+_SELF_QUESTION = re.compile(
+    r"\b(?:where|what|when|which \w+|who|how old|how \w+) (?:do|am|did|was|have) i\b", re.IGNORECASE
+)
 _KOREAN_OWN = re.compile(
     r"(?:^|[\s,.!?])(?:내|제|나의|저의|우리|나|저|난|전)(?:가|는|를|의|한테|에게|도|랑|만)?(?=[\s,.!?]|$)"
 )
@@ -61,22 +64,25 @@ _SLOTS = (
     ("job", r"(?:내|제) ?직업"),
     (AGE, r"(?:내|제) ?나이|(?:나|저|내가|제가|나는|저는) ?(?:올해 ?)?(?:몇 ?살|몇 ?세)"),
 )  # fmt: skip
-_ASKS = tuple((slot, re.compile(pattern, re.IGNORECASE)) for slot, pattern in _SLOTS)
-_DONE = "".join(chr(code) for code in range(0xAC00, 0xD7A4) if (code - 0xAC00) % 28 == 20 and chr(code) not in "있겠")
+_SLOT_PATTERNS = tuple((slot, re.compile(pattern, re.IGNORECASE)) for slot, pattern in _SLOTS)
+# Syllables that end in the past tense's ㅆ.
+_PAST_SYLLABLES = "".join(
+    chr(code) for code in range(0xAC00, 0xD7A4) if (code - 0xAC00) % 28 == 20 and chr(code) not in "있겠"
+)
 _EARLIER = r"(?:before|previously|earlier|formerly|originally|in the past|back then|until then)"
 _PAST = re.compile(
     r"\bused to\b|\bdid i use to\b|\bmy (?:old|former|previous|earlier|original|ex)\b"
     rf"|\b(?:did|was|were|have|had) (?:i|my|we|our)\b(?=.*\b{_EARLIER}\b)"
     r"|\bbefore (?:i moved|that|this one|now|then|it changed)\b"
-    rf"|(?:예전|이전|옛날|과거|그 ?전|종전|원래|전에)(?:에|에는|엔|의|까지)?\s.*[{_DONE}던]"
+    rf"|(?:예전|이전|옛날|과거|그 ?전|종전|원래|전에)(?:에|에는|엔|의|까지)?\s.*[{_PAST_SYLLABLES}던]"
     r"|(?:살았던|살던|다녔던|다니던|쓰던|썼던)"
     r"|(?:예전|이전|옛) (?:이름|집|주소|직장|회사|나이|번호|차|도시|동네|직업|전화)",
     re.IGNORECASE,
 )
 
 
-def asked(question: str) -> Asked:
-    slots = frozenset(slot for slot, pattern in _ASKS if pattern.search(question))
-    bare = _REQUEST.sub(" ", question)
-    own = bool(slots or _HABIT.search(question) or _OWN.search(bare) or _KOREAN_OWN.search(question))
-    return Asked(slots, own, bool(_PAST.search(question)))
+def parse_intent(question: str) -> QuestionIntent:
+    slots = frozenset(slot for slot, pattern in _SLOT_PATTERNS if pattern.search(question))
+    statement = _REQUEST.sub(" ", question)
+    personal = bool(slots or _SELF_QUESTION.search(question) or _OWN.search(statement) or _KOREAN_OWN.search(question))
+    return QuestionIntent(slots, personal, bool(_PAST.search(question)))

@@ -1,4 +1,7 @@
-"""Vectors of memories as they are stored: float32 bytes, b'' for a text in a language the embedder does not know."""
+"""Vectors of memories as they are stored: float32 bytes, b'' for a text in a language the embedder does not know.
+
+Knows nothing of storage or indexes.
+"""
 
 from __future__ import annotations
 
@@ -10,7 +13,7 @@ from numpy.typing import NDArray
 from server.types import Embedder
 
 
-class Vectors:
+class MemoryEmbedder:
     def __init__(self, embedder: Embedder) -> None:
         self._embedder = embedder
 
@@ -22,12 +25,12 @@ class Vectors:
     def dimension(self) -> int:
         return self._embedder.dimension
 
-    def of(self, texts: Sequence[str]) -> list[bytes]:
+    def embed_memories(self, texts: Sequence[str]) -> list[bytes]:
         known = [text for text in texts if self._embedder.knows(text)]
         vectors = iter(self._embedder.embed(known) if known else ())
-        wanted = set(known)
-        return [next(vectors).astype(np.float32).tobytes() if text in wanted else b"" for text in texts]
+        embedded = set(known)
+        return [next(vectors).astype(np.float32).tobytes() if text in embedded else b"" for text in texts]
 
-    def one(self, text: str) -> NDArray[np.float32] | None:
+    def embed_query(self, text: str) -> NDArray[np.float32] | None:
         """[dimension], or None for a language that the embedder does not know."""
         return self._embedder.embed([text])[0] if self._embedder.knows(text) else None

@@ -1,4 +1,4 @@
-"""What a text to be kept is: one clean line within the rules, with its kind and the question it answers."""
+"""Checks of a text that is to be stored: one clean line within the rules, with its kind and its slot."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from server.types import MemoryKind
 _INVISIBLE = frozenset("\u200b\u200e\u200f\u202a\u202b\u202c\u202d\u202e\u2060\u2066\u2067\u2068\u2069\ufeff")
 
 
-def flat(text: str) -> str:
+def one_line(text: str) -> str:
     """One line without control characters: a memory is a line of the prompt and must not end it."""
     text = clean(text)
     if text.isprintable():  # nearly every text
@@ -25,32 +25,32 @@ def flat(text: str) -> str:
     return " ".join("".join(char for char in spaced if char not in _INVISIBLE).split())
 
 
-def checked(text: str, settings: MemorySettings, *, confirmed: bool = False) -> str:
-    """`flat`, or InvalidInput (nothing left, a secret that the user has not `confirmed`) and TooLarge."""
+def validated(text: str, settings: MemorySettings, *, confirmed: bool = False) -> str:
+    """`one_line`, or InvalidInput (nothing left, a secret that the user has not `confirmed`) and TooLarge."""
     most = settings.max_chars
     if len(text) > 100 * most:  # not worth cleaning
         raise _too_large(len(text), most)
-    said = flat(text)
-    if not said:
+    line = one_line(text)
+    if not line:
         raise InvalidInput("a memory needs some text: write what is to be kept, or delete the memory")
-    if len(said) > most:
-        raise _too_large(len(said), most)
-    if is_sensitive(said) and not confirmed:
+    if len(line) > most:
+        raise _too_large(len(line), most)
+    if is_sensitive(line) and not confirmed:
         raise InvalidInput(
             "this looks like a password, a key, a card number or an identity number; memories are put into "
             "prompts, so it is not kept: leave the number out"
         )
-    return said
+    return line
 
 
-def slot_in(text: str) -> Slot | None:
-    """The question that the whole of `text` answers, typed in the first person or kept in the third."""
-    found = _statement(text)
+def slot_of_statement(text: str) -> Slot | None:
+    """The slot that the whole of `text` fills, typed in the first person or stored in the third."""
+    found = _whole_finding(text)
     return slot_of(text) or (slot_of(found.text) if found else None)
 
 
-def kind_of(text: str) -> MemoryKind:
-    found = _statement(text)
+def kind_of_statement(text: str) -> MemoryKind:
+    found = _whole_finding(text)
     if found:
         return found.kind
     slot = slot_of(text)
@@ -59,7 +59,7 @@ def kind_of(text: str) -> MemoryKind:
     return MemoryKind.IDENTITY if slot.name in IDENTITY_SLOTS else MemoryKind.PREFERENCE
 
 
-def _statement(text: str) -> Finding | None:
+def _whole_finding(text: str) -> Finding | None:
     """The finding that is the whole of `text`."""
     found = extract(text)
     return found[0] if len(found) == 1 and found[0].end - found[0].start >= len(text.strip(" .!。")) else None

@@ -1,8 +1,8 @@
-"""Memories in SQLite. `MemoryStore.of(user)` is the only way to them, and every query names that user.
+"""Memories in SQLite. `MemoryStore.of(user)` is the only access to them, and every query names that user.
 
-A newer answer to the same question replaces the older one, which is kept with the time it held: as history, for
-questions about the past, and to come back when the newer one is deleted. Rows carry their vector with the embedder's
-fingerprint. All methods block; any thread may call them. Knows nothing of prompts, chats or HTTP.
+A newer answer to the same question supersedes the older one, which is kept with the time it was valid: as history,
+for questions about the past, and to become current again when the newer one is deleted. Rows carry their vector with
+the embedder's fingerprint. All methods block; any thread may call them. Knows nothing of prompts, chats or HTTP.
 """
 
 from __future__ import annotations
@@ -19,23 +19,23 @@ from sqlite_utils import Database as Connection
 from server.config import MemorySettings
 from server.database import Database
 from server.errors import Conflict, InvalidInput
-from server.memory.facts.findings import ADDRESS, NAME, Finding, Slot, normal, slot_of
+from server.memory.facts.findings import ADDRESS, NAME, Finding, Slot, normalised, slot_of
 from server.memory.facts.rules import extract
 from server.memory.reading.own_words import clean
-from server.memory.recall.indexes import Indexes
+from server.memory.recall.index_cache import UserIndexCache
 from server.memory.recall.profile import in_profile_order
-from server.memory.recall.vectors import Vectors
+from server.memory.recall.vectors import MemoryEmbedder
 from server.memory.store import forgetting, transfer
-from server.memory.store.statement import checked, flat, kind_of, slot_in
-from server.memory.store.table import MIGRATIONS, Row, Table, memory_of
+from server.memory.store.statement import kind_of_statement, one_line, slot_of_statement, validated
+from server.memory.store.table import MIGRATIONS, MemoryTable, Row, memory_of
 from server.types import Embedder, Memory, MemoryKind, UserId
 
-MOST_MEMORIES = 10_000  # of one user, with those that are over
-LEAST_STEP = 1e-6  # between two changes of one memory, so that `expected` tells them apart
+MAX_MEMORIES = 10_000  # of one user, expired ones included
+MIN_TIME_STEP = 1e-6  # between two changes of one memory, so that `expected` tells them apart
 
 
 @dataclass(frozen=True, slots=True)
-class _Draft:
+class _PendingMemory:
     """A checked memory with its vector, ready to be written."""
 
     finding: Finding
@@ -50,38 +50,43 @@ class MemoryStore:
     def __init__(self, database: Database, embedder: Embedder, settings: MemorySettings) -> None:
         self._database = database
         self._settings = settings
-        self._vectors = Vectors(embedder)
-        self._indexes = Indexes(database, self._vectors, settings)
+        self._embedder = MemoryEmbedder(embedder)
+        self._indexes = UserIndexCache(database, self._embedder, settings)
         database.migrate("memory", MIGRATIONS)
 
     def of(self, user_id: UserId) -> UserMemory:
         if not user_id:
             raise InvalidInput("a memory needs an owner; the user id is empty")
-        return UserMemory(self._database, self._vectors, self._indexes, self._settings, user_id)
+        return UserMemory(self._database, self._embedder, self._indexes, self._settings, user_id)
 
 
 class UserMemory:
     """One user's memories. Another user's id is NotFound, as one that never was."""
 
     def __init__(
-        self, database: Database, vectors: Vectors, indexes: Indexes, settings: MemorySettings, user_id: UserId
+        self,
+        database: Database,
+        embedder: MemoryEmbedder,
+        indexes: UserIndexCache,
+        settings: MemorySettings,
+        user_id: UserId,
     ) -> None:
         self._database = database
-        self._vectors = vectors
+        self._embedder = embedder
         self._indexes = indexes
         self._settings = settings
-        self._table = Table(user_id)
+        self._table = MemoryTable(user_id)
 
     # ── reading ──────────────────────────────────────────────────────────────────────────────────
 
     def list(self, *, kind: MemoryKind | None = None, query: str = "", past: bool = False) -> tuple[Memory, ...]:
-        """What holds now, the latest change first; with `past` what is over or replaced too.
+        """The current memories, the latest change first; with `past` the expired and superseded ones too.
 
-        Every word of `query` stands in the text, the quote or the subject.
+        Every word of `query` occurs in the text, the quote or the subject.
         """
-        db = self._settled()
+        db = self._up_to_date()
         words = clean(query).casefold().split()
-        rows = self._table.everything(db) if past else self._table.now(db, time.time())
+        rows = self._table.all_rows(db) if past else self._table.current(db, time.time())
         return tuple(
             memory_of(row)
             for row in rows
@@ -91,42 +96,42 @@ class UserMemory:
 
     def get(self, memory_id: int) -> Memory:
         """One of any time. Raises NotFound."""
-        return memory_of(self._table.row(self._settled(), memory_id))
+        return memory_of(self._table.row(self._up_to_date(), memory_id))
 
     def name(self) -> str:
         """What to call the user: the form of address they asked for, else their name, else ''. '' while paused."""
-        return "" if self.paused else self.called()
+        return "" if self.paused else self.stored_name()
 
-    def called(self) -> str:
-        """`name`, paused or not."""
-        rows = self._table.named(self._settled(), (ADDRESS, NAME), time.time())
+    def stored_name(self) -> str:
+        """As `name`, paused or not."""
+        rows = self._table.current_of_slots(self._up_to_date(), (ADDRESS, NAME), time.time())
         rows.sort(key=lambda row: row["slot"] != ADDRESS)
         return str(rows[0]["value"]) if rows else ""
 
     def history(self, memory_id: int) -> tuple[Memory, ...]:
         """All answers to the question that this one answers, the oldest first. Raises NotFound."""
-        db = self._settled()
-        return tuple(memory_of(row) for row in self._table.answers(db, self._table.row(db, memory_id)))
+        db = self._up_to_date()
+        return tuple(memory_of(row) for row in self._table.slot_history(db, self._table.row(db, memory_id)))
 
-    def about(self) -> tuple[Memory, ...]:
-        """All that holds now, the profile first."""
-        db = self._settled()
-        return tuple(memory_of(row) for row in in_profile_order(self._table.now(db, time.time())))
+    def current(self) -> tuple[Memory, ...]:
+        """All current memories, the profile first."""
+        db = self._up_to_date()
+        return tuple(memory_of(row) for row in in_profile_order(self._table.current(db, time.time())))
 
     def from_conversation(self, conversation_id: str) -> tuple[Memory, ...]:
         """What was said there, of any time."""
-        return tuple(memory_of(row) for row in self._table.said_in(self._settled(), conversation_id))
+        return tuple(memory_of(row) for row in self._table.of_conversation(self._up_to_date(), conversation_id))
 
     def recall(
         self, question: str, *, exclude: Collection[int] = (), now: float | None = None
     ) -> tuple[Memory, ...]:
         """What belongs beside `question`, the profile first; at most `settings.recall`, none of `exclude`.
 
-        `why` says what let each in: "profile", "asked", "words" or "meaning". A question about the past gets what
+        `why` says what admitted each: "profile", "asked", "words" or "meaning". A question about the past gets what
         was so. Nothing while paused.
         """
         at = time.time() if now is None else now
-        db = self._settled()
+        db = self._up_to_date()
         if self._table.is_paused(db):
             return ()
         found = self._indexes.recall(self._table.user, question, exclude=exclude, now=at)
@@ -154,25 +159,25 @@ class UserMemory:
 
         A FACT in which the rules see a name, a preference or an order takes that kind. Raises
         InvalidInput (empty, over `settings.max_chars`, a secret, times or confidence that cannot be) and
-        Conflict while paused and over `MOST_MEMORIES`.
+        Conflict while paused and over `MAX_MEMORIES`.
         """
-        said = checked(text, self._settings, confirmed=confirmed)
+        line = validated(text, self._settings, confirmed=confirmed)
         if valid_from is not None and valid_to is not None and valid_to < valid_from:
             raise InvalidInput("valid_to is before valid_from: swap them, or leave one out")
         if not 0 <= confidence <= 1:
             raise InvalidInput(f"a confidence is from 0 to 1, and this is {confidence:g}")
-        slot = slot_in(said)
+        slot = slot_of_statement(line)
         if slot and slot.past and valid_to is None:  # "Lived in Paris.": it replaces nothing
             valid_to = time.time()
         found = Finding(
-            kind_of(said) if kind is MemoryKind.FACT else kind,
-            said, 0, 0, flat(subject)[: self._settings.max_chars], valid_from, valid_to, confidence,
+            kind_of_statement(line) if kind is MemoryKind.FACT else kind,
+            line, 0, 0, one_line(subject)[: self._settings.max_chars], valid_from, valid_to, confidence,
         )  # fmt: skip
-        (draft,) = self._drafts([(found, flat(quote), slot)])
-        with self._writing() as db:
+        (pending,) = self._prepared([(found, one_line(quote), slot)])
+        with self._transaction() as db:
             if self._table.is_paused(db):
                 raise Conflict("memory is paused, so nothing is saved: turn it on again first")
-            row_id, _ = self._write(db, draft, conversation_id, message_id)
+            row_id, _ = self._upsert(db, pending, conversation_id, message_id)
             return memory_of(self._table.row(db, row_id))
 
     def learn(
@@ -189,30 +194,30 @@ class UserMemory:
     ) -> tuple[Memory, ...]:
         """Keeps what was found in the turn `source`, from which quotes are cut, and returns what is new.
 
-        What is already known is only made the latest; of answers to one question the last holds. Left out without an
-        error: a statement over `settings.max_chars`, any beyond `MOST_MEMORIES`, and everything while paused.
+        What is known already is made the latest; of answers to one question the last is current. Left out without an
+        error: a statement over `settings.max_chars`, any beyond `MAX_MEMORIES`, and everything while paused.
         """
-        drafts = self._drafts([
-            (found, flat(source[found.start : found.end]), slot_of(flat(found.text)))
+        pending = self._prepared([
+            (found, one_line(source[found.start : found.end]), slot_of(one_line(found.text)))
             for found in findings
-            if flat(found.text) and len(found.text) <= self._settings.max_chars
+            if one_line(found.text) and len(found.text) <= self._settings.max_chars
         ])  # fmt: skip
-        if not drafts:
+        if not pending:
             return ()
         new: dict[int, None] = {}
-        with self._writing() as db:
+        with self._transaction() as db:
             if self._table.is_paused(db):
                 return ()
-            for draft in drafts:
-                if self._table.count(db) >= MOST_MEMORIES:
+            for one in pending:
+                if self._table.count(db) >= MAX_MEMORIES:
                     break
-                row_id, is_new = self._write(db, draft, conversation_id, message_id)
+                row_id, is_new = self._upsert(db, one, conversation_id, message_id)
                 if is_new:
                     new[row_id] = None
             rows = self._table.rows(db, new)
-        # A correction in the same breath is one memory; what was so before is one of its own.
-        told = [rows[row_id] for row_id in new if row_id in rows]
-        return tuple(memory_of(row) for row in told if row["superseded_by"] not in new or row["valid_to"] is not None)
+        # A correction in the same message is one memory; an expired answer is one of its own.
+        saved = [rows[row_id] for row_id in new if row_id in rows]
+        return tuple(memory_of(row) for row in saved if row["superseded_by"] not in new or row["valid_to"] is not None)
 
     def edit(self, memory_id: int, text: str, *, expected: float | None = None) -> Memory:
         """Changes the text; the quote stays, as the record of what was said.
@@ -221,10 +226,10 @@ class UserMemory:
         has been changed or replaced since.
         """
         self.get(memory_id)
-        said = checked(text, self._settings)
-        slot = slot_in(said)
-        (draft,) = self._drafts([(Finding(MemoryKind.FACT, said, 0, 0), "", slot)])
-        with self._writing() as db:
+        line = validated(text, self._settings)
+        slot = slot_of_statement(line)
+        (pending,) = self._prepared([(Finding(MemoryKind.FACT, line, 0, 0), "", slot)])
+        with self._transaction() as db:
             before = self._table.row(db, memory_id)
             if before["superseded_by"] is not None:
                 raise Conflict(f"memory {memory_id} was replaced by memory {before['superseded_by']}: edit that one")
@@ -234,41 +239,41 @@ class UserMemory:
                     "look at it again before you change it"
                 )
             if slot is None and before["slot"] in (NAME, ADDRESS):  # 'Mina' typed over 'Name is Mina.'
-                slot = Slot(before["slot"], said.rstrip("."))
-            now = max(time.time(), before["updated_at"] + LEAST_STEP)
+                slot = Slot(before["slot"], line.rstrip("."))
+            now = max(time.time(), before["updated_at"] + MIN_TIME_STEP)
             if slot is None or slot.name != before["slot"]:
-                self._table.release(db, before, now)
-            over = {"valid_to": now} if slot and slot.past and before["valid_to"] is None else {}
-            self._table.update(db, memory_id, **self._columns(draft, slot), **over, updated_at=now)
+                self._table.release_superseded(db, before, now)
+            ended = {"valid_to": now} if slot and slot.past and before["valid_to"] is None else {}
+            self._table.update(db, memory_id, **self._columns(pending, slot), **ended, updated_at=now)
             if slot and not slot.past and before["valid_to"] is None:
                 self._table.supersede(db, slot, before["subject"], memory_id, now=now, since=now)
             return memory_of(self._table.row(db, memory_id))
 
     def delete(self, memory_id: int) -> Memory:
-        """Deletes it for good and returns what it was; what it had replaced holds again. Raises NotFound."""
-        with self._writing() as db:
+        """Deletes it for good and returns it; what it had superseded becomes current again. Raises NotFound."""
+        with self._transaction() as db:
             row = self._table.row(db, memory_id)
-            self._table.release(db, row, time.time())
+            self._table.release_superseded(db, row, time.time())
             self._table.delete(db, [memory_id])
         self._database.scrub()
         return memory_of(row)
 
     def forget(self, about: str) -> tuple[Memory, ...]:
         """Deletes what `about` means ("I like tea", "내 이름") with its older answers, and returns it; or ()."""
-        wanted = clean(about)
-        with self._writing() as db:
-            rows = forgetting.meant(wanted, self._table.everything(db))
+        statement = clean(about)
+        with self._transaction() as db:
+            rows = forgetting.matching_rows(statement, self._table.all_rows(db))
             self._table.delete(db, [row["id"] for row in rows])
         if rows:
             self._database.scrub()
         return tuple(memory_of(row) for row in rows)
 
-    def used(self, ids: Iterable[int]) -> None:
+    def mark_used(self, ids: Iterable[int]) -> None:
         """Notes that these were put into a prompt just now."""
-        known = [*ids]
-        if known:
-            with self._writing() as db:
-                for memory_id in known:
+        memory_ids = [*ids]
+        if memory_ids:
+            with self._transaction() as db:
+                for memory_id in memory_ids:
                     self._table.update(db, memory_id, last_used=time.time())
 
     # ── all of it ────────────────────────────────────────────────────────────────────────────────
@@ -287,19 +292,19 @@ class UserMemory:
         """Names of the domains in which the user wants no memory."""
         return self._table.domains_off(self._database.connection())
 
-    def use_in(self, domain: str, on: bool) -> None:
+    def set_enabled_in(self, domain: str, on: bool) -> None:
         """Whether chats of that domain save and recall. A domain that has `memory: false` never does."""
         with self._database.transaction() as db:
-            self._table.use_in(db, domain, on)
+            self._table.set_enabled_in(db, domain, on)
 
     def export(self) -> dict[str, Any]:
-        """All rows of the user as JSON values, those that are over too."""
-        db = self._settled()
-        rows, paused = self._table.everything(db), self._table.is_paused(db)
-        return transfer.exported(rows, paused=paused, domains_off=self._table.domains_off(db))
+        """All rows of the user as JSON values, expired ones too."""
+        db = self._up_to_date()
+        rows, paused = self._table.all_rows(db), self._table.is_paused(db)
+        return transfer.export(rows, paused=paused, domains_off=self._table.domains_off(db))
 
     def erase(self) -> int:
-        """Deletes everything that memory has of the user, settings and what waits to be read too; counts memories."""
+        """Deletes everything that memory has of the user, settings and queued turns too; counts memories."""
         with self._database.transaction() as db:
             count = transfer.erase(db, self._table.user)
         self._indexes.drop(self._table.user)
@@ -308,70 +313,70 @@ class UserMemory:
 
     # ── inside ───────────────────────────────────────────────────────────────────────────────────
 
-    def _settled(self) -> Connection:
-        """A connection to rows in which answers whose time has come have replaced the ones before."""
+    def _up_to_date(self) -> Connection:
+        """A connection, after answers whose `starts_at` has come have superseded the ones before."""
         db = self._database.connection()
-        if self._table.begin(db, time.time()):
-            with self._writing():
+        if self._table.due_to_start(db, time.time()):
+            with self._transaction():
                 pass
         return db
 
-    def _writing(self) -> AbstractContextManager[Connection]:
-        return transfer.writing(self._database, self._table)
+    def _transaction(self) -> AbstractContextManager[Connection]:
+        return transfer.write_transaction(self._database, self._table)
 
-    def _drafts(self, found: Sequence[tuple[Finding, str, Slot | None]]) -> builtins.list[_Draft]:
-        vectors = self._vectors.of([flat(finding.text) for finding, _, _ in found])
-        return [_Draft(*entry, vector) for entry, vector in zip(found, vectors, strict=True)]
+    def _prepared(self, found: Sequence[tuple[Finding, str, Slot | None]]) -> builtins.list[_PendingMemory]:
+        vectors = self._embedder.embed_memories([one_line(finding.text) for finding, _, _ in found])
+        return [_PendingMemory(*entry, vector) for entry, vector in zip(found, vectors, strict=True)]
 
-    def _columns(self, draft: _Draft, slot: Slot | None) -> Row:
-        text = flat(draft.finding.text)
+    def _columns(self, pending: _PendingMemory, slot: Slot | None) -> Row:
+        text = one_line(pending.finding.text)
         return {
             "text": text,
-            "normal": normal(text),
+            "normal": normalised(text),
             "slot": slot.name if slot else None,
             "value": slot.value if slot else None,
-            "vector": draft.vector,
-            "embedder": self._vectors.fingerprint,
+            "vector": pending.vector,
+            "embedder": self._embedder.fingerprint,
         }
 
-    def _write(
-        self, db: Connection, draft: _Draft, conversation_id: str | None, message_id: str | None
+    def _upsert(
+        self, db: Connection, pending: _PendingMemory, conversation_id: str | None, message_id: str | None
     ) -> tuple[int, bool]:
         """The row's id, and whether it says something new. Inside a transaction."""
-        found, now = draft.finding, time.time()
-        slot = draft.slot
-        columns = {**self._columns(draft, slot), "subject": found.subject}
+        found, now = pending.finding, time.time()
+        slot = pending.slot
+        columns = {**self._columns(pending, slot), "subject": found.subject}
         is_past = found.valid_to is not None and found.valid_to <= now
-        known = self._table.same(db, columns, now)
-        if known is not None:
-            times = {"ended_at": found.valid_to} if is_past else _given(found)
-            self._table.update(db, known["id"], updated_at=max(now, known["updated_at"] + LEAST_STEP), **times)
-            return int(known["id"]), is_past
-        past = self._table.over(db, columns["normal"], found.subject, now) if is_past else None
-        if past is not None:
-            return int(past["id"]), False
-        if self._table.count(db) >= MOST_MEMORIES:
-            raise Conflict(f"there are {MOST_MEMORIES:,} memories, the most one user can have: delete some first")
-        later = slot is not None and found.valid_from is not None and found.valid_from > now
+        existing = self._table.find_duplicate(db, columns, now)
+        if existing is not None:
+            times = {"ended_at": found.valid_to} if is_past else _given_times(found)
+            self._table.update(db, existing["id"], updated_at=max(now, existing["updated_at"] + MIN_TIME_STEP), **times)
+            return int(existing["id"]), is_past
+        expired_row = self._table.find_expired(db, columns["normal"], found.subject, now) if is_past else None
+        if expired_row is not None:
+            return int(expired_row["id"]), False
+        if self._table.count(db) >= MAX_MEMORIES:
+            raise Conflict(f"there are {MAX_MEMORIES:,} memories, the most one user can have: delete some first")
+        starts_later = slot is not None and found.valid_from is not None and found.valid_from > now
         row_id = self._table.insert(db, {
             **columns,
             "kind": found.kind.value,
-            "quote": draft.quote,
+            "quote": pending.quote,
             "conversation_id": conversation_id,
             "message_id": message_id,
             "created_at": now,
             "updated_at": now,
             "valid_from": found.valid_from,
             "valid_to": found.valid_to,
-            "starts_at": found.valid_from if later else None,
+            "starts_at": found.valid_from if starts_later else None,
             "confidence": found.confidence,
         })  # fmt: skip
-        if slot and not is_past and not later:
+        if slot and not is_past and not starts_later:
             self._table.supersede(db, slot, found.subject, row_id, now=now, since=found.valid_from or now)
         return row_id, True
 
 
-def _given(found: Finding) -> Row:
+def _given_times(found: Finding) -> Row:
     """The times that a statement of what is known brings with it."""
     times = {"valid_from": found.valid_from, "valid_to": found.valid_to}
     return {name: at for name, at in times.items() if at is not None}

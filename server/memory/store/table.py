@@ -1,9 +1,9 @@
 """The rows of one user's memories in SQLite: every statement names that user.
 
 A row keeps two times: when it holds in the world (`valid_from`, `valid_to`) and when it was written. A newer answer
-to the same question (`slot` of one `subject`) replaces the older one, which stays: `superseded_by` names the newer,
-`ended_at` says since when the older is over. Triggers count each user's writes, so that an index in memory knows
-what it has missed, whoever wrote. Functions of changes want a transaction. Knows nothing of rules or vectors.
+to the same question (`slot` of one `subject`) supersedes the older one, which stays: `superseded_by` names the newer,
+`ended_at` says since when the older is over. Triggers count each user's writes, so that an index in RAM knows
+what it has missed, whoever wrote. Functions that change rows need a transaction. Knows nothing of rules or vectors.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from server.errors import NotFound
 from server.memory.facts.findings import Slot
 from server.types import Memory, MemoryKind, UserId
 
-LARGEST_ID = 2**63 - 1
+MAX_ID = 2**63 - 1
 
 Row = dict[str, Any]
 
@@ -107,11 +107,11 @@ MIGRATIONS = (
 )
 
 _LATEST = "ORDER BY updated_at DESC, id DESC"
-_HOLDS = "user_id = :user AND superseded_by IS NULL AND coalesce(valid_to, ended_at, 9e18) > :now"
-_SAME_QUESTION = "user_id = :user AND slot = :slot AND subject = :subject"
+_CURRENT = "user_id = :user AND superseded_by IS NULL AND coalesce(valid_to, ended_at, 9e18) > :now"
+_SAME_SLOT = "user_id = :user AND slot = :slot AND subject = :subject"
 
 
-class Table:
+class MemoryTable:
     """The rows of one user, read and changed over a connection that is handed in."""
 
     def __init__(self, user_id: UserId) -> None:
@@ -119,20 +119,20 @@ class Table:
 
     # ── reading ──────────────────────────────────────────────────────────────────────────────────
 
-    def now(self, db: Connection, now: float) -> list[Row]:
-        """What holds, the latest change first; what is yet to begin too."""
-        return self._query(db, f"SELECT * FROM memories WHERE {_HOLDS} {_LATEST}", now=now)
+    def current(self, db: Connection, now: float) -> list[Row]:
+        """What is not over, the latest change first; what is yet to begin too."""
+        return self._query(db, f"SELECT * FROM memories WHERE {_CURRENT} {_LATEST}", now=now)
 
-    def named(self, db: Connection, slots: Sequence[str], now: float) -> list[Row]:
-        """What holds now of the user's own answers to these questions; few rows, by their index."""
+    def current_of_slots(self, db: Connection, slots: Sequence[str], now: float) -> list[Row]:
+        """The user's own current answers in these slots; few rows, by their index."""
         marks = ", ".join(f"'{slot}'" for slot in slots)
-        query = f"SELECT * FROM memories INDEXED BY memories_of_slot WHERE {_HOLDS} AND slot IN ({marks})"
+        query = f"SELECT * FROM memories INDEXED BY memories_of_slot WHERE {_CURRENT} AND slot IN ({marks})"
         return self._query(db, f"{query} AND subject = '' {_LATEST}", now=now)
 
-    def everything(self, db: Connection) -> list[Row]:
+    def all_rows(self, db: Connection) -> list[Row]:
         return self._query(db, f"SELECT * FROM memories WHERE user_id = :user {_LATEST}")
 
-    def said_in(self, db: Connection, conversation_id: str) -> list[Row]:
+    def of_conversation(self, db: Connection, conversation_id: str) -> list[Row]:
         return self._query(
             db,
             f"SELECT * FROM memories WHERE user_id = :user AND conversation_id = :conversation {_LATEST}",
@@ -141,7 +141,7 @@ class Table:
 
     def row(self, db: Connection, memory_id: int) -> Row:
         """Raises NotFound, for another user's too."""
-        if 0 < memory_id <= LARGEST_ID:
+        if 0 < memory_id <= MAX_ID:
             for row in self._query(db, "SELECT * FROM memories WHERE user_id = :user AND id = :id", id=memory_id):
                 return row
         raise NotFound(f"no memory {memory_id}")
@@ -152,21 +152,21 @@ class Table:
         found = self._query(db, f"SELECT * FROM memories WHERE +user_id = :user AND id IN ({wanted})")
         return {row["id"]: row for row in found}
 
-    def answers(self, db: Connection, row: Row) -> list[Row]:
-        """All rows that answer the same question, the oldest answer first; the row alone where it answers none."""
+    def slot_history(self, db: Connection, row: Row) -> list[Row]:
+        """All rows of the same slot and subject, the oldest answer first; the row alone where it fills no slot."""
         if row["slot"] is None:
             return [row]
         return self._query(
             db,
-            f"SELECT * FROM memories WHERE {_SAME_QUESTION} "
+            f"SELECT * FROM memories WHERE {_SAME_SLOT} "
             "ORDER BY superseded_by IS NULL AND coalesce(valid_to, ended_at) IS NULL, "
             "coalesce(valid_to, ended_at, 9e18), coalesce(valid_from, created_at), id",
             slot=row["slot"],
             subject=row["subject"],
         )
 
-    def over(self, db: Connection, normal: str, subject: str, now: float) -> Row | None:
-        """The row that says the same of the past, and that nothing has replaced."""
+    def find_expired(self, db: Connection, normal: str, subject: str, now: float) -> Row | None:
+        """The expired row that says the same, and that nothing has superseded."""
         rows = self._query(
             db,
             "SELECT * FROM memories WHERE user_id = :user AND superseded_by IS NULL AND normal = :normal "
@@ -181,17 +181,17 @@ class Table:
         found = db.execute("SELECT count(*) FROM memories WHERE user_id = ?", [self.user]).fetchone()
         return int(found[0])
 
-    def same(self, db: Connection, columns: Mapping[str, Any], now: float) -> Row | None:
-        """The row that holds and says the same as `columns`."""
-        asked = {key: columns[key] for key in ("normal", "slot", "value", "subject")}
+    def find_duplicate(self, db: Connection, columns: Mapping[str, Any], now: float) -> Row | None:
+        """The current row that says the same as `columns`."""
+        key_columns = {key: columns[key] for key in ("normal", "slot", "value", "subject")}
         rows = self._query(
             db,
             "SELECT * FROM memories INDEXED BY memories_same "
-            f"WHERE {_HOLDS} AND normal = :normal AND subject = :subject "
+            f"WHERE {_CURRENT} AND normal = :normal AND subject = :subject "
             "UNION ALL SELECT * FROM memories INDEXED BY memories_of_slot "
-            f"WHERE {_HOLDS} AND slot = :slot AND lower(value) = lower(:value) AND subject = :subject",
+            f"WHERE {_CURRENT} AND slot = :slot AND lower(value) = lower(:value) AND subject = :subject",
             now=now,
-            **asked,
+            **key_columns,
         )
         return rows[0] if rows else None
 
@@ -211,44 +211,46 @@ class Table:
         )
 
     def supersede(self, db: Connection, slot: Slot, subject: str, by: int, *, now: float, since: float) -> None:
-        """Hides what answered the question until now; it was so until `since`."""
+        """Marks the current answers of the slot as superseded by the row `by`; they held until `since`."""
         db.execute(
             "UPDATE memories SET superseded_by = :by, superseded_at = :now, "
             "ended_at = coalesce(ended_at, :since) "
-            f"WHERE {_SAME_QUESTION} AND superseded_by IS NULL AND starts_at IS NULL "
+            f"WHERE {_SAME_SLOT} AND superseded_by IS NULL AND starts_at IS NULL "
             "AND coalesce(valid_to, 9e18) > :now AND id <> :by",
             {"user": self.user, "slot": slot.name, "subject": subject, "by": by, "now": now, "since": since},
         )
 
-    def release(self, db: Connection, row: Row, now: float) -> None:
-        """Gives up what the row has replaced: to its own successor, to what else answers, or back to hold again."""
-        held = self._query(db, "SELECT * FROM memories WHERE user_id = :user AND superseded_by = :id", id=row["id"])
-        for old in held:
-            heir = row["superseded_by"] if old["slot"] == row["slot"] else None
-            if heir is None and old["slot"] is not None:
+    def release_superseded(self, db: Connection, row: Row, now: float) -> None:
+        """Unlinks what the row has superseded: it goes to the row's own successor, to another current answer, or
+        becomes current again."""
+        query = "SELECT * FROM memories WHERE user_id = :user AND superseded_by = :id"
+        superseded = self._query(db, query, id=row["id"])
+        for old in superseded:
+            successor = row["superseded_by"] if old["slot"] == row["slot"] else None
+            if successor is None and old["slot"] is not None:
                 others = self._query(
                     db,
-                    f"SELECT id FROM memories WHERE {_HOLDS} AND slot = :slot AND subject = :subject AND id <> :id",
+                    f"SELECT id FROM memories WHERE {_CURRENT} AND slot = :slot AND subject = :subject AND id <> :id",
                     now=now,
                     slot=old["slot"],
                     subject=old["subject"],
                     id=row["id"],
                 )
-                heir = others[0]["id"] if others else None
-            if heir is None:
+                successor = others[0]["id"] if others else None
+            if successor is None:
                 self.update(db, old["id"], superseded_by=None, superseded_at=None, ended_at=None)
             else:
-                self.update(db, old["id"], superseded_by=heir)
+                self.update(db, old["id"], superseded_by=successor)
 
     def delete(self, db: Connection, ids: Iterable[int]) -> None:
         wanted = ", ".join(str(int(memory_id)) for memory_id in ids)
-        own = {"user": self.user}
+        parameters = {"user": self.user}
         mine = "WHERE +user_id = :user AND"  # the plus: by the ids, not through all of the user's
-        db.execute(f"UPDATE memories SET superseded_by = NULL {mine} superseded_by IN ({wanted})", own)
-        db.execute(f"DELETE FROM memories {mine} id IN ({wanted})", own)
+        db.execute(f"UPDATE memories SET superseded_by = NULL {mine} superseded_by IN ({wanted})", parameters)
+        db.execute(f"DELETE FROM memories {mine} id IN ({wanted})", parameters)
 
-    def begin(self, db: Connection, now: float) -> list[Row]:
-        """Rows whose time to replace the answer of now has come."""
+    def due_to_start(self, db: Connection, now: float) -> list[Row]:
+        """Rows whose `starts_at` has come: they are to replace the current answer."""
         return self._query(
             db,
             "SELECT * FROM memories INDEXED BY memories_starting "
@@ -271,19 +273,19 @@ class Table:
         found = self._query(db, "SELECT domain FROM memory_domains_off WHERE user_id = :user")
         return frozenset(row["domain"] for row in found)
 
-    def use_in(self, db: Connection, domain: str, on: bool) -> None:
-        own = {"user": self.user, "domain": domain}
+    def set_enabled_in(self, db: Connection, domain: str, on: bool) -> None:
+        parameters = {"user": self.user, "domain": domain}
         if on:
-            db.execute("DELETE FROM memory_domains_off WHERE user_id = :user AND domain = :domain", own)
+            db.execute("DELETE FROM memory_domains_off WHERE user_id = :user AND domain = :domain", parameters)
         else:
-            db.execute("INSERT OR IGNORE INTO memory_domains_off VALUES (:user, :domain)", own)
+            db.execute("INSERT OR IGNORE INTO memory_domains_off VALUES (:user, :domain)", parameters)
 
     def _query(self, db: Connection, sql: str, **values: Any) -> list[Row]:
         return [*db.query(sql, {"user": self.user, **values})]
 
 
-def is_over(row: Mapping[str, Any], now: float | None = None) -> bool:
-    """It was so, and is not any more."""
+def is_expired(row: Mapping[str, Any], now: float | None = None) -> bool:
+    """Superseded, or its time has ended."""
     end = row["valid_to"] if row["valid_to"] is not None else row["ended_at"]
     return row["superseded_by"] is not None or (end is not None and end <= (time.time() if now is None else now))
 

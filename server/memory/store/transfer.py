@@ -1,4 +1,4 @@
-"""All of one user's memories at once: out as JSON, gone for good; and the transaction that every change is made in."""
+"""Export and erasure of all that a user has in memory, and the transaction that every change is made in."""
 
 from __future__ import annotations
 
@@ -11,19 +11,19 @@ from sqlite_utils import Database as Connection
 
 from server.database import Database
 from server.memory.facts.findings import Slot
-from server.memory.store.table import Row, Table
+from server.memory.store.table import MemoryTable, Row
 from server.types import UserId
 
 FORMAT = "tailor-memories-1"
-_LEFT_OUT = ("user_id", "vector", "embedder", "normal", "revision", "starts_at")
+_NOT_EXPORTED = ("user_id", "vector", "embedder", "normal", "revision", "starts_at")
 
 
 @contextmanager
-def writing(database: Database, table: Table) -> Iterator[Connection]:
-    """A transaction that begins with what is due: answers whose time has come replace the ones before."""
+def write_transaction(database: Database, table: MemoryTable) -> Iterator[Connection]:
+    """A transaction that first applies what is due: answers whose `starts_at` has come supersede the ones before."""
     with database.transaction() as db:
         now = time.time()
-        for row in table.begin(db, now):
+        for row in table.due_to_start(db, now):
             table.update(db, row["id"], starts_at=None)
             table.supersede(
                 db, Slot(row["slot"], row["value"]), row["subject"], row["id"], now=now, since=row["valid_from"]
@@ -31,23 +31,23 @@ def writing(database: Database, table: Table) -> Iterator[Connection]:
         yield db
 
 
-def exported(rows: Sequence[Row], *, paused: bool, domains_off: Collection[str]) -> dict[str, Any]:
+def export(rows: Sequence[Row], *, paused: bool, domains_off: Collection[str]) -> dict[str, Any]:
     """Times are seconds since 1970, UTC; `slot` is the question that one answers, `superseded_by` the newer answer."""
     return {
         "format": FORMAT,
         "exported_at": time.time(),
         "paused": paused,
         "domains_off": sorted(domains_off),
-        "memories": [{name: value for name, value in row.items() if name not in _LEFT_OUT} for row in rows],
+        "memories": [{name: value for name, value in row.items() if name not in _NOT_EXPORTED} for row in rows],
     }
 
 
 def erase(db: Connection, user: UserId) -> int:
     """In every table of memory that has the user's rows. Inside a transaction."""
-    own = {"user": user}
-    db.execute("UPDATE memories SET superseded_by = NULL WHERE user_id = :user", own)
-    count = db.execute("DELETE FROM memories WHERE user_id = :user", own).rowcount
+    parameters = {"user": user}
+    db.execute("UPDATE memories SET superseded_by = NULL WHERE user_id = :user", parameters)
+    count = db.execute("DELETE FROM memories WHERE user_id = :user", parameters).rowcount
     for table in ("memory_queue", "memories_gone", "memory_domains_off", "memory_users"):
         if db[table].exists():
-            db.execute(f"DELETE FROM {table} WHERE user_id = :user", own)
+            db.execute(f"DELETE FROM {table} WHERE user_id = :user", parameters)
     return int(count)

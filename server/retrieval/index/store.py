@@ -28,7 +28,7 @@ from server.retrieval.index.files import Chunk, FileKey, FileRecord, suspicious_
 from server.retrieval.index.generation import FileVersion, Generation
 from server.retrieval.index.segment import Segment
 from server.types import Passage
-from server.words import counted
+from server.words import term_counts
 
 log = logging.getLogger("tailor.retrieval")
 
@@ -362,7 +362,7 @@ def _build_segment(files: Iterable[tuple[int, PreparedFile]]) -> Segment:
     terms, vectors, continues = [], [], []
     for version_id, file in files:
         versions += [version_id] * len(file.chunks)
-        terms += [counted(chunk.searched_text) for chunk in file.chunks]
+        terms += [term_counts(chunk.searched_text) for chunk in file.chunks]
         vectors.append(file.vectors)
         continues += [chunk.continues for chunk in file.chunks]
     return Segment.build(versions, terms, np.concatenate(vectors), continues)

@@ -31,7 +31,15 @@ from server.retrieval.search.lexical import BM25Scorer
 from server.retrieval.search.reranker import Reranker
 from server.retrieval.search.results import Candidate, SearchTrace
 from server.types import Embedder, Passage
-from server.words import is_courtesy, is_follow_up, needs_subject, points_back, terms, units, without_denied
+from server.words import (
+    content_words,
+    is_courtesy,
+    is_explicit_follow_up,
+    is_follow_up,
+    needs_subject,
+    terms,
+    without_retracted,
+)
 
 QUERY_CHARS: Final = 4000
 CONTENT_WORD_WEIGHT: Final = 2          # of a content word's terms, over what stands around it (Korean endings)
@@ -142,7 +150,7 @@ class Searcher:
             return (), self._trace((), 0.0, ())
         follows = bool(previous_query.strip()) and is_follow_up(query)
         if follows:
-            query, previous_query = without_denied(query, previous_query)
+            query, previous_query = without_retracted(query, previous_query)
         own = self._score(query)
         fused = own.fused
         queries: tuple[str, ...] = (query,)
@@ -177,7 +185,7 @@ class Searcher:
     # ── scores ───────────────────────────────────────────────────────────────────────────────────
 
     def _score(self, query: str) -> _Scores:
-        words = units(query)
+        words = content_words(query)
         term_weights: dict[str, float] = dict(Counter(terms(query)))
         for word in words:
             for term in word.terms:
@@ -251,7 +259,7 @@ class Searcher:
         it does not point back and could stand alone."""
         if not own.content:
             return np.ones(self._size, dtype=np.bool_)
-        if own.content > 1 and not points_back(query):
+        if own.content > 1 and not is_explicit_follow_up(query):
             return self._gate(own, similar=RELATED_SHARE_STANDALONE) > 0
         return (own.coverage > 0) | (own.cosine >= RELATED_SHARE * self._settings.min_similarity)
 
@@ -259,7 +267,7 @@ class Searcher:
         """The message has only verbs, or points back with a word that no passage has and the embedder does not know."""
         if own.weight or not own.content:
             return False
-        return own.subjects == 0 or (own.subjects == 1 and not own.coverage.any() and points_back(query))
+        return own.subjects == 0 or (own.subjects == 1 and not own.coverage.any() and is_explicit_follow_up(query))
 
     # ── selection ────────────────────────────────────────────────────────────────────────────────
 

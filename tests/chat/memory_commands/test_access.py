@@ -133,7 +133,9 @@ async def test_everything_is_deleted_only_when_it_is_said_twice_in_a_row(tmp_pat
         await ask(services.chat, MINA, "Hm.", conversation_id=conversation)
         await ask(services.chat, MINA, "Forget everything you know about me", conversation_id=conversation)
         assert len(memory_texts(services)) == 2
-        last = await ask(services.chat, MINA, "Forget everything you know about me", conversation_id=conversation)
+        last = await ask(
+            services.chat, MINA, "Forget everything you know about me", conversation_id=conversation
+        )
         assert len(only(last, MemoryForgotten).memories) == 2
         assert memory_texts(services) == []
         assert memory_texts(services, JUN) == ["Likes coffee."]
@@ -236,16 +238,16 @@ async def test_a_domain_in_which_the_user_wants_no_memory(tmp_path: Path) -> Non
         mine, juns = services.memory.of(MINA), services.memory.of(JUN)
         mine.add("Name is Mina.")
         juns.add("Name is Jun.")
-        mine.use_in("general", False)
+        mine.set_enabled_in("general", False)
         told = await ask(services.chat, MINA, "What do you know about me?", domain="general")
         assert "switched memory off" in answer_text(told)
         events = await ask(services.chat, MINA, "I like tea.", domain="general")
         assert not {MemoriesUsed, MemorySaved} & event_types(events)
         assert MemoriesUsed in event_types(await ask(services.chat, JUN, "Hello", domain="general"))
         assert MemoriesUsed in event_types(await ask(services.chat, MINA, "Hello", domain="support"))
-        mine.use_in("general", True)
+        mine.set_enabled_in("general", True)
         assert MemorySaved in event_types(await ask(services.chat, MINA, "I like tea.", domain="general"))
-        mine.use_in("support", False)
+        mine.set_enabled_in("support", False)
         assert mine.export()["domains_off"] == ["support"]
         mine.erase()
         assert mine.domains_off == frozenset()

@@ -17,7 +17,7 @@ from server.chat.conversations.records import AnswerRecord, PromptRecord
 from server.chat.conversations.redaction import Redaction, redact_answer, redact_prompt
 from server.chat.events import Done, MemoriesUsed, MemorySaved
 from server.errors import NotFound
-from server.types import EarlierTurn, Memory, MemoryKind, Message, PromptSection, TurnContext
+from server.types import Memory, MemoryKind, Message, PastChatTurn, PromptSection, TurnContext
 from tests.chat.memory_commands.test_access import answer_text, event_types
 from tests.chat.test_service import JUN, MINA, ask, conversation_of, only, running
 from tests.fakes import ScriptedEngine
@@ -206,7 +206,7 @@ def test_a_block_without_lines_goes_with_its_head() -> None:
 
 
 def test_a_quote_of_a_deleted_chat_goes_and_others_stay() -> None:
-    turns = tuple(EarlierTurn(chat, f"m{chat}", "T", "user", "Words.", 1.0) for chat in "ab")
+    turns = tuple(PastChatTurn(chat, f"m{chat}", "T", "user", "Words.", 1.0) for chat in "ab")
     record = AnswerRecord(context=TurnContext("n0nce", chats=turns))
     redaction = Redaction(chats={"a"})
     text, answer = redact_answer("Fine.", record, redaction)

@@ -86,13 +86,13 @@ def test_the_day_before_the_named_one_is_not_it(episodes: Episodes) -> None:
     assert found(episodes, "Which paint did we decide for on Monday?")[0] == "d1"
 
 
-def test_a_turn_that_tells_of_the_day_is_found_though_said_long_before(episodes: Episodes) -> None:
+def test_a_turn_that_mentions_the_day_is_found_though_said_long_before(episodes: Episodes) -> None:
     episodes.add(MINA, "party", "m8", "user", "Jun has his party on 18 November 2026.", at(60))
     episodes.add(MINA, "party", "m9", "user", "Jun likes a party with music.", at(59))
     assert found(episodes, "Is there a party of Jun on 18 November 2026?")[0] == "m8"
 
 
-def test_the_turns_beside_a_match_are_nearer_than_strangers(episodes: Episodes) -> None:
+def test_neighbours_of_a_match_rank_above_other_turns(episodes: Episodes) -> None:
     episodes.add(MINA, "pet", "p1", "user", "What shall I call the kitten?", at(5))
     episodes.add(MINA, "pet", "p2", "assistant", "Perhaps Momo, a name of long standing.", at(5))
     episodes.add(MINA, "other", "p3", "assistant", "Perhaps Toto, a name of long standing.", at(5))
@@ -142,7 +142,7 @@ def test_the_snippet_of_a_long_turn_is_about_the_question(episodes: Episodes) ->
 # ── keeping ──────────────────────────────────────────────────────────────────────────────────────
 
 
-def test_what_was_kept_is_there_after_a_restart(episodes: Episodes, database: Database) -> None:
+def test_stored_turns_are_found_after_a_restart(episodes: Episodes, database: Database) -> None:
     again = Episodes(database, WordEmbedder(), MemorySettings())
     assert found(again, "cake") == found(episodes, "cake") != []
 
@@ -192,7 +192,7 @@ def test_vectors_of_another_embedder_are_made_anew(episodes: Episodes, database:
     changed = Episodes(database, other, MemorySettings())
     assert found(changed, "cake")[0] == "m3"  # by its words
     before = other.embedded
-    assert [changed.renew(3), changed.renew(3), changed.renew(3), changed.renew(3)] == [3, 3, 1, 0]
+    assert [changed.reembed(3), changed.reembed(3), changed.reembed(3), changed.reembed(3)] == [3, 3, 1, 0]
     assert other.embedded == before + 4  # the Korean ones are not known to it
     stored = database.connection().execute("SELECT DISTINCT embedder FROM episodes").fetchall()
     assert stored == [("words-2",)]
@@ -204,7 +204,7 @@ def test_renewed_vectors_reach_an_index_in_use(episodes: Episodes, database: Dat
     other.fingerprint = "words-2"  # type: ignore[misc]
     changed = Episodes(database, other, MemorySettings())
     (lexical,) = changed.search(MINA, "cake", now=NOW, limit=1)
-    while changed.renew():
+    while changed.reembed():
         pass
     (both,) = changed.search(MINA, "cake", now=NOW, limit=1)
     assert both.message_id == lexical.message_id
@@ -272,16 +272,16 @@ def test_many_threads_read_and_write_without_crossing(episodes: Episodes) -> Non
     assert wrong == []
 
 
-def test_users_who_were_not_seen_for_long_give_way_in_ram_and_come_back(
+def test_least_recently_used_indexes_are_evicted_and_rebuilt(
     episodes: Episodes, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(module, "TURNS_IN_RAM", 3)
+    monkeypatch.setattr(module, "MAX_CACHED_TURNS", 3)
     for user in ("a", "b", "c"):
         episodes.add(UserId(user), "chat", "one", "user", f"the cake of {user}", NOW)
         episodes.add(UserId(user), "chat", "two", "user", f"the pie of {user}", NOW)
     for user in ("a", "b", "c", "a"):
         assert [one.text for one in episodes.search(UserId(user), "cake", now=NOW, limit=1)] == [f"the cake of {user}"]
-    assert len(episodes._held) < 4
+    assert len(episodes._cache) < 4
 
 
 # ── bad input ────────────────────────────────────────────────────────────────────────────────────
@@ -325,5 +325,5 @@ def test_of_a_huge_turn_the_beginning_and_the_end_are_kept(episodes: Episodes) -
     assert time.monotonic() - began < 60
     (one,) = episodes.search(MINA, "epilogue", now=NOW, limit=1)
     assert one.message_id == "h1"
-    assert len(one.text) <= module.MOST_CHARS + 3
+    assert len(one.text) <= module.MAX_CHARS + 3
     assert found(episodes, "prologue")[0] == "h1"

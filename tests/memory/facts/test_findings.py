@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from server.memory.facts.findings import Slot, normal, slot_of
+from server.memory.facts.findings import Slot, normalised, slot_of
 
 
 @pytest.mark.parametrize(
@@ -71,7 +71,7 @@ def test_opposite_tastes_answer_one_question_and_two_things_two() -> None:
     ],
 )
 def test_the_same_in_other_dress(one: str, two: str) -> None:
-    assert normal(one) == normal(two)
+    assert normalised(one) == normalised(two)
 
 
 @pytest.mark.parametrize(
@@ -87,9 +87,9 @@ def test_the_same_in_other_dress(one: str, two: str) -> None:
     ],
 )
 def test_what_differs_stays_different(one: str, two: str) -> None:
-    assert normal(one) != normal(two)
+    assert normalised(one) != normalised(two)
 
 
 @given(st.text(max_size=200))
 def test_normal_is_stable(text: str) -> None:
-    assert normal(normal(text)) == normal(normal(normal(text)))
+    assert normalised(normalised(text)) == normalised(normalised(normalised(text)))

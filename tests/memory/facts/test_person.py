@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from server.memory.facts.person import about_user, inside, sentence, third
+from server.memory.facts.person import as_sentence, third_person_verb, to_third_person, with_they
 
 
 @pytest.mark.parametrize(
@@ -37,8 +37,8 @@ from server.memory.facts.person import about_user, inside, sentence, third
         ("회의는 3시야", "회의는 3시야."),
     ],
 )
-def test_turned(said: str, kept: str) -> None:
-    assert about_user(said) == kept
+def test_first_person_becomes_third(said: str, kept: str) -> None:
+    assert to_third_person(said) == kept
 
 
 @pytest.mark.parametrize(
@@ -52,7 +52,7 @@ def test_turned(said: str, kept: str) -> None:
     ],
 )
 def test_what_does_not_turn_is_quoted(said: str) -> None:
-    assert about_user(said) == f'Said: "{said}"'
+    assert to_third_person(said) == f'Said: "{said}"'
 
 
 @pytest.mark.parametrize(
@@ -64,24 +64,24 @@ def test_what_does_not_turn_is_quoted(said: str) -> None:
     ],
 )  # fmt: skip
 def test_third_person(verb: str, form: str) -> None:
-    assert third(verb) == form
+    assert third_person_verb(verb) == form
 
 
 def test_the_first_person_inside_a_phrase() -> None:
     assert (
-        inside("it when I was with my mother and me myself")
+        with_they("it when I was with my mother and me myself")
         == "it when they were with their mother and them themselves"
     )
-    assert inside("Mimi's iMac") == "Mimi's iMac"
+    assert with_they("Mimi's iMac") == "Mimi's iMac"
 
 
 @pytest.mark.parametrize(
     ("text", "closed"), [("a b", "A b."), ("a b.", "A b."), ("a b!", "A b!"), (" 가 ", "가."), ("", ".")]
 )
 def test_sentences_are_closed(text: str, closed: str) -> None:
-    assert sentence(text) == closed
+    assert as_sentence(text) == closed
 
 
 @given(st.text(min_size=1, max_size=200))
 def test_any_text_becomes_one_line(text: str) -> None:
-    assert len(about_user(text).splitlines()) <= 1
+    assert len(to_third_person(text).splitlines()) <= 1

@@ -59,7 +59,7 @@ async def until(condition: Callable[[], object]) -> None:
         await asyncio.sleep(0.01)
 
 
-async def test_what_the_model_points_at_is_kept_in_the_users_words(database: Database, store: MemoryStore) -> None:
+async def test_what_the_model_quotes_is_saved_in_the_users_words(database: Database, store: MemoryStore) -> None:
     engine = ScriptedEngine(always(answer((TURN.rstrip("."), "identity"))))
     async with working(database, store, engine) as work:
         work.enqueue(MINA, "chat", "message", TURN)
@@ -69,7 +69,7 @@ async def test_what_the_model_points_at_is_kept_in_the_users_words(database: Dat
     assert (kept.kind, kept.confidence) == (MemoryKind.IDENTITY, writer.CONFIDENCE)
     assert (kept.conversation_id, kept.message_id) == ("chat", "message")
     assert store.of(JUN).list() == ()
-    assert work.dead(MINA) == ()
+    assert work.dead_letters(MINA) == ()
 
 
 async def test_the_grammar_lets_it_quote_the_turn_alone(database: Database, store: MemoryStore) -> None:
@@ -106,12 +106,12 @@ async def test_a_broken_answer_is_retried_and_then_a_dead_letter(
     engine = ScriptedEngine(always(broken))
     async with working(database, store, engine) as work:
         work.enqueue(MINA, "chat", None, TURN)
-        await until(lambda: work.dead(MINA))
-        (letter,) = work.dead(MINA)
+        await until(lambda: work.dead_letters(MINA))
+        (letter,) = work.dead_letters(MINA)
         assert (letter.text, letter.conversation_id) == (TURN, "chat")
         assert "JSON" in letter.reason
-        assert len(engine.requests) == queue.MOST_ATTEMPTS
-        assert work.dead(JUN) == ()
+        assert len(engine.requests) == queue.MAX_ATTEMPTS
+        assert work.dead_letters(JUN) == ()
         with pytest.raises(NotFound, match=str(letter.id)):
             work.retry(JUN, letter.id)
         with pytest.raises(NotFound):
@@ -119,15 +119,15 @@ async def test_a_broken_answer_is_retried_and_then_a_dead_letter(
         engine.script = always(answer((TURN.rstrip("."), "identity")))
         work.retry(MINA, letter.id)
         await until(store.of(MINA).list)
-    assert work.dead(MINA) == ()
+    assert work.dead_letters(MINA) == ()
 
 
 async def test_a_dead_letter_can_be_dismissed(database: Database, store: MemoryStore) -> None:
     async with working(database, store, ScriptedEngine(always("no"))) as work:
         work.enqueue(MINA, None, None, TURN)
-        await until(lambda: work.dead(MINA))
-        work.dismiss(MINA, work.dead(MINA)[0].id)
-        assert work.dead(MINA) == ()
+        await until(lambda: work.dead_letters(MINA))
+        work.dismiss(MINA, work.dead_letters(MINA)[0].id)
+        assert work.dead_letters(MINA) == ()
         with pytest.raises(NotFound):
             work.dismiss(MINA, 2**70)
 
@@ -138,7 +138,7 @@ async def test_an_engine_that_is_down_loses_nothing(database: Database, store: M
     async with working(database, store, engine) as work:
         work.enqueue(MINA, None, None, TURN)
         await asyncio.sleep(0.1)
-        assert (store.of(MINA).list(), work.dead(MINA)) == ((), ())
+        assert (store.of(MINA).list(), work.dead_letters(MINA)) == ((), ())
         engine.down = ""
         await until(store.of(MINA).list)
 
@@ -164,7 +164,7 @@ async def test_it_gives_the_engine_back_and_begins_again(database: Database, sto
         assert store.of(MINA).list() == ()
         engine.running -= 1
         await until(store.of(MINA).list)
-    assert work.dead(MINA) == ()
+    assert work.dead_letters(MINA) == ()
 
 
 async def test_what_is_queued_survives_a_restart(tmp_path: Path, store: MemoryStore, database: Database) -> None:
@@ -181,7 +181,7 @@ async def test_off_means_off(database: Database, store: MemoryStore) -> None:
     work.enqueue(MINA, None, None, TURN)
     work.start()
     await work.close()
-    assert queue.Queue(database).next() is None
+    assert queue.TurnQueue(database).next_due() is None
     assert engine.requests == []
 
 
@@ -192,17 +192,17 @@ async def test_what_is_forgotten_is_not_read(database: Database, store: MemorySt
     work.enqueue(JUN, "one", None, TURN)
     assert work.forget(MINA, conversation_id="one") == 1
     assert work.forget(MINA) == 1
-    left = queue.Queue(database).next()
-    assert left is not None
-    assert left.user_id == JUN
+    remaining_candidates = queue.TurnQueue(database).next_due()
+    assert remaining_candidates is not None
+    assert remaining_candidates.user_id == JUN
 
 
 def test_a_queue_that_is_full_says_so(database: Database, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(queue, "MOST_WAITING", 1)
-    turns = queue.Queue(database)
+    monkeypatch.setattr(queue, "MAX_WAITING", 1)
+    turns = queue.TurnQueue(database)
     turns.add(MINA, None, None, "one")
     turns.add(MINA, None, None, "two")
-    assert [letter.reason for letter in turns.dead(MINA)] == ["1 turns were waiting already"]
+    assert [letter.reason for letter in turns.dead_letters(MINA)] == ["1 turns were waiting already"]
 
 
 @pytest.mark.parametrize(
@@ -225,7 +225,7 @@ def test_a_queue_that_is_full_says_so(database: Database, monkeypatch: pytest.Mo
     ],
 )
 def test_trivia_is_not_looked_at(text: str) -> None:
-    assert writer.left(text) == ()
+    assert writer.remaining_candidates(text) == ()
 
 
 @pytest.mark.parametrize("text", [TURN, "We spend every summer at my aunt's cabin.", "주말마다 아들이랑 낚시를 다녀요"])

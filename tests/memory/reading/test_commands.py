@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from server.memory.reading.commands import Forget, Tell, command
+from server.memory.reading.commands import ForgetCommand, ListCommand, parse_command
 
 
 @pytest.mark.parametrize(
@@ -38,7 +38,7 @@ from server.memory.reading.commands import Forget, Tell, command
     ],
 )
 def test_asks_what_is_known(text: str) -> None:
-    assert command(text) == Tell()
+    assert parse_command(text) == ListCommand()
 
 
 @pytest.mark.parametrize(
@@ -68,7 +68,7 @@ def test_asks_what_is_known(text: str) -> None:
     ],
 )
 def test_asks_to_forget(text: str, about: str) -> None:
-    assert command(text) == Forget(about)
+    assert parse_command(text) == ForgetCommand(about)
 
 
 @pytest.mark.parametrize(
@@ -84,7 +84,7 @@ def test_asks_to_forget(text: str, about: str) -> None:
     ],
 )
 def test_asks_to_forget_everything(text: str) -> None:
-    assert command(text) == Forget("", everything=True)
+    assert parse_command(text) == ForgetCommand("", everything=True)
 
 
 @pytest.mark.parametrize(
@@ -128,16 +128,16 @@ def test_asks_to_forget_everything(text: str) -> None:
     ],
 )
 def test_what_only_sounds_like_it(text: str) -> None:
-    assert command(text) is None
+    assert parse_command(text) is None
 
 
 def test_a_sentence_in_a_longer_message_is_no_command() -> None:
-    assert command("Forget that I like tea. " + "And write me an essay about Korea. " * 20) is None
+    assert parse_command("Forget that I like tea. " + "And write me an essay about Korea. " * 20) is None
 
 
 @given(st.text(max_size=400))
 def test_any_text_is_read(text: str) -> None:
-    assert command(text) is None or isinstance(command(text), Tell | Forget)
+    assert parse_command(text) is None or isinstance(parse_command(text), ListCommand | ForgetCommand)
 
 
 @pytest.mark.parametrize(
@@ -146,5 +146,5 @@ def test_any_text_is_read(text: str) -> None:
 def test_no_shape_is_slow(piece: str) -> None:
     for text in (piece * (1_000_000 // len(piece)), piece * (299 // len(piece))):
         started = time.process_time()
-        command(text)
+        parse_command(text)
         assert time.process_time() - started < 0.5

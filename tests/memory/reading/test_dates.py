@@ -10,7 +10,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from server.memory.reading.dates import find, span
+from server.memory.reading.dates import find_date, named_period
 
 SEOUL = ZoneInfo("Asia/Seoul")
 AT = datetime.datetime(2026, 11, 21, 15, tzinfo=SEOUL).timestamp()
@@ -18,7 +18,7 @@ AT = datetime.datetime(2026, 11, 21, 15, tzinfo=SEOUL).timestamp()
 
 def days(text: str) -> str:
     """'first..last', the last one inside."""
-    found = span(text, AT, SEOUL)
+    found = named_period(text, AT, SEOUL)
     if found is None:
         return ""
     first, last = (datetime.datetime.fromtimestamp(value, SEOUL) for value in found)
@@ -104,7 +104,7 @@ def test_days_that_are_named(text: str, expected: str) -> None:
     ],
 )
 def test_what_is_no_day(text: str) -> None:
-    assert span(text, AT, SEOUL) is None
+    assert named_period(text, AT, SEOUL) is None
 
 
 @pytest.mark.parametrize(
@@ -114,25 +114,25 @@ def test_what_is_no_day(text: str) -> None:
      ("11월", "2026-11-01 to 2026-11-30")],
 )  # fmt: skip
 def test_days_ahead(text: str, expected: str) -> None:
-    found = find(text, AT, SEOUL, ahead=True)
+    found = find_date(text, AT, SEOUL, prefer_future=True)
     assert found is not None
     assert found.iso == expected
 
 
-def test_it_says_where_the_words_stand_and_whether_they_move() -> None:
+def test_a_mention_has_its_position_and_whether_it_is_relative() -> None:
     text = "the exam is next Friday at ten"
-    found = find(text, AT, SEOUL)
+    found = find_date(text, AT, SEOUL)
     assert found is not None
-    assert text[found.at : found.until] == "next Friday"
-    assert found.relative
-    fixed = find("on March 14, 2027", AT, SEOUL)
+    assert text[found.text_start : found.text_end] == "next Friday"
+    assert found.is_relative
+    fixed = find_date("on March 14, 2027", AT, SEOUL)
     assert fixed is not None
-    assert not fixed.relative
+    assert not fixed.is_relative
 
 
 def test_the_day_is_the_zones_own() -> None:
     late = datetime.datetime(2026, 11, 21, 20, tzinfo=datetime.UTC).timestamp()  # the 22nd in Seoul
-    seoul, utc = find("today", late, SEOUL), find("today", late, datetime.UTC)
+    seoul, utc = find_date("today", late, SEOUL), find_date("today", late, datetime.UTC)
     assert seoul is not None
     assert utc is not None
     assert (seoul.iso, utc.iso) == ("2026-11-22", "2026-11-21")
@@ -140,12 +140,12 @@ def test_the_day_is_the_zones_own() -> None:
 
 @given(st.text(max_size=200), st.floats(0, 4e9))
 def test_any_text_is_read(text: str, at: float) -> None:
-    found = span(text, at)
+    found = named_period(text, at)
     assert found is None or found[0] < found[1]
 
 
 @pytest.mark.parametrize("piece", ["last ", "1", "the ", "3월 ", "지난 ", "a", "two ", "in 3 ", "every "])
 def test_no_shape_is_slow(piece: str) -> None:
     started = time.process_time()
-    span(piece * (1_000_000 // len(piece)), AT)
+    named_period(piece * (1_000_000 // len(piece)), AT)
     assert time.process_time() - started < 0.5

@@ -120,7 +120,7 @@ def test_a_long_message_gives_only_whole_sentences_of_its_ends() -> None:
     assert len(got) * 16 < 2 * READ_CHARS
 
 
-def test_a_span_cuts_and_strips_with_its_place() -> None:
+def test_a_span_cuts_and_strips_with_its_position() -> None:
     text = "  hello, world  "
     span = Span(text, text, 10).strip()
     assert (span.source, span.start) == ("hello, world", 12)

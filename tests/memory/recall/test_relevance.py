@@ -12,15 +12,15 @@ from hypothesis import strategies as st
 from server.config import MemorySettings
 from server.database import Database
 from server.memory import MemoryStore, UserMemory
-from server.memory.recall.question import asked
+from server.memory.recall.question import parse_intent
 from server.memory.recall.relevance import (
     GENERAL_WEIGHT,
     QUESTION_CHARS,
-    admitted,
     common_weight,
     excerpt,
-    read,
-    terms,
+    memory_terms,
+    parse_query,
+    relevance_gate,
 )
 from server.types import UserId
 
@@ -74,7 +74,7 @@ NOT_ABOUT = (
 
 def share(question: str, memory: str) -> float:
     """How much of the question's words the memory has."""
-    units, held = read(question).units, terms(memory)
+    units, held = parse_query(question).words, memory_terms(memory)
     total = sum(unit.weight for unit in units)
     return sum(unit.weight for unit in units if unit.is_in(held)) / total if total else 0.0
 
@@ -100,16 +100,16 @@ def test_forms_of_a_word_meet(one: str, two: str) -> None:
 
 @pytest.mark.parametrize("text", ["", "what is the", "I want you to tell me", "저는 나는 그것을", "3 5 10", "..."])
 def test_words_that_say_nothing_count_for_nothing(text: str) -> None:
-    assert read(text).units == ()
+    assert parse_query(text).words == ()
 
 
 def test_what_every_memory_says_finds_none() -> None:
-    assert not terms("The user's dog") & terms("The user's cat")
-    assert not terms("사용자의 강아지") & terms("사용자의 고양이")
+    assert not memory_terms("The user's dog") & memory_terms("The user's cat")
+    assert not memory_terms("사용자의 강아지") & memory_terms("사용자의 고양이")
 
 
 def test_a_general_word_weighs_less_and_so_does_a_common_one() -> None:
-    weights = {unit.terms[0]: unit.weight for unit in read("Which work is best for cellists in 15 weeks?").units}
+    weights = {unit.terms[0]: unit.weight for unit in parse_query("Which work is best for cellists in 15 weeks?").words}
     assert weights["cellist"] == 1
     assert weights["work"] == weights["15"] == weights["week"] == GENERAL_WEIGHT
     assert common_weight(1.0, 3, 10) == GENERAL_WEIGHT
@@ -125,25 +125,25 @@ def test_a_long_question_is_its_ends() -> None:
 
 @given(st.text(max_size=200))
 def test_words_of_anything(text: str) -> None:
-    assert all(terms(text))
+    assert all(memory_terms(text))
     assert 0 <= share(text, text) <= 1.001
-    assert isinstance(asked(text).past, bool)
+    assert isinstance(parse_intent(text).about_past, bool)
 
 
 # ── the gate ─────────────────────────────────────────────────────────────────────────────────────
 
 
-def gate(cosine: float, words: float, *, known: bool = True, own: bool = False, strong: bool = True) -> bool:
+def gate(cosine: float, words: float, *, known: bool = True, personal: bool = False, strong: bool = True) -> bool:
     of = [np.array([value]) for value in (cosine, words, strong, known, True)]
-    passed, _ = admitted(*of, own=own, least=0.3)  # type: ignore[arg-type]
+    passed, _ = relevance_gate(*of, personal=personal, min_similarity=0.3)  # type: ignore[arg-type]
     return bool(passed[0])
 
 
 def test_a_question_of_ones_own_needs_less() -> None:
-    assert gate(0.32, 0, own=True)
+    assert gate(0.32, 0, personal=True)
     assert not gate(0.32, 0)
     assert gate(0.46, 0)
-    assert gate(0.22, 0.3, own=True)
+    assert gate(0.22, 0.3, personal=True)
     assert not gate(0.22, 0.3)
     assert gate(0.4, 0.3)
     assert gate(0.12, 0.5)
@@ -159,9 +159,10 @@ def test_words_decide_where_the_embedder_does_not_know_the_language() -> None:
 def test_what_scores_far_below_the_best_stays_out() -> None:
     cosines, none = np.array([0.9, 0.5, 0.8], np.float32), np.zeros(3, np.float32)
     yes = np.ones(3, bool)
-    passed, _ = admitted(cosines, none, yes, yes, yes, own=True, least=0.3)
+    passed, _ = relevance_gate(cosines, none, yes, yes, yes, personal=True, min_similarity=0.3)
     assert passed.tolist() == [True, False, True]
-    passed, _ = admitted(cosines, none, yes, yes, np.array([False, True, False]), own=True, least=0.3)
+    eligible = np.array([False, True, False])
+    passed, _ = relevance_gate(cosines, none, yes, yes, eligible, personal=True, min_similarity=0.3)
     assert passed.tolist() == [False, True, False]
 
 
@@ -180,8 +181,8 @@ def test_what_scores_far_below_the_best_stays_out() -> None:
     ],
 )  # fmt: skip
 def test_a_question_asks_for_a_fact(question: str, slot: str) -> None:
-    assert slot in asked(question).slots
-    assert asked(question).own
+    assert slot in parse_intent(question).slots
+    assert parse_intent(question).personal
 
 
 @pytest.mark.parametrize(
@@ -197,20 +198,20 @@ def test_a_question_asks_for_a_fact(question: str, slot: str) -> None:
     ],
 )
 def test_a_question_asks_for_the_past(question: str) -> None:
-    assert asked(question).past
+    assert parse_intent(question).about_past
 
 
 @pytest.mark.parametrize("question", ["Where do I live?", "How do I boil an egg before noon?", "내가 어디 살지?",
                                       "회의 전에 뭘 준비해?", "What did the Romans eat?"])  # fmt: skip
 def test_a_question_does_not_ask_for_the_past(question: str) -> None:
-    assert not asked(question).past
+    assert not parse_intent(question).about_past
 
 
-@pytest.mark.parametrize(("question", "own"), [("Feed my dog", True), ("How do I boil an egg?", False),
+@pytest.mark.parametrize(("question", "personal"), [("Feed my dog", True), ("How do I boil an egg?", False),
                                                ("Tell me a joke", False), ("Do I like tea?", True),
                                                ("우리 팀 회의", True), ("계란 삶는 법", False)])  # fmt: skip
-def test_a_question_of_ones_own(question: str, own: bool) -> None:
-    assert asked(question).own == own
+def test_a_question_of_ones_own(question: str, personal: bool) -> None:
+    assert parse_intent(question).personal == personal
 
 
 # ── the default embedder ─────────────────────────────────────────────────────────────────────────
@@ -240,5 +241,5 @@ def test_questions_about_nothing_recall_nothing(known: UserMemory) -> None:
 
 
 @pytest.mark.model
-def test_what_comes_beside_the_right_fact_is_little(known: UserMemory) -> None:
+def test_few_other_memories_come_with_the_right_one(known: UserMemory) -> None:
     assert sum(len(known.recall(question)) for question, _ in ABOUT) <= 1.5 * len(ABOUT)

@@ -33,7 +33,7 @@ def texts(memories: tuple[object, ...]) -> list[str]:
 # ── what was so ──────────────────────────────────────────────────────────────────────────────────
 
 
-def test_now_and_was_can_both_be_asked_for(mina: UserMemory) -> None:
+def test_the_current_and_the_superseded_answer_can_be_asked_for(mina: UserMemory) -> None:
     learn(mina, "I live in Busan.")
     learn(mina, "I moved from Busan to Seoul.")
     now, was = mina.recall("Where do I live?"), mina.recall("Where did I live before?")
@@ -44,21 +44,21 @@ def test_now_and_was_can_both_be_asked_for(mina: UserMemory) -> None:
     assert ["Busan" in one.text for one in mina.history(now[0].id)] == [True, False]
 
 
-def test_a_move_said_at_once_keeps_both_places(mina: UserMemory) -> None:
+def test_a_move_in_one_sentence_saves_both_homes(mina: UserMemory) -> None:
     saved = learn(mina, "I moved from Busan to Seoul.")
     assert len(saved) == 2
     assert len(mina.list()) == 1
     assert len(mina.list(past=True)) == 2
 
 
-def test_what_was_so_never_replaces_what_is(mina: UserMemory) -> None:
+def test_an_expired_answer_never_supersedes_a_current_one(mina: UserMemory) -> None:
     mina.add("Lives in Seoul.")
     mina.add("Lives in Oslo.", valid_from=1.0, valid_to=2.0)
     assert texts(mina.list()) == ["Lives in Seoul."]
     assert "Lives in Oslo." in texts(mina.recall("Where did I live before?"))
 
 
-def test_what_was_so_replaces_nothing_when_it_is_typed(mina: UserMemory) -> None:
+def test_an_expired_answer_that_is_typed_supersedes_nothing(mina: UserMemory) -> None:
     mina.add("Lives in Seoul.")
     was = mina.add("Lived in Paris.")
     assert was.valid_to is not None
@@ -103,11 +103,11 @@ def test_an_event_is_not_recalled_when_it_is_over(mina: UserMemory) -> None:
 
 def test_an_event_that_is_over_is_listed_with_the_past_alone(mina: UserMemory) -> None:
     mina.add("The dentist visit was on Friday", kind=MemoryKind.EVENT, valid_to=time.time() - 1)
-    assert mina.list() == mina.about() == ()
+    assert mina.list() == mina.current() == ()
     assert len(mina.list(past=True)) == 1
 
 
-def test_an_answer_to_come_replaces_the_one_of_now_when_its_time_has_come(
+def test_a_future_answer_supersedes_the_current_one_when_it_starts(
     mina: UserMemory, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     start = time.time()
@@ -123,11 +123,11 @@ def test_an_answer_to_come_replaces_the_one_of_now_when_its_time_has_come(
 # ── all of it ────────────────────────────────────────────────────────────────────────────────────
 
 
-def test_the_profile_is_told_first(mina: UserMemory) -> None:
+def test_the_profile_is_listed_first(mina: UserMemory) -> None:
     learn(mina, "My name is Mina. Always cite sources. 존댓말로 말해 줘")
     learn(mina, "I like tea.")
-    assert texts(mina.about())[:3] == ["Prefers polite Korean (존댓말).", "Name is Mina.", "Always cite sources."]
-    assert texts(mina.about())[3:] == ["Likes tea."]
+    assert texts(mina.current())[:3] == ["Prefers polite Korean (존댓말).", "Name is Mina.", "Always cite sources."]
+    assert texts(mina.current())[3:] == ["Likes tea."]
 
 
 def test_lists_are_narrowed_by_kind_and_words(mina: UserMemory) -> None:
@@ -183,7 +183,7 @@ def test_paused_memory_saves_and_recalls_nothing_and_loses_nothing(mina: UserMem
 def test_what_was_used_says_when(mina: UserMemory) -> None:
     first, second = mina.add("One"), mina.add("Two")
     before = time.time()
-    mina.used([first.id, 10**6])
+    mina.mark_used([first.id, 10**6])
     assert before <= (mina.get(first.id).last_used or 0) <= time.time()
     assert mina.get(second.id).last_used is None
     assert mina.get(first.id).updated_at == first.updated_at
@@ -256,7 +256,7 @@ def test_contradictions_in_one_message_leave_the_last_and_the_first_in_its_histo
     assert texts(mina.history(mina.list()[0].id)) == ["Loves tea.", "Hates tea."]
 
 
-def test_what_others_found_is_kept_with_its_words(mina: UserMemory) -> None:
+def test_findings_of_others_are_saved_with_their_quotes(mina: UserMemory) -> None:
     source = "by the way, I play the cello"
     found = Finding(MemoryKind.FACT, "Plays the cello.", source.index("I play"), len(source), confidence=0.8)
     (saved,) = mina.keep([found], source=source, conversation_id="c", message_id="m")
@@ -264,7 +264,7 @@ def test_what_others_found_is_kept_with_its_words(mina: UserMemory) -> None:
     assert mina.keep([found], source=source, conversation_id="c", message_id="m") == ()
 
 
-def test_a_full_disk_is_told_and_loses_nothing(mina: UserMemory, database: Database) -> None:
+def test_a_full_disk_is_an_error_and_loses_nothing(mina: UserMemory, database: Database) -> None:
     held = mina.add("The gate is blue")
     raw = database.connection().conn
     pages = raw.execute("PRAGMA page_count").fetchone()[0]

@@ -99,7 +99,7 @@ def test_secrets_are_refused_with_a_reason(mina: UserMemory) -> None:
 
 
 def test_there_is_a_most(mina: UserMemory, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(store_module, "MOST_MEMORIES", 3)
+    monkeypatch.setattr(store_module, "MAX_MEMORIES", 3)
     for text in ("red", "green", "blue"):
         mina.add(text)
     with pytest.raises(Conflict, match="delete some first"):
@@ -254,7 +254,7 @@ def test_a_newer_answer_hides_the_older_and_undo_brings_it_back(mina: UserMemory
     assert mina.list() == (before,)
 
 
-def test_a_name_and_a_form_of_address_stand_beside_each_other(mina: UserMemory) -> None:
+def test_a_name_and_a_form_of_address_are_both_current(mina: UserMemory) -> None:
     learn(mina, "My name is Kim Mina. Call me Min.")
     assert sorted(texts(mina.list())) == ["Name is Kim Mina.", "Wants to be called Min."]
 
@@ -400,7 +400,7 @@ def test_what_was_shown_is_not_shown_again(full: UserMemory) -> None:
     assert texts(full.recall("How is my dog?", exclude={first[-1].id})) == PROFILE
 
 
-def test_the_room_is_shared_between_profile_and_facts(database: Database) -> None:
+def test_the_recall_limit_is_shared_between_profile_and_facts(database: Database) -> None:
     memory = limited(database, recall=4)
     for n, dish in enumerate(("soup", "rice", "beans", "bread", "fish", "cake")):
         learn(memory, f"Always mention {dish}. Remember that gate number{n} opens at dawn.")
@@ -420,7 +420,7 @@ def test_a_taste_comes_when_the_question_is_about_it_alone(database: Database) -
     assert memory.recall("Who wrote Hamlet?") == ()
 
 
-def test_no_room_no_recall(database: Database) -> None:
+def test_a_recall_limit_of_zero_recalls_nothing(database: Database) -> None:
     memory = limited(database, recall=0)
     learn(memory, "My name is Mina. Remember that my dog is Rex.")
     assert memory.recall("How is my dog?") == ()

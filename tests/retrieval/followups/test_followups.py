@@ -14,7 +14,7 @@ import pytest
 from server.config import RetrievalSettings
 from server.embedding import SentenceEmbedder
 from server.retrieval import KnowledgeBase
-from server.words import is_courtesy, is_follow_up, needs_subject, points_back, without_denied
+from server.words import is_courtesy, is_explicit_follow_up, is_follow_up, needs_subject, without_retracted
 
 HERE = Path(__file__).parent
 FOLDERS = ("museum", "shop", "handbook")
@@ -139,7 +139,7 @@ def test_what_only_begins_like_a_courtesy_asks_something(text: str) -> None:
     ],
 )
 def test_how_a_message_leans_on_the_one_before(text: str, back: bool, subject: bool) -> None:
-    assert (points_back(text), needs_subject(text)) == (back, subject)
+    assert (is_explicit_follow_up(text), needs_subject(text)) == (back, subject)
     assert is_follow_up(text)
 
 
@@ -154,5 +154,5 @@ def test_how_a_message_leans_on_the_one_before(text: str, back: bool, subject: b
     ],
 )
 def test_a_word_that_is_taken_back_is_not_searched_for(text: str, earlier: str, left: tuple[str, str] | None) -> None:
-    found = without_denied(text, earlier)
+    found = without_retracted(text, earlier)
     assert tuple(" ".join(part.split()) for part in found) == (left or (text, earlier))

@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 
 from server.retrieval.index import segment as module
 from server.retrieval.index.segment import Segment
-from server.words import counted
+from server.words import term_counts
 
 
 def vectors(count: int, dimension: int = 16, seed: int = 0) -> np.ndarray:
@@ -22,7 +22,7 @@ def made(texts: list[str], *, first: int = 1, a_version: int = 1, seed: int = 0)
     """`a_version` rows of each version."""
     versions = [first + row // a_version for row in range(len(texts))]
     continues = [row % 3 == 2 for row in range(len(texts))]
-    return Segment.build(versions, [counted(text) for text in texts], vectors(len(texts), seed=seed), continues)
+    return Segment.build(versions, [term_counts(text) for text in texts], vectors(len(texts), seed=seed), continues)
 
 
 def postings(segment: Segment, term: str) -> dict[int, int]:
@@ -50,7 +50,7 @@ def test_the_rows_of_a_version_are_contiguous() -> None:
 
 
 def test_the_best_neighbour_is_a_row_of_the_same_text() -> None:
-    terms = [counted("a")] * 6
+    terms = [term_counts("a")] * 6
     segment = Segment.build([1, 1, 1, 2, 2, 3], terms, vectors(6), [False, True, True, False, False, False])
     values = np.array([1, 5, 2, 7, 8, 9], np.float32)
     assert segment.best_neighbour(values).tolist() == [5, 2, 5, 7, 8, 9]
@@ -139,5 +139,5 @@ def test_a_merged_segment_has_the_rows_of_its_parts(one: list[str], other: list[
         assert np.array_equal(merged.vectors[row], part.vectors[old])
     texts = [(one, other)[at][row] for at in (0, 1) for row in np.flatnonzero(masks[at])]
     for term in ("a", "b", "ab", "abc", "c", "cc"):
-        counts = {row: counted(text)[term] for row, text in enumerate(texts) if counted(text)[term]}
+        counts = {row: term_counts(text)[term] for row, text in enumerate(texts) if term_counts(text)[term]}
         assert postings(merged, term) == counts

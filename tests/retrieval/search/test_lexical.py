@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 
 from server.retrieval.index.segment import Mask, Segment
 from server.retrieval.search.lexical import K1, B, BM25Scorer
-from server.words import counted
+from server.words import term_counts
 
 TEXTS = ["fig pear", "fig fig plum", "melon", "pear salad, much pear"]
 
@@ -17,7 +17,7 @@ TEXTS = ["fig pear", "fig fig plum", "melon", "pear salad, much pear"]
 def part(texts: list[str], *alive: int) -> tuple[Segment, Mask]:
     """A segment of the texts, of which those rows live; all of them where none is named."""
     segment = Segment.build(
-        list(range(len(texts))), [counted(text) for text in texts], np.zeros((len(texts), 4), np.float32)
+        list(range(len(texts))), [term_counts(text) for text in texts], np.zeros((len(texts), 4), np.float32)
     )
     return segment, segment.mask(alive or range(len(texts)))
 

@@ -15,7 +15,7 @@ from server.retrieval.index.generation import FileVersion, Generation
 from server.retrieval.index.segment import Segment
 from server.retrieval.search.searcher import Searcher, SearchFilter
 from server.types import Embedder, Passage
-from server.words import counted
+from server.words import term_counts
 from tests.fakes import WordEmbedder
 
 # the fake embedder counts function words as words, so its cosines are higher than a real one's
@@ -60,7 +60,7 @@ def generation(files: Files, embedder: Embedder | None = None, *, continued: boo
             inside += [(number, chunk) for chunk in texts[number]]
         if inside:
             segments[at] = folder, Segment.build(
-                [number for number, _ in inside], [counted(chunk.searched_text) for _, chunk in inside],
+                [number for number, _ in inside], [term_counts(chunk.searched_text) for _, chunk in inside],
                 embedder.embed([chunk.embedded_text for _, chunk in inside]),
                 [chunk.continues for _, chunk in inside],
             )  # fmt: skip

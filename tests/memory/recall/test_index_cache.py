@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from server.config import MemorySettings
 from server.database import Database
 from server.memory import MemoryStore, UserMemory
-from server.memory.recall import indexes as recall_module
+from server.memory.recall import index_cache
 from server.types import Memory, UserId
 from tests.fakes import WordEmbedder
 from tests.memory.conftest import MINA
@@ -55,11 +55,11 @@ def test_what_was_deleted_elsewhere_is_gone_from_the_index(database: Database, c
     for memory in held[1:]:
         one.delete(memory.id)
     assert found(two, "my cello") == [("The cello of number0 is red", "words")]
-    assert len(two._indexes._of(MINA)._places) == 1
+    assert len(two._indexes._index_of(MINA)._row_of) == 1
 
 
-def test_many_users_share_the_room_and_all_find_their_own(database: Database, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(recall_module, "MOST_HELD", 20)
+def test_many_users_share_the_cache_and_all_find_their_own(database: Database, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(index_cache, "MAX_CACHED_MEMORIES", 20)
     store = MemoryStore(database, WordEmbedder(), MemorySettings())
     for turn in range(2):
         for number in range(10):
@@ -67,7 +67,7 @@ def test_many_users_share_the_room_and_all_find_their_own(database: Database, mo
             for word in ("gate", "dog", "cello", "harp"):
                 memory.add(f"The {word} is number{number} of turn{turn}")
             assert {f"number{number}" in text for text, _ in found(memory, "my cello")} == {True}
-            assert sum(len(index) for index in store._indexes._held.values()) <= 20 + len(memory.list())
+            assert sum(len(index) for index in store._indexes._indexes.values()) <= 20 + len(memory.list())
 
 
 STEPS = st.tuples(st.sampled_from(["add", "edit", "delete", "forget", "erase"]), st.sampled_from(WORDS))
