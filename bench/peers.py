@@ -80,9 +80,7 @@ async def started(bench: Bench, kind: str, model: Path, adapters: Path | None = 
         await stop(process)
 
 
-async def spawn(
-    bench: Bench, command: Sequence[str], log: Path, *, talks: bool = False
-) -> asyncio.subprocess.Process:
+async def spawn(bench: Bench, command: Sequence[str], log: Path, *, talks: bool = False) -> asyncio.subprocess.Process:
     """Any process of a run. What it says goes to the log; one that `talks` keeps its standard output for us."""
     errors = os.open(log, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o644)
     try:

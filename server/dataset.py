@@ -26,8 +26,8 @@ from pydantic import BaseModel, ConfigDict, Field, StringConstraints, TypeAdapte
 from server.errors import DatasetError
 from server.types import HistoryTurn, Memory, MemoryKind, Passage, TurnContext
 
-MAX_BROKEN = 0.05       # of the rows; more broken ones than this, and the file is refused
-SHOWN_PROBLEMS = 20     # broken rows that a report names
+MAX_BROKEN = 0.05  # of the rows; more broken ones than this, and the file is refused
+SHOWN_PROBLEMS = 20  # broken rows that a report names
 
 
 @dataclass(frozen=True, slots=True)
@@ -64,7 +64,7 @@ class DatasetReport:
     read: int
     kept: int
     duplicates: int
-    conflicts: int                 # of the kept rows: same turn as an earlier row, another answer
+    conflicts: int  # of the kept rows: same turn as an earlier row, another answer
     broken: int
     problems: tuple[str, ...]
 
@@ -162,8 +162,9 @@ class _Chat(_Strict):
         roles = [message.role for message in self.messages]
         turns = roles[1:] if roles[:1] == ["system"] else roles
         if not turns or turns != ["user", "assistant"] * (len(turns) // 2):
-            raise ValueError("messages must be an optional system message, then user and assistant in turn, "
-                             "the assistant last")
+            raise ValueError(
+                "messages must be an optional system message, then user and assistant in turn, the assistant last"
+            )
         return self
 
 

@@ -24,7 +24,7 @@ from transformers import PreTrainedTokenizerFast
 from server.errors import ModelError
 
 BATCH = 32
-YIELD_S = 0.0005       # between batches; a lock is not fair, so a pause lets a waiting question in
+YIELD_S = 0.0005  # between batches; a lock is not fair, so a pause lets a waiting question in
 
 # Measured as tokens per letter. English vocabulary: English .2-.35, program logs .5, German, Finnish,
 # Turkish .4-.55, Russian and Arabic 1.0, Korean 2. Multilingual vocabularies: Korean .4-.6, Russian .3.

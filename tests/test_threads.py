@@ -44,7 +44,11 @@ asyncio.run(main())
 def test_only_the_model_has_helping_threads(chat_model_dir: Path, embedder_dir: Path) -> None:
     done = subprocess.run(
         [sys.executable, "-c", SCRIPT, str(chat_model_dir), str(embedder_dir), str(ROOT / "adapters")],
-        cwd=ROOT, capture_output=True, text=True, check=True, timeout=600,
+        cwd=ROOT,
+        capture_output=True,
+        text=True,
+        check=True,
+        timeout=600,
     )
     helpers, expected = map(int, done.stdout.split()[-2:])
     assert helpers == expected, done.stdout

@@ -24,7 +24,11 @@ def versions(which: str) -> dict[str, str]:
     """What .ci/versions.py gives."""
     done = subprocess.run(
         [sys.executable, str(ROOT / ".ci" / "versions.py"), which],
-        cwd=ROOT, capture_output=True, text=True, check=True, timeout=60,
+        cwd=ROOT,
+        capture_output=True,
+        text=True,
+        check=True,
+        timeout=60,
     )
     return dict(re.findall(r"^([\w.-]+)==(\S+)$", done.stdout, re.MULTILINE))
 

@@ -35,9 +35,7 @@ async def alone(bench: Bench, *, key: str, quantize: ours.Quantize) -> AsyncIter
 
 
 def one_chat(bench: Bench, key: str, number: int, vocabulary: int) -> chats.Chats:
-    return chats.draw(
-        key, number, count=1, length=bench.sizes.prompt, new=bench.sizes.alone, vocabulary=vocabulary
-    )
+    return chats.draw(key, number, count=1, length=bench.sizes.prompt, new=bench.sizes.alone, vocabulary=vocabulary)
 
 
 def share(used: float, there: float) -> Reading:

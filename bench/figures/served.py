@@ -15,7 +15,7 @@ from server.engine import LocalEngine, ModelTokenizer
 from server.prompting import PromptLibrary, UserProfile, compose
 from server.types import PromptBundle, TurnContext
 
-_SETTLE_S = 2.0   # what a server does after its answers must not slow the other side
+_SETTLE_S = 2.0  # what a server does after its answers must not slow the other side
 
 
 @asynccontextmanager

@@ -18,9 +18,7 @@ from bench.figure import Bound, Figure, Measure, Reading, Round, ratio
 WARM_TOKENS = 4
 
 
-def against(
-    name: str, title: str, kind: str, least: float, quantize: ours.Quantize = "none", times: int = 1
-) -> Figure:
+def against(name: str, title: str, kind: str, least: float, quantize: ours.Quantize = "none", times: int = 1) -> Figure:
     """Our engine on the run's chats against one kind of peer; the base alone for the peers that have no adapters."""
     adapted = kind != "continuous"
     measure = Measure("ratio", title, "×", Bound(least), "tokens/s", against=kind)

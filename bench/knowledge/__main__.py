@@ -1,6 +1,6 @@
 """The command: measures the figures of knowledge, prints each as it is done, and writes the table where asked.
 
-    python -m bench.knowledge [--data PATH] [--only NAME,…] [--rounds N] [--write]
+python -m bench.knowledge [--data PATH] [--only NAME,…] [--rounds N] [--write]
 """
 
 from __future__ import annotations

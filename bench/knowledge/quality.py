@@ -183,4 +183,3 @@ def place(passage: Passage, text: str) -> int:
     """Where in the file a passage begins. Raises ValueError where it is not a part of the file."""
     lines = text.split("\n")[: (passage.line_start or 1) - 1]
     return text.index(passage.text, sum(len(line) + 1 for line in lines))
-

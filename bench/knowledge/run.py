@@ -17,15 +17,15 @@ from server.retrieval import KnowledgeBase
 class Sizes:
     """How large each figure's work is; None takes the whole set."""
 
-    questions: int | None = None   # of a set
+    questions: int | None = None  # of a set
     corpus_chars: int | None = None  # of each corpus of the chunking set
     chunks: int = 100_000
-    small: int = 1_000             # chunks of the index that the large one is compared with
-    files: int = 10_000            # of the large one
+    small: int = 1_000  # chunks of the index that the large one is compared with
+    files: int = 10_000  # of the large one
     searches: int = 1_000
     saves: int = 30
     changes: int = 15
-    rate: float = 8.0              # queries a second while files are saved
+    rate: float = 8.0  # queries a second while files are saved
     swaps: int = 200
     kills: int = 50
     kill_files: int = 400

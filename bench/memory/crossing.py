@@ -35,9 +35,7 @@ def figures(run: Run) -> list[Figure]:
     return [Figure("crossing", _CROSSING, crossing, rounds=1)]
 
 
-_CROSSING = (
-    Measure("crossings", "steps of many users that touch another's memory", "", Bound(0, at_most=True)),
-)
+_CROSSING = (Measure("crossings", "steps of many users that touch another's memory", "", Bound(0, at_most=True)),)
 
 
 @dataclass

@@ -161,8 +161,9 @@ class LocalEngine:
         submitted_at: float,
     ) -> Row:
         sampling, tokenizer = request.sampling, runtime.tokenizer
-        max_tokens = min(sampling.max_tokens, self._settings.max_tokens,
-                         runtime.card.context_length - len(request.prompt))
+        max_tokens = min(
+            sampling.max_tokens, self._settings.max_tokens, runtime.card.context_length - len(request.prompt)
+        )
         if mask is not None:
             mask.budget = max_tokens - 1  # the end of the turn is a token, too
         return Row(

@@ -56,8 +56,9 @@ def build_runtime(model_path: str, settings: EngineSettings, model_settings: Mod
     linear = choose_linear(model_settings.quantize, torch.device(placement.device), placement.dtype)
     log.debug("ready: products")
     try:
-        chosen = choose_path(loaded.model, lambda: load_model(model_path, model_settings).model, linear,
-                             settings.max_loras)
+        chosen = choose_path(
+            loaded.model, lambda: load_model(model_path, model_settings).model, linear, settings.max_loras
+        )
     except NotImplementedError as error:
         raise ModelError(f"the model {model_path} cannot be run step by step: {error}") from error
     log.debug("ready: forward path")

@@ -12,7 +12,7 @@ from rich.table import Table
 from server.evaluation.stats import mcnemar, wilson
 
 SIGNIFICANCE_LEVEL = 0.05
-MIN_DISCORDANT = 6     # fewer rows that only one side got right can never be significant in the exact test
+MIN_DISCORDANT = 6  # fewer rows that only one side got right can never be significant in the exact test
 
 _HEADINGS = ("lever", "right", "accuracy", "95% interval", "prompt tokens", "answer tokens", "latency p50", "p95")
 

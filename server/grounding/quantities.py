@@ -127,8 +127,10 @@ class Quantity:
 
     def conflicts_with(self, other: Quantity) -> bool:
         """Another number of the same kind: where one stands, the other is wrong."""
-        return (self.kind, self.noun) == (other.kind, other.noun) and bool(self.kind or self.noun) and not (
-            self.equals(other) or other.optional
+        return (
+            (self.kind, self.noun) == (other.kind, other.noun)
+            and bool(self.kind or self.noun)
+            and not (self.equals(other) or other.optional)
         )
 
     def is_among(self, others: Iterable[Quantity]) -> bool:

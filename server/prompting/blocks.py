@@ -80,7 +80,7 @@ def chat_label(turn: PastChatTurn) -> str:
     """'Tuesday 2025-03-04, the user, in "Trip to Jeju":'."""
     day = datetime.datetime.fromtimestamp(turn.at).astimezone()
     who = "the user" if turn.role == "user" else "the assistant"
-    return f"{day:%A %Y-%m-%d}, {who}, in \"{' '.join(turn.title.split())}\":"
+    return f'{day:%A %Y-%m-%d}, {who}, in "{" ".join(turn.title.split())}":'
 
 
 def evidence_section(passages: Sequence[Passage], nonce: str) -> str:

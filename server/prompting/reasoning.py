@@ -8,9 +8,9 @@ from server.prompting.constraint import THINK_CLOSE, THINK_OPEN
 
 
 class _State(Enum):
-    START = "start"        # nothing but blanks so far
+    START = "start"  # nothing but blanks so far
     THINKING = "thinking"
-    GAP = "gap"            # the line break after the closing tag
+    GAP = "gap"  # the line break after the closing tag
     ANSWER = "answer"
 
 

@@ -27,9 +27,9 @@ from server.types import UserId
 log = logging.getLogger("tailor.retrieval")
 
 USERS_FILE: Final = ".users"
-LOCAL_USER: Final = UserId("local")   # the one user of a server without accounts, who may see everything
+LOCAL_USER: Final = UserId("local")  # the one user of a server without accounts, who may see everything
 MAX_BYTES: Final = 64 * 1024
-SAVE_GRACE_S: Final = 2.0            # some editors remove a file to write it again: until then it is not removed
+SAVE_GRACE_S: Final = 2.0  # some editors remove a file to write it again: until then it is not removed
 
 
 @dataclass(frozen=True, slots=True)

@@ -67,7 +67,7 @@ class KnowledgeBase:
         self._sync_wanted = threading.Event()
         self._merge_wanted = threading.Event()
         self._paths_lock = threading.Lock()
-        self._changed_paths: set[Path] | None = None   # what the watcher saw change; None: scan everything
+        self._changed_paths: set[Path] | None = None  # what the watcher saw change; None: scan everything
         self._threads: list[threading.Thread] = []
 
     # ── life ─────────────────────────────────────────────────────────────────────────────────────

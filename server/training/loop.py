@@ -26,7 +26,7 @@ from server.training.recipe import Recipe
 from server.training.rows import IGNORED, Row, collate
 from server.training.text import duration
 
-MAX_PROGRESS_LINES = 40   # progress lines of one run, at most
+MAX_PROGRESS_LINES = 40  # progress lines of one run, at most
 
 
 class TokenRows(Dataset[Row]):
@@ -128,13 +128,13 @@ def answer_loss(model: Any, batch: dict[str, torch.Tensor], *, reduction: str = 
     """Cross entropy of the labelled tokens, in nats: their mean, or their 'sum'."""
     labels = batch["labels"]
     columns = (labels != IGNORED).any(dim=0)
-    width = int(columns.numel() - columns.float().argmax()) + 1   # the column before the first label predicts it
+    width = int(columns.numel() - columns.float().argmax()) + 1  # the column before the first label predicts it
     inputs = {name: tensor for name, tensor in batch.items() if name != "labels"}
     if _accepts_logits_to_keep(model):
         logits = model(**inputs, logits_to_keep=width, use_cache=False).logits
     else:
         logits = model(**inputs, use_cache=False).logits[:, -width:]
-    targets = labels[:, -(width - 1):]
+    targets = labels[:, -(width - 1) :]
     return cross_entropy(
         logits[:, :-1].float().flatten(0, 1), targets.flatten(), ignore_index=IGNORED, reduction=reduction
     )

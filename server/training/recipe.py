@@ -22,9 +22,9 @@ class Recipe:
     target_modules: tuple[str, ...] = ()
     learning_rate: float = 5e-4
     epochs: float = 2.0
-    batch: int = 8                # rows in one forward pass
-    accumulation: int = 1         # passes to one step of the optimiser
-    warmup: float = 0.05          # share of the steps
+    batch: int = 8  # rows in one forward pass
+    accumulation: int = 1  # passes to one step of the optimiser
+    warmup: float = 0.05  # share of the steps
     weight_decay: float = 0.0
     max_tokens: int = 1024
     max_left_out: float = 0.1

@@ -91,5 +91,5 @@ def collate(rows: Sequence[Row], pad: int = 0) -> dict[str, torch.Tensor]:
         size = len(row.ids)
         ids[index, -size:] = torch.tensor(row.ids)
         mask[index, -size:] = 1
-        labels[index, -row.answer:] = ids[index, -row.answer:]
+        labels[index, -row.answer :] = ids[index, -row.answer :]
     return {"input_ids": ids, "attention_mask": mask, "labels": labels}

@@ -34,8 +34,8 @@ from server.training.rows import Row, Rows, collate, tokenised
 from server.training.text import duration
 
 NAME = re.compile(r"[a-z0-9][a-z0-9._-]{0,63}")
-STAGING_PREFIX = ".new-"     # prefix of folders that are not finished
-MIN_EFFECT = 1e-3            # largest change of a logit under which an adapter counts as without effect
+STAGING_PREFIX = ".new-"  # prefix of folders that are not finished
+MIN_EFFECT = 1e-3  # largest change of a logit under which an adapter counts as without effect
 
 
 @dataclass(frozen=True, slots=True)

@@ -117,9 +117,7 @@ def content_words(question: str) -> tuple[ContentWord, ...]:
     for kind, token in _tokens(question):
         if kind == "paired":
             for word, weight in _content_runs(token):
-                found.setdefault(
-                    word, ContentWord(word, tuple(pairs(word)), VERB_WEIGHT if token in verbs else weight)
-                )
+                found.setdefault(word, ContentWord(word, tuple(pairs(word)), VERB_WEIGHT if token in verbs else weight))
         elif kind == "number":
             found.setdefault(token, ContentWord(token, (_number(token),)))
         elif token not in ENGLISH:

@@ -21,7 +21,7 @@ from tests.fakes import ScriptedEngine
 from tests.live import LiveServer, chat_session, make_app, make_workspace, only, serving
 
 PASSWORD = "long enough for all"
-USERS = ("ann", "bob", "eve")       # eve is no administrator
+USERS = ("ann", "bob", "eve")  # eve is no administrator
 FOLDERS = ("alpha", "beta", "gamma")
 QUESTION = "What is the code of the vault?"
 DOMAIN = """---

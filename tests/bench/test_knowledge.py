@@ -208,5 +208,3 @@ def test_the_stand_in_bears_the_name_and_keeps_likeness() -> None:
 
 def test_each_file_of_the_victim_has_its_word() -> None:
     assert len({word(number) for number in range(10_000)}) == 10_000
-
-

@@ -357,9 +357,7 @@ async def test_a_parent_of_another_conversation_is_refused(tmp_path: Path) -> No
         chat = conversation_of(first)
         before = await services.chat.conversation(MINA, chat)
         with pytest.raises(InvalidInput, match="not in conversation"):
-            await services.chat.send(
-                MINA, "x", conversation_id=chat, parent_id=second[0].message_id, domain="support"
-            )
+            await services.chat.send(MINA, "x", conversation_id=chat, parent_id=second[0].message_id, domain="support")
         assert await services.chat.conversation(MINA, chat) == before, "a refused question leaves nothing behind"
 
 

@@ -313,9 +313,7 @@ def test_files_that_are_still_being_read_are_told_of(files: int, says: str) -> N
 def test_a_conversation_in_the_terminal(live: LiveServer, monkeypatch: pytest.MonkeyPatch) -> None:
     told = ["My name is Mina.", "What do you know about me?", "Forget my name", "/temporary", "I like tea."]
     lines = ["/help", "/domain support", "How do I return a lamp?", "/sources", "", "/new", "/sources", "/nonsense"]
-    monkeypatch.setattr(
-        sys, "stdin", io.StringIO("\n".join([*lines, "/domain auto", *told, "/quit", "never"]))
-    )
+    monkeypatch.setattr(sys, "stdin", io.StringIO("\n".join([*lines, "/domain auto", *told, "/quit", "never"])))
     written: list[str] = []
     monkeypatch.setattr(sys, "stdout", type("Out", (), {"write": written.append, "flush": lambda self: None})())
     asyncio.run(terminal.chat(live.ws, question=None, domain=None, api_key=None))

@@ -28,7 +28,12 @@ def imported(*arguments: str, cwd: Path = ROOT) -> set[str]:
     """The slow libraries that `tailor arguments` has imported when it ends."""
     done = subprocess.run(
         [sys.executable, "-c", SCRIPT.format(slow=SLOW), *arguments],
-        cwd=cwd, env={"PYTHONPATH": str(ROOT)}, capture_output=True, text=True, check=True, timeout=120,
+        cwd=cwd,
+        env={"PYTHONPATH": str(ROOT)},
+        capture_output=True,
+        text=True,
+        check=True,
+        timeout=120,
     )
     return set(done.stdout.rsplit("imported", 1)[1].split())
 

@@ -52,24 +52,49 @@ TEXTS = [
 ] * 8
 VOCABULARY = 400
 _SHAPE: dict[str, Any] = {
-    "vocab_size": VOCABULARY, "hidden_size": 48, "intermediate_size": 64, "num_hidden_layers": 3,
-    "num_attention_heads": 4, "num_key_value_heads": 2, "max_position_embeddings": 256, "bos_token_id": 0,
+    "vocab_size": VOCABULARY,
+    "hidden_size": 48,
+    "intermediate_size": 64,
+    "num_hidden_layers": 3,
+    "num_attention_heads": 4,
+    "num_key_value_heads": 2,
+    "max_position_embeddings": 256,
+    "bos_token_id": 0,
     "eos_token_id": 2,
-    "pad_token_id": 2, "initializer_range": 0.15,
+    "pad_token_id": 2,
+    "initializer_range": 0.15,
 }
 CONFIGS: dict[str, Callable[[], Any]] = {
     "llama": lambda: LlamaConfig(**_SHAPE, tie_word_embeddings=True),
     "qwen2": lambda: Qwen2Config(**_SHAPE),
     "qwen3": lambda: Qwen3Config(**_SHAPE, head_dim=16),
     "mistral": lambda: MistralConfig(**_SHAPE, sliding_window=7),
-    "gpt2": lambda: GPT2Config(vocab_size=VOCABULARY, n_embd=48, n_layer=2, n_head=4, n_positions=256, bos_token_id=0,
-                               eos_token_id=2, initializer_range=0.15),
-    "bloom": lambda: BloomConfig(vocab_size=VOCABULARY, hidden_size=48, n_layer=2, n_head=4, bos_token_id=0,
-                                 eos_token_id=2, pad_token_id=2, initializer_range=0.15),
-    "mamba": lambda: MambaConfig(vocab_size=VOCABULARY, hidden_size=32, num_hidden_layers=2, bos_token_id=0,
-                                 eos_token_id=2, pad_token_id=2),
-    "openai-gpt": lambda: OpenAIGPTConfig(vocab_size=VOCABULARY, n_embd=48, n_layer=2, n_head=4, n_positions=256,
-                                          initializer_range=0.15),
+    "gpt2": lambda: GPT2Config(
+        vocab_size=VOCABULARY,
+        n_embd=48,
+        n_layer=2,
+        n_head=4,
+        n_positions=256,
+        bos_token_id=0,
+        eos_token_id=2,
+        initializer_range=0.15,
+    ),
+    "bloom": lambda: BloomConfig(
+        vocab_size=VOCABULARY,
+        hidden_size=48,
+        n_layer=2,
+        n_head=4,
+        bos_token_id=0,
+        eos_token_id=2,
+        pad_token_id=2,
+        initializer_range=0.15,
+    ),
+    "mamba": lambda: MambaConfig(
+        vocab_size=VOCABULARY, hidden_size=32, num_hidden_layers=2, bos_token_id=0, eos_token_id=2, pad_token_id=2
+    ),
+    "openai-gpt": lambda: OpenAIGPTConfig(
+        vocab_size=VOCABULARY, n_embd=48, n_layer=2, n_head=4, n_positions=256, initializer_range=0.15
+    ),
 }
 
 
@@ -79,12 +104,17 @@ def tiny_tokenizer(template: str | None = CHATML) -> PreTrainedTokenizerFast:
     backend.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
     backend.decoder = decoders.ByteLevel()
     trainer = trainers.BpeTrainer(
-        vocab_size=340, special_tokens=["<|endoftext|>", "<|im_start|>", "<|im_end|>"], show_progress=False,
+        vocab_size=340,
+        special_tokens=["<|endoftext|>", "<|im_start|>", "<|im_end|>"],
+        show_progress=False,
         initial_alphabet=pre_tokenizers.ByteLevel.alphabet(),
     )
     backend.train_from_iterator(TEXTS, trainer)
     tokenizer = PreTrainedTokenizerFast(
-        tokenizer_object=backend, bos_token="<|im_start|>", eos_token="<|im_end|>", pad_token="<|im_end|>",
+        tokenizer_object=backend,
+        bos_token="<|im_start|>",
+        eos_token="<|im_end|>",
+        pad_token="<|im_end|>",
         unk_token="<|endoftext|>",
     )
     tokenizer.chat_template = template
@@ -113,14 +143,26 @@ def tiny(tmp_path_factory: pytest.TempPathFactory) -> Callable[[str], Path]:
 
 
 def make_adapter(
-    base: Path, root: Path, name: str, version: str = "1", *, seed: int = 1, tailor: dict[str, Any] | None = None,
-    scale: float = 1.0, **config: Any,
+    base: Path,
+    root: Path,
+    name: str,
+    version: str = "1",
+    *,
+    seed: int = 1,
+    tailor: dict[str, Any] | None = None,
+    scale: float = 1.0,
+    **config: Any,
 ) -> Path:
     """A PEFT adapter with random weights of visible effect under root/name/version."""
     torch.manual_seed(seed)
     model = AutoModelForCausalLM.from_pretrained(str(base))
-    settings: dict[str, Any] = {"r": 4, "lora_alpha": 8, "target_modules": ["q_proj", "v_proj", "down_proj"],
-                                "init_lora_weights": False, "task_type": "CAUSAL_LM"}
+    settings: dict[str, Any] = {
+        "r": 4,
+        "lora_alpha": 8,
+        "target_modules": ["q_proj", "v_proj", "down_proj"],
+        "init_lora_weights": False,
+        "task_type": "CAUSAL_LM",
+    }
     folder = root / name / version
     with peft_quiet(), torch.no_grad():
         adapted = get_peft_model(model, LoraConfig(**{**settings, **config}))
@@ -148,12 +190,16 @@ async def engines() -> AsyncIterator[EngineFactory]:
     Bounds in bytes may be smaller than the settings allow: tiny models need little."""
     started: list[LocalEngine] = []
 
-    async def start(model: Path, adapters: Path | None = None, *, model_settings: ModelSettings | None = None,
-                    **settings: Any) -> LocalEngine:
+    async def start(
+        model: Path, adapters: Path | None = None, *, model_settings: ModelSettings | None = None, **settings: Any
+    ) -> LocalEngine:
         bounds = {key: settings.pop(key) for key in tuple(settings) if key.endswith("_bytes")}
-        engine = LocalEngine(str(model), EngineSettings(**settings).model_copy(update=bounds),
-                             model_settings or ModelSettings(device="cpu"),
-                             AdapterCatalogue(adapters or model.parent / "no-adapters"))
+        engine = LocalEngine(
+            str(model),
+            EngineSettings(**settings).model_copy(update=bounds),
+            model_settings or ModelSettings(device="cpu"),
+            AdapterCatalogue(adapters or model.parent / "no-adapters"),
+        )
         await engine.start()
         started.append(engine)
         return engine
@@ -261,8 +307,15 @@ class Reply:
         return self.done.usage
 
 
-async def ask(engine: LocalEngine, prompt: list[int] | tuple[int, ...] | str, *, adapter: str | None = None,
-              user: str | None = None, constraint: Any = None, **sampling: Any) -> Reply:
+async def ask(
+    engine: LocalEngine,
+    prompt: list[int] | tuple[int, ...] | str,
+    *,
+    adapter: str | None = None,
+    user: str | None = None,
+    constraint: Any = None,
+    **sampling: Any,
+) -> Reply:
     ids = engine.tokenizer.encode(prompt) if isinstance(prompt, str) else prompt
     params = SamplingParams(**{"temperature": 0.0, "max_tokens": 12, **sampling})
     reply = Reply()

@@ -49,7 +49,7 @@ def greedy(model: Any, prompt: list[int] | tuple[int, ...], count: int, stop: fr
         ids.append(token)
         if token in stop:
             break
-    return ids[len(prompt):]
+    return ids[len(prompt) :]
 
 
 @dataclass(frozen=True)
@@ -82,7 +82,7 @@ class Oracle:
                 last = last.clone()
                 last[unwanted] += _BIAS
                 ids.append(int(last.argmax()))
-            self._answers[key] = Answer(tuple(ids[len(prompt):]), torch.stack(rows))
+            self._answers[key] = Answer(tuple(ids[len(prompt) :]), torch.stack(rows))
         return self._answers[key]
 
 

@@ -21,9 +21,12 @@ from tests.engine.oracle import Answer, Oracle, assert_is, entries, prompt, unsp
 ADAPTERS: dict[str, dict[str, Any]] = {
     "lora": {"target_modules": ["q_proj", "k_proj", "o_proj", "gate_proj", "down_proj"]},
     "rslora": {"target_modules": "all-linear", "use_rslora": True, "r": 8, "lora_alpha": 2},
-    "patterns": {"target_modules": ["q_proj", "v_proj", "up_proj", "down_proj"], "r": 3,
-                 "rank_pattern": {"q_proj": 2, "layers.1.mlp.down_proj": 11},
-                 "alpha_pattern": {"down_proj": 3, "layers.0.self_attn.q_proj": 20}},
+    "patterns": {
+        "target_modules": ["q_proj", "v_proj", "up_proj", "down_proj"],
+        "r": 3,
+        "rank_pattern": {"q_proj": 2, "layers.1.mlp.down_proj": 11},
+        "alpha_pattern": {"down_proj": 3, "layers.0.self_attn.q_proj": 20},
+    },
 }
 KINDS = (None, *ADAPTERS)
 COUNT = 10
@@ -83,17 +86,18 @@ async def test_alone(family: Family, engines: EngineFactory) -> None:
 async def test_in_a_mixed_batch(family: Family, engines: EngineFactory) -> None:
     serving = await served(engines, family, prefill_tokens=64)
     lengths = (5, 70, 33)
-    await asyncio.gather(*(serving.exact(kind, prompt(seed, length))
-                           for seed, length in enumerate(lengths) for kind in KINDS))
+    await asyncio.gather(
+        *(serving.exact(kind, prompt(seed, length)) for seed, length in enumerate(lengths) for kind in KINDS)
+    )
     await asyncio.gather(*(serving.exact(kind, prompt(7, 20)) for kind in ("rslora", None, None, "rslora", "lora")))
 
 
 async def test_greedy_rows_of_the_plainest_kind_in_a_mixed_batch(family: Family, engines: EngineFactory) -> None:
     serving = await served(engines, family, prefill_tokens=16)
     engine, jobs = serving.engine, [(kind, 4 + 9 * seed) for seed in range(2) for kind in KINDS]
-    replies = await asyncio.gather(*(
-        ask(engine, prompt(seed, length), adapter=kind, max_tokens=COUNT) for seed, (kind, length) in enumerate(jobs)
-    ))
+    replies = await asyncio.gather(
+        *(ask(engine, prompt(seed, length), adapter=kind, max_tokens=COUNT) for seed, (kind, length) in enumerate(jobs))
+    )
     for seed, ((kind, length), reply) in enumerate(zip(jobs, replies, strict=True)):
         expected = greedy(family.oracles[kind]._model, prompt(seed, length), COUNT, engine.tokenizer.stop_ids)
         assert reply.usage.completion_tokens == len(expected)
@@ -208,15 +212,23 @@ async def test_after_rows_were_preempted(family: Family, engines: EngineFactory,
 async def test_the_default_model(chat_model_dir: Path, tmp_path: Path, engines: EngineFactory, monkeypatch) -> None:
     # reservations without slack, which rows outgrow at once
     monkeypatch.setattr("server.engine.scheduling.scheduler.KV_GRANULARITY", 0)
-    folders = {name: make_adapter(chat_model_dir, tmp_path, name, seed=seed, scale=0.4, target_modules="all-linear")
-               for seed, name in enumerate(("red", "green"))}
+    folders = {
+        name: make_adapter(chat_model_dir, tmp_path, name, seed=seed, scale=0.4, target_modules="all-linear")
+        for seed, name in enumerate(("red", "green"))
+    }
     engine = await engines(chat_model_dir, tmp_path, prefill_tokens=32, kv_bytes=46080 * 192)
     oracle = reference(chat_model_dir, folders["red"])
     oracle.load_adapter(str(folders["green"]), "green")
-    questions = ["What is the capital of France, and which river runs through it? Answer in one short sentence.",
-                 "환불은 며칠 안에 되나요?", "Why do we dream?"]
-    jobs = [(name, tuple(engine.tokenizer.render([Message("user", text)])))
-            for text in questions for name in (None, "red", "green")]
+    questions = [
+        "What is the capital of France, and which river runs through it? Answer in one short sentence.",
+        "환불은 며칠 안에 되나요?",
+        "Why do we dream?",
+    ]
+    jobs = [
+        (name, tuple(engine.tokenizer.render([Message("user", text)])))
+        for text in questions
+        for name in (None, "red", "green")
+    ]
     wanted = {job: _generated(oracle, *job, 8) for job in jobs}
     for name in (None, "red"):  # alone, then behind its kept prompt
         job = (name, jobs[0][1])
@@ -239,6 +251,11 @@ async def _matching(engine: Any, job: tuple[str | None, tuple[int, ...]], answer
 def _generated(oracle: Any, adapter: str | None, tokens: tuple[int, ...], count: int) -> Answer:
     oracle.set_adapter("green" if adapter == "green" else "default")
     with nullcontext() if adapter else oracle.disable_adapter(), torch.inference_mode():
-        made = oracle.generate(input_ids=torch.tensor([tokens]), do_sample=False, max_new_tokens=count,
-                               output_logits=True, return_dict_in_generate=True)
-    return Answer(tuple(made.sequences[0, len(tokens):].tolist()), torch.log_softmax(torch.cat(made.logits), -1))
+        made = oracle.generate(
+            input_ids=torch.tensor([tokens]),
+            do_sample=False,
+            max_new_tokens=count,
+            output_logits=True,
+            return_dict_in_generate=True,
+        )
+    return Answer(tuple(made.sequences[0, len(tokens) :].tolist()), torch.log_softmax(torch.cat(made.logits), -1))

@@ -26,8 +26,9 @@ COUNT = 6
 
 def stream(engine: Any, tokens: list[int], adapter: str | None = None, most: int = 150):
     free = dict.fromkeys(engine.tokenizer.stop_ids, -100.0)
-    return engine.generate(GenerationRequest(
-        tuple(tokens), SamplingParams(temperature=0, max_tokens=most, logit_bias=free), adapter))
+    return engine.generate(
+        GenerationRequest(tuple(tokens), SamplingParams(temperature=0, max_tokens=most, logit_bias=free), adapter)
+    )
 
 
 # ── numbers that are none ────────────────────────────────────────────────────────────────────────
@@ -57,8 +58,12 @@ def poisoned(monkeypatch) -> None:
 async def test_what_earlier_rows_left_never_reaches_an_answer(tiny, adapters, engines, poisoned, exact) -> None:
     engine = await engines(tiny("llama"), adapters, prefix_bytes=60 * BLOCK_SIZE * 576, max_batch=4)
     for turn in range(3):
-        await asyncio.gather(*(exact(engine, prompt(seed, 30 + 23 * (seed % 6)), [None, "a", "b"][seed % 3])
-                               for seed in range(turn, turn + 8)))
+        await asyncio.gather(
+            *(
+                exact(engine, prompt(seed, 30 + 23 * (seed % 6)), [None, "a", "b"][seed % 3])
+                for seed in range(turn, turn + 8)
+            )
+        )
         await settle(engine)
         await engine.unload_adapter("ab"[turn % 2])
     assert engine.stats().cached_tokens > 0
@@ -84,7 +89,7 @@ def ill(monkeypatch):
         for chunk in chunks:
             if tuple(chunk.tokens) in texts:
                 for tensor in (*self.arena.keys, *self.arena.values):
-                    tensor[chunk.kv_slot, :, :chunk.computed + len(chunk.tokens)] = NAN
+                    tensor[chunk.kv_slot, :, : chunk.computed + len(chunk.tokens)] = NAN
                 logits[needed.index(chunk)] = NAN
         return logits
 
@@ -97,10 +102,13 @@ async def test_a_row_without_usable_numbers_fails_alone(tiny, engines, ill, exac
     engine = await engines(tiny("llama"))
     bad = prompt(1, 2 * BLOCK_SIZE + 5)
     ill.add(tuple(bad))
-    others = [ask(engine, prompt(seed, 40), max_tokens=COUNT) if greedy else exact(engine, prompt(seed, 40))
-              for seed in range(2, 5)]
+    others = [
+        ask(engine, prompt(seed, 40), max_tokens=COUNT) if greedy else exact(engine, prompt(seed, 40))
+        for seed in range(2, 5)
+    ]
     failed, *rest = await asyncio.gather(
-        ask(engine, bad, max_tokens=COUNT, temperature=0.0 if greedy else 0.7), *others, return_exceptions=True)
+        ask(engine, bad, max_tokens=COUNT, temperature=0.0 if greedy else 0.7), *others, return_exceptions=True
+    )
     assert type(failed) is EngineError
     assert "no usable numbers" in str(failed)
     assert all(isinstance(reply, Reply) for reply in rest), rest
@@ -141,8 +149,10 @@ async def test_an_adapter_that_overflows_harms_its_own_rows_alone(tiny, adapters
     engine = await engines(tiny("llama"), adapters)
     tokens = prompt(1, 50)
     results = await asyncio.gather(
-        *(exact(engine, tokens, adapter) for adapter in (None, "a", "b")), ask(engine, tokens, adapter="c"),
-        *(exact(engine, prompt(2, 9), adapter) for adapter in (None, "a", "b")), ask(engine, prompt(2, 9), adapter="c"),
+        *(exact(engine, tokens, adapter) for adapter in (None, "a", "b")),
+        ask(engine, tokens, adapter="c"),
+        *(exact(engine, prompt(2, 9), adapter) for adapter in (None, "a", "b")),
+        ask(engine, prompt(2, 9), adapter="c"),
         return_exceptions=True,
     )
     assert [type(result) for result in results] == [*[Reply] * 3, EngineError] * 2, results
@@ -308,4 +318,4 @@ async def test_no_event_follows_once_a_generator_is_closed(
     await until(lambda: engine.health().ok or end == "a fault", "health")
     fault.mend()
     assert (await ask(engine, [5, 6], max_tokens=2)).done
-    assert [event for number, event in sent[len(before):] if number < 3] == []
+    assert [event for number, event in sent[len(before) :] if number < 3] == []

@@ -88,8 +88,9 @@ class Soak:
         chance = random.Random(self.seed * 100 + number)
         for _ in range(TURNS):
             name, job = chance.choice((None, *NAMES)), chance.choice(SHORT)
-            what = chance.choices(("answer", "long", "cancel", "load", "unload", "replace", "refresh"),
-                                  (50, 6, 18, 7, 7, 6, 6))[0]
+            what = chance.choices(
+                ("answer", "long", "cancel", "load", "unload", "replace", "refresh"), (50, 6, 18, 7, 7, 6, 6)
+            )[0]
             try:
                 if what == "answer":
                     await self.answer(name, job)
@@ -138,9 +139,16 @@ async def test_every_answer_is_right_whatever_happens_around_it(
 ) -> None:
     weights = Weights(tiny("llama"), tmp_path / "made", tmp_path / "adapters")
     size = (tmp_path / "made" / "0" / "1" / "adapter_model.safetensors").stat().st_size
-    engine = await engines(tiny("llama"), tmp_path / "adapters", max_batch=4, prefill_tokens=32, max_loras=2,
-                           kv_bytes=512 * TOKEN_BYTES, prefix_bytes=10 * BLOCK_SIZE * TOKEN_BYTES,
-                           adapter_bytes=5 * size // 2)
+    engine = await engines(
+        tiny("llama"),
+        tmp_path / "adapters",
+        max_batch=4,
+        prefill_tokens=32,
+        max_loras=2,
+        kv_bytes=512 * TOKEN_BYTES,
+        prefix_bytes=10 * BLOCK_SIZE * TOKEN_BYTES,
+        adapter_bytes=5 * size // 2,
+    )
     soak = Soak(engine, weights, seed)
     watch = asyncio.create_task(soak.watch())
     try:
@@ -175,22 +183,32 @@ class Crowd:
         self._gate.shut()
         first = asyncio.create_task(ask(self.engine, [5, 6], max_tokens=1))
         await self._gate.reached()
-        others = [(prompt(20 + n, 4 + 5 * n), (None, "a")[n % 2], {"temperature": 1.0, "seed": n, "max_tokens": 18})
-                  for n in range(6)]
-        tasks = [asyncio.create_task(ask(self.engine, tokens, adapter=name, **how))
-                 for tokens, name, how in (*self._jobs, *others)]
+        others = [
+            (prompt(20 + n, 4 + 5 * n), (None, "a")[n % 2], {"temperature": 1.0, "seed": n, "max_tokens": 18})
+            for n in range(6)
+        ]
+        tasks = [
+            asyncio.create_task(ask(self.engine, tokens, adapter=name, **how))
+            for tokens, name, how in (*self._jobs, *others)
+        ]
         await until(lambda: self.engine.health().waiting == len(tasks), "the crowd")
         self._gate.open()
         _, *together = await asyncio.gather(first, *tasks)
-        return alone, together[:len(self._jobs)]
+        return alone, together[: len(self._jobs)]
 
 
 async def test_a_seed_gives_the_same_text_whatever_the_batch_mates(tiny, adapters, engines, gate: Gate) -> None:
     engine = await engines(tiny("llama"), adapters)
-    settings = [{"temperature": 0.9, "seed": 11, "top_p": 0.9}, {"temperature": 1.2, "seed": 12, "top_k": 30},
-                {"temperature": 0.7, "seed": 13, "min_p": 0.05, "repetition_penalty": 1.2}, {"temperature": 0.0}]
-    jobs = [(prompt(number, 6 + 3 * number), name, {"max_tokens": 15, **settings[number % 4]})
-            for number, name in enumerate((None, "a", "b", "c", "a", "b", None))]
+    settings = [
+        {"temperature": 0.9, "seed": 11, "top_p": 0.9},
+        {"temperature": 1.2, "seed": 12, "top_k": 30},
+        {"temperature": 0.7, "seed": 13, "min_p": 0.05, "repetition_penalty": 1.2},
+        {"temperature": 0.0},
+    ]
+    jobs = [
+        (prompt(number, 6 + 3 * number), name, {"max_tokens": 15, **settings[number % 4]})
+        for number, name in enumerate((None, "a", "b", "c", "a", "b", None))
+    ]
     alone, together = await Crowd(engine, gate, jobs).alone_and_together()
     assert [reply.text for reply in together] == [reply.text for reply in alone]
     assert (await ask(engine, jobs[0][0], **{**jobs[0][2], "seed": 99})).text != alone[0].text, "it has no effect"

@@ -90,8 +90,13 @@ async def test_the_context_bounds_the_answer_and_refuses_a_prompt_over_it(tiny, 
 
 @pytest.mark.parametrize(
     ("prompt", "sampling", "words"),
-    [([], {}, "empty"), ([400], {}, "0 to 399"), ([-1], {}, "0 to 399"), ([5], {"temperature": -1}, "temperature"),
-     ([5], {"logit_bias": {4000: 1.0}}, "4000")],
+    [
+        ([], {}, "empty"),
+        ([400], {}, "0 to 399"),
+        ([-1], {}, "0 to 399"),
+        ([5], {"temperature": -1}, "temperature"),
+        ([5], {"logit_bias": {4000: 1.0}}, "4000"),
+    ],
 )
 async def test_bad_requests_are_refused(tiny, engines: EngineFactory, prompt, sampling, words: str) -> None:
     engine = await engines(tiny("llama"))

@@ -28,10 +28,12 @@ async def test_each_row_gets_what_it_gets_alone(tiny, tmp_path: Path, engines: E
     engine = await engines(base, tmp_path, prefill_tokens=16)
     jobs = [(None, 30), ("one", 5), ("two", 41), (None, 3), ("three", 17), ("one", 23), ("two", 9)]
     prompts = [prompt(seed, length) for seed, (_, length) in enumerate(jobs)]
-    replies = await asyncio.gather(*(
-        ask(engine, tokens, adapter=adapter, max_tokens=10)
-        for tokens, (adapter, _) in zip(prompts, jobs, strict=True)
-    ))
+    replies = await asyncio.gather(
+        *(
+            ask(engine, tokens, adapter=adapter, max_tokens=10)
+            for tokens, (adapter, _) in zip(prompts, jobs, strict=True)
+        )
+    )
     models = {key: reference(base, folder) for key, folder in folders.items()} | {None: reference(base)}
     for tokens, (adapter, _), reply in zip(prompts, jobs, replies, strict=True):
         expected = greedy(models[adapter], tokens, 10, engine.tokenizer.stop_ids)

@@ -23,7 +23,7 @@ from tests.conftest import ROOT
 SHIPPED = [("grounded", "general"), ("sentiment", "review-sentiment")]
 MAX_BYTES = 10_000_000
 ROWS = 40
-FLOORS = {"grounded": 0.3, "sentiment": 0.65}   # well under what the cards report, for so few rows
+FLOORS = {"grounded": 0.3, "sentiment": 0.65}  # well under what the cards report, for so few rows
 
 
 @pytest.mark.parametrize(("name", "domain"), SHIPPED)

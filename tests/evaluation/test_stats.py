@@ -14,7 +14,7 @@ from server.evaluation.stats import mcnemar, wilson
 @pytest.mark.parametrize(
     ("right", "rows", "low", "high"),
     [
-        (0, 10, 0.0, 0.2775),       # rule-of-thumb table values of the score interval
+        (0, 10, 0.0, 0.2775),  # rule-of-thumb table values of the score interval
         (10, 10, 0.7225, 1.0),
         (5, 10, 0.2366, 0.7634),
         (81, 263, 0.2553, 0.3662),  # Newcombe (1998), table I, method 3

@@ -140,9 +140,7 @@ def test_what_claims_nothing_is_not_marked(text: str) -> None:
     assert one(text).verdict is Verdict.NOTHING
 
 
-@pytest.mark.parametrize(
-    "text", ["I can tell you that boats cost 700 EUR.", "You can let me know within 90 days."]
-)
+@pytest.mark.parametrize("text", ["I can tell you that boats cost 700 EUR.", "You can let me know within 90 days."])
 def test_an_offer_with_a_number_is_a_claim(text: str) -> None:
     assert one(text).verdict is Verdict.UNSUPPORTED
 
@@ -224,8 +222,22 @@ async def test_an_answer_is_not_lost_when_its_check_breaks(caplog: pytest.LogCap
     assert await check_answer(text, TurnContext(), WordEmbedder(), complete=True) == ()
 
 
-@pytest.mark.parametrize("hostile", ["[1]" * 3000, "[" * 20000, "1 " * 6000, "a. " * 4000, "|" * 9000, "`" * 9000,
-                                     "not " * 4000, "한 " * 6000, "1-" * 6000, "\n" * 9000, "[1], " * 3000])
+@pytest.mark.parametrize(
+    "hostile",
+    [
+        "[1]" * 3000,
+        "[" * 20000,
+        "1 " * 6000,
+        "a. " * 4000,
+        "|" * 9000,
+        "`" * 9000,
+        "not " * 4000,
+        "한 " * 6000,
+        "1-" * 6000,
+        "\n" * 9000,
+        "[1], " * 3000,
+    ],
+)
 def test_no_text_takes_long(hostile: str) -> None:
     """A bound far above what it takes, and far below what a search over all ways to read it would take."""
     began = time.perf_counter()

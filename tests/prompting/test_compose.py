@@ -399,9 +399,7 @@ def test_whatever_the_budget_the_prompt_fits_or_is_refused(
     compaction = Compaction()
     for question, found, answer in turns * 3:
         try:
-            bundle = ask(
-                of, question, history=history, context=found, context_length=length, compaction=compaction
-            )
+            bundle = ask(of, question, history=history, context=found, context_length=length, compaction=compaction)
         except ContextFull:
             return
         assert len(bundle.token_ids) + bundle.sampling.max_tokens <= length

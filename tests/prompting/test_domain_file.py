@@ -58,9 +58,7 @@ def test_every_key_reaches_the_domain():
     assert domain.examples == (FewShot("Fees may change.", "high"),)
     assert domain.reasoning is True
     assert json.loads(domain.output or "")["required"] == ["risk"]
-    assert domain.sampling == SamplingParams(
-        temperature=0, top_p=0.9, top_k=40, max_tokens=300, stop=("END",), seed=7
-    )
+    assert domain.sampling == SamplingParams(temperature=0, top_p=0.9, top_k=40, max_tokens=300, stop=("END",), seed=7)
     assert domain.body.startswith("You review contracts")
 
 

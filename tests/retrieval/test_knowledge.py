@@ -278,8 +278,8 @@ def test_what_is_saved_during_a_long_import_is_found_before_it_ends(workspace: W
 
     base.subscribe(look)
     base.sync()
-    assert seen[1] == []                      # gone at once
-    assert seen[2] == ["melon"]               # found in a generation of its own
+    assert seen[1] == []  # gone at once
+    assert seen[2] == ["melon"]  # found in a generation of its own
     assert base.status().generation == 3
     assert len(base.status().folders[0].files) == 301
     assert not base.status().busy

@@ -41,7 +41,7 @@ def test_the_answer_ends_with_the_end_of_turn(byte_tokenizer: ByteTokenizer):
     found = tokenised([example()], domain=DOMAIN, tokenizer=byte_tokenizer, max_tokens=999, context_length=CONTEXT)
     (row,) = found.rows
     assert row.ids[-1] == ByteTokenizer.END
-    assert byte_tokenizer.decode(row.ids[-row.answer:]) == "45 days [1]."
+    assert byte_tokenizer.decode(row.ids[-row.answer :]) == "45 days [1]."
     assert row.answer == len("45 days [1].") + 1
 
 

@@ -71,9 +71,7 @@ def test_the_folder_holds_what_peft_and_the_product_read(data: Path, adapters: P
     assert lines[-1] == result.summary
 
 
-def test_the_base_is_named_by_its_id_and_never_by_a_path_of_this_machine(
-    data: Path, adapters: Path, tiny_folder: Path
-):
+def test_the_base_is_named_by_its_id_and_never_by_a_path_of_this_machine(data: Path, adapters: Path, tiny_folder: Path):
     own = run(data, adapters, tiny_folder)
     given = run(data, adapters, tiny_folder, model_id="Tiny-1")
     names = [json.loads((each.folder / "adapter_config.json").read_text())["base_model_name_or_path"]

@@ -77,8 +77,16 @@ SECTIONS = [
     {"name": "question", "tokens": 20, "text": "Question: How long can I return a lamp?"},
 ]
 ADAPTERS = [
-    {"name": "grounded", "version": "1", "state": "loaded", "rank": 16, "modules": 120, "bytes": 9_700_000,
-     "in_use": 1, "description": "Answers from numbered sources."},
+    {
+        "name": "grounded",
+        "version": "1",
+        "state": "loaded",
+        "rank": 16,
+        "modules": 120,
+        "bytes": 9_700_000,
+        "in_use": 1,
+        "description": "Answers from numbered sources.",
+    },
     {"name": "sentiment", "version": "2", "state": "available", "rank": 8, "modules": 60},
     {"name": "old-base", "version": "1", "state": "invalid", "reason": "it was trained for another base model"},
 ]
@@ -147,32 +155,32 @@ class Backend:
         self.events: dict[str, list[dict[str, Any]]] = {}
         self.memories: list[dict[str, Any]] = []
         self.paused = False
-        self.domains_off: list[str] = []              # where the user wants no memory
-        self.dead: list[dict[str, Any]] = []          # messages that could not be read for memories
-        self.asked: list[dict[str, Any]] = []         # what lists of memories were asked for
+        self.domains_off: list[str] = []  # where the user wants no memory
+        self.dead: list[dict[str, Any]] = []  # messages that could not be read for memories
+        self.asked: list[dict[str, Any]] = []  # what lists of memories were asked for
         self.files: dict[str, list[dict[str, Any]]] = {"support": [self.file("refunds.md")], "contracts": []}
         self.index: dict[str, Any] = {"generation": 3, "busy": False, "progress": None, "held": None, "pending": 0,
                                       "building": False, "problem": "", "limited": []}  # fmt: skip
         self.generations = [generation(3), generation(2), generation(1)]
         self.trace: dict[str, Any] = TRACE
-        self.around: dict[str, dict[str, Any]] = {}   # passage id → what stands around it
-        self.bodies: list[dict[str, Any]] = []        # of knowledge's commands
+        self.around: dict[str, dict[str, Any]] = {}  # passage id → what stands around it
+        self.bodies: list[dict[str, Any]] = []  # of knowledge's commands
         self.problems: list[dict[str, Any]] = []
         self.adapters = [
             {"reason": "", "bytes": 0, "in_use": 0, "last_used": None, "description": "", "rank": 0, "modules": 0} | a
             for a in ADAPTERS
         ]
-        self.password = ""           # set: login is needed
+        self.password = ""  # set: login is needed
         self.logged_in = False
         self.admin = True
         self.scripts: list[Script] = []
         self.frames: list[dict[str, Any]] = []
         self.calls: list[str] = []
-        self.refuse: tuple[str, str] | None = None    # the next frame is refused with this error
-        self.fail_paths: dict[str, int] = {}          # path → status to answer with, until removed
-        self.down = ""                                # why the model has failed
-        self.closed = False                           # new connections are refused
-        self.held: str | None = None                  # tokens stop before this one until released
+        self.refuse: tuple[str, str] | None = None  # the next frame is refused with this error
+        self.fail_paths: dict[str, int] = {}  # path → status to answer with, until removed
+        self.down = ""  # why the model has failed
+        self.closed = False  # new connections are refused
+        self.held: str | None = None  # tokens stop before this one until released
         self.sockets: set[_Connection] = set()
         self.stopped: set[str] = set()
         self.tasks: set[asyncio.Task[None]] = set()
@@ -197,7 +205,11 @@ class Backend:
     def stored(self, conversation_id: str, *messages: dict[str, Any], title: str = "A chat", age: float = 0) -> None:
         now = time.time() - age
         self.conversations[conversation_id] = {
-            "id": conversation_id, "title": title, "domain": None, "created_at": now, "updated_at": now,
+            "id": conversation_id,
+            "title": title,
+            "domain": None,
+            "created_at": now,
+            "updated_at": now,
         }
         self.messages[conversation_id] = [
             {"created_at": now, "status": "complete", "parent_id": None} | message for message in messages
@@ -209,8 +221,14 @@ class Backend:
 
     @staticmethod
     def file(name: str, state: str = "indexed", reason: str = "") -> dict[str, Any]:
-        return {"file": name, "state": state, "chunks": 4 if state == "indexed" else 0, "bytes": 2310,
-                "reason": reason, "changed_at": time.time()}
+        return {
+            "file": name,
+            "state": state,
+            "chunks": 4 if state == "indexed" else 0,
+            "bytes": 2310,
+            "reason": reason,
+            "changed_at": time.time(),
+        }
 
     # ── turns ────────────────────────────────────────────────────────────────────────────────────
 
@@ -227,21 +245,36 @@ class Backend:
                     "domain": frame.get("domain"), "temporary": frame.get("temporary", False)
                 }  # fmt: skip
             question = {
-                "id": f"m{next(self.ids)}", "parent_id": frame.get("parent_id"), "role": "user",
-                "text": frame["text"], "created_at": time.time(), "status": "complete",
+                "id": f"m{next(self.ids)}",
+                "parent_id": frame.get("parent_id"),
+                "role": "user",
+                "text": frame["text"],
+                "created_at": time.time(),
+                "status": "complete",
                 "conversation_id": conversation_id,
             }
             self.messages[conversation_id].append(question)
         answer = {
-            "id": f"m{next(self.ids)}", "parent_id": question["id"], "role": "assistant", "text": "",
-            "created_at": time.time(), "status": "streaming", "conversation_id": conversation_id,
+            "id": f"m{next(self.ids)}",
+            "parent_id": question["id"],
+            "role": "assistant",
+            "text": "",
+            "created_at": time.time(),
+            "status": "streaming",
+            "conversation_id": conversation_id,
         }
         self.messages[conversation_id].append(answer)
         self.conversations[conversation_id]["updated_at"] = time.time()
         self.events[answer["id"]] = []
-        self.publish(answer["id"], type="started", conversation_id=conversation_id, user_message_id=question["id"],
-                     parent_id=question["parent_id"], title=self.conversations[conversation_id]["title"],
-                     request_id=frame["request_id"])
+        self.publish(
+            answer["id"],
+            type="started",
+            conversation_id=conversation_id,
+            user_message_id=question["id"],
+            parent_id=question["parent_id"],
+            title=self.conversations[conversation_id]["title"],
+            request_id=frame["request_id"],
+        )
         self._tell("conversations")
         script = self.scripts.pop(0) if self.scripts else Script()
         task = asyncio.get_running_loop().create_task(self._run(answer, script))
@@ -333,8 +366,15 @@ class _Connection:
             pump.cancel()
 
     async def serve(self) -> None:
-        await self.say({"type": "hello", "user": {"id": "local", "name": "local", "admin": self.backend.admin},
-                        "version": "0", "model": None, "default_domain": "general"})
+        await self.say(
+            {
+                "type": "hello",
+                "user": {"id": "local", "name": "local", "admin": self.backend.admin},
+                "version": "0",
+                "model": None,
+                "default_domain": "general",
+            }
+        )
         while True:
             frame = await self.socket.receive_json()
             self.backend.frames.append(frame)
@@ -423,11 +463,23 @@ def _application(backend: Backend) -> FastAPI:  # noqa: PLR0915  (a route a line
         known = backend.logged_in or not backend.password
         return {
             "user": {"id": "local", "name": "mina", "admin": backend.admin} if known else None,
-            "login_needed": bool(backend.password), "version": "0.1.0", "default_domain": "general",
-            "max_message_bytes": 262144, "max_upload_bytes": 1_000_000,
-            "model": {"id": "smollm2-135m-instruct", "fingerprint": "f", "device": "cpu", "dtype": "float32",
-                      "reason": "no CUDA device was found", "path": "", "context_length": 8192,
-                      "parameters": 134515008} if known else None,
+            "login_needed": bool(backend.password),
+            "version": "0.1.0",
+            "default_domain": "general",
+            "max_message_bytes": 262144,
+            "max_upload_bytes": 1_000_000,
+            "model": {
+                "id": "smollm2-135m-instruct",
+                "fingerprint": "f",
+                "device": "cpu",
+                "dtype": "float32",
+                "reason": "no CUDA device was found",
+                "path": "",
+                "context_length": 8192,
+                "parameters": 134515008,
+            }
+            if known
+            else None,
         }
 
     @app.post("/api/login")
@@ -462,8 +514,14 @@ def _application(backend: Backend) -> FastAPI:  # noqa: PLR0915  (a route a line
 
     @app.get("/api/messages/{key}/prompt")
     async def prompt(key: str) -> dict[str, Any]:
-        return {"sections": SECTIONS, "tokens": 238, "context_length": 8192, "domain": "support-faq",
-                "adapter": "grounded", "messages": [{"role": s["name"], "content": s["text"]} for s in SECTIONS]}
+        return {
+            "sections": SECTIONS,
+            "tokens": 238,
+            "context_length": 8192,
+            "domain": "support-faq",
+            "adapter": "grounded",
+            "messages": [{"role": s["name"], "content": s["text"]} for s in SECTIONS],
+        }
 
     @app.get("/api/domains")
     async def domains() -> dict[str, Any]:
@@ -558,4 +616,5 @@ def _application(backend: Backend) -> FastAPI:  # noqa: PLR0915  (a route a line
             await connection.serve()
         except (WebSocketDisconnect, RuntimeError):
             connection.end()
+
     return app

@@ -61,8 +61,12 @@ def backend(served: tuple[Backend, str]) -> Backend:
 def page(browser: Browser, served: tuple[Backend, str]) -> Iterator[Page]:
     """A page of a fresh profile, not yet opened: `page.goto("/")`. Any error in its console fails the test,
     except what the browser itself says of answers that a test wants to fail."""
-    context = browser.new_context(base_url=served[1], locale="en-US", viewport={"width": 1280, "height": 800},
-                                  permissions=["clipboard-read", "clipboard-write"])
+    context = browser.new_context(
+        base_url=served[1],
+        locale="en-US",
+        viewport={"width": 1280, "height": 800},
+        permissions=["clipboard-read", "clipboard-write"],
+    )
     page = context.new_page()
     page.set_default_timeout(TIMEOUT)
     problems: list[str] = []

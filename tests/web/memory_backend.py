@@ -39,8 +39,12 @@ def memory_routes(app: FastAPI, backend: Backend) -> None:
             held for held in backend.memories
             if (past or holds(held)) and kind in ("", held["kind"]) and query.lower() in held["text"].lower()
         ]  # fmt: skip
-        return {"memories": found, "paused": backend.paused, "total": sum(map(holds, backend.memories)),
-                "domains_off": backend.domains_off}
+        return {
+            "memories": found,
+            "paused": backend.paused,
+            "total": sum(map(holds, backend.memories)),
+            "domains_off": backend.domains_off,
+        }
 
     @app.post("/api/memories", status_code=201)
     async def add(body: dict[str, Any]) -> dict[str, Any]:

@@ -113,8 +113,8 @@ def test_enter_that_ends_a_korean_syllable_does_not_send(page: Page, backend: Ba
     expect(field).to_have_value("안녕")
     press = """(how) => document.activeElement.dispatchEvent(
       new KeyboardEvent('keydown', { key: 'Enter', bubbles: true, cancelable: true, ...how }))"""
-    assert page.evaluate(press, {"isComposing": True}) is True      # Chrome and Firefox
-    assert page.evaluate(press, {"keyCode": 229}) is True           # Safari
+    assert page.evaluate(press, {"isComposing": True}) is True  # Chrome and Firefox
+    assert page.evaluate(press, {"keyCode": 229}) is True  # Safari
     assert not sent(backend)
     session.send("Input.insertText", {"text": "안녕"})
     field.press("Enter")

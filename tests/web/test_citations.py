@@ -94,9 +94,7 @@ def test_citations_are_shown_corrected_and_bare_sentences_marked(page: Page, bac
     )
     bare = page.locator(".answer .bare")
     expect(bare).to_have_text(["Boats are sold, too.", "Bicycles are sold."])
-    expect(bare.nth(0)).to_have_attribute(
-        "title", "The answer cited [1] here, but no source carries this sentence."
-    )
+    expect(bare.nth(0)).to_have_attribute("title", "The answer cited [1] here, but no source carries this sentence.")
     expect(bare.nth(1)).to_have_attribute("title", "No source of this answer carries this sentence.")
     expect(page.locator(".answer strong")).to_have_text("Boats")
     expect(page.locator(".checked")).to_have_text(re.compile(r"No source carries 2 sentences\s*2 citations corrected"))

@@ -35,7 +35,7 @@ ATTACKS = [
     '[x](https://example.org/"onmouseover="window.hit=1)',
     "[ref]\n\n[ref]: javascript:window.hit=1",
     "<javascript:window.hit=1>",
-    "```\"><img src=x onerror=window.hit=1>\nx\n```",
+    '```"><img src=x onerror=window.hit=1>\nx\n```',
     "`<img src=x onerror=window.hit=1>`",
     "| <img src=x onerror=window.hit=1> |\n|---|\n| <svg onload=window.hit=1> |",
     "- [ ] <img src=x onerror=window.hit=1>",

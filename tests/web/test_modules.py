@@ -19,9 +19,7 @@ def client(page: Page) -> Page:
 
 def run(page: Page, module: str, body: str, argument: Any = None) -> Any:
     """Runs `body` with `m`, the module, and `a`, the argument."""
-    return page.evaluate(
-        f"async (a) => {{ const m = await import('/static/js/{module}.js'); {body} }}", argument
-    )
+    return page.evaluate(f"async (a) => {{ const m = await import('/static/js/{module}.js'); {body} }}", argument)
 
 
 # ── tree ─────────────────────────────────────────────────────────────────────────────────────────
@@ -112,8 +110,17 @@ def test_how_an_answer_ends(client: Page, events: list[dict[str, Any]], status: 
 
 
 def test_a_stored_answer_has_every_field_even_when_the_server_left_it_null(client: Page) -> None:
-    stored = {"id": "m2", "parent_id": "m1", "role": "assistant", "text": "Hi", "status": "complete", "usage": None,
-              "passages": None, "memories_saved": None, "route": None}
+    stored = {
+        "id": "m2",
+        "parent_id": "m1",
+        "role": "assistant",
+        "text": "Hi",
+        "status": "complete",
+        "usage": None,
+        "passages": None,
+        "memories_saved": None,
+        "route": None,
+    }
     message = run(client, "turn", "return m.fromStored(a)", stored)
     assert (message["passages"], message["memories_saved"], message["searched"]) == ([], [], False)
     found = run(client, "turn", "return m.fromStored(a)", stored | {"folders": ["support"]})

@@ -73,9 +73,7 @@ class ConversationStore:
 
     # ── conversations ────────────────────────────────────────────────────────────────────────────
 
-    def create(
-        self, user: UserId, title: str, domain: str | None = None, *, temporary: bool = False
-    ) -> Conversation:
+    def create(self, user: UserId, title: str, domain: str | None = None, *, temporary: bool = False) -> Conversation:
         """An empty title is given by the first question; `domain` is the user's own choice."""
         now = time.time()
         conversation = Conversation(uuid.uuid4().hex, short_title(title), domain, None, now, now, temporary)

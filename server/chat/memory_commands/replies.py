@@ -74,7 +74,7 @@ def deletion_text(receipt: DeletionReceipt, *, korean: bool) -> str:
     if not count:
         if korean:
             return "그런 기억은 없어서 지운 것이 없어요. '나에 대해 뭘 알고 있어?'라고 물으면 모두 보여 드려요."
-        return "I keep nothing like that, so nothing was deleted. Ask \"what do you know about me?\" to see all."
+        return 'I keep nothing like that, so nothing was deleted. Ask "what do you know about me?" to see all.'
     if korean:
         prompts = f" 저장된 프롬프트 {cleaned.prompts}개에서도 지웠어요." if cleaned.prompts else ""
         return f"기억 {count}개를 완전히 지웠어요.{prompts} 대화에 직접 쓰신 말은 그대로 남아 있어요."

@@ -24,8 +24,8 @@ from server.engine.adapters.reading import LoraPair
 from server.engine.cache.kv import zeros
 from server.errors import AdapterInvalid
 
-_MANY_ROWS = 16       # from here on a segment is a product of its own
-_RANK_STEP = 8        # stacks' ranks are multiples of it
+_MANY_ROWS = 16  # from here on a segment is a product of its own
+_RANK_STEP = 8  # stacks' ranks are multiples of it
 
 
 class Segment(NamedTuple):
@@ -93,11 +93,15 @@ def linear_layers(model: torch.nn.Module) -> dict[str, tuple[int, int]]:
 def plan_segments(segments: Sequence[Segment], device: torch.device, *, bags: bool) -> LoraPlan:
     """By segments in rising order of their stack indices. `bags`: short ones become embedding bags where they are not
     contiguous."""
+
     def many(segment: Segment) -> bool:
         return segment.end - segment.begin >= _MANY_ROWS
 
-    products = [BatchedSegments(s.stack_index, s.stack_index + 1, s.end - s.begin, s.begin, None, None)
-                for s in segments if many(s)]
+    products = [
+        BatchedSegments(s.stack_index, s.stack_index + 1, s.end - s.begin, s.begin, None, None)
+        for s in segments
+        if many(s)
+    ]
     runs: list[list[Segment]] = []
     for segment in (s for s in segments if not many(s)):
         if not runs or segment.stack_index > runs[-1][-1].stack_index + 2:  # a gap of one costs less than a product
@@ -133,8 +137,14 @@ def _batched(run: Sequence[Segment], device: torch.device) -> BatchedSegments:
             padded.append((segment.stack_index - first) * rows + number)
             real.append(row)
             gather[padded[-1]] = row
-    return BatchedSegments(first, last, rows, 0, torch.tensor(gather, device=device),
-               (torch.tensor(padded, device=device), torch.tensor(real, device=device)))
+    return BatchedSegments(
+        first,
+        last,
+        rows,
+        0,
+        torch.tensor(gather, device=device),
+        (torch.tensor(padded, device=device), torch.tensor(real, device=device)),
+    )
 
 
 class BaseLayer(NamedTuple):
@@ -156,7 +166,7 @@ def _zero_padded(matrix: Tensor, rows: int, columns: int) -> Tensor:
     if matrix.shape == (rows, columns):
         return matrix
     filled = torch.zeros(rows, columns)
-    filled[:matrix.shape[0], :matrix.shape[1]] = matrix
+    filled[: matrix.shape[0], : matrix.shape[1]] = matrix
     return filled
 
 
@@ -176,15 +186,15 @@ class LoraGroup:
         self._out_features = list(out_features)
         self._slices = [out // self.width for out in out_features]
         self._like = like
-        self._slice_layers = [n for n, slices in enumerate(self._slices) for _ in range(slices)]   # of each slice
+        self._slice_layers = [n for n, slices in enumerate(self._slices) for _ in range(slices)]  # of each slice
         self._slice_layers_tensor = torch.tensor(self._slice_layers, device=like.device)
         self.rank = 0
-        self.reallocations = 0   # how often the stacks have moved in memory
+        self.reallocations = 0  # how often the stacks have moved in memory
         self._ranks: dict[int, int] = {}
         self._base: BaseLayer | None = None
         self._views: tuple[tuple[int, int, int], Tensor, Tensor] | None = None
         self._dora_loras: set[int] = set()
-        self._factors = like.new_zeros(0)   # DoRA's, [max_loras + 1, out]; the last is for rows of the base
+        self._factors = like.new_zeros(0)  # DoRA's, [max_loras + 1, out]; the last is for rows of the base
         self._a = self._b = like.new_zeros(0)
 
     def attach(self, weight: Callable[[], Tensor], bias: Tensor | None) -> None:
@@ -281,10 +291,10 @@ class LoraGroup:
                 continue
             count = (segments.last - segments.first) * segments.rows_each
             if segments.gather is None or segments.scatter is None:
-                part = y[segments.begin:segments.begin + count]
-                self._add_batched(x[segments.begin:segments.begin + count], part, segments)
+                part = y[segments.begin : segments.begin + count]
+                self._add_batched(x[segments.begin : segments.begin + count], part, segments)
                 if self._dora_loras:
-                    factors = self._factors[segments.first:segments.last].repeat_interleave(segments.rows_each, 0)
+                    factors = self._factors[segments.first : segments.last].repeat_interleave(segments.rows_each, 0)
                     part.copy_(self._apply_dora(part, factors))
                 continue
             padded = y.new_zeros(count + 1, y.shape[1])  # the last one stays zero, for rows of the base
@@ -321,8 +331,8 @@ class LoraGroup:
         if count == 1:  # most of all a prompt: added in place, each output is touched once
             inner = torch.mm(x, self._a[segments.first].flatten(1))
             for number, layer in enumerate(self._slice_layers):
-                out = y[:, number * self.width:(number + 1) * self.width]
-                out.addmm_(inner[:, layer * rank:(layer + 1) * rank], self._b[segments.first, number])
+                out = y[:, number * self.width : (number + 1) * self.width]
+                out.addmm_(inner[:, layer * rank : (layer + 1) * rank], self._b[segments.first, number])
             return
         a, b = self._stack_views(segments.first, segments.last)
         inner = torch.bmm(x.view(count, rows, -1), a).view(count, rows, len(self.names), rank)

@@ -46,8 +46,10 @@ class AdapterManager:
             slot = self.slots.reserve(folder, size, now)
             if slot is None:
                 used = ", ".join(sorted(f"{other.folder.name}@{other.folder.version}" for other in self.slots))
-                raise AdapterInUse(f"no adapter slot can be freed, running answers use them ({used}): wait for one to "
-                                   "end, or raise engine.max_loras or engine.adapter_bytes")
+                raise AdapterInUse(
+                    f"no adapter slot can be freed, running answers use them ({used}): wait for one to "
+                    "end, or raise engine.max_loras or engine.adapter_bytes"
+                )
             if slot.state is SlotState.LOADED:
                 done.set_result(None)
                 return done

@@ -33,15 +33,41 @@ _MAGNITUDE = "magnitude"
 _PICKLES = (".bin", ".pt", ".pth", ".pkl", ".pickle", ".ckpt")
 _TENSOR = re.compile(r"base_model\.model\.(?P<module>.+)\.lora_(?:(?P<side>[AB])\.weight|(?P<dora>magnitude_vector))")
 _NEUTRAL = {  # keys of PEFT's LoRA settings that change nothing here, or are read below
-    "alpha_pattern", "auto_mapping", "base_model_name_or_path", "ensure_weight_tying", "eva_config", "exclude_modules",
-    "fan_in_fan_out", "inference_mode", "init_lora_weights", "layers_pattern", "layers_to_transform", "lora_alpha",
-    "lora_dropout", "megatron_config", "megatron_core", "peft_type", "peft_version", "qalora_group_size", "r",
-    "rank_pattern", "revision", "runtime_config", "target_modules", "task_type", "use_dora", "use_rslora",
+    "alpha_pattern",
+    "auto_mapping",
+    "base_model_name_or_path",
+    "ensure_weight_tying",
+    "eva_config",
+    "exclude_modules",
+    "fan_in_fan_out",
+    "inference_mode",
+    "init_lora_weights",
+    "layers_pattern",
+    "layers_to_transform",
+    "lora_alpha",
+    "lora_dropout",
+    "megatron_config",
+    "megatron_core",
+    "peft_type",
+    "peft_version",
+    "qalora_group_size",
+    "r",
+    "rank_pattern",
+    "revision",
+    "runtime_config",
+    "target_modules",
+    "task_type",
+    "use_dora",
+    "use_rslora",
 }
 _REFUSED = {
-    "lora_bias": "LoRA with biases", "modules_to_save": "whole saved modules (modules_to_save)",
-    "layer_replication": "replicated layers", "use_qalora": "QALoRA", "target_parameters": "bare parameters as targets",
-    "trainable_token_indices": "trained token embeddings", "alora_invocation_tokens": "activated LoRA",
+    "lora_bias": "LoRA with biases",
+    "modules_to_save": "whole saved modules (modules_to_save)",
+    "layer_replication": "replicated layers",
+    "use_qalora": "QALoRA",
+    "target_parameters": "bare parameters as targets",
+    "trainable_token_indices": "trained token embeddings",
+    "alora_invocation_tokens": "activated LoRA",
 }
 _CHANGES_BASE = ("pissa", "olora", "corda", "loftq", "lora_ga")  # initialisations that rewrite the base weights
 
@@ -184,15 +210,18 @@ def _tensors(path: Path, target: AdapterTarget) -> dict[str, dict[str, Tensor]]:
     most = _MAX_JSON_BYTES + 4 * sum((i + o) * target.max_rank + o for i, o in target.modules.values())
     size = path.stat().st_size
     if size > most:
-        raise AdapterInvalid(f"{path.name} has {size} bytes, and an adapter of rank {target.max_rank} for this base at "
-                             f"most {most}")
+        raise AdapterInvalid(
+            f"{path.name} has {size} bytes, and an adapter of rank {target.max_rank} for this base at most {most}"
+        )
     found: dict[str, dict[str, Tensor]] = {}
     exact: dict[str, Tensor] = {}
     for key, tensor in load(path.read_bytes()).items():  # never mapped: a mapped file that shrinks ends the process
         match = _TENSOR.fullmatch(key)
         if match is None and key.endswith(".base_layer.weight"):
-            raise AdapterInvalid(f"it carries a copy of the base's layer '{key[:200]}': save it with PEFT's "
-                                 "save_pretrained(..., save_embedding_layers=False)")
+            raise AdapterInvalid(
+                f"it carries a copy of the base's layer '{key[:200]}': save it with PEFT's "
+                "save_pretrained(..., save_embedding_layers=False)"
+            )
         if match is None:
             raise AdapterInvalid(f"tensor '{key[:200]}' is no LoRA weight of a linear layer")
         module, side = match["module"], match["side"] or _MAGNITUDE
@@ -221,8 +250,10 @@ def _check_shape(module: str, side: str, shape: list[int], target: AdapterTarget
     in_features, out_features = target.modules[module]
     if side == _MAGNITUDE:
         if shape != [out_features]:
-            raise AdapterInvalid(f"the magnitudes of layer '{module}' have shape {shape}, and the base's layer has "
-                                 f"{out_features} outputs: made for another base")
+            raise AdapterInvalid(
+                f"the magnitudes of layer '{module}' have shape {shape}, and the base's layer has "
+                f"{out_features} outputs: made for another base"
+            )
         return
     if len(shape) != 2:
         raise AdapterInvalid(f"lora_{side} of layer '{module}' has shape {shape}: two dimensions are needed")
@@ -233,8 +264,9 @@ def _check_shape(module: str, side: str, shape: list[int], target: AdapterTarget
             f"lora_{side} of layer '{module}' is {width} wide and the base's layer {wanted}: made for another base"
         )
     if not 1 <= rank <= target.max_rank:
-        raise AdapterInvalid(f"its rank is {rank} in layer '{module}', and the most is {target.max_rank} "
-                             "(setting engine.max_lora_rank)")
+        raise AdapterInvalid(
+            f"its rank is {rank} in layer '{module}', and the most is {target.max_rank} (setting engine.max_lora_rank)"
+        )
 
 
 def _no_such_layer(module: str, target: AdapterTarget) -> str:
@@ -252,12 +284,15 @@ def _pair(module: str, sides: dict[str, Tensor], config: dict[str, Any]) -> Lora
     rank = _matching(config.get("rank_pattern") or {}, module, config.get("r", 8))
     alpha = _matching(config.get("alpha_pattern") or {}, module, config.get("lora_alpha", 8))
     if a.shape[0] != b.shape[1] or a.shape[0] != rank:
-        raise AdapterInvalid(f"layer '{module}' has ranks {a.shape[0]} (A) and {b.shape[1]} (B), "
-                             f"and adapter_config.json says {rank:g}")
+        raise AdapterInvalid(
+            f"layer '{module}' has ranks {a.shape[0]} (A) and {b.shape[1]} (B), and adapter_config.json says {rank:g}"
+        )
     magnitude = sides.get(_MAGNITUDE)
     if (magnitude is not None) != bool(config.get("use_dora")):
-        raise AdapterInvalid(f"layer '{module}' {'has' if magnitude is not None else 'lacks'} DoRA's magnitudes, and "
-                             f"adapter_config.json says use_dora={bool(config.get('use_dora'))}")
+        raise AdapterInvalid(
+            f"layer '{module}' {'has' if magnitude is not None else 'lacks'} DoRA's magnitudes, and "
+            f"adapter_config.json says use_dora={bool(config.get('use_dora'))}"
+        )
     return LoraPair(a, b, alpha / math.sqrt(rank) if config.get("use_rslora") else alpha / rank, magnitude)
 
 

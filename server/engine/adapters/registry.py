@@ -40,7 +40,7 @@ class AdapterRegistry:
         self._target = target
         self._manager = manager
         self._lock = threading.Lock()
-        self._checked: dict[object, AdapterFacts | AdapterInvalid] = {}   # by a folder's key
+        self._checked: dict[object, AdapterFacts | AdapterInvalid] = {}  # by a folder's key
         self._seen: set[object] = set()
         self._checker = ThreadPoolExecutor(1, "tailor-adapter-check")
 
@@ -122,8 +122,9 @@ class AdapterRegistry:
                 state = AdapterState.LOADED if slot_state is SlotState.LOADED else AdapterState.LOADING
                 users, last_used = slot_users, time.time() - (time.monotonic() - slot_last_used)
         size = known.bytes if state is AdapterState.LOADED else 0
-        return AdapterInfo(folder.name, folder.version, state, "", known.rank, known.modules, size, users, last_used,
-                           known.description)
+        return AdapterInfo(
+            folder.name, folder.version, state, "", known.rank, known.modules, size, users, last_used, known.description
+        )
 
     # ── checking ─────────────────────────────────────────────────────────────────────────────────
 

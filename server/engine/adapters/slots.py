@@ -19,7 +19,7 @@ from server.errors import AdapterInvalid
 class SlotState(Enum):
     LOADING = "loading"
     LOADED = "loaded"
-    GONE = "gone"        # failed, or unloaded: not in the table any more
+    GONE = "gone"  # failed, or unloaded: not in the table any more
 
 
 @dataclass(eq=False)
@@ -34,8 +34,8 @@ class Slot:
     state: SlotState = SlotState.LOADING
     users: int = 0
     last_used: float = 0.0
-    reading: bool = False                             # the loader has been asked to read the files
-    waiters: list[Future[None]] = field(default_factory=list)   # resolved when the load ends, either way
+    reading: bool = False  # the loader has been asked to read the files
+    waiters: list[Future[None]] = field(default_factory=list)  # resolved when the load ends, either way
 
 
 class SlotTable:
@@ -70,8 +70,10 @@ class SlotTable:
         slot = self.find(folder)
         if slot is None:
             if size > self.max_bytes:
-                raise AdapterInvalid(f"the adapter {folder.name} takes {size} bytes, and all adapters together may "
-                                     f"take {self.max_bytes}: raise engine.adapter_bytes")
+                raise AdapterInvalid(
+                    f"the adapter {folder.name} takes {size} bytes, and all adapters together may "
+                    f"take {self.max_bytes}: raise engine.adapter_bytes"
+                )
             while not self._fits(size):
                 unused = [other for other in self._slots.values() if self._evictable(other)]
                 if not unused:

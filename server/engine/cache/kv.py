@@ -61,7 +61,7 @@ class KVBudget:
         self._reservations: dict[int, KVReservation] = {}
         self._free = set(range(slots))
         self._touched = [0] * slots
-        self.needs_compaction = False   # set when old pages must be freed; who compacts clears it
+        self.needs_compaction = False  # set when old pages must be freed; who compacts clears it
 
     @property
     def used(self) -> int:
@@ -146,9 +146,9 @@ class KVArena:
     shape: KVShape
     keys: list[Tensor] = field(default_factory=list)
     values: list[Tensor] = field(default_factory=list)
-    capacity: int = 0        # tokens of each slot
+    capacity: int = 0  # tokens of each slot
     slots: int = 0
-    reallocations: int = 0   # how often the tensors have moved in memory
+    reallocations: int = 0  # how often the tensors have moved in memory
 
     def fit(self, slots: int, capacity: int, live: Mapping[int, int], *, compact: bool = False) -> None:
         """Makes that many slots of that capacity; `live` (slot → tokens) says what is kept."""

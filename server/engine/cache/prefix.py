@@ -24,7 +24,7 @@ Key = tuple[int, tuple[int, ...]]  # parent, tokens; the parent of a first block
 
 @dataclass(eq=False)
 class Block:
-    id: int       # never used twice
+    id: int  # never used twice
     pool_index: int
     key: Key
     load_id: int  # of the adapter; 0: the base model
@@ -131,7 +131,7 @@ class PrefixIndex:
 
 
 def _block_tokens(tokens: Sequence[int], number: int) -> tuple[int, ...]:
-    return tuple(tokens[number * BLOCK_SIZE:(number + 1) * BLOCK_SIZE])
+    return tuple(tokens[number * BLOCK_SIZE : (number + 1) * BLOCK_SIZE])
 
 
 def block_bytes(shape: KVShape) -> int:
@@ -165,5 +165,5 @@ class BlockPool:
 
 def _blocks(layer: Tensor, kv_slot: int, first: int, count: int) -> Tensor:
     """A row's tokens as a view [count, heads, BLOCK_SIZE, dim]."""
-    tokens = layer[kv_slot, :, first * BLOCK_SIZE:(first + count) * BLOCK_SIZE]
+    tokens = layer[kv_slot, :, first * BLOCK_SIZE : (first + count) * BLOCK_SIZE]
     return tokens.view(tokens.shape[0], count, BLOCK_SIZE, -1).transpose(0, 1)

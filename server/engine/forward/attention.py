@@ -23,8 +23,8 @@ from server.engine.cache.kv import KVArena
 
 NAME = "tailor_packed"
 _UNSUPPORTED = ("s_aux", "position_bias", "alibi")  # arguments that change the result and are not applied here
-_KEY_MULTIPLE = 16   # keys and values of a group are read up to a multiple of it
-_CALL_TOKENS = 256   # a product of its own costs as much as so many more tokens in a group's
+_KEY_MULTIPLE = 16  # keys and values of a group are read up to a multiple of it
+_CALL_TOKENS = 256  # a product of its own costs as much as so many more tokens in a group's
 
 
 class Span(NamedTuple):
@@ -105,13 +105,16 @@ class AttentionStep:
         out = q.new_empty(q.shape[0], q.shape[1], v.shape[2])
         for group in self._decodes:
             queries = (q if group.contiguous else q.index_select(0, group.gather)).reshape(
-                -1, k.shape[1], groups, q.shape[2])
+                -1, k.shape[1], groups, q.shape[2]
+            )
             attended = _attend_decodes(group, queries, keys, values, window, scale, softcap).flatten(1, 2)
             if group.contiguous:
                 return attended
             out.index_copy_(0, group.token_indices, attended.index_select(0, group.occupied))
         for prefill in self._prefills:
-            out[prefill.span.begin:prefill.span.end] = _attend_prefill(prefill, q, keys, values, scale, window, softcap)
+            out[prefill.span.begin : prefill.span.end] = _attend_prefill(
+                prefill, q, keys, values, scale, window, softcap
+            )
         return out
 
 
@@ -142,7 +145,9 @@ def _decode_group(spans: Sequence[Span], device: torch.device, whole_step: bool)
         gather[span.kv_slot - first] = span.begin
         computed[span.kv_slot - first] = span.computed
     return DecodeGroup(
-        first, last, _round_up(max(computed) + 1),
+        first,
+        last,
+        _round_up(max(computed) + 1),
         torch.tensor(gather, device=device),
         torch.tensor([span.kv_slot - first for span in spans], device=device),
         torch.tensor([span.begin for span in spans], device=device),
@@ -161,7 +166,7 @@ def _attend_prefill(
     first = max(0, span.computed - window + 1) if window else 0
     k, v = keys[span.kv_slot, :, first:end], values[span.kv_slot, :, first:end]
     groups = q.shape[1] // k.shape[0]
-    folded = q[span.begin:span.end].transpose(0, 1).reshape(1, k.shape[0], groups * count, -1)
+    folded = q[span.begin : span.end].transpose(0, 1).reshape(1, k.shape[0], groups * count, -1)
     mask = prefill.masks.get(window)
     if mask is None:
         query_positions = torch.arange(span.computed, end, device=q.device)[:, None]

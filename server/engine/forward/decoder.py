@@ -118,13 +118,18 @@ class Decoder:
         self._embedding = body.embed_tokens.weight
         self._rope = body.rotary_emb
         self._norm = Norm(body.norm.weight, eps)
-        self.shape = KVShape(len(body.layers), self._kv_heads, self._dim, self._dim,
-                             self._embedding.dtype, self._embedding.device)
+        self.shape = KVShape(
+            len(body.layers), self._kv_heads, self._dim, self._dim, self._embedding.dtype, self._embedding.device
+        )
         self._layers = [_layer(f"model.layers.{n}", layer, eps, make, bank) for n, layer in enumerate(body.layers)]
         self._head = _fuse([model.lm_head], make, bank.group("lm_head"))
 
     def run(
-        self, tokens: Tensor, step: AttentionStep, lora_plan: LoraPlan, logits_indices: Tensor,
+        self,
+        tokens: Tensor,
+        step: AttentionStep,
+        lora_plan: LoraPlan,
+        logits_indices: Tensor,
         logits_lora_plan: LoraPlan,
     ) -> Tensor:
         """tokens [n] of all rows, `logits_indices` [m] those whose logits are needed → logits [m, vocabulary]."""
@@ -144,16 +149,14 @@ class Decoder:
             h += layer.down(F.silu(gate).mul_(up), lora_plan)
         return self._head(self._norm(h), lora_plan)
 
-    def _attention(
-        self, number: int, layer: Layer, qkv: Tensor, step: AttentionStep, rotary: RotaryTerms
-    ) -> Tensor:
+    def _attention(self, number: int, layer: Layer, qkv: Tensor, step: AttentionStep, rotary: RotaryTerms) -> Tensor:
         heads = qkv.view(len(qkv), -1, self._dim)
-        both, v = heads[:, :-self._kv_heads], heads[:, -self._kv_heads:]
+        both, v = heads[:, : -self._kv_heads], heads[:, -self._kv_heads :]
         if layer.q_norm is not None and layer.k_norm is not None:
-            both = torch.cat((layer.q_norm(both[:, :self._heads]), layer.k_norm(both[:, self._heads:])), dim=1)
+            both = torch.cat((layer.q_norm(both[:, : self._heads]), layer.k_norm(both[:, self._heads :])), dim=1)
         rotated = _apply_rotary(both, rotary)
-        q, k = rotated[:, :self._heads], rotated[:, self._heads:]
-        return step.attend(number, q, k, v, self._dim ** -0.5, layer.window).flatten(1)
+        q, k = rotated[:, : self._heads], rotated[:, self._heads :]
+        return step.attend(number, q, k, v, self._dim**-0.5, layer.window).flatten(1)
 
 
 def _apply_rotary(x: Tensor, rotary: RotaryTerms) -> Tensor:
@@ -193,8 +196,12 @@ def _fuse(modules: Sequence[Any], make: LinearFactory, lora: LoraGroup) -> Proje
     biases = [module.bias for module in modules]
     bias = None
     if any(part is not None for part in biases):
-        bias = torch.cat([weight.new_zeros(module.weight.shape[0]) if part is None else part.detach()
-                          for module, part in zip(modules, biases, strict=True)])
+        bias = torch.cat(
+            [
+                weight.new_zeros(module.weight.shape[0]) if part is None else part.detach()
+                for module, part in zip(modules, biases, strict=True)
+            ]
+        )
     linear = make(weight, bias)
     for module in modules:
         module.weight = None

@@ -96,13 +96,13 @@ class CapturedStep:
         _copy_into(self._gather, gather)
         _copy_into(self._computed, computed)
         self._copy_lora_indices(chunks)
-        return self._replay()[:len(chunks)].clone()
+        return self._replay()[: len(chunks)].clone()
 
     def _copy_lora_indices(self, chunks: Sequence[RowChunk]) -> None:
         per_adapter = self._size.rows_per_adapter
         if not per_adapter:
             return
-        zero_row = self._max_loras * per_adapter   # behind the padded ones
+        zero_row = self._max_loras * per_adapter  # behind the padded ones
         gather, scatter = [0] * zero_row, [zero_row] * self._size.rows
         used: Counter[int] = Counter()
         for row, chunk in enumerate(chunks):
@@ -116,13 +116,13 @@ class CapturedStep:
     def _pad_rows(self, rows: range) -> None:
         """Those rows are padding: they write at the beginning of the spare slot."""
         if len(rows):
-            self._tokens[rows.start:] = 0
-            self._positions[rows.start:] = 0
-            self._kv_slots[rows.start:] = self._arena.slots - 1
+            self._tokens[rows.start :] = 0
+            self._positions[rows.start :] = 0
+            self._kv_slots[rows.start :] = self._arena.slots - 1
 
 
 def _copy_into(static: Tensor, values: Sequence[int]) -> None:
-    static[:len(values)].copy_(torch.tensor(values), non_blocking=True)
+    static[: len(values)].copy_(torch.tensor(values), non_blocking=True)
 
 
 class DecodeGraphs:
@@ -150,4 +150,3 @@ class DecodeGraphs:
             captured = CapturedStep(size, self._decoder, self._arena, self._bank, self._capture)
             self._captured[size] = captured
         return captured.run(chunks)
-

@@ -21,9 +21,9 @@ from torch.nn import functional as F  # noqa: N812
 Kind = Literal["none", "int8"]
 
 _TRIAL_ERRORS = (RuntimeError, AttributeError, TypeError, ValueError, NotImplementedError)
-_ROWS_HINT = 16      # what weights are packed for; measured as good as any from 1 to 256 rows
+_ROWS_HINT = 16  # what weights are packed for; measured as good as any from 1 to 256 rows
 _ROW_COUNTS = (*range(4, 65, 4), *range(72, 289, 8))  # what the rows of a 1×1 convolution may be padded to
-_LARGE = 1 << 24     # weights from here on are tried for the first 16 of those alone: each try copies them
+_LARGE = 1 << 24  # weights from here on are tried for the first 16 of those alone: each try copies them
 
 
 class Linear(Protocol):
@@ -110,7 +110,8 @@ class Conv1x1Linear:
 def _packed_conv_weight(weight: Tensor, rows: int) -> Tensor:
     kernel = weight[:, :, None, None]
     packed: Tensor = torch.ops.mkldnn._reorder_convolution_weight(
-        kernel, (0, 0), (1, 1), (1, 1), 1, (1, weight.shape[1], 1, rows))
+        kernel, (0, 0), (1, 1), (1, 1), 1, (1, weight.shape[1], 1, rows)
+    )
     return packed
 
 
@@ -139,8 +140,9 @@ class Int8Linear:
     def __call__(self, x: Tensor) -> Tensor:
         scale = x.abs().amax(-1, keepdim=True).clamp_min_(1e-12).div_(127)
         quantized = x.div(scale).add_(128).round_().to(torch.uint8)
-        y: Tensor = self._run(quantized, 1.0, 128, self._packed, self._scales, self._zeros, None, 1.0, 0,
-                              torch.float32, "none", [], "")
+        y: Tensor = self._run(
+            quantized, 1.0, 128, self._packed, self._scales, self._zeros, None, 1.0, 0, torch.float32, "none", [], ""
+        )
         y.mul_(scale)
         return y if self._bias is None else y.add_(self._bias)
 

@@ -60,7 +60,11 @@ class DecoderForward:
     chunked = True
 
     def __init__(
-        self, model: Any, linear: LinearChoice, layers: Mapping[str, tuple[int, int]], max_loras: int,
+        self,
+        model: Any,
+        linear: LinearChoice,
+        layers: Mapping[str, tuple[int, int]],
+        max_loras: int,
         capture: GraphCapture | None = None,
     ) -> None:
         like = model.get_input_embeddings().weight
@@ -75,8 +79,9 @@ class DecoderForward:
         if self._graphs is not None and all(chunk.needs_logits and len(chunk.tokens) == 1 for chunk in chunks):
             return self._graphs.run(chunks)
         packed = _pack(chunks, self.arena, self.bank)
-        return self._decoder.run(packed.tokens, packed.attention, packed.lora_plan, packed.logits_indices,
-                                 packed.logits_lora_plan)
+        return self._decoder.run(
+            packed.tokens, packed.attention, packed.lora_plan, packed.logits_indices, packed.logits_lora_plan
+        )
 
 
 @dataclass(frozen=True)
@@ -162,15 +167,22 @@ class PackedForward:
         # an empty selection would mean every token to the model
         logits_indices = packed.logits_indices if len(packed.logits_indices) else torch.zeros_like(packed.tokens[:1])
         selection = {"logits_to_keep": logits_indices} if self._selects_logits else {}
-        with active_step(packed.attention), self._hooks.applied(
-            packed.lora_plan, packed.logits_lora_plan if self._selects_logits else packed.lora_plan
+        with (
+            active_step(packed.attention),
+            self._hooks.applied(
+                packed.lora_plan, packed.logits_lora_plan if self._selects_logits else packed.lora_plan
+            ),
         ):
-            output = self._model(input_ids=packed.tokens[None], position_ids=packed.attention.positions[None],
-                                 use_cache=False, **selection)
+            output = self._model(
+                input_ids=packed.tokens[None],
+                position_ids=packed.attention.positions[None],
+                use_cache=False,
+                **selection,
+            )
         logits: Tensor = output.logits[0]
         if not self._selects_logits:
             return logits[packed.logits_indices]
-        return logits[:len(packed.logits_indices)]
+        return logits[: len(packed.logits_indices)]
 
 
 class _Probe:
@@ -259,8 +271,9 @@ def choose_path(model: Any, load: Callable[[], Any], linear: LinearChoice, max_l
     """The fastest way of running `model` whose logits equal its plain forward's. `load` loads it anew, for
     when a try has taken it apart; `max_loras`: adapters at once."""
     texts = _sample_texts(int(model.get_input_embeddings().weight.shape[0]))
-    plain = [model(input_ids=torch.tensor([text], device=model.device), use_cache=False).logits[0].float()
-             for text in texts]
+    plain = [
+        model(input_ids=torch.tensor([text], device=model.device), use_cache=False).logits[0].float() for text in texts
+    ]
     log.debug("ready: plain forward")
     layers = linear_layers(model)
     rounding = 1e-4 if model.dtype == torch.float32 else 5e-2  # of the largest logit; a wrong mask costs far more
@@ -312,8 +325,10 @@ def _replace_attention(model: Any) -> str:
 
 def _sample_texts(vocabulary: int) -> list[list[int]]:
     """Two texts of different lengths, spread over the vocabulary."""
-    return [[(position * 7919 + 13) % vocabulary for position in range(first, first + length)]
-            for first, length in ((1, 21), (400, 13))]
+    return [
+        [(position * 7919 + 13) % vocabulary for position in range(first, first + length)]
+        for first, length in ((1, 21), (400, 13))
+    ]
 
 
 def _try_path(path: ForwardPath, texts: list[list[int]], plain: list[Tensor], tolerance: float) -> str:
@@ -324,8 +339,10 @@ def _try_path(path: ForwardPath, texts: list[list[int]], plain: list[Tensor], to
         if path.arena is not None:
             path.arena.fit(len(texts) + 1, 64, {})
         for step in range(len(cuts[0]) - 1):
-            chunks = [RowChunk(text[cut[step]:cut[step + 1]], kv_slot, cut[step])
-                     for kv_slot, (text, cut) in enumerate(zip(texts, cuts, strict=True))]
+            chunks = [
+                RowChunk(text[cut[step] : cut[step + 1]], kv_slot, cut[step])
+                for kv_slot, (text, cut) in enumerate(zip(texts, cuts, strict=True))
+            ]
             logits = path.run(chunks).float()
             for row, cut in enumerate(cuts):
                 expected = plain[row][cut[step + 1] - 1]

@@ -17,8 +17,15 @@ from transformers.utils import cached_file
 
 from server.errors import ModelError
 
-_VOLATILE = {"_name_or_path", "transformers_version", "dtype", "torch_dtype", "use_cache", "architectures",
-             "quantization_config"}
+_VOLATILE = {
+    "_name_or_path",
+    "transformers_version",
+    "dtype",
+    "torch_dtype",
+    "use_cache",
+    "architectures",
+    "quantization_config",
+}
 
 
 def model_fingerprint(path: str) -> str:
@@ -64,10 +71,11 @@ def _add_weights(digest: Any, file: Path, tied: bool) -> None:
             shape = part.get_shape()
             digest.update(f"{name} {shape}".encode())
             for row in sorted({0, shape[0] // 2, shape[0] - 1}) if shape and shape[0] else ():
-                digest.update(part[row:row + 1].to(torch.float32).contiguous().numpy().tobytes())
+                digest.update(part[row : row + 1].to(torch.float32).contiguous().numpy().tobytes())
 
 
 def _file(path: str, name: str) -> Path | None:
-    found = cached_file(path, name, _raise_exceptions_for_missing_entries=False,
-                        _raise_exceptions_for_connection_errors=False)
+    found = cached_file(
+        path, name, _raise_exceptions_for_missing_entries=False, _raise_exceptions_for_connection_errors=False
+    )
     return Path(found) if found is not None else None

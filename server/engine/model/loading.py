@@ -47,8 +47,10 @@ def choose_placement(settings: ModelSettings) -> Placement:
     """Raises ModelError when the device that is set is not there."""
     cuda = torch.cuda.is_available()
     if settings.device == "cuda" and not cuda:
-        raise ModelError("model.device is 'cuda', and torch finds no CUDA device here: use 'cpu' or 'auto', or install "
-                         "a torch build for your driver")
+        raise ModelError(
+            "model.device is 'cuda', and torch finds no CUDA device here: use 'cpu' or 'auto', or install "
+            "a torch build for your driver"
+        )
     device = "cuda" if cuda and settings.device != "cpu" else "cpu"
     if settings.device != "auto":
         why = f"{device} as set"

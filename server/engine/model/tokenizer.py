@@ -131,7 +131,7 @@ class ModelTokenizer:
                 if opening is not None and text is not None and text.startswith(opening):
                     if not opening.startswith(before):
                         return None
-                    pieces.append((opening[len(before):], None))
+                    pieces.append((opening[len(before) :], None))
                     before = opening
             else:
                 text = self._try_text(chat[:count], False)
@@ -139,12 +139,12 @@ class ModelTokenizer:
                 continue  # the template wants more messages: its text joins the next piece
             if not text.startswith(before):
                 return None
-            pieces.append((text[len(before):], message))
+            pieces.append((text[len(before) :], message))
             before = text
         whole = self._text(chat, generate)
         if not whole.startswith(before):
             return None
-        return [*pieces, (whole[len(before):], None)]
+        return [*pieces, (whole[len(before) :], None)]
 
     def _piece_ids(self, piece: str, message: Message | None, marker: str) -> list[int]:
         answer_format = self._answer_format
@@ -233,7 +233,7 @@ class ModelTokenizer:
         whole = self._try_text([*question, Message("assistant", f" {body} ")], False)
         if opening is None or whole is None or not whole.startswith(opening):
             return None
-        rest = whole[len(opening):]
+        rest = whole[len(opening) :]
         trims = f" {body} " not in rest or self._trims(question)
         lead, found, end = rest.partition(body if trims else f" {body} ")
         return AnswerFormat(lead, end, trims) if found else None
@@ -259,15 +259,19 @@ class ModelTokenizer:
         """What the model itself writes to end a turn, and what the template puts behind that."""
         for index, token in enumerate(end):
             if token in self.stop_ids:
-                return end[: index + 1], end[index + 1:]
+                return end[: index + 1], end[index + 1 :]
         eos = self.hf.eos_token_id
         return ([eos] if eos is not None else []), end
 
     def _eos_ids(self, path_or_id: str) -> set[int]:
         found = {self.hf.eos_token_id, *self._ids_of(_DOCUMENT_END)}
         for name in ("generation_config.json", "config.json"):
-            file = cached_file(path_or_id, name, _raise_exceptions_for_missing_entries=False,
-                               _raise_exceptions_for_connection_errors=False)
+            file = cached_file(
+                path_or_id,
+                name,
+                _raise_exceptions_for_missing_entries=False,
+                _raise_exceptions_for_connection_errors=False,
+            )
             if file is not None:
                 with open(file, encoding="utf-8") as opened:
                     eos = json.load(opened).get("eos_token_id")

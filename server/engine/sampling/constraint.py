@@ -23,8 +23,8 @@ from server.errors import EngineError, InvalidInput
 from server.types import Constraint
 
 _CACHE_SIZE = 64
-_WHITESPACE_CHARS = " \t\n\rĠĊĉč▁"   # as byte-level and sentence-piece vocabularies write them, too
-_MAX_DEPTH = 8   # of nested schemas that are looked into
+_WHITESPACE_CHARS = " \t\n\rĠĊĉč▁"  # as byte-level and sentence-piece vocabularies write them, too
+_MAX_DEPTH = 8  # of nested schemas that are looked into
 # A little whitespace for JSON; a small model left free writes blank lines until it is cut off.
 _WHITESPACE = r"[ \n]{0,12}"
 

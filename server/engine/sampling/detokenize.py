@@ -8,8 +8,8 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 
 _REPLACEMENT = "\ufffd"  # what a decoder writes for bytes that form no character, or none yet
-_TAIL = 8         # tokens decoded again in front of new ones: an unfinished character lies within them
-_MAX_TAIL = 64    # tokens after which the tail is cut to that, even where no character ever ends with a token
+_TAIL = 8  # tokens decoded again in front of new ones: an unfinished character lies within them
+_MAX_TAIL = 64  # tokens after which the tail is cut to that, even where no character ever ends with a token
 
 
 class TextStream:
@@ -19,7 +19,7 @@ class TextStream:
         self._decode = decode
         self._stop = tuple(text for text in stop if text)
         self._tail: list[int] = []
-        self._emitted = 0   # characters of the tail's text that are emitted
+        self._emitted = 0  # characters of the tail's text that are emitted
         self._held_back = ""
         self.stopped = False
 
@@ -30,7 +30,7 @@ class TextStream:
         self._tail.append(token)
         text = self._decode(self._tail)
         final = text.rstrip(_REPLACEMENT)  # broken bytes at the end may yet become a character
-        fresh = final[self._emitted:]
+        fresh = final[self._emitted :]
         self._emitted = max(self._emitted, len(final))
         if len(self._tail) > (_TAIL if final == text else _MAX_TAIL):
             self._tail = self._tail[-_TAIL:]

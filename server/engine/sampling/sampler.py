@@ -83,8 +83,13 @@ class Sampler:
         self._counts: dict[int, int] = {}
         self._seen = set(prompt) if params.repetition_penalty != 1.0 else set()
         self.plain_greedy = (
-            params.temperature == 0 and mask is None and not params.logit_bias and params.logprobs is None
-            and params.repetition_penalty == 1.0 and not params.presence_penalty and not params.frequency_penalty
+            params.temperature == 0
+            and mask is None
+            and not params.logit_bias
+            and params.logprobs is None
+            and params.repetition_penalty == 1.0
+            and not params.presence_penalty
+            and not params.frequency_penalty
         )
 
     def accept(self, token: int) -> None:
@@ -122,7 +127,7 @@ class Sampler:
         likely = np.exp((values.astype(np.float64) - values[0]) / params.temperature)
         whole = len(ids) == len(logits)
         if 0 < params.top_k <= len(likely):
-            likely, whole = likely[:params.top_k], True
+            likely, whole = likely[: params.top_k], True
             mass = float(likely.sum())
         elif whole:
             mass = float(likely.sum())
@@ -169,8 +174,10 @@ def choose_tokens(samplers: Sequence[Sampler], logits: Tensor) -> list[Choice | 
     if not samplers:
         return []
     if all(sampler.plain_greedy for sampler in samplers):
-        return [_accepted(sampler, Choice(token)) if math.isfinite(best) else _unusable()
-                for sampler, best, token in zip(samplers, *_highest(logits), strict=True)]
+        return [
+            _accepted(sampler, Choice(token)) if math.isfinite(best) else _unusable()
+            for sampler, best, token in zip(samplers, *_highest(logits), strict=True)
+        ]
     usable = torch.isfinite(logits.amax(-1)).tolist()
     values = logits.float().cpu()
     rows = values.numpy()
@@ -181,8 +188,9 @@ def choose_tokens(samplers: Sequence[Sampler], logits: Tensor) -> list[Choice | 
                 raw[number] = rows[number].copy()
             sampler.process_logits(rows[number])
     best, found = _highest(values)
-    drawn = _draws([n for n, sampler in enumerate(samplers) if sampler.random and math.isfinite(best[n])],
-                   samplers, values)
+    drawn = _draws(
+        [n for n, sampler in enumerate(samplers) if sampler.random and math.isfinite(best[n])], samplers, values
+    )
     choices: list[Choice | EngineError] = []
     for number, sampler in enumerate(samplers):
         token = drawn.get(number, found[number])
@@ -216,8 +224,7 @@ def _draws(numbers: list[int], samplers: Sequence[Sampler], values: Tensor) -> d
     heat = torch.tensor([[samplers[number].temperature] for number in numbers])
     masses = ((chosen - head.values[:, :1]) / heat).exp_().sum(-1).tolist()
     tops, ids, rows = head.values.numpy(), head.indices.numpy(), values.numpy()
-    return {number: samplers[number].draw(tops[n], ids[n], masses[n], rows[number])
-            for n, number in enumerate(numbers)}
+    return {number: samplers[number].draw(tops[n], ids[n], masses[n], rows[number]) for n, number in enumerate(numbers)}
 
 
 def _accepted(sampler: Sampler, choice: Choice) -> Choice:

@@ -12,8 +12,8 @@ import time
 from collections.abc import Callable, Iterator, Sized
 from contextlib import contextmanager
 
-_QUIET_S = 0.004      # no request has come for so long
-_MAX_WAIT_S = 0.040   # announced requests are waited for no longer
+_QUIET_S = 0.004  # no request has come for so long
+_MAX_WAIT_S = 0.040  # announced requests are waited for no longer
 
 
 class BatchWindow:

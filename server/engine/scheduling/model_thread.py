@@ -32,8 +32,8 @@ from server.types import EngineHealth, FinishReason, GenerationDone, TokenDelta,
 
 log = logging.getLogger("tailor.engine")
 
-_RETRY_S = 1.0       # between tries to bring a failed model back while there are no requests
-_STUCK_S = 120.0     # a step that takes longer is reported as failed
+_RETRY_S = 1.0  # between tries to bring a failed model back while there are no requests
+_STUCK_S = 120.0  # a step that takes longer is reported as failed
 
 
 class ModelThread:
@@ -53,7 +53,11 @@ class ModelThread:
         self._eager = runtime.card.device != "cpu"
         self._budget = KVBudget(settings.kv_bytes, runtime.bytes_per_token, settings.max_batch, eager=self._eager)
         self._scheduler = Scheduler(
-            settings, self._budget, self.adapter_manager.slots, self._prefix, self.adapter_manager.read,
+            settings,
+            self._budget,
+            self.adapter_manager.slots,
+            self._prefix,
+            self.adapter_manager.read,
             chunked=runtime.path.chunked,
         )
         self._prefill_budget = PrefillBudget(settings.prefill_tokens)
@@ -101,17 +105,36 @@ class ModelThread:
             settings, counts = self._settings, self._counts
             block = self._pool.block_bytes if self._pool is not None else 0
             return EngineStats(
-                running=len(self._scheduler.running), max_batch=settings.max_batch,
-                waiting=len(self._scheduler.waiting), max_waiting=settings.max_waiting,
+                running=len(self._scheduler.running),
+                max_batch=settings.max_batch,
+                waiting=len(self._scheduler.waiting),
+                max_waiting=settings.max_waiting,
                 kv_bytes=self._budget.used * self._budget.bytes_per_token,
                 max_kv_bytes=self._budget.total * self._budget.bytes_per_token,
-                prefix_bytes=len(self._prefix) * block, max_prefix_bytes=self._prefix.capacity * block,
-                adapters=len(self.adapter_manager.slots), max_adapters=settings.max_loras,
-                adapter_bytes=self.adapter_manager.slots.bytes, max_adapter_bytes=settings.adapter_bytes,
-                max_per_user=settings.max_per_user, max_tokens=settings.max_tokens,
-                preempted=self._scheduler.preempted, step_s=self._step_s,
-                **{name: counts[name] for name in ("prompt_tokens", "cached_tokens", "completion_tokens", "finished",
-                                                   "cancelled", "failed", "refused", "steps", "restarts")},
+                prefix_bytes=len(self._prefix) * block,
+                max_prefix_bytes=self._prefix.capacity * block,
+                adapters=len(self.adapter_manager.slots),
+                max_adapters=settings.max_loras,
+                adapter_bytes=self.adapter_manager.slots.bytes,
+                max_adapter_bytes=settings.adapter_bytes,
+                max_per_user=settings.max_per_user,
+                max_tokens=settings.max_tokens,
+                preempted=self._scheduler.preempted,
+                step_s=self._step_s,
+                **{
+                    name: counts[name]
+                    for name in (
+                        "prompt_tokens",
+                        "cached_tokens",
+                        "completion_tokens",
+                        "finished",
+                        "cancelled",
+                        "failed",
+                        "refused",
+                        "steps",
+                        "restarts",
+                    )
+                },
             )
 
     def stop(self) -> None:
@@ -246,7 +269,7 @@ class ModelThread:
         for chunk in chunks:
             row = chunk.row
             if len(chunk.tokens) > 1 and row.reservation is not None:
-                self._store_blocks(row.load_id, row.tokens[:row.computed], row.reservation.kv_slot)
+                self._store_blocks(row.load_id, row.tokens[: row.computed], row.reservation.kv_slot)
 
     def _fail(self, error: Exception) -> None:
         log.error("the model's step failed", exc_info=error)
@@ -307,11 +330,20 @@ class ModelThread:
         now = time.monotonic()
         with self._changed:
             self._scheduler.finish(row, now)
-        usage = Usage(prompt_tokens=len(row.prompt), completion_tokens=row.generated, cached_tokens=row.cached,
-                      queue_s=row.admitted_at - row.submitted_at, ttft_s=row.first_token_at - row.submitted_at,
-                      total_s=now - row.submitted_at)
-        self._counts.update(finished=1, prompt_tokens=usage.prompt_tokens, cached_tokens=usage.cached_tokens,
-                            completion_tokens=usage.completion_tokens)
+        usage = Usage(
+            prompt_tokens=len(row.prompt),
+            completion_tokens=row.generated,
+            cached_tokens=row.cached,
+            queue_s=row.admitted_at - row.submitted_at,
+            ttft_s=row.first_token_at - row.submitted_at,
+            total_s=now - row.submitted_at,
+        )
+        self._counts.update(
+            finished=1,
+            prompt_tokens=usage.prompt_tokens,
+            cached_tokens=usage.cached_tokens,
+            completion_tokens=usage.completion_tokens,
+        )
         row.emit(GenerationDone(reason, usage))
 
     def _logprob(self, choice: Choice) -> TokenLogprob:

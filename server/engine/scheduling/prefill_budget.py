@@ -10,19 +10,19 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-_MIN_CHUNK = 4         # tokens
-_ROW_MULTIPLE = 4      # products are padded to a multiple of so many rows: a chunk fills them up
-_CHUNK_OVERHEAD = 4    # a chunk attends to what is before it, which costs about as much as so many more tokens
-_MAX_STRETCH = 0.9     # a prompt's chunk may take so many times a step without one
-_FASTER_WEIGHT = 0.3   # the weight of a new measurement below what is expected
-_SLOWER_WEIGHT = 0.1   # and of one above
+_MIN_CHUNK = 4  # tokens
+_ROW_MULTIPLE = 4  # products are padded to a multiple of so many rows: a chunk fills them up
+_CHUNK_OVERHEAD = 4  # a chunk attends to what is before it, which costs about as much as so many more tokens
+_MAX_STRETCH = 0.9  # a prompt's chunk may take so many times a step without one
+_FASTER_WEIGHT = 0.3  # the weight of a new measurement below what is expected
+_SLOWER_WEIGHT = 0.1  # and of one above
 
 
 class PrefillBudget:
     def __init__(self, max_tokens: int) -> None:
         self._max_tokens = max_tokens
-        self._decode_s: dict[int, float] = {}   # by how many rows decode: a step in which each gets one token
-        self._prompt_token_s = 0.0              # what a token of a prompt adds; a chunk counts `_CHUNK_OVERHEAD` more
+        self._decode_s: dict[int, float] = {}  # by how many rows decode: a step in which each gets one token
+        self._prompt_token_s = 0.0  # what a token of a prompt adds; a chunk counts `_CHUNK_OVERHEAD` more
 
     def observe(self, seconds: float, tokens: Sequence[int]) -> None:
         """A step took that long for so many tokens of each row: one, or some of a prompt."""

@@ -36,20 +36,20 @@ class Row:
     sampler: Sampler
     text: TextStream
     emit: Emit
-    submitted_at: float                     # seconds of a monotonic clock, like all below
+    submitted_at: float  # seconds of a monotonic clock, like all below
     mask: GrammarMask | None = None
     logprobs: bool = False
 
     state: RowState = RowState.WAITING
     cancelled: bool = False
-    order: float = 0.0                      # sorts the queue: smaller is earlier
-    position: int = 0                       # in the queue, as last emitted
+    order: float = 0.0  # sorts the queue: smaller is earlier
+    position: int = 0  # in the queue, as last emitted
     slot: Slot | None = None
     reservation: KVReservation | None = None  # its part of the KV arena while it runs
-    tokens: list[int] = field(init=False)   # prompt and answer
-    computed: int = 0                       # of them, whose keys and values are in the arena
-    cached: int = 0                         # of the prompt, not computed but taken from the prefix store
-    unsent_tokens: int = 0                  # tokens since the last delta
+    tokens: list[int] = field(init=False)  # prompt and answer
+    computed: int = 0  # of them, whose keys and values are in the arena
+    cached: int = 0  # of the prompt, not computed but taken from the prefix store
+    unsent_tokens: int = 0  # tokens since the last delta
     unsent_logprobs: list[TokenLogprob] = field(default_factory=list)
     admitted_at: float = 0.0
     first_token_at: float = 0.0
@@ -72,4 +72,4 @@ class Row:
         return len(self.tokens) - len(self.prompt)
 
     def next_tokens(self, max_tokens: int) -> tuple[int, ...]:
-        return tuple(self.tokens[self.computed:self.computed + max_tokens])
+        return tuple(self.tokens[self.computed : self.computed + max_tokens])

@@ -22,11 +22,11 @@ from server.errors import AdapterInvalid, EngineBusy
 from server.types import Queued
 
 _DELAY_PER_ROW_S = 10.0  # of a row in the queue, for each other row of its user
-_SLOT_PATIENCE_S = 2.0   # after it, later rows no longer take the slots that a waiting row needs
+_SLOT_PATIENCE_S = 2.0  # after it, later rows no longer take the slots that a waiting row needs
 _MIN_CHUNK = 16
-_PREFILL_WEIGHT = 3   # a row that waits for its first token counts as so many that wait for their next one
-_OTHER_ADAPTER_TOKENS = 16   # a prompt of an adapter no other has in its step costs as much as so many more tokens
-_MIN_SHARED_TOKENS = 2 * BLOCK_SIZE   # tokens another row computes now, for which an equal prompt is held back
+_PREFILL_WEIGHT = 3  # a row that waits for its first token counts as so many that wait for their next one
+_OTHER_ADAPTER_TOKENS = 16  # a prompt of an adapter no other has in its step costs as much as so many more tokens
+_MIN_SHARED_TOKENS = 2 * BLOCK_SIZE  # tokens another row computes now, for which an equal prompt is held back
 
 
 @dataclass(frozen=True)
@@ -93,12 +93,16 @@ class Scheduler:
         settings = self._settings
         own = sum(1 for other in (*self.waiting, *self.running) if other.user == row.user)
         if row.user is not None and own >= settings.max_per_user:
-            raise EngineBusy(f"{own} of your answers are running or waiting, which is the most for one user "
-                             "(engine.max_per_user): wait for one to end or stop it")
+            raise EngineBusy(
+                f"{own} of your answers are running or waiting, which is the most for one user "
+                "(engine.max_per_user): wait for one to end or stop it"
+            )
         capacity = settings.max_waiting + max(0, settings.max_batch - len(self.running))
         if len(self.waiting) >= capacity:
-            raise EngineBusy(f"{len(self.waiting)} answers are waiting, which is the most (engine.max_waiting): "
-                             "try again in a moment")
+            raise EngineBusy(
+                f"{len(self.waiting)} answers are waiting, which is the most (engine.max_waiting): "
+                "try again in a moment"
+            )
         row.order = row.submitted_at + _DELAY_PER_ROW_S * own
         self._wait(row)
 
@@ -124,7 +128,7 @@ class Scheduler:
         """Takes a row out of the running ones and frees its KV reservation."""
         self.running.remove(row)
         if row.reservation is not None:
-            computed = tuple(row.tokens[:row.computed]) if keep else ()
+            computed = tuple(row.tokens[: row.computed]) if keep else ()
             self.released.append(ReleasedRow(row.load_id, computed, row.reservation.kv_slot))
         self._budget.release(row.id)
         row.reservation = None
@@ -195,7 +199,7 @@ class Scheduler:
     def _admit(self, now: float) -> list[AdmittedRow]:
         admitted: list[AdmittedRow] = []
         blocked: Row | None = None  # the first row that waits for a slot
-        held_back = 0               # rows that wait for what another one computes
+        held_back = 0  # rows that wait for what another one computes
         for row in tuple(self.waiting):
             if len(self.running) >= self._settings.max_batch:
                 break
@@ -306,6 +310,6 @@ class Scheduler:
 def _shared_prefix(one: Sequence[int], other: Sequence[int]) -> int:
     """How many tokens, in whole blocks, both begin with."""
     for begin in range(0, min(len(one), len(other)) // BLOCK_SIZE * BLOCK_SIZE, BLOCK_SIZE):
-        if one[begin:begin + BLOCK_SIZE] != other[begin:begin + BLOCK_SIZE]:
+        if one[begin : begin + BLOCK_SIZE] != other[begin : begin + BLOCK_SIZE]:
             return begin
     return min(len(one), len(other)) // BLOCK_SIZE * BLOCK_SIZE

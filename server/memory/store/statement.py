@@ -67,6 +67,5 @@ def _whole_finding(text: str) -> Finding | None:
 
 def _too_large(length: int, most: int) -> TooLarge:
     return TooLarge(
-        f"a memory may have at most {most:,} characters and this has {length:,}: "
-        "shorten it, or raise memory.max_chars"
+        f"a memory may have at most {most:,} characters and this has {length:,}: shorten it, or raise memory.max_chars"
     )

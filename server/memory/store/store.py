@@ -122,9 +122,7 @@ class UserMemory:
         """What was said there, of any time."""
         return tuple(memory_of(row) for row in self._table.of_conversation(self._up_to_date(), conversation_id))
 
-    def recall(
-        self, question: str, *, exclude: Collection[int] = (), now: float | None = None
-    ) -> tuple[Memory, ...]:
+    def recall(self, question: str, *, exclude: Collection[int] = (), now: float | None = None) -> tuple[Memory, ...]:
         """What belongs beside `question`, the profile first; at most `settings.recall`, none of `exclude`.
 
         `why` says what admitted each: "profile", "asked", "words" or "meaning". A question about the past gets what

@@ -14,9 +14,9 @@ from server.types import SUSPICIOUS, Passage
 
 class FileState(StrEnum):
     INDEXED = "indexed"
-    INDEXING = "indexing"        # pending, or being read
+    INDEXING = "indexing"  # pending, or being read
     EMPTY = "empty"
-    FAILED = "failed"            # `reason` says what to do
+    FAILED = "failed"  # `reason` says what to do
     UNSUPPORTED = "unsupported"  # a format, link or location that is not read
 
 

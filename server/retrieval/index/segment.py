@@ -28,7 +28,7 @@ ArrayLayout = dict[str, tuple[str, list[int], int]]
 """Name of an array → its type, its shape, and where in the file it begins."""
 
 EXACT_ROWS: Final = 20_000
-PROBED_SHARE: Final = 0.1      # share of the inverted lists that a search probes
+PROBED_SHARE: Final = 0.1  # share of the inverted lists that a search probes
 TRAINING_PER_LIST: Final = 64  # training vectors for each inverted list
 _ALIGN: Final = 64
 _MAX_COUNT: Final = np.iinfo(np.uint16).max

@@ -32,11 +32,11 @@ from server.words import term_counts
 
 log = logging.getLogger("tailor.retrieval")
 
-LISTED_FILES: Final = 50      # files that a generation's record lists
+LISTED_FILES: Final = 50  # files that a generation's record lists
 LISTED_LOCATIONS: Final = 20  # of suspicious passages in one file
-_MERGE_FACTOR: Final = 4      # so many segments of one size class are merged
+_MERGE_FACTOR: Final = 4  # so many segments of one size class are merged
 _DEAD_ROW_SHARE: Final = 0.3
-_QUERY_VALUES: Final = 500    # values in one query
+_QUERY_VALUES: Final = 500  # values in one query
 
 
 @dataclass(frozen=True, slots=True)
@@ -79,7 +79,7 @@ class IndexStore:
         self._database = Database(folder / "catalog.db")
         self._database.migrate("index", MIGRATIONS)
         self._segments: dict[int, tuple[str, Segment]] = {}
-        self._lock = threading.Lock()   # of the segments, and of changes of the catalogue
+        self._lock = threading.Lock()  # of the segments, and of changes of the catalogue
         self._next_segment = 1
         self._segment_number_lock = threading.Lock()
 
@@ -186,7 +186,12 @@ class IndexStore:
                     segment_id = written_segments[file.key.folder].segment_id if file.chunks else None
                     locations = suspicious_locations(file.key, file.chunks)
                     version = FileVersion(
-                        version_id, file.key, file.record, len(file.chunks), segment_id, len(locations),
+                        version_id,
+                        file.key,
+                        file.record,
+                        len(file.chunks),
+                        segment_id,
+                        len(locations),
                         locations[:LISTED_LOCATIONS],
                     )
                     row = catalog.version_row(version)

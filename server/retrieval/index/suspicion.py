@@ -16,7 +16,7 @@ from typing import Final
 
 MAX_CHARS: Final = 20_000  # of a passage
 
-_SPAN = r"(?:[^.!?\n]|\.(?=\w))"   # within one sentence
+_SPAN = r"(?:[^.!?\n]|\.(?=\w))"  # within one sentence
 _START = r"(?:^|[.!?:;\"“'(>*,-]\s*|\b(?:please|kindly|must|should|to|and|then|now|also|just|completely)\s+)"
 _ORDER = (
     r"(?:add|append|apply|augment|begin|convert|display|embed|encode|encrypt|end|enhance|express|finish|hide|highlight|"
@@ -45,7 +45,7 @@ _KO_ORDER = (
 class _Rule:
     name: str
     weight: float
-    prefilter: re.Pattern[str]     # cheap: without one of these words the pattern is not tried
+    prefilter: re.Pattern[str]  # cheap: without one of these words the pattern is not tried
     pattern: re.Pattern[str]
 
 
@@ -134,7 +134,7 @@ RULES: Final = (
         rf"(?:시스템|숨겨진)\s?(?:프롬프트|지시|지침)(?:를|을|의){_SPAN}{{0,20}}(?:출력|공개|알려|보여|말해|반복)",
     ),
 )  # fmt: skip
-_INVISIBLE_WEIGHT: Final = 0.7   # weight of text that nobody can see
+_INVISIBLE_WEIGHT: Final = 0.7  # weight of text that nobody can see
 _TAG_CHARS = re.compile("[\U000e0020-\U000e007f]")
 _INVISIBLE = re.compile("[\u200b\u2060\ufeff\u00ad\u202a-\u202e\u2066-\u2069]")
 

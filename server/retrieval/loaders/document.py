@@ -14,21 +14,21 @@ from typing import Final
 
 from server.errors import KnowledgeError
 
-MAX_CHARS: Final = 64 * 1024 * 1024   # of text in one document
+MAX_CHARS: Final = 64 * 1024 * 1024  # of text in one document
 MAX_BLOCKS: Final = 1_000_000
-MAX_BLOCK: Final = 50_000    # characters of one block: it is measured as a whole, which costs many times its size
-MAX_TITLE: Final = 200       # characters of one heading; each chunk carries its path, so a long one costs many times
-MAX_DEPTH: Final = 12        # headings in a path
-MAX_HEADER: Final = 1_000    # characters that each part of a split table repeats
+MAX_BLOCK: Final = 50_000  # characters of one block: it is measured as a whole, which costs many times its size
+MAX_TITLE: Final = 200  # characters of one heading; each chunk carries its path, so a long one costs many times
+MAX_DEPTH: Final = 12  # headings in a path
+MAX_HEADER: Final = 1_000  # characters that each part of a split table repeats
 _BLANK_LINES = re.compile(r"\n\s*\n")
 _VISIBLE = re.compile(r"\S")
 
 
 class BlockKind(StrEnum):
-    TEXT = "text"     # prose or a list: may be split at sentence ends
-    CODE = "code"     # split only between lines
-    TABLE = "table"   # split only between lines, and each part repeats the header
-    ROW = "row"       # a record that stands alone: never joined with its neighbours
+    TEXT = "text"  # prose or a list: may be split at sentence ends
+    CODE = "code"  # split only between lines
+    TABLE = "table"  # split only between lines, and each part repeats the header
+    ROW = "row"  # a record that stands alone: never joined with its neighbours
 
 
 @dataclass(frozen=True, slots=True)

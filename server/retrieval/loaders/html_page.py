@@ -50,7 +50,7 @@ class _Page:
         self._title = title
         self._block: Tag | None = None
         self._strings: list[str] = []
-        self._items: list[str] = []      # neighbouring list items, kept together
+        self._items: list[str] = []  # neighbouring list items, kept together
 
     def tag(self, tag: Tag) -> None:
         if tag.name == "br" and self._strings:

@@ -47,7 +47,7 @@ class _Parser:
         self._at = 0
         self._headings = HeadingPath()
         self._blocks: list[Block] = []
-        self._empty_heading: _Line | None = None   # a heading that nothing has followed yet
+        self._empty_heading: _Line | None = None  # a heading that nothing has followed yet
         self._empty_level = 0
 
     def blocks(self) -> list[Block]:

@@ -32,9 +32,9 @@ class _Parser:
         for line in self._lines:
             self._starts.append(self._starts[-1] + len(line) + 1)
         self._at = 0
-        self._styles: list[tuple[str, bool]] = []   # of titles, by first use: their levels
+        self._styles: list[tuple[str, bool]] = []  # of titles, by first use: their levels
         self._headings = HeadingPath()
-        self._empty_heading: tuple[int, int] | None = None   # line and level of a title that nothing has followed yet
+        self._empty_heading: tuple[int, int] | None = None  # line and level of a title that nothing has followed yet
         self._blocks: list[Block] = []
 
     def blocks(self) -> list[Block]:

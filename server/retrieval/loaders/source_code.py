@@ -27,7 +27,7 @@ _TYPE = r"[\w<>\[\],.?:&*~]+\s+[&*]{0,2}"
 
 _NAMED = rf"{_MODIFIERS}(?:{_CONTAINER}|type|function\*?|func|fun|fn|def|macro_rules!)\s+(?P<name>[\w$.:]+)"
 _ARROW = rf"{_MODIFIERS}(?:const|let|var)\s+(?P<name>\w+)[^=]{{0,200}}=\s*(?:async\b\s*)?(?:function\b|\(.*=>|\w+\s*=>)"
-_METHOD = rf"(?<=\s){_MODIFIERS}{_NOT_A_CALL}(?:{_TYPE}){{0,4}}(?P<name>[~#]?[\w:]+)\s*\("   # inside of a class
+_METHOD = rf"(?<=\s){_MODIFIERS}{_NOT_A_CALL}(?:{_TYPE}){{0,4}}(?P<name>[~#]?[\w:]+)\s*\("  # inside of a class
 _FUNCTION = rf"{_MODIFIERS}{_NOT_A_CALL}(?:{_TYPE}){{1,4}}(?P<name>~?[\w:]+)\s*\("
 _PYTHON = r"(?:(?P<container>class)|(?:async\s+)?def)\s+(?P<name>\w+)\s*[(:\[]"
 _RUBY = r"(?:(?P<container>class|module)|def)\s+(?P<name>[\w.:?!]+)"
@@ -56,11 +56,11 @@ _BY_ENDING: Final[dict[str, tuple[str, ...]]] = {
 CODE_ENDINGS: Final = tuple(_BY_ENDING)
 _PATTERNS = {ending: tuple(map(re.compile, patterns)) for ending, patterns in _BY_ENDING.items()}
 _SECTIONED = (".toml", ".ini", ".cfg")  # a section has the lines that follow, indented or not
-_LEADING = ("#", "//", "/*", "*", "--", "@")   # lines that belong to a definition right below
-_PREPROCESSED = (".c", ".h", ".cc", ".cpp", ".hpp", ".cs")   # a '#' at the margin says nothing of the indentation
+_LEADING = ("#", "//", "/*", "*", "--", "@")  # lines that belong to a definition right below
+_PREPROCESSED = (".c", ".h", ".cc", ".cpp", ".hpp", ".cs")  # a '#' at the margin says nothing of the indentation
 _CLOSES = re.compile(r"\}[\])};,]*|end[;,]?")
 _CONTINUES = re.compile(r"[\[\](){},;]|end\b|\*/|where\b|else\b|rescue\b|ensure\b")  # at the definition's own indent
-_MAX_LINE = 400   # a longer line is data, not a definition
+_MAX_LINE = 400  # a longer line is data, not a definition
 
 Path = tuple[str, ...]
 
@@ -98,13 +98,13 @@ class _Outline:
     def __init__(self, ending: str) -> None:
         self._patterns = _PATTERNS[ending]
         self._sectioned = ending in _SECTIONED
-        self._statements = ending == ".sql"   # a definition may end on its line
+        self._statements = ending == ".sql"  # a definition may end on its line
         self._preprocessed = ending in _PREPROCESSED
-        self._enclosing: list[tuple[int, str, bool]] = []   # indent, name, and whether it may contain definitions
+        self._enclosing: list[tuple[int, str, bool]] = []  # indent, name, and whether it may contain definitions
 
     def lines(self, text: str) -> list[_Line]:
         lines: list[_Line] = []
-        leading = 0        # lines right above that may belong to the next definition
+        leading = 0  # lines right above that may belong to the next definition
         offset, follows = 0, False
         for raw in text.split("\n"):
             line = raw.expandtabs(4).rstrip() if len(raw) <= _MAX_LINE else raw.rstrip()

@@ -25,7 +25,7 @@ class Candidate:
     fused: float
     fused_rank: int
     coverage: float
-    gate: str   # what let it pass the evidence gate: "meaning", "words", "earlier", or "" for nothing
+    gate: str  # what let it pass the evidence gate: "meaning", "words", "earlier", or "" for nothing
     fate: str
     reranked: float | None = None  # by the cross-encoder, on its own scale; None where it was not used
 

@@ -42,22 +42,22 @@ from server.words import (
 )
 
 QUERY_CHARS: Final = 4000
-CONTENT_WORD_WEIGHT: Final = 2          # of a content word's terms, over what stands around it (Korean endings)
-CANDIDATES: Final = 200                 # the best of each side that are scored by both
-RERANKED_CANDIDATES: Final = 20         # the best that a cross-encoder puts into order, where one is set
-TRACED_CANDIDATES: Final = 20           # candidates in a trace
-COVERAGE_WEIGHT: Final = 0.5            # weight of the coverage beside BM25 in the lexical score
-NEIGHBOUR_WEIGHT: Final = 0.2           # … of the better one of the chunks before and after a chunk, beside its own
-LONG_QUESTION: Final = 4                # content words; of so many, the right passage often holds less than half, …
-MIN_SCORE: Final = 0.44                 # … so their whole score counts: it must reach this share of `min_coverage`
-JOINT_SHARE: Final = 0.5                # weight of the score of the previous message and this one together, …
-PRONOUN_SHARE: Final = 0.85             # … where a pronoun stands for the subject, …
-BARE_SHARE: Final = 1.0                 # … and where it has no content word
-RELATED_SHARE: Final = 0.6              # of `min_similarity`, that a passage of the previous message needs, …
+CONTENT_WORD_WEIGHT: Final = 2  # of a content word's terms, over what stands around it (Korean endings)
+CANDIDATES: Final = 200  # the best of each side that are scored by both
+RERANKED_CANDIDATES: Final = 20  # the best that a cross-encoder puts into order, where one is set
+TRACED_CANDIDATES: Final = 20  # candidates in a trace
+COVERAGE_WEIGHT: Final = 0.5  # weight of the coverage beside BM25 in the lexical score
+NEIGHBOUR_WEIGHT: Final = 0.2  # … of the better one of the chunks before and after a chunk, beside its own
+LONG_QUESTION: Final = 4  # content words; of so many, the right passage often holds less than half, …
+MIN_SCORE: Final = 0.44  # … so their whole score counts: it must reach this share of `min_coverage`
+JOINT_SHARE: Final = 0.5  # weight of the score of the previous message and this one together, …
+PRONOUN_SHARE: Final = 0.85  # … where a pronoun stands for the subject, …
+BARE_SHARE: Final = 1.0  # … and where it has no content word
+RELATED_SHARE: Final = 0.6  # of `min_similarity`, that a passage of the previous message needs, …
 RELATED_SHARE_STANDALONE: Final = 0.75  # … and where this message could stand alone
-NEAR_BEST: Final = 0.6                  # share of the best score under which a passage only distracts
-NEAR_BEST_UNINFORMATIVE: Final = 0.25   # … where only the message before could be searched for
-NEAR_COPY: Final = 0.9                  # share of common words over which two passages say the same
+NEAR_BEST: Final = 0.6  # share of the best score under which a passage only distracts
+NEAR_BEST_UNINFORMATIVE: Final = 0.25  # … where only the message before could be searched for
+NEAR_COPY: Final = 0.9  # share of common words over which two passages say the same
 
 Floats = NDArray[np.float32]
 
@@ -96,11 +96,11 @@ class _Scores:
 
     fused: Floats
     lexical: Floats
-    cosine: Floats       # -1 where it was not computed
+    cosine: Floats  # -1 where it was not computed
     coverage: Floats
-    weight: float        # of the cosine
-    content: int         # how many content words the question has, …
-    subjects: int        # … and how many of them weigh fully
+    weight: float  # of the cosine
+    content: int  # how many content words the question has, …
+    subjects: int  # … and how many of them weigh fully
 
 
 class Searcher:
@@ -178,9 +178,7 @@ class Searcher:
 
     def _trace(self, queries: tuple[str, ...], weight: float, candidates: tuple[Candidate, ...]) -> SearchTrace:
         settings = self._settings
-        return SearchTrace(
-            queries, weight, settings.min_similarity, settings.min_coverage, self._row_count, candidates
-        )
+        return SearchTrace(queries, weight, settings.min_similarity, settings.min_coverage, self._row_count, candidates)
 
     # ── scores ───────────────────────────────────────────────────────────────────────────────────
 

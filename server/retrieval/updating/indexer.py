@@ -31,7 +31,7 @@ from server.types import Embedder
 
 log = logging.getLogger("tailor.retrieval")
 
-BATCH_TEXTS: Final = 64              # texts embedded together
+BATCH_TEXTS: Final = 64  # texts embedded together
 SAME_TICK_NS: Final = 2_000_000_000  # a file changed this shortly before it was read may have changed since
 
 

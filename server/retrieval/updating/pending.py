@@ -17,7 +17,7 @@ from server.retrieval.updating.indexer import IndexingResult
 from server.retrieval.updating.scanner import ScannedFile
 from server.retrieval.updating.status import ImportProgress
 
-LONG_IMPORT_FILES: Final = 32   # files from which on an update is a long import, whose progress is reported
+LONG_IMPORT_FILES: Final = 32  # files from which on an update is a long import, whose progress is reported
 
 TakeChanges = Callable[[], set[Path] | None]
 """The paths that have changed since its last call; None: scan everything."""

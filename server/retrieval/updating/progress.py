@@ -15,7 +15,7 @@ from server.retrieval.index.generation import Generation
 from server.retrieval.updating.scanner import ScannedFile
 from server.retrieval.updating.status import FolderStatus, ImportProgress, PendingFile, folder_statuses
 
-REPORT_INTERVAL_S: Final = 1.0   # between two reports of an import's progress
+REPORT_INTERVAL_S: Final = 1.0  # between two reports of an import's progress
 
 
 @dataclass

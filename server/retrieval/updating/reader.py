@@ -30,7 +30,7 @@ READ_INLINE: Final = (".md", ".markdown", ".txt")
 READ_INLINE_BYTES: Final = 256 * 1024
 START_TIMEOUT_S: Final = 60.0
 MAX_REPLY: Final = 768 * 1024 * 1024
-ATTEMPTS: Final = 2   # with a file on which the worker ended by itself: it may have been ended from outside
+ATTEMPTS: Final = 2  # with a file on which the worker ended by itself: it may have been ended from outside
 _PASSED_ENV: Final = ("PATH", "PYTHONPATH", "PYTHONHOME", "LD_LIBRARY_PATH", "LANG", "LC_ALL", "SYSTEMROOT")
 
 # Imports only what reading needs: the part's own __init__ would import the whole index. numpy, which openpyxl imports

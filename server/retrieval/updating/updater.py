@@ -31,10 +31,10 @@ from server.types import Embedder, Passage
 
 log = logging.getLogger("tailor.retrieval")
 
-ATTEMPTS: Final = 3         # at a file that changes while it is read
+ATTEMPTS: Final = 3  # at a file that changes while it is read
 STORE_CHUNKS: Final = 1024  # chunks of a long import that are made durable together
-FIRST_STEP_S: Final = 2.0   # the first import of all becomes searchable after this, then after twice as long, …
-GRACE_S: Final = 60.0       # that an index which no longer serves stays for those who still read it
+FIRST_STEP_S: Final = 2.0  # the first import of all becomes searchable after this, then after twice as long, …
+GRACE_S: Final = 60.0  # that an index which no longer serves stays for those who still read it
 _HELD_MARK: Final = "held"
 
 
@@ -47,17 +47,17 @@ class IndexUpdater:
         self._embedder = embedder
         self._settings = settings
         self._reader = Reader(settings.parse_seconds, settings.parse_mb)
-        self._serving: OpenIndex | None = None         # the index that serves
-        self._building: OpenIndex | None = None        # the one that is to replace it
+        self._serving: OpenIndex | None = None  # the index that serves
+        self._building: OpenIndex | None = None  # the one that is to replace it
         self._generations: dict[str, Generation] = {}  # the newest of each, by the index's name
-        self._retired: OpenIndex | None = None         # the one that served before, until nobody can be reading it
+        self._retired: OpenIndex | None = None  # the one that served before, until nobody can be reading it
         self._cleanup_at: float | None = None
         self._interrupted = threading.Event()
 
-        self._sync_lock = threading.Lock()       # one sync at a time
-        self._merge_lock = threading.Lock()      # one merge at a time
-        self._publish_lock = threading.RLock()   # one change of the newest generations at a time; before the next
-        self._state_lock = threading.Lock()      # which index serves, and its generation
+        self._sync_lock = threading.Lock()  # one sync at a time
+        self._merge_lock = threading.Lock()  # one merge at a time
+        self._publish_lock = threading.RLock()  # one change of the newest generations at a time; before the next
+        self._state_lock = threading.Lock()  # which index serves, and its generation
         self.progress = UpdateProgress()
 
     # ── life ─────────────────────────────────────────────────────────────────────────────────────

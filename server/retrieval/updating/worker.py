@@ -26,7 +26,7 @@ from server.retrieval.loaders.document import Block, BlockKind, Document
 
 REQUEST: Final = struct.Struct("!IQ")
 REPLY: Final = struct.Struct("!Q")
-OUT_OF_MEMORY: Final = 86     # exit code
+OUT_OF_MEMORY: Final = 86  # exit code
 READY: Final = "ready"
 TIMEOUT_GRACE_S: Final = 5.0  # after the time limit the process ends itself, should the server not end it
 

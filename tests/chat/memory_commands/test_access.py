@@ -133,9 +133,7 @@ async def test_everything_is_deleted_only_when_it_is_said_twice_in_a_row(tmp_pat
         await ask(services.chat, MINA, "Hm.", conversation_id=conversation)
         await ask(services.chat, MINA, "Forget everything you know about me", conversation_id=conversation)
         assert len(memory_texts(services)) == 2
-        last = await ask(
-            services.chat, MINA, "Forget everything you know about me", conversation_id=conversation
-        )
+        last = await ask(services.chat, MINA, "Forget everything you know about me", conversation_id=conversation)
         assert len(only(last, MemoryForgotten).memories) == 2
         assert memory_texts(services) == []
         assert memory_texts(services, JUN) == ["Likes coffee."]

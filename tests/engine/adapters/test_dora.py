@@ -15,8 +15,9 @@ from server.config import ModelSettings
 from server.errors import AdapterInvalid
 from tests.engine.conftest import EngineFactory, ask, greedy, make_adapter, peft_quiet, reference
 
-PROMPTS = [[3 + (seed * 37 + place * 11) % 330 for place in range(length)]
-           for seed, length in enumerate((30, 5, 41, 9))]
+PROMPTS = [
+    [3 + (seed * 37 + place * 11) % 330 for place in range(length)] for seed, length in enumerate((30, 5, 41, 9))
+]
 
 
 def make_dora(base: Path, root: Path, name: str, targets) -> Path:
@@ -25,8 +26,9 @@ def make_dora(base: Path, root: Path, name: str, targets) -> Path:
     with peft_quiet(), torch.no_grad():
         model = get_peft_model(
             AutoModelForCausalLM.from_pretrained(str(base)),
-            LoraConfig(r=4, lora_alpha=8, use_dora=True, target_modules=targets, init_lora_weights=False,
-                       task_type="CAUSAL_LM"),
+            LoraConfig(
+                r=4, lora_alpha=8, use_dora=True, target_modules=targets, init_lora_weights=False, task_type="CAUSAL_LM"
+            ),
         )
         for key, tensor in model.named_parameters():
             if "magnitude" in key:
@@ -42,15 +44,18 @@ def make_dora(base: Path, root: Path, name: str, targets) -> Path:
     [
         ("llama", ["q_proj", "v_proj", "down_proj"]),
         ("qwen2", ["q_proj", "k_proj", "o_proj", "up_proj"]),  # with biases
-        ("bloom", ["query_key_value"]),                        # by transformers' layers
+        ("bloom", ["query_key_value"]),  # by transformers' layers
     ],
 )
 async def test_a_dora_row_beside_others_is_what_peft_computes(
     tiny, tmp_path: Path, engines: EngineFactory, name: str, targets
 ) -> None:
     base = tiny(name)
-    folders = {"dora": make_dora(base, tmp_path, "dora", targets), "again": make_dora(base, tmp_path, "again", targets),
-               "plain": make_adapter(base, tmp_path, "plain", target_modules=targets)}
+    folders = {
+        "dora": make_dora(base, tmp_path, "dora", targets),
+        "again": make_dora(base, tmp_path, "again", targets),
+        "plain": make_adapter(base, tmp_path, "plain", target_modules=targets),
+    }
     engine = await engines(base, tmp_path)
     adapters = ["dora", None, "plain", "again"]
     jobs = [(prompt, adapter) for prompt in PROMPTS for adapter in adapters]
@@ -79,7 +84,7 @@ async def test_dora_over_int8_counts_with_the_weights_that_serve(tiny, tmp_path:
     for key in tensors:
         if key.endswith("magnitude_vector"):
             module = key.removeprefix("base_model.model.").removesuffix(".lora_magnitude_vector")
-            weight = bank.group(module)._base.weight()[:len(tensors[key])]
+            weight = bank.group(module)._base.weight()[: len(tensors[key])]
             tensors[key] = torch.linalg.vector_norm(weight, dim=1)
     save_file(tensors, path)
     plain = await ask(engine, PROMPTS[2], max_tokens=8, logprobs=5)

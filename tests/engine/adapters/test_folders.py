@@ -25,7 +25,14 @@ def test_versions_stand_in_natural_order_newest_first(tmp_path: Path) -> None:
     put(tmp_path, "alpha/2024-01-02")
     put(tmp_path, "alpha/2023-12-31")
     assert names(AdapterCatalogue(tmp_path)) == [
-        "alpha@2024-01-02", "alpha@2023-12-31", "law@10", "law@9", "law@1.10", "law@1.2", "law@1", "law@beta",
+        "alpha@2024-01-02",
+        "alpha@2023-12-31",
+        "law@10",
+        "law@9",
+        "law@1.10",
+        "law@1.2",
+        "law@1",
+        "law@beta",
     ]
 
 

@@ -33,8 +33,11 @@ async def test_a_file_that_is_cut_off_after_its_check(tiny, adapters, engines, e
 
     monkeypatch.setattr(loader, "read_adapter", cut_off)
     results = await asyncio.gather(
-        ask(engine, prompt(1, 20), adapter="a"), exact(engine, prompt(1, 20), "b"), engine.load_adapter("a"),
-        exact(engine, prompt(1, 20)), return_exceptions=True,
+        ask(engine, prompt(1, 20), adapter="a"),
+        exact(engine, prompt(1, 20), "b"),
+        engine.load_adapter("a"),
+        exact(engine, prompt(1, 20)),
+        return_exceptions=True,
     )
     assert [type(result) for result in results] == [AdapterInvalid, Reply, AdapterInvalid, Reply], results
     assert {info.name: info.state for info in engine.adapters()}["b"] is AdapterState.LOADED
@@ -56,8 +59,12 @@ async def test_weights_that_cannot_be_installed_fail_their_load_alone(
         write(self, stack_index, pairs)
 
     monkeypatch.setattr(LoraGroup, "write", sometimes)
-    loads = asyncio.gather(ask(engine, prompt(1, 20), adapter="a"), engine.load_adapter("a"),
-                           exact(engine, prompt(2, 20), "b", 40), return_exceptions=True)
+    loads = asyncio.gather(
+        ask(engine, prompt(1, 20), adapter="a"),
+        engine.load_adapter("a"),
+        exact(engine, prompt(2, 20), "b", 40),
+        return_exceptions=True,
+    )
     first, second, other = await asyncio.wait_for(loads, 60)
     for error in (first, second):
         assert isinstance(error, AdapterInvalid)

@@ -57,7 +57,7 @@ class Layers:
                 for name, out in zip(self.names, self.out_features, strict=True):
                     own = self.pairs.get(segment.stack_index, {}).get(name)
                     if own is not None:
-                        y[row, at:at + out] += own.scale * (own.b.double() @ (own.a.double() @ x[row].double()))
+                        y[row, at : at + out] += own.scale * (own.b.double() @ (own.a.double() @ x[row].double()))
                     at += out
         return y.float()
 
@@ -89,7 +89,7 @@ def mix(kind: str, rows: int, max_loras: int, rng: np.random.Generator) -> dict[
     elif kind == "skewed":  # half of the rows have one adapter
         drawn = np.where(rng.random(rows) < 0.5, int(rng.integers(max_loras)), rng.integers(max_loras, size=rows))
     else:  # holes
-        drawn = rng.choice(rng.permutation(max_loras)[:max(1, max_loras // 3)], rows)
+        drawn = rng.choice(rng.permutation(max_loras)[: max(1, max_loras // 3)], rows)
     return {int(index): int(count) for index, count in zip(*np.unique(drawn, return_counts=True), strict=True)}
 
 
@@ -97,8 +97,13 @@ MIXES = ["identical", "distinct", "uniform", "zipf", "skewed", "holes"]
 
 
 @pytest.mark.parametrize("kind", MIXES)
-@given(widths=st.sampled_from(sorted(WIDTHS)), max_loras=st.integers(1, 12), rows=st.integers(1, 60),
-       before=st.integers(0, 4), seed=st.integers(0, 1000))
+@given(
+    widths=st.sampled_from(sorted(WIDTHS)),
+    max_loras=st.integers(1, 12),
+    rows=st.integers(1, 60),
+    before=st.integers(0, 4),
+    seed=st.integers(0, 1000),
+)
 @settings(max_examples=30)
 def test_any_mix_is_the_sum_row_by_row(
     kind: str, widths: str, max_loras: int, rows: int, before: int, seed: int

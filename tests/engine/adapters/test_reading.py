@@ -64,8 +64,10 @@ def test_a_good_one_is_read_whole(good: Path, target: AdapterTarget) -> None:
     assert facts.bytes == sum(p.a.nbytes + p.b.nbytes for p in pairs.values()) > 0
     assert all(pair.scale == 2.0 for pair in pairs.values())
     tensors = load_file(str(good / "adapter_model.safetensors"))
-    assert torch.equal(pairs["model.layers.1.self_attn.q_proj"].a,
-                       tensors["base_model.model.model.layers.1.self_attn.q_proj.lora_A.weight"])
+    assert torch.equal(
+        pairs["model.layers.1.self_attn.q_proj"].a,
+        tensors["base_model.model.model.layers.1.self_attn.q_proj.lora_A.weight"],
+    )
 
 
 @pytest.mark.parametrize("name", ["adapter_config.json", "adapter_model.safetensors"])
@@ -249,6 +251,12 @@ print("alive")
 def test_a_file_that_shrinks_while_it_is_read_does_not_end_the_process(good: Path, target: AdapterTarget) -> None:
     """As it does when it is copied over: a page of a mapped file that is gone is a bus error."""
     modules = json.dumps(list(target.modules.items()))
-    done = subprocess.run([sys.executable, "-c", SHRINKING, str(good), modules], capture_output=True, text=True,
-                          check=False, cwd=Path(__file__).parents[3], timeout=300)
+    done = subprocess.run(
+        [sys.executable, "-c", SHRINKING, str(good), modules],
+        capture_output=True,
+        text=True,
+        check=False,
+        cwd=Path(__file__).parents[3],
+        timeout=300,
+    )
     assert (done.returncode, done.stdout) == (0, "alive\n"), done.stderr[-500:]

@@ -310,7 +310,9 @@ async def test_files_that_go_bad_between_check_and_load(tiny, root: Path, engine
 
     monkeypatch.setattr(loader, "read_adapter", late)
     results = await asyncio.gather(
-        ask(engine, PROMPT, adapter="a"), ask(engine, PROMPT, adapter="a"), engine.load_adapter("a"),
+        ask(engine, PROMPT, adapter="a"),
+        ask(engine, PROMPT, adapter="a"),
+        engine.load_adapter("a"),
         return_exceptions=True,
     )
     assert [type(result) for result in results] == [AdapterInvalid] * 3

@@ -68,14 +68,16 @@ class Colliding(tuple):
 
 
 def test_all_hashes_alike(monkeypatch) -> None:
-    monkeypatch.setattr("server.engine.cache.prefix._block_tokens", lambda tokens, number: Colliding(
-        tokens[number * BLOCK_SIZE:(number + 1) * BLOCK_SIZE]))
+    monkeypatch.setattr(
+        "server.engine.cache.prefix._block_tokens",
+        lambda tokens, number: Colliding(tokens[number * BLOCK_SIZE : (number + 1) * BLOCK_SIZE]),
+    )
     index = PrefixIndex(20)
     texts = [(1, 2), (1, 3), (2, 1), (3,), (2, 2)]
     held = {}
     for blocks in texts:
         for number, pool_index in index.add(0, text(*blocks)):
-            held[blocks[:number + 1]] = pool_index
+            held[blocks[: number + 1]] = pool_index
     for blocks in texts:
         assert index.match(0, text(*blocks)) == [held[blocks[:n]] for n in range(1, len(blocks) + 1)]
     assert index.match(0, text(3, 1)) == [held[3,]]
@@ -143,7 +145,7 @@ class Model(RuleBasedStateMachine):
                     break
                 self.kept.remove(victim)
                 del self.pool_indices[victim]
-            chain.append((load_id, blocks[:number + 1]))
+            chain.append((load_id, blocks[: number + 1]))
             self.kept.append(chain[-1])
             wanted.append(number)
         self.touch(chain)
@@ -151,7 +153,7 @@ class Model(RuleBasedStateMachine):
         assert [number for number, _ in added] == wanted
         for number, pool_index in added:
             assert pool_index not in self.pool_indices.values(), "the place is another block's"
-            self.pool_indices[load_id, blocks[:number + 1]] = pool_index
+            self.pool_indices[load_id, blocks[: number + 1]] = pool_index
 
     @rule(load_id=load_ids)
     def drop(self, load_id: int) -> None:
@@ -214,8 +216,8 @@ def test_blocks_come_back_bit_by_bit_and_touch_nothing_else(dtype) -> None:
     saved = [tensor.clone() for tensor in (*arena.keys, *arena.values)]
     pool.load(arena, 2, [5, 0, 3])
     for tensor, old in zip((*arena.keys, *arena.values), saved, strict=True):
-        assert torch.equal(tensor[2, :, :3 * BLOCK_SIZE], old[1, :, BLOCK_SIZE:4 * BLOCK_SIZE])
-        assert torch.equal(tensor[2, :, 3 * BLOCK_SIZE:], old[2, :, 3 * BLOCK_SIZE:])
+        assert torch.equal(tensor[2, :, : 3 * BLOCK_SIZE], old[1, :, BLOCK_SIZE : 4 * BLOCK_SIZE])
+        assert torch.equal(tensor[2, :, 3 * BLOCK_SIZE :], old[2, :, 3 * BLOCK_SIZE :])
         assert torch.equal(tensor[:2], old[:2]), "another row has changed"
 
 

@@ -35,10 +35,10 @@ def written_out(q, keys, values, length: int, window: int, softcap: float | None
         first = max(0, at - window + 1) if window else 0
         for head in range(HEADS):
             shared = head * KV_HEADS // HEADS
-            scores = keys[first:at + 1, shared].double() @ q[number, head].double() * 0.3
+            scores = keys[first : at + 1, shared].double() @ q[number, head].double() * 0.3
             if softcap is not None:
                 scores = softcap * torch.tanh(scores / softcap)
-            out[number, head] = torch.softmax(scores, 0) @ values[first:at + 1, shared].double()
+            out[number, head] = torch.softmax(scores, 0) @ values[first : at + 1, shared].double()
     return out.float()
 
 
@@ -55,8 +55,10 @@ def check(rows: list[Row], window: int = 0, softcap: float | None = None, seed: 
     for row in rows:
         if row.computed:
             at = torch.full((row.computed,), row.kv_slot), torch.arange(row.computed)
-            before[row.kv_slot] = (torch.randn(row.computed, KV_HEADS, KEY_DIM),
-                                   torch.randn(row.computed, KV_HEADS, VALUE_DIM))
+            before[row.kv_slot] = (
+                torch.randn(row.computed, KV_HEADS, KEY_DIM),
+                torch.randn(row.computed, KV_HEADS, VALUE_DIM),
+            )
             arena.write(1, *at, *before[row.kv_slot])
         begin = spans[-1].end if spans else 0
         spans.append(Span(begin, begin + row.count, row.kv_slot, row.computed))
@@ -70,8 +72,9 @@ def check(rows: list[Row], window: int = 0, softcap: float | None = None, seed: 
     for span in spans:
         part = slice(span.begin, span.end)
         old_k, old_v = before.get(span.kv_slot, (k[:0], v[:0]))
-        wanted = written_out(q[part], torch.cat((old_k, k[part])), torch.cat((old_v, v[part])), span.computed, window,
-                             softcap)
+        wanted = written_out(
+            q[part], torch.cat((old_k, k[part])), torch.cat((old_v, v[part])), span.computed, window, softcap
+        )
         torch.testing.assert_close(found[part], wanted, atol=1e-5, rtol=1e-4)
 
 
@@ -88,7 +91,9 @@ def test_rows_of_one_token_in_any_order(slots: tuple[int, ...], length: int) -> 
 @given(
     slots=st.lists(st.integers(0, SLOTS - 1), min_size=1, max_size=SLOTS, unique=True),
     shapes=st.lists(st.tuples(lengths, st.sampled_from([1, 1, 1, 2, 7, 33])), min_size=SLOTS, max_size=SLOTS),
-    window=st.sampled_from([0, 0, 1, 5, 64]), softcap=st.sampled_from([None, None, 2.0]), seed=st.integers(0, 99),
+    window=st.sampled_from([0, 0, 1, 5, 64]),
+    softcap=st.sampled_from([None, None, 2.0]),
+    seed=st.integers(0, 99),
 )
 @settings(max_examples=60)
 def test_any_step_is_each_rows_own_softmax(slots, shapes, window: int, softcap: float | None, seed: int) -> None:

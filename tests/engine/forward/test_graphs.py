@@ -24,10 +24,15 @@ def build(folder, capture) -> DecoderForward:
     path = DecoderForward(model, choose_linear("none", CPU, torch.float32), layers, 4, capture)
     torch.manual_seed(0)
     for stack_index in (0, 2, 3):
-        path.bank.write(stack_index, path.bank.pack({
-            name: LoraPair(torch.randn(4, inside) * 0.2, torch.randn(outside, 4) * 0.2, 1.0)
-            for name, (inside, outside) in layers.items()
-        }))
+        path.bank.write(
+            stack_index,
+            path.bank.pack(
+                {
+                    name: LoraPair(torch.randn(4, inside) * 0.2, torch.randn(outside, 4) * 0.2, 1.0)
+                    for name, (inside, outside) in layers.items()
+                }
+            ),
+        )
     path.arena.fit(9, 256, {})
     return path
 
@@ -57,8 +62,10 @@ def test_captured_steps_give_the_logits_of_uncaptured_ones(tiny, name: str) -> N
     assert capture.made == 0, "prompts are not captured"
     for step in range(12):
         running = rows if step < 6 else rows[1:4]
-        chunks = [RowChunk((dice.randrange(300),), kv_slot, len(text) + step, stack_index)
-                  for text, kv_slot, stack_index in running]
+        chunks = [
+            RowChunk((dice.randrange(300),), kv_slot, len(text) + step, stack_index)
+            for text, kv_slot, stack_index in running
+        ]
         torch.testing.assert_close(captured.run(chunks), plain.run(chunks), atol=1e-5, rtol=0)
     assert capture.made == 2, "one capture for each size"
 
@@ -76,10 +83,15 @@ def test_what_moves_in_memory_is_captured_anew(tiny) -> None:
         path.run([RowChunk((5, 6), 0, 0), RowChunk((5, 6, 7), 1, 0, 2)])
     step(2)
     for path in (captured, plain):
-        path.bank.write(1, path.bank.pack({
-            name: LoraPair(torch.ones(12, inside), torch.ones(outside, 12), 0.01)
-            for name, (inside, outside) in linear_layers(reference(tiny("llama"))).items()
-        }))
+        path.bank.write(
+            1,
+            path.bank.pack(
+                {
+                    name: LoraPair(torch.ones(12, inside), torch.ones(outside, 12), 0.01)
+                    for name, (inside, outside) in linear_layers(reference(tiny("llama"))).items()
+                }
+            ),
+        )
     step(3)
     for path in (captured, plain):
         path.arena.fit(9, 600, {0: 64, 1: 64})

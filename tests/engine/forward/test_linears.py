@@ -22,8 +22,14 @@ from server.engine.forward.linears import (
 )
 
 CPU = torch.device("cpu")
-WAYS = {"plain": (PlainLinear, 1e-6), "packed": (PackedLinear, 1e-6), "conv1x1": (Conv1x1Linear, 1e-6),
-        "int8": (Int8Linear, 0.02), "seven": (SevenBitLinear, 0.04), "weights": (WeightOnlyLinear, 0.02)}
+WAYS = {
+    "plain": (PlainLinear, 1e-6),
+    "packed": (PackedLinear, 1e-6),
+    "conv1x1": (Conv1x1Linear, 1e-6),
+    "int8": (Int8Linear, 0.02),
+    "seven": (SevenBitLinear, 0.04),
+    "weights": (WeightOnlyLinear, 0.02),
+}
 SIZES = [(48, 64), (160, 96), (64, 400)]
 
 
@@ -132,9 +138,14 @@ def test_rows_of_zeros_and_weights_of_zeros(make) -> None:
 # ── the choice ───────────────────────────────────────────────────────────────────────────────────
 
 
-@pytest.mark.parametrize(("sets", "make"), [
-    ("AVX2", Conv1x1Linear), ("AVX512", PackedLinear), ("DEFAULT", PackedLinear),
-])
+@pytest.mark.parametrize(
+    ("sets", "make"),
+    [
+        ("AVX2", Conv1x1Linear),
+        ("AVX512", PackedLinear),
+        ("DEFAULT", PackedLinear),
+    ],
+)
 def test_on_a_cpu_in_float32_packed_weights(monkeypatch, sets: str, make: type) -> None:
     monkeypatch.setattr(torch.backends.cpu, "get_cpu_capability", lambda: sets)
     assert choose_linear("none", CPU, torch.float32) == LinearChoice(make, "exact float32 with packed weights", True)
@@ -187,10 +198,12 @@ WORDS = {"missing": r"it cannot be computed (no such operator)", "wrong": "the p
 def test_without_the_convolution_the_linear_layer_and_without_that_plain_products(breaks, how: str) -> None:
     breaks(Conv1x1Linear, how)
     assert choose_linear("none", CPU, torch.float32) == LinearChoice(
-        PackedLinear, "exact float32 with packed weights", True)
+        PackedLinear, "exact float32 with packed weights", True
+    )
     breaks(PackedLinear, how)
     assert choose_linear("none", CPU, torch.float32) == LinearChoice(
-        PlainLinear, f"exact float32, unpacked: {WORDS[how]}", True)
+        PlainLinear, f"exact float32, unpacked: {WORDS[how]}", True
+    )
 
 
 @pytest.mark.parametrize("how", WORDS)
@@ -204,8 +217,10 @@ def test_without_int8_products_weights_of_seven_bits(breaks, how: str) -> None:
 def test_without_those_int8_weights_alone(breaks, how: str) -> None:
     breaks(Int8Linear, how)
     breaks(SevenBitLinear, how)
-    reason = (f"int8 weights alone (not int8 weights and activations: {WORDS[how]}; "
-              f"not 7-bit weights and int8 activations: {WORDS[how]})")
+    reason = (
+        f"int8 weights alone (not int8 weights and activations: {WORDS[how]}; "
+        f"not 7-bit weights and int8 activations: {WORDS[how]})"
+    )
     assert choose_linear("int8", CPU, torch.float32) == LinearChoice(WeightOnlyLinear, reason, False)
 
 
@@ -218,7 +233,8 @@ def test_without_any_int8_the_exact_way_and_it_says_so(breaks, how: str) -> None
     assert chosen.exact
     assert chosen.reason == (
         f"not int8 weights and activations: {WORDS[how]}; not 7-bit weights and int8 activations: {WORDS[how]}; "
-        f"not int8 weights alone: {WORDS[how]}; exact float32 with packed weights")
+        f"not int8 weights alone: {WORDS[how]}; exact float32 with packed weights"
+    )
 
 
 def test_operators_that_are_gone_are_not_the_end(monkeypatch) -> None:

@@ -65,15 +65,17 @@ def only(monkeypatch):
 def in_chunks(chosen: ChosenPath, oracles: list[Oracle], stack_indices: list[int | None], seed: int = 0) -> None:
     """Rows in uneven chunks side by side, up to a token at a time, or whole where the path takes no chunks, and then a
     token at a time; each must get its oracle's logits."""
-    lengths = (40, 23, 31, 12)[:len(stack_indices)]
+    lengths = (40, 23, 31, 12)[: len(stack_indices)]
     texts = [prompt(seed + row, length) for row, length in enumerate(lengths)]
     cuts = [(0, 16, 30, 39, 40), (0, 1, 2, 22, 23), (0, 28, 29, 30, 31), (0, 9, 10, 11, 12)]
     if not chosen.path.chunked:
         cuts = [(0, *range(len(text) - 3, len(text) + 1)) for text in texts]
     expected = [oracle.logits(text) for oracle, text in zip(oracles, texts, strict=True)]
     for step in range(4):
-        chunks = [RowChunk(text[cut[step]:cut[step + 1]], len(texts) - row, cut[step], stack_index, row != 1)
-                 for row, (text, cut, stack_index) in enumerate(zip(texts, cuts, stack_indices, strict=False))]
+        chunks = [
+            RowChunk(text[cut[step] : cut[step + 1]], len(texts) - row, cut[step], stack_index, row != 1)
+            for row, (text, cut, stack_index) in enumerate(zip(texts, cuts, stack_indices, strict=False))
+        ]
         logits = run(chosen.path, chunks)
         needed = [row for row in range(len(texts)) if row != 1]
         assert logits.shape[0] == len(needed), "only rows that need logits give them"
@@ -98,11 +100,14 @@ def test_one_whose_attention_can_be_replaced_is_packed(tiny) -> None:
     assert chosen.reason == ("transformers' layers, all rows in one pass (gpt2 has no decoder of ours; slower)")
 
 
-@pytest.mark.parametrize(("name", "words"), [
-    ("bloom", "with its own cache (bloom has no decoder of ours; "),
-    ("mamba", "(mamba has no decoder of ours; "),  # its cache can be handed over since transformers 5.24
-    ("openai-gpt", "without a cache, each token anew (openai-gpt has no decoder of ours; "),
-])
+@pytest.mark.parametrize(
+    ("name", "words"),
+    [
+        ("bloom", "with its own cache (bloom has no decoder of ours; "),
+        ("mamba", "(mamba has no decoder of ours; "),  # its cache can be handed over since transformers 5.24
+        ("openai-gpt", "without a cache, each token anew (openai-gpt has no decoder of ours; "),
+    ],
+)
 def test_others_run_one_row_a_pass_and_say_so(tiny, name: str, words: str) -> None:
     chosen = build(tiny(name))
     assert isinstance(chosen.path, SingleForward)
@@ -164,10 +169,13 @@ def test_a_broken_attention_leaves_the_models_own(tiny, monkeypatch) -> None:
     in_chunks(chosen, [Oracle(tiny("llama"))] * 3, [None] * 3)
 
 
-@pytest.mark.parametrize(("change", "words"), [
-    ({"rope_parameters": {"rope_type": "dynamic", "factor": 2.0, "rope_theta": 10000.0}}, "its rope (dynamic)"),
-    ({"hidden_act": "gelu"}, "its activation is gelu"),
-])
+@pytest.mark.parametrize(
+    ("change", "words"),
+    [
+        ({"rope_parameters": {"rope_type": "dynamic", "factor": 2.0, "rope_theta": 10000.0}}, "its rope (dynamic)"),
+        ({"hidden_act": "gelu"}, "its activation is gelu"),
+    ],
+)
 def test_what_a_decoder_of_ours_does_not_compute_is_named(tmp_path, change: dict[str, Any], words: str) -> None:
     base = save_tiny(tmp_path / "odd", LlamaConfig(**_SHAPE, **change))
     chosen = build(base)
@@ -212,15 +220,34 @@ ODD = {
     "odd head": lambda: LlamaConfig(**shape(head_dim=10)),
     "a head each": lambda: LlamaConfig(**shape(num_key_value_heads=4)),
     "one key head": lambda: LlamaConfig(**shape(num_key_value_heads=1)),
-    "llama3 rope": lambda: LlamaConfig(**shape(rope_parameters={
-        "rope_type": "llama3", "rope_theta": 500.0, "factor": 8.0, "low_freq_factor": 1.0, "high_freq_factor": 4.0,
-        "original_max_position_embeddings": 32})),
-    "yarn rope": lambda: LlamaConfig(**shape(rope_parameters={
-        "rope_type": "yarn", "rope_theta": 10000.0, "factor": 4.0, "original_max_position_embeddings": 64})),
-    "linear rope": lambda: LlamaConfig(**shape(rope_parameters={
-        "rope_type": "linear", "rope_theta": 10000.0, "factor": 3.0})),
-    "windows in some layers": lambda: Qwen2Config(**shape(use_sliding_window=True, sliding_window=6,
-                                                          max_window_layers=1)),
+    "llama3 rope": lambda: LlamaConfig(
+        **shape(
+            rope_parameters={
+                "rope_type": "llama3",
+                "rope_theta": 500.0,
+                "factor": 8.0,
+                "low_freq_factor": 1.0,
+                "high_freq_factor": 4.0,
+                "original_max_position_embeddings": 32,
+            }
+        )
+    ),
+    "yarn rope": lambda: LlamaConfig(
+        **shape(
+            rope_parameters={
+                "rope_type": "yarn",
+                "rope_theta": 10000.0,
+                "factor": 4.0,
+                "original_max_position_embeddings": 64,
+            }
+        )
+    ),
+    "linear rope": lambda: LlamaConfig(
+        **shape(rope_parameters={"rope_type": "linear", "rope_theta": 10000.0, "factor": 3.0})
+    ),
+    "windows in some layers": lambda: Qwen2Config(
+        **shape(use_sliding_window=True, sliding_window=6, max_window_layers=1)
+    ),
 }
 
 
@@ -260,8 +287,13 @@ def test_a_window_hides_what_lies_behind_it(tiny, only, kind: str) -> None:
     assert not torch.allclose(oracle.logits(changed)[5], expected[0][5], atol=0.01)
     cuts = [(0, 3, 4, 11, 100, 148, 149, 150), (0, 60, 61, 62, 63, 64, 65, 66), (0, 1, 2, 9, 10, 11, 12, 13)]
     for step in range(7):
-        logits = run(chosen.path, [RowChunk(text[cut[step]:cut[step + 1]], row, cut[step])
-                                   for row, (text, cut) in enumerate(zip(texts, cuts, strict=True))])
+        logits = run(
+            chosen.path,
+            [
+                RowChunk(text[cut[step] : cut[step + 1]], row, cut[step])
+                for row, (text, cut) in enumerate(zip(texts, cuts, strict=True))
+            ],
+        )
         for row in range(3):
             close(logits[row], expected[row][cuts[row][step + 1] - 1])
 
@@ -271,11 +303,18 @@ def test_a_window_hides_what_lies_behind_it(tiny, only, kind: str) -> None:
 CASES: list[tuple[str, dict[str, Any]]] = [
     ("llama", {"target_modules": ["q_proj", "v_proj"]}),
     ("llama", {"target_modules": "all-linear", "use_rslora": True, "r": 8, "lora_alpha": 4}),
-    ("llama", {"target_modules": ["q_proj", "down_proj", "gate_proj"],
-               "rank_pattern": {"q_proj": 2, "layers.1.mlp.down_proj": 7},
-               "alpha_pattern": {"down_proj": 3, "layers.0.self_attn.q_proj": 20}}),
-    ("llama", {"target_modules": ["q_proj"], "use_rslora": True,
-               "rank_pattern": {"model.layers.[01].self_attn.q_proj": 3}}),
+    (
+        "llama",
+        {
+            "target_modules": ["q_proj", "down_proj", "gate_proj"],
+            "rank_pattern": {"q_proj": 2, "layers.1.mlp.down_proj": 7},
+            "alpha_pattern": {"down_proj": 3, "layers.0.self_attn.q_proj": 20},
+        },
+    ),
+    (
+        "llama",
+        {"target_modules": ["q_proj"], "use_rslora": True, "rank_pattern": {"model.layers.[01].self_attn.q_proj": 3}},
+    ),
     ("llama", {"target_modules": ["k_proj", "lm_head"]}),
     ("qwen2", {"target_modules": ["up_proj", "lm_head"]}),
 ]
@@ -289,12 +328,15 @@ def test_rows_beside_other_adapters_equal_peft_alone(tiny, tmp_path, only, case:
     beside(tiny(CASES[case][0]), tmp_path, CASES[case][1])
 
 
-@pytest.mark.parametrize(("name", "config"), [
-    ("gpt2", {"target_modules": ["c_attn", "c_proj"], "fan_in_fan_out": True}),
-    ("gpt2", {"target_modules": ["c_fc", "lm_head"], "fan_in_fan_out": True}),
-    ("bloom", {"target_modules": ["query_key_value"]}),
-    ("mamba", {"target_modules": ["in_proj"]}),
-])
+@pytest.mark.parametrize(
+    ("name", "config"),
+    [
+        ("gpt2", {"target_modules": ["c_attn", "c_proj"], "fan_in_fan_out": True}),
+        ("gpt2", {"target_modules": ["c_fc", "lm_head"], "fan_in_fan_out": True}),
+        ("bloom", {"target_modules": ["query_key_value"]}),
+        ("mamba", {"target_modules": ["in_proj"]}),
+    ],
+)
 def test_other_architectures_take_adapters_too(tiny, tmp_path, name: str, config: dict[str, Any]) -> None:
     beside(tiny(name), tmp_path, config)
 

@@ -47,8 +47,13 @@ def write(compiler: ConstraintCompiler, constraint: Constraint, seed: int, most:
 
 
 def follows(value: dict) -> bool:
-    return (set(value) == set(SCHEMA["required"]) and len(value["이름"]) <= 12 and 18 <= value["age"] <= 99
-            and value["label"] in ("긍정", "negative") and len(value["tags"]) <= 3)
+    return (
+        set(value) == set(SCHEMA["required"])
+        and len(value["이름"]) <= 12
+        and 18 <= value["age"] <= 99
+        and value["label"] in ("긍정", "negative")
+        and len(value["tags"]) <= 3
+    )
 
 
 def test_noise_becomes_valid_json_every_time(compiler: ConstraintCompiler) -> None:
@@ -60,10 +65,14 @@ def test_noise_becomes_valid_json_every_time(compiler: ConstraintCompiler) -> No
 
 
 OPEN = {
-    "type": "object", "required": ["clause", "tags", "nested"],
-    "properties": {"clause": {"type": "string"}, "tags": {"type": "array", "items": {"type": "string"}},
-                   "nested": {"type": "object", "required": ["n"], "properties": {"n": {"type": "number"}}},
-                   "free": {"type": "string"}},
+    "type": "object",
+    "required": ["clause", "tags", "nested"],
+    "properties": {
+        "clause": {"type": "string"},
+        "tags": {"type": "array", "items": {"type": "string"}},
+        "nested": {"type": "object", "required": ["n"], "properties": {"n": {"type": "number"}}},
+        "free": {"type": "string"},
+    },
 }
 
 
@@ -160,12 +169,24 @@ async def test_a_broken_constraint_leaves_the_engine_alone(tiny, engines: Engine
 @pytest.mark.model
 async def test_the_default_model_writes_json_that_parses(chat_model_dir, engines: EngineFactory) -> None:
     engine = await engines(chat_model_dir)
-    schema = {"type": "object", "required": ["city", "rating"], "additionalProperties": False,
-              "properties": {"city": {"type": "string", "maxLength": 30},
-                             "rating": {"type": "integer", "minimum": 1, "maximum": 5}}}
+    schema = {
+        "type": "object",
+        "required": ["city", "rating"],
+        "additionalProperties": False,
+        "properties": {
+            "city": {"type": "string", "maxLength": 30},
+            "rating": {"type": "integer", "minimum": 1, "maximum": 5},
+        },
+    }
     for question in ("Rate Paris as JSON.", "서울을 JSON으로 평가해 줘."):
         prompt = engine.tokenizer.render([Message("user", question)])
-        reply = await ask(engine, prompt, constraint=Constraint("json_schema", json.dumps(schema)), max_tokens=120,
-                          temperature=0.8, seed=1)
+        reply = await ask(
+            engine,
+            prompt,
+            constraint=Constraint("json_schema", json.dumps(schema)),
+            max_tokens=120,
+            temperature=0.8,
+            seed=1,
+        )
         assert reply.done.reason is FinishReason.STOP
         assert 1 <= json.loads(reply.text)["rating"] <= 5

@@ -75,8 +75,10 @@ def test_draws_follow_the_same_distribution_as_transformers(params: SamplingPara
 
 def test_top_p_looks_beyond_its_first_glance() -> None:
     flat = np.zeros(5000, np.float32)
-    found = {choose(Sampler(SamplingParams(temperature=1, top_p=0.9, seed=seed), []), flat.copy()).token
-             for seed in range(300)}
+    found = {
+        choose(Sampler(SamplingParams(temperature=1, top_p=0.9, seed=seed), []), flat.copy()).token
+        for seed in range(300)
+    }
     assert max(found) > 64
 
 
@@ -168,7 +170,10 @@ def test_everything_forbidden_is_an_error() -> None:
 
 @given(
     values=hnp.arrays(np.float32, 30, elements=st.floats(-50, 50, width=32)),
-    temperature=st.floats(0.01, 5), top_p=st.floats(0.01, 1), top_k=st.integers(0, 40), min_p=st.floats(0, 1),
+    temperature=st.floats(0.01, 5),
+    top_p=st.floats(0.01, 1),
+    top_k=st.integers(0, 40),
+    min_p=st.floats(0, 1),
 )
 @settings(max_examples=200, deadline=None)
 def test_any_settings_choose_a_token_that_may_come(values, temperature, top_p, top_k, min_p) -> None:
@@ -178,7 +183,10 @@ def test_any_settings_choose_a_token_that_may_come(values, temperature, top_p, t
 
 @given(
     values=hnp.arrays(np.float32, 30, elements=st.floats(-20, 20, width=16), unique=True),
-    temperature=st.floats(0.1, 3), top_p=st.floats(0.05, 1), top_k=st.integers(0, 30), min_p=st.floats(0, 1),
+    temperature=st.floats(0.1, 3),
+    top_p=st.floats(0.05, 1),
+    top_k=st.integers(0, 30),
+    min_p=st.floats(0, 1),
     seed=st.integers(0, 1000),
 )
 @settings(max_examples=500, deadline=None)
@@ -196,12 +204,18 @@ def test_a_short_head_decides_like_the_whole_list(values, temperature, top_p, to
 
 def test_rows_of_all_kinds_choose_side_by_side_what_they_choose_alone() -> None:
     def samplers() -> list[Sampler]:
-        return [Sampler(params, [1, 2]) for params in (
-            SamplingParams(temperature=0), SamplingParams(temperature=1, seed=4),
-            SamplingParams(temperature=0, logprobs=2),
-            SamplingParams(temperature=2, top_p=0.5, seed=9), SamplingParams(temperature=0, logit_bias={3: 100}),
-            SamplingParams(temperature=0.7, repetition_penalty=1.5, seed=1), SamplingParams(temperature=1, seed=2),
-        )]
+        return [
+            Sampler(params, [1, 2])
+            for params in (
+                SamplingParams(temperature=0),
+                SamplingParams(temperature=1, seed=4),
+                SamplingParams(temperature=0, logprobs=2),
+                SamplingParams(temperature=2, top_p=0.5, seed=9),
+                SamplingParams(temperature=0, logit_bias={3: 100}),
+                SamplingParams(temperature=0.7, repetition_penalty=1.5, seed=1),
+                SamplingParams(temperature=1, seed=2),
+            )
+        ]
 
     rows = np.stack([logits(seed) for seed in range(7)])
     rows[6, 5] = np.nan
@@ -213,12 +227,20 @@ def test_rows_of_all_kinds_choose_side_by_side_what_they_choose_alone() -> None:
 @pytest.mark.parametrize(
     ("changes", "words"),
     [
-        ({"temperature": -0.1}, "temperature is -0.1"), ({"temperature": math.nan}, "temperature is nan"),
-        ({"top_p": 0}, "top_p"), ({"top_p": 1.1}, "top_p"), ({"min_p": 2}, "min_p"), ({"top_k": -1}, "top_k"),
-        ({"max_tokens": 0}, "max_tokens"), ({"repetition_penalty": 0}, "repetition_penalty"),
-        ({"logprobs": 21}, "logprobs"), ({"stop": ("x",) * 17}, "17 stop strings"),
-        ({"logit_bias": {VOCABULARY: 1}}, "token 40"), ({"logit_bias": {-1: 1}}, "token -1"),
-        ({"logit_bias": {1: math.nan}}, "not a number"), ({"presence_penalty": math.inf}, "presence_penalty"),
+        ({"temperature": -0.1}, "temperature is -0.1"),
+        ({"temperature": math.nan}, "temperature is nan"),
+        ({"top_p": 0}, "top_p"),
+        ({"top_p": 1.1}, "top_p"),
+        ({"min_p": 2}, "min_p"),
+        ({"top_k": -1}, "top_k"),
+        ({"max_tokens": 0}, "max_tokens"),
+        ({"repetition_penalty": 0}, "repetition_penalty"),
+        ({"logprobs": 21}, "logprobs"),
+        ({"stop": ("x",) * 17}, "17 stop strings"),
+        ({"logit_bias": {VOCABULARY: 1}}, "token 40"),
+        ({"logit_bias": {-1: 1}}, "token -1"),
+        ({"logit_bias": {1: math.nan}}, "not a number"),
+        ({"presence_penalty": math.inf}, "presence_penalty"),
     ],
 )
 def test_bad_settings_are_named(changes, words: str) -> None:

@@ -33,8 +33,7 @@ class Harness:
         self.to_read: list = []
         self.budget = KVBudget(tokens, 1, settings.max_batch)
         self.prefix = PrefixIndex(blocks)
-        self.scheduler = Scheduler(settings, self.budget, self.slots, self.prefix, self.to_read.append,
-                                   chunked=chunked)
+        self.scheduler = Scheduler(settings, self.budget, self.slots, self.prefix, self.to_read.append, chunked=chunked)
         self.events: dict[int, list] = {}
         self.count = 0
         self.arena: dict[int, list] = {}
@@ -47,9 +46,18 @@ class Harness:
         self.now += 0.001
         folder = AdapterFolder(adapter, "1", Path(adapter), ()) if adapter else None
         events = self.events.setdefault(self.count, [])
-        row = Row(id=self.count, prompt=tuple(range(prompt)) if isinstance(prompt, int) else tuple(prompt),
-                  max_tokens=most, user=user, folder=folder, adapter_bytes=1, sampler=Sampler(SamplingParams(), ()),
-                  text=TextStream(lambda ids: ""), emit=events.append, submitted_at=self.now)
+        row = Row(
+            id=self.count,
+            prompt=tuple(range(prompt)) if isinstance(prompt, int) else tuple(prompt),
+            max_tokens=most,
+            user=user,
+            folder=folder,
+            adapter_bytes=1,
+            sampler=Sampler(SamplingParams(), ()),
+            text=TextStream(lambda ids: ""),
+            emit=events.append,
+            submitted_at=self.now,
+        )
         self.scheduler.submit(row)
         return row
 
@@ -65,10 +73,10 @@ class Harness:
         for chunk in plan.chunks:
             row, whole = chunk.row, len(chunk.tokens) == chunk.row.pending
             held = self.arena[row.reservation.kv_slot]
-            assert held == tagged(row.load_id, row.tokens[:row.computed]), "the slot holds another row's tokens"
+            assert held == tagged(row.load_id, row.tokens[: row.computed]), "the slot holds another row's tokens"
             held += [(row.load_id, token) for token in chunk.tokens]
             row.computed += len(chunk.tokens)
-            self.store_blocks(row.load_id, row.tokens[:row.computed], row.reservation.kv_slot)
+            self.store_blocks(row.load_id, row.tokens[: row.computed], row.reservation.kv_slot)
             if whole:
                 row.tokens.append(1000 + row.id)
         self.scheduler.check_integrity()
@@ -84,7 +92,7 @@ class Harness:
 
     def store_blocks(self, load_id: int, tokens, kv_slot: int) -> None:
         for number, block in self.prefix.add(load_id, tokens):
-            self.pool[block] = self.arena[kv_slot][number * BLOCK_SIZE:(number + 1) * BLOCK_SIZE]
+            self.pool[block] = self.arena[kv_slot][number * BLOCK_SIZE : (number + 1) * BLOCK_SIZE]
 
     def load_adapters(self) -> None:
         while self.to_read:
@@ -109,8 +117,15 @@ def test_a_long_prompt_comes_in_chunks_while_others_write() -> None:
 
 @pytest.mark.parametrize(
     ("decoding", "late", "tokens"),
-    [(0, [200], 64), (1, [200], 8), (6, [30, 40], 64), (7, [30, 40], 8), (7, [30, 34], 64), (7, [60], 8),
-     (3, [30, 400], 8)],
+    [
+        (0, [200], 64),
+        (1, [200], 8),
+        (6, [30, 40], 64),
+        (7, [30, 40], 8),
+        (7, [30, 34], 64),
+        (7, [60], 8),
+        (3, [30, 400], 8),
+    ],
 )
 def test_prompts_come_slowly_beside_rows_that_write_unless_many_short_ones_wait(
     decoding: int, late: list[int], tokens: int
@@ -320,7 +335,7 @@ def test_the_last_row_is_preempted_when_rows_outgrow_memory_and_loses_nothing() 
     assert harness.events[second.id] == [Queued(1)]
     harness.finish(first)
     steps = harness.plan()
-    assert second.tokens[:len(before)] == before
+    assert second.tokens[: len(before)] == before
     assert steps == {second.id: len(before) - len(before) // BLOCK_SIZE * BLOCK_SIZE}, "the rest is in the prefix store"
 
 
@@ -396,12 +411,17 @@ class Machine(RuleBasedStateMachine):
 
     def __init__(self) -> None:
         super().__init__()
-        self.harness = Harness(tokens=320, loras=2, max_batch=3, max_waiting=6, max_per_user=4, prefill_tokens=16,
-                           blocks=5)
+        self.harness = Harness(
+            tokens=320, loras=2, max_batch=3, max_waiting=6, max_per_user=4, prefill_tokens=16, blocks=5
+        )
         self.rows: list[Row] = []
 
-    @rule(prompt=st.integers(1, 200), most=st.integers(1, 40), user=st.sampled_from(["a", "b", None]),
-          adapter=st.sampled_from([None, "x", "y", "z"]))
+    @rule(
+        prompt=st.integers(1, 200),
+        most=st.integers(1, 40),
+        user=st.sampled_from(["a", "b", None]),
+        adapter=st.sampled_from([None, "x", "y", "z"]),
+    )
     def submit(self, prompt: int, most: int, user: str | None, adapter: str | None) -> None:
         try:
             self.rows.append(self.harness.row(prompt, user=user, adapter=adapter, most=most))

@@ -109,8 +109,17 @@ def test_the_set_is_what_it_claims_to_be() -> None:
 
 @pytest.mark.parametrize(
     "text",
-    ["thanks!", "네", "아 그렇군요", "응 고마워", "ok, sounds good", "ㅋㅋㅋ", "네 알겠습니다", "ありがとう",
-     "never mind"],
+    [
+        "thanks!",
+        "네",
+        "아 그렇군요",
+        "응 고마워",
+        "ok, sounds good",
+        "ㅋㅋㅋ",
+        "네 알겠습니다",
+        "ありがとう",
+        "never mind",
+    ],
 )
 def test_what_asks_nothing_is_a_courtesy(text: str) -> None:
     assert is_courtesy(text)

@@ -269,6 +269,7 @@ def test_a_kill_at_any_point_leaves_a_whole_generation(
         return real(*given, **more)
 
     monkeypatch.setattr(owner, at, staticmethod(stop) if at == "open" else stop)
+
     def change_all() -> None:
         for number in range(24):
             store.publish(prepared("f", f"{number % 4}.md", f"new{number} {number % 4}"))

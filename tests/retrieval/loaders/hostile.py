@@ -20,7 +20,7 @@ from reportlab.pdfgen.canvas import Canvas
 OFFICE = (".docx", ".xlsx", ".pptx")
 MAIN_PART = {".docx": "word/document.xml", ".xlsx": "xl/worksheets/sheet1.xml", ".pptx": "ppt/slides/slide1.xml"}
 GENEROUS_S = 60.0
-STALL = b"<a " * 200_000   # minutes of work for an HTML parser, as .html
+STALL = b"<a " * 200_000  # minutes of work for an HTML parser, as .html
 
 
 def pdf(*pages: str) -> bytes:

@@ -276,7 +276,7 @@ def test_a_list_at_the_top() -> None:
 
 def test_broken_json_names_the_place() -> None:
     with pytest.raises(KnowledgeError, match="line 2, column 3"):
-        load("a.json", b'{\n  oops}')
+        load("a.json", b"{\n  oops}")
 
 
 def test_json_nested_too_deeply_is_refused() -> None:

@@ -66,9 +66,7 @@ def test_no_term_or_no_row_scores_nothing() -> None:
     assert BM25Scorer([], ["fig"]).scores({"fig": 1.0}).shape == (0,)
 
 
-@given(
-    st.lists(st.text("abc ", max_size=20), min_size=1, max_size=8), st.lists(st.sampled_from("abc"), min_size=1)
-)
+@given(st.lists(st.text("abc ", max_size=20), min_size=1, max_size=8), st.lists(st.sampled_from("abc"), min_size=1))
 @settings(deadline=None)
 def test_scores_stay_between_zero_and_one(texts: list[str], weights: list[str]) -> None:
     weights = {term: 1.0 + weights.count(term) for term in weights}
