@@ -12,7 +12,7 @@ from server.config import Settings
 from tests.conftest import ROOT
 
 README = (ROOT / "README.md").read_text(encoding="utf-8")
-HIDDEN = {".gitignore", ".ci"}
+HIDDEN = {".gitignore", ".ci", ".git-blame-ignore-revs"}
 
 
 def tracked(folder: str = "") -> set[str]:

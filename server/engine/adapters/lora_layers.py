@@ -1,10 +1,7 @@
 """Adds adapters' weights to the base's linear layers, each to its own rows, in few large products.
 
 Weights are in stacks, one index per adapter; layers that share their input (query, key, value; gate, up) share a
-group. Rows of one adapter are a segment of the batch (Punica: Chen et al., 2023), segments in rising order of their
-stack index. A segment of many rows (a prompt) is a product of its own. The others are one batched product where they
-have equally many rows. Where they have not, they are embedding bags on a CPU: each row is a sum of its adapter's rows
-weighted by its own numbers; elsewhere they are padded to equal counts. Only the model thread may use this.
+group. Which products a step's rows take is planned by `segments.py`. Only the model thread may use this.
 """
 
 from __future__ import annotations
@@ -17,63 +14,14 @@ from typing import NamedTuple
 
 import torch
 from torch import Tensor
-from torch.nn import functional as F  # noqa: N812
 from transformers.pytorch_utils import Conv1D
 
 from server.engine.adapters.reading import LoraPair
+from server.engine.adapters.segments import BagSegments, BatchedSegments, LoraPlan, Segment, plan_segments
 from server.engine.cache.kv import zeros
 from server.errors import AdapterInvalid
 
-_MANY_ROWS = 16  # from here on a segment is a product of its own
 _RANK_STEP = 8  # stacks' ranks are multiples of it
-
-
-class Segment(NamedTuple):
-    """Rows [begin, end) of a layer's input use the adapter at `stack_index`."""
-
-    stack_index: int
-    begin: int
-    end: int
-
-
-class BatchedSegments(NamedTuple):
-    """Stack indices [first, last) with `rows_each`, as one batched product. `gather` and `scatter` are None where rows
-    are contiguous from `begin` on; else the row each padded one is copied from, and (padded row, row) of real ones."""
-
-    first: int
-    last: int
-    rows_each: int
-    begin: int
-    gather: Tensor | None
-    scatter: tuple[Tensor, Tensor] | None
-
-
-class BagSegments:
-    """Short segments of unequal lengths, as embedding bags: their rows in the step, rising, and each one's index."""
-
-    def __init__(self, rows: Tensor, stack_indices: Tensor) -> None:
-        self.rows = rows
-        self._stack_indices = stack_indices
-        self._bag_indices: dict[tuple[int, int], tuple[Tensor, Tensor]] = {}
-
-    def bag_sums(self, stack: Tensor, each: int, weights: Tensor) -> Tensor:
-        """Of a stack [max_loras, …, width]: for each row, weighted sums of `each` of its adapter's rows of `width`, one
-        after the other → [rows · sums, width]."""
-        width, entries = stack.shape[-1], stack[0].numel() // stack.shape[-1]
-        known = self._bag_indices.get((entries, each))
-        if known is None:
-            indices = (self._stack_indices[:, None] * entries + torch.arange(entries)).flatten().to(torch.int32)
-            known = self._bag_indices[entries, each] = indices, torch.arange(0, len(indices), each, dtype=torch.int32)
-        indices, offsets = known
-        weights = weights.reshape(-1)
-        return F.embedding_bag(indices, stack.view(-1, width), offsets, mode="sum", per_sample_weights=weights)
-
-    def per_row(self, stack: Tensor) -> Tensor:
-        """Each row's entry of a stack [max_loras, …] → [rows, …]."""
-        return stack.index_select(0, self._stack_indices)
-
-
-LoraPlan = Sequence[BatchedSegments | BagSegments]  # the products that a step's segments are computed by
 
 
 def linear_layers(model: torch.nn.Module) -> dict[str, tuple[int, int]]:
@@ -88,63 +36,6 @@ def linear_layers(model: torch.nn.Module) -> dict[str, tuple[int, int]]:
         elif isinstance(module, Conv1D):
             layers[name] = (module.nx, module.nf)
     return layers
-
-
-def plan_segments(segments: Sequence[Segment], device: torch.device, *, bags: bool) -> LoraPlan:
-    """By segments in rising order of their stack indices. `bags`: short ones become embedding bags where they are not
-    contiguous."""
-
-    def many(segment: Segment) -> bool:
-        return segment.end - segment.begin >= _MANY_ROWS
-
-    products = [
-        BatchedSegments(s.stack_index, s.stack_index + 1, s.end - s.begin, s.begin, None, None)
-        for s in segments
-        if many(s)
-    ]
-    runs: list[list[Segment]] = []
-    for segment in (s for s in segments if not many(s)):
-        if not runs or segment.stack_index > runs[-1][-1].stack_index + 2:  # a gap of one costs less than a product
-            runs.append([])
-        runs[-1].append(segment)
-    if bags and runs and not (len(runs) == 1 and _contiguous(runs[0])):
-        return [*products, _bagged([segment for run in runs for segment in run])]
-    return products + [_batched(run, device) for run in runs]
-
-
-def _bagged(short: Sequence[Segment]) -> BagSegments:
-    rows = [row for segment in short for row in range(segment.begin, segment.end)]
-    stack_indices = [segment.stack_index for segment in short for _ in range(segment.begin, segment.end)]
-    return BagSegments(torch.tensor(rows), torch.tensor(stack_indices))
-
-
-def _contiguous(run: Sequence[Segment]) -> bool:
-    """Whether the segments follow each other, in their rows and in their stack indices, and have equally many rows."""
-    rows = max(segment.end - segment.begin for segment in run)
-    count = rows * (run[-1].stack_index + 1 - run[0].stack_index)
-    return sum(s.end - s.begin for s in run) == count == run[-1].end - run[0].begin
-
-
-def _batched(run: Sequence[Segment], device: torch.device) -> BatchedSegments:
-    first, last = run[0].stack_index, run[-1].stack_index + 1
-    rows = max(segment.end - segment.begin for segment in run)
-    if _contiguous(run):
-        return BatchedSegments(first, last, rows, run[0].begin, None, None)
-    gather = [run[0].begin] * (rows * (last - first))  # any row will do where there is none
-    padded, real = [], []
-    for segment in run:
-        for number, row in enumerate(range(segment.begin, segment.end)):
-            padded.append((segment.stack_index - first) * rows + number)
-            real.append(row)
-            gather[padded[-1]] = row
-    return BatchedSegments(
-        first,
-        last,
-        rows,
-        0,
-        torch.tensor(gather, device=device),
-        (torch.tensor(padded, device=device), torch.tensor(real, device=device)),
-    )
 
 
 class BaseLayer(NamedTuple):

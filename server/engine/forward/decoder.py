@@ -15,7 +15,8 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F  # noqa: N812
 
-from server.engine.adapters.lora_layers import LoraBank, LoraGroup, LoraPlan
+from server.engine.adapters.lora_layers import LoraBank, LoraGroup
+from server.engine.adapters.segments import LoraPlan
 from server.engine.cache.kv import KVShape
 from server.engine.forward.attention import AttentionStep
 from server.engine.forward.linears import Linear, LinearFactory

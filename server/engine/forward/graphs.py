@@ -14,7 +14,8 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from server.engine.adapters.lora_layers import BatchedSegments, LoraBank
+from server.engine.adapters.lora_layers import LoraBank
+from server.engine.adapters.segments import BatchedSegments
 from server.engine.cache.kv import KVArena, bucket_size, next_power_of_two
 from server.engine.forward.attention import AttentionStep, DecodeGroup
 from server.engine.forward.chunk import RowChunk

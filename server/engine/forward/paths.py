@@ -18,7 +18,8 @@ from typing import Any, Protocol
 import torch
 from torch import Tensor
 
-from server.engine.adapters.lora_layers import LoraBank, LoraGroup, LoraPlan, linear_layers
+from server.engine.adapters.lora_layers import LoraBank, LoraGroup, linear_layers
+from server.engine.adapters.segments import LoraPlan
 from server.engine.cache.kv import KVArena, KVShape
 from server.engine.forward.attention import NAME, AttentionStep, Span, active_step
 from server.engine.forward.chunk import RowChunk

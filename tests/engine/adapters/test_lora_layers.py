@@ -9,8 +9,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule
 
-from server.engine.adapters.lora_layers import LoraBank, LoraGroup, Segment, plan_segments
+from server.engine.adapters.lora_layers import LoraBank, LoraGroup
 from server.engine.adapters.reading import LoraPair
+from server.engine.adapters.segments import Segment, plan_segments
 
 CPU = torch.device("cpu")
 LIKE = torch.zeros(1)
