@@ -12,7 +12,6 @@ from __future__ import annotations
 import math
 import re
 import threading
-import unicodedata
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -24,6 +23,7 @@ from server.config import RouterSettings
 from server.errors import NotFound
 from server.prompting import Domain
 from server.types import Embedder, RouteDecision, RouteHow, RouteScore
+from server.words import fold, pairs
 
 READ_CHARS = 2000  # of a message; what it is about comes near its beginning
 INNER_PAIR_WEIGHT = 0.3  # of a pair that does not begin its word: in Korean, endings and particles
@@ -146,5 +146,5 @@ class _RouteIndex:
 
 def _character_pairs(text: str) -> list[tuple[str, int]]:
     """(two neighbouring characters of a word, their position in it), in one case and one Unicode form."""
-    words = _NOT_WORD.split(unicodedata.normalize("NFKC", text).casefold())
-    return [(word[at : at + 2], at) for word in words if word for at in range(max(1, len(word) - 1))]
+    words = _NOT_WORD.split(fold(text))
+    return [(pair, at) for word in words if word for at, pair in enumerate(pairs(word))]

@@ -8,17 +8,16 @@ the row's, both normalised; where the rows' answers are few and short (classes),
 from __future__ import annotations
 
 import re
-import unicodedata
 from collections.abc import Collection, Sequence
 
 from server.dataset import Example
+from server.grounding import CITATION_MARK, find_citation_marks
+from server.words import fold, numbers, sentences
 
-CITATION = re.compile(r"\[(\d{1,3}(?:\s*,\s*\d{1,3})*)\]")
 MAX_CLASSES = 12
 MAX_LABEL_WORDS = 3
 
-_SMALL_NUMBERS = "zero one two three four five six seven eight nine ten eleven twelve thirteen fourteen fifteen"
-_NUMBER_WORDS = {word: str(number) for number, word in enumerate(_SMALL_NUMBERS.split())}
+_NUMBER_WORDS = {"zero": "0"} | {word: str(number) for word, number in numbers.ENGLISH_NUMBERS.items()}
 _NEGATION = re.compile(
     r"\b(?:(?:do(?:es)?|did|is|are|was|were|has|have|can|could|would|am)(?:\s*not|n't|n’t)|cannot|no|nothing|never|"
     r"unable|neither|without)\b",
@@ -30,7 +29,6 @@ _KNOWING_WORD = re.compile(
     r"document\w*|sources?|context|determin\w+)\b",
     re.IGNORECASE,
 )
-_SENTENCE = re.compile(r"(?<=[.!?])\s+|\n+")
 
 
 def is_right(example: Example, answer: str, classes: Collection[str] = ()) -> bool:
@@ -48,7 +46,7 @@ def is_right(example: Example, answer: str, classes: Collection[str] = ()) -> bo
 
 def normalised(text: str) -> str:
     """Folded for case, marks around words, thousands separators, currency signs and small number words."""
-    text = unicodedata.normalize("NFKC", text).casefold()
+    text = fold(text)
     text = re.sub(r"(?<=\d),(?=\d{3}\b)", "", text)
     text = re.sub(r"[$€£*_`\"“”]", "", text)
     words = (_NUMBER_WORDS.get(word, word) for word in re.split(r"(\W+)", text))
@@ -58,11 +56,14 @@ def normalised(text: str) -> str:
 def contains(answer: str, part: str) -> bool:
     """Whether `part` stands in the answer as whole words; '45' does not stand in '145'."""
     wanted = normalised(part)
-    return re.search(rf"(?<![\w.]){re.escape(wanted)}(?!\w|[.,]\d)", normalised(CITATION.sub(" ", answer))) is not None
+    return (
+        re.search(rf"(?<![\w.]){re.escape(wanted)}(?!\w|[.,]\d)", normalised(CITATION_MARK.sub(" ", answer)))
+        is not None
+    )
 
 
 def cited(answer: str) -> set[int]:
-    return {int(number) for group in CITATION.findall(answer) for number in re.findall(r"\d+", group)}
+    return {number for mark in find_citation_marks(answer) for number in mark.numbers}
 
 
 def abstains(answer: str) -> bool:
@@ -70,7 +71,7 @@ def abstains(answer: str) -> bool:
     and no citation anywhere. Generous on purpose: a base model has its own ways to say it."""
     if cited(answer):
         return False
-    return any(_NEGATION.search(each) and _KNOWING_WORD.search(each) for each in _SENTENCE.split(answer))
+    return any(_NEGATION.search(answer, *span) and _KNOWING_WORD.search(answer, *span) for span in sentences(answer))
 
 
 def classes_of(examples: Sequence[Example]) -> tuple[str, ...]:

@@ -12,7 +12,7 @@ from typing import Final
 from server.grounding.clauses import Clause, split_clauses
 from server.grounding.quantities import ParsedText, Quantity, parse_text
 from server.types import Passage
-from server.words import ContentWord, content_words, stem, terms
+from server.words import ContentWord, content_words, detect_script, stem, terms
 
 PREFIX_MATCH_SCORE: Final = 0.75  # of a word that shares its prefix with one of the passage (deliver, delivery)
 MIN_BIGRAM_SHARE: Final = 0.5  # of a Korean word's bigrams that a passage must contain to contain the word at all
@@ -32,12 +32,6 @@ WEAK_WORDS: Final = frozenset(map(stem, _WEAK_ENGLISH.split())) | frozenset(_WEA
 _NAME = re.compile(r"(?<![\w.])[A-Z][\w'’&-]*")
 _WORD = re.compile(r"[^\W\d_]+")
 _PARTICLES: Final = "은는이가을를에의로와과도만"
-_SCRIPTS: Final = (
-    ("hangul", re.compile("[가-힣]")),
-    ("kana", re.compile("[\u3040-\u30ff]")),
-    ("han", re.compile("[\u3400-\u9fff]")),
-    ("latin", re.compile("[A-Za-z\u00c0-\u024f]")),
-)
 
 
 @dataclass(frozen=True, slots=True)
@@ -168,13 +162,3 @@ def _names(text: str) -> Iterator[str]:
 def _starts_sentence(before: str) -> bool:
     """What follows stands at the beginning of a sentence, a quotation or a list."""
     return not re.search(r"\w", before) or bool(re.search(r"[.!?:\"“‘(>*_]\s*$", before))
-
-
-def detect_script(text: str) -> str:
-    """The script of most letters, a syllable of Korean counting as much as two Latin letters; '' without letters."""
-    counts = {name: len(pattern.findall(text)) * (1 if name == "latin" else 2) for name, pattern in _SCRIPTS}
-    if counts["kana"]:
-        counts["kana"] += counts.pop("han")
-    best = max(counts, key=lambda name: counts[name])
-    other = sum(char.isalpha() for char in text) if not counts[best] else 0
-    return best if counts[best] else ("other" if other else "")

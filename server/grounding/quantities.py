@@ -8,12 +8,11 @@ from __future__ import annotations
 
 import math
 import re
-import unicodedata
 from collections.abc import Iterable
 from dataclasses import dataclass, replace
 from typing import Final
 
-from server.words import terms
+from server.words import fold, numbers, terms
 
 _UNITS: Final[dict[str, tuple[str, float, str]]] = {  # dimension and size of one, and its names
     "second": ("time", 1 / 60, "seconds?|secs?|초|秒"),
@@ -42,27 +41,14 @@ _UNITS: Final[dict[str, tuple[str, float, str]]] = {  # dimension and size of on
     "degree": ("degree", 1, "°c?|degrees?|도(?![로록움착])"),
     "point": ("point", 1, "points?|포인트"),
 }
-_MONTHS = ("jan", "feb", "mar", "apr", "may", "jun", "jul", "aug", "sep", "oct", "nov", "dec")
-_SMALL = (
-    "one", "two", "three", "four", "five", "six", "seven", "eight", "nine", "ten", "eleven", "twelve", "thirteen",
-    "fourteen", "fifteen", "sixteen", "seventeen", "eighteen", "nineteen",
-)  # fmt: skip
-_TENS = ("twenty", "thirty", "forty", "fifty", "sixty", "seventy", "eighty", "ninety")
-_WORDS: Final = {
-    **{word: value for value, word in enumerate(_SMALL, 1)},
-    **{word: 10 * value for value, word in enumerate(_TENS, 2)},
-    "a": 1,
-    "an": 1,
-}
-_KOREAN: Final = {"한": 1, "두": 2, "세": 3, "네": 4, "다섯": 5, "여섯": 6, "일곱": 7, "여덟": 8, "아홉": 9, "열": 10}
-_KOREAN_DAYS: Final = {"하루": 1, "이틀": 2, "사흘": 3, "나흘": 4, "닷새": 5, "열흘": 10, "보름": 15, "일주일": 7}
+_WORDS: Final = {**numbers.ENGLISH_NUMBERS, **numbers.ENGLISH_TENS, "a": 1, "an": 1}
 _LARGE: Final = {"천": 1e3, "만": 1e4, "억": 1e8, "万": 1e4, "億": 1e8, "亿": 1e8,
                  "thousand": 1e3, "million": 1e6, "billion": 1e9}  # fmt: skip
 
 _UNIT = "|".join(f"(?P<{name}>{names})" for name, (_, _, names) in _UNITS.items())
 _NUMBER = r"\d+(?:[.,]\d+)*"
 _LARGE_NAME = "|".join(_LARGE)
-_MONTH = rf"(?P<month>{'|'.join(_MONTHS)})[a-z]*\.?"
+_MONTH = rf"(?P<month>{'|'.join(numbers.SHORT_MONTHS)})[a-z]*\.?"
 _LATIN_END = r"(?![a-z])"
 
 _CODE = re.compile(r"(?<![\w€$£¥₩])(?!(?:eur|usd|krw|gbp|jpy|cny)\d)[a-z]{1,8}[-_]?\d[\w-]*")
@@ -99,8 +85,8 @@ _IN_WORDS = re.compile(
 )
 _PLAIN_WORD = re.compile(rf"(?<![\w-])(?P<word>{'|'.join(word for word in _WORDS if len(word) > 2)})(?![\w-])")
 _IN_KOREAN = re.compile(
-    rf"(?<![가-힣])(?:(?P<days>{'|'.join(_KOREAN_DAYS)})"
-    rf"|(?P<word>{'|'.join(_KOREAN)})\s?(?:(?P<time>시간|달|주)|장|개|번|명|가지|곳|대|권|병|통|배|단계))[가-힣]*"
+    rf"(?<![가-힣])(?:(?P<days>{'|'.join(numbers.KOREAN_DAYS)})"
+    rf"|(?P<word>{'|'.join(numbers.KOREAN_NUMBERS)})\s?(?:(?P<time>시간|달|주)|장|개|번|명|가지|곳|대|권|병|통|배|단계))[가-힣]*"
 )
 _RANGE = re.compile(r"\s*(?:[-–—~〜]|to|and|or|에서|부터)\s*")
 
@@ -148,7 +134,7 @@ class ParsedText:
 
 def parse_text(text: str) -> ParsedText:
     """The quantities of a text, in no order."""
-    rest = unicodedata.normalize("NFKC", text).casefold()
+    rest = fold(text)
     found: list[Quantity] = []
     codes: set[str] = set()
 
@@ -227,7 +213,7 @@ def _unit(match: re.Match[str]) -> tuple[str, float]:
 
 def _date(match: re.Match[str]) -> list[Quantity]:
     groups = match.groupdict()
-    month = _MONTHS.index(groups["month"]) + 1 if groups.get("month") else int(groups["m"])
+    month = numbers.SHORT_MONTHS.index(groups["month"]) + 1 if groups.get("month") else int(groups["m"])
     day = int(groups["d"])
     if not (1 <= month <= 12 and 1 <= day <= 31):
         return []
@@ -258,8 +244,8 @@ def _in_words(match: re.Match[str]) -> list[Quantity]:
 
 def _in_korean(match: re.Match[str]) -> list[Quantity]:
     if match["days"]:
-        days = _KOREAN_DAYS[match["days"]]
+        days = numbers.KOREAN_DAYS[match["days"]]
         return [Quantity("time", days * 1440, days)]
-    value = _KOREAN[match["word"]]
+    value = numbers.KOREAN_NUMBERS[match["word"]]
     kind, size = {"시간": ("time", 60), "주": ("time", 10080), "달": ("month", 1)}.get(match["time"], ("", 1))
     return [Quantity(kind, value * size, value, optional=not kind)]

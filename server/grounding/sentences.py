@@ -12,14 +12,12 @@ import re
 from collections.abc import Iterator
 from dataclasses import dataclass
 
-from server.words import content_words, sentences
+from server.words import content_words, markdown, sentences
 
 CITATION_MARK = re.compile(r"\[(\d{1,3}(?:\s*,\s*\d{1,3})*)\](?![(:])")
 MIN_CONTENT_WORDS = 2  # content words that make a part of a sentence a claim of its own
 
-_FENCE = re.compile(r"\s{0,3}(?P<fence>`{3,}|~{3,})")
-_HEADING = re.compile(r"\s{0,3}#{1,6}\s|\s*(?P<bold>\*\*|__)(?:(?!(?P=bold))[^.!?。])+(?P=bold)\s*:?\s*$")
-_RULE = re.compile(r"\s{0,3}(?:[-*_]\s*){3,}$|\s*\|?(?:\s*:?-{2,}:?\s*\|)+(?:\s*:?-{2,}:?\s*)?$")
+_BOLD_HEADING = re.compile(r"\s*(?P<bold>\*\*|__)(?:(?!(?P=bold))[^.!?。])+(?P=bold)\s*:?\s*$")
 _PREFIX = re.compile(r"\s*(?:>\s*)*(?:(?:[-*+•]|\d{1,3}[.)])\s+(?:\[[ xX]\]\s+)?)?")
 _CODE_SPAN = re.compile(r"(?<!`)(`+)(?!`)(.+?)(?<!`)\1(?!`)")
 _ADDRESS = re.compile(r"(?<=\])\([^)\s]*\)")
@@ -67,7 +65,7 @@ def split_sentences(answer: str, *, complete: bool = True) -> list[Sentence]:
 
 def find_citation_marks(answer: str) -> Iterator[CitationMark]:
     """All citation marks outside of code."""
-    code = [(start, end) for start, end in _fenced_code(answer)]
+    code = [(start, end) for start, end in markdown.fenced_code(answer)]
     code += [match.span() for match in _CODE_SPAN.finditer(answer)]
     for match in CITATION_MARK.finditer(answer):
         if not any(start <= match.start() < end for start, end in code):
@@ -83,36 +81,13 @@ def _blank_out(text: str, spans: list[tuple[int, int]]) -> str:
     return "".join([*parts, text[at:]])
 
 
-def _lines(text: str) -> Iterator[tuple[int, str]]:
-    at = 0
-    for line in text.split("\n"):
-        yield at, line
-        at += len(line) + 1
-
-
-def _fenced_code(text: str) -> Iterator[tuple[int, int]]:
-    """Spans of fenced code; one that is not closed goes on to the end."""
-    opened: tuple[int, str] | None = None
-    for at, line in _lines(text):
-        match = _FENCE.match(line)
-        if match is None:
-            continue
-        if opened is None:
-            opened = (at, match["fence"])
-        elif match["fence"].startswith(opened[1]) and not line[match.end() :].strip():
-            yield opened[0], at + len(line)
-            opened = None
-    if opened is not None:
-        yield opened[0], len(text)
-
-
 def _blocks(text: str, marks: list[CitationMark]) -> Iterator[tuple[int, int, bool]]:
     """Paragraphs, list items, table rows and headings: (start of the words, end, whether it is a heading). A line that
     begins with a mark begins a paragraph; one of marks alone goes on with what is before it."""
-    fences = list(_fenced_code(text))
+    fences = list(markdown.fenced_code(text))
     open_block: tuple[int, int] | None = None
     rows = 0
-    for at, line in _lines(text):
+    for at, line in markdown.lines(text):
         end = at + len(line)
         if any(start <= at < stop for start, stop in fences):
             kind = "code"
@@ -145,11 +120,11 @@ def _blocks(text: str, marks: list[CitationMark]) -> Iterator[tuple[int, int, bo
 def _line_kind(line: str, *, has_marks: bool) -> str:
     if not line.strip():
         return "marks" if has_marks else "blank"
-    if _RULE.match(line):
+    if markdown.is_break(line) or markdown.is_table_rule(line):
         return "rule"
     if line.lstrip().startswith("|"):
         return "row"
-    return "heading" if _HEADING.match(line) else "words"
+    return "heading" if markdown.heading(line) or _BOLD_HEADING.match(line) else "words"
 
 
 def _block_sentences(

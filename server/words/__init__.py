@@ -1,13 +1,20 @@
-"""Words of any language for lexical search and for telling what a question is about. No dictionary, no state."""
+"""Words, sentences, scripts and Markdown's lines, of any language, for whoever reads text. No dictionary, no state.
 
+`markdown` and `numbers` are used as modules: `markdown.fenced_code`, `numbers.MONTHS`.
+"""
+
+from server.words import markdown, numbers
+from server.words.scripts import detect_script, has_hangul
 from server.words.sentences import sentences
 from server.words.words import (
     ContentWord,
     content_words,
+    fold,
     is_courtesy,
     is_explicit_follow_up,
     is_follow_up,
     needs_subject,
+    pairs,
     stem,
     term_counts,
     terms,
@@ -17,10 +24,16 @@ from server.words.words import (
 __all__ = [
     "ContentWord",
     "content_words",
+    "detect_script",
+    "fold",
+    "has_hangul",
     "is_courtesy",
     "is_explicit_follow_up",
     "is_follow_up",
+    "markdown",
     "needs_subject",
+    "numbers",
+    "pairs",
     "sentences",
     "stem",
     "term_counts",

@@ -1,32 +1,52 @@
-"""Where sentences end, in English, Korean, Chinese and Japanese. Pure functions."""
+"""Where sentences end, in English, Korean, Chinese and Japanese, in documents, answers and chats. Pure functions.
+
+After a Western stop and a space (closing quotes in between), or between two Korean syllables (좋아요.그리고); after an
+East Asian stop; after a Korean polite or formal ending without a stop, or with a tilde, unless it is reported (…어요
+라고); and at a line break unless the next line goes on in lower case.
+"""
 
 from __future__ import annotations
 
 import re
 from collections.abc import Iterator
 
-# Where a sentence ends: after a Western stop and a space (closing quotes in between), after an
-# East Asian stop, after a Korean polite or formal ending without a stop, and at a line break unless
-# the next line goes on in lower case.
-_SENTENCE_END = re.compile(
+# 습니까, 합니까, … end a sentence; 하니까, 좋으니까 (because) do not: the syllable before has a final ㅂ, or has not.
+_FINAL_B = "".join(chr(code) for code in range(0xAC00, 0xD7A4) if (code - 0xAC00) % 28 == 17)
+_POLITE = rf"(?:(?<=니다)|(?<=[{_FINAL_B}]니까)|(?<=[아어여에예해세네까지군워와줘래려돼봐]요))"
+_REPORTED = r"(?!(?:라고|라는|라며|하고|고 |그러|그랬|했|말했|그런))"
+_END = re.compile(
     r"""(?<=[.!?…])["'”’»)\]]*\s+"""
+    r"""|(?<=[가-힣][.!?])(?=[가-힣])"""
     r"""|(?<=[。！？｡])["'”’」』）】]*\s*"""
-    r"""|(?<=니다|니까|세요|어요|아요|해요|예요|에요|네요|까요|지요|군요)\s+"""
-    r"""|\n+(?![a-zà-öø-ÿа-я])"""
+    rf"""|{_POLITE}\s+{_REPORTED}"""
+    r"""|(?<=[요다죠네지까음임함])~+(?=\s)\s+"""
+    r"""|(?P<line>\n+)"""
 )
-_NOT_AN_END = re.compile(
-    r"(?:\b(?:[A-Za-z]|Mr|Mrs|Ms|Dr|Prof|St|No|vs|etc|Fig|e\.g|i\.e|cf|approx)|(?:^|\n)\s*\d+)\.\s+$"
+_ABBREVIATED = re.compile(
+    r"(?:\b(?:[A-Za-z]|St|(?i:Mrs?|Ms|Dr|Prof|Jr|Sr|vs|etc|e\.g|i\.e|cf|approx))|(?:^|\n)\s*\d+)\.\s+$"
 )
+_NUMBERED = re.compile(r"\b(?:No|Nos|Fig|Art|Sec|p|pp)\.\s+$")  # where a number follows
 
 
-def sentences(text: str, start: int, end: int) -> Iterator[tuple[int, int]]:
-    """Spans of sentences, without the space between them."""
-    for match in _SENTENCE_END.finditer(text, start, end):
+def sentences(text: str, start: int = 0, end: int | None = None, *, wrapped_from: int = 0) -> Iterator[tuple[int, int]]:
+    """Spans of sentences from `start` to `end`, without the space between them. `wrapped_from`: a line must be so long
+    for one that begins in lower case to go on with it; in chats short ones stand alone."""
+    end = len(text) if end is None else end
+    for match in _END.finditer(text, start, end):
         closing = match.start() + len(match[0].rstrip())
-        if closing <= start or _NOT_AN_END.search(text, max(start, match.start() - 12), match.end()):
+        if closing <= start or _is_abbreviation(text, max(start, match.start() - 12), match.end()):
+            continue
+        if match["line"] and match.start() - start >= wrapped_from and text[match.end() : match.end() + 1].islower():
             continue
         if match.end() >= end:
             break
         yield start, closing
         start = match.end()
     yield start, end
+
+
+def _is_abbreviation(text: str, start: int, end: int) -> bool:
+    """Whether the stop before `end` shortens a word or stands behind a list's number."""
+    if _NUMBERED.search(text, start, end):
+        return text[end : end + 1].isdigit()
+    return _ABBREVIATED.search(text, start, end) is not None

@@ -162,6 +162,11 @@ def without_retracted(text: str, earlier: str) -> tuple[str, str]:
     return text, earlier
 
 
+def fold(text: str) -> str:
+    """In one Unicode form and one case (NFKC, casefold), as texts are compared."""
+    return unicodedata.normalize("NFKC", text).casefold()
+
+
 def pairs(run: str) -> list[str]:
     """'환불은' → 환불, 불은; a single character stays itself."""
     return [run[at : at + 2] for at in range(len(run) - 1)] or [run]
@@ -187,7 +192,7 @@ def stem(word: str) -> str:
 
 
 def _tokens(text: str) -> list[tuple[str, str]]:
-    folded = _APOSTROPHE.sub("", unicodedata.normalize("NFKC", text).casefold())
+    folded = _APOSTROPHE.sub("", fold(text))
     return [(match.lastgroup or "", _plain(match[0])) for match in _TOKEN.finditer(folded)]
 
 

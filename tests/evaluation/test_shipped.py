@@ -65,7 +65,7 @@ def test_the_adapter_belongs_to_the_default_base_and_loads_in_peft(name: str, do
     model = AutoModelForCausalLM.from_pretrained(chat_model_dir, dtype=torch.float32).eval()
     ids = torch.tensor([[1, 9690, 198, 2683]])
     with torch.inference_mode(), warnings.catch_warnings():
-        # peft asks transformers for a name that is being replaced, and an older one says which settings it does not know
+        # peft asks transformers for a name that is being replaced; an older one names settings it does not know
         warnings.simplefilter("ignore", FutureWarning)
         warnings.filterwarnings("ignore", "Unexpected keyword arguments", UserWarning)
         base = model(input_ids=ids).logits

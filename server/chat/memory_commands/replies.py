@@ -6,7 +6,6 @@ reply never repeats what was deleted.
 
 from __future__ import annotations
 
-import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Final
@@ -15,14 +14,10 @@ from server.chat.memory_commands.access import ChatMemory, DeletionReceipt
 from server.memory import ForgetCommand, ListCommand
 from server.prompting import memory_line
 from server.types import Memory
+from server.words import has_hangul
 
 ERASE_CONFIRMATION: Final = "ask to erase"  # `CommandReply.command` of the question that asks to confirm
 MAX_LINES: Final = 200  # of one answer; the page has them all
-_HANGUL = re.compile(r"[\uac00-\ud7a3\u3131-\u318e]")
-
-
-def is_korean(text: str) -> bool:
-    return bool(_HANGUL.search(text))
 
 
 def disabled_text(why: str, *, korean: bool) -> str:
@@ -108,7 +103,7 @@ async def answer_command(
     command: ListCommand | ForgetCommand, memory: ChatMemory, question: str, *, erase_requested: bool
 ) -> CommandReply:
     """Runs the command. `erase_requested`: the reply before this one asked to confirm that all is erased."""
-    korean = is_korean(question)
+    korean = has_hangul(question)
     if memory.disabled_reason:
         return CommandReply(disabled_text(memory.disabled_reason, korean=korean), "refused")
     memories, paused = await memory.list_current()

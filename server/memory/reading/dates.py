@@ -14,29 +14,19 @@ import time
 from collections.abc import Callable
 from dataclasses import dataclass
 
+from server.words import numbers
+
 Day = datetime.date
 Zone = datetime.tzinfo | None
 READ_CHARS = 1_000
 
-_MONTHS = (
-    "january", "february", "march", "april", "may", "june", "july", "august", "september", "october", "november",
-    "december",
-)  # fmt: skip
-_SHORT_MONTHS = tuple(month[:3] for month in _MONTHS)
-_WEEKDAYS = ("monday", "tuesday", "wednesday", "thursday", "friday", "saturday", "sunday")
-_NUMBERS = {
-    "one": 1, "two": 2, "three": 3, "four": 4, "five": 5, "six": 6, "seven": 7, "eight": 8, "nine": 9, "ten": 10,
-    "eleven": 11, "twelve": 12, "a": 1, "an": 1, "a couple of": 2, "a few": 3, "several": 5,
-}  # fmt: skip
-_KOREAN_NUMBERS = {
-    "한": 1, "두": 2, "세": 3, "네": 4, "다섯": 5, "여섯": 6, "일곱": 7, "여덟": 8, "아홉": 9, "열": 10, "몇": 3,
-}  # fmt: skip
-_KOREAN_DAYS = {"하루": 1, "이틀": 2, "사흘": 3, "나흘": 4, "닷새": 5, "엿새": 6, "열흘": 10, "보름": 15, "일주일": 7}
+_NUMBERS = numbers.ENGLISH_NUMBERS | {"a": 1, "an": 1, "a couple of": 2, "a few": 3, "several": 5}
+_KOREAN_NUMBERS = numbers.KOREAN_NUMBERS | {"몇": 3}
 
 _COUNT = rf"(?P<n>\d{{1,3}}|{'|'.join(sorted(_NUMBERS, key=len, reverse=True))})"
 _UNIT = r"(?P<unit>day|week|month|year)s?"
-_MONTH = rf"(?P<month>{'|'.join(_MONTHS)}|{'|'.join(_SHORT_MONTHS)}|sept)\b\.?"
-_WEEKDAY = rf"(?P<weekday>{'|'.join(_WEEKDAYS)})"
+_MONTH = rf"(?P<month>{'|'.join(numbers.MONTHS)}|{'|'.join(numbers.SHORT_MONTHS)}|sept)\b\.?"
+_WEEKDAY = rf"(?P<weekday>{'|'.join(numbers.WEEKDAYS)})"
 _DAY = r"(?P<day>3[01]|[12]\d|0?[1-9])(?:st|nd|rd|th)?"
 _YEAR = r"(?P<year>(?:19|20)\d\d)"
 _LEAD_WORDS = ("in", "of", "since", "from", "to", "until", "till", "by", "between", "and")
@@ -225,11 +215,11 @@ def _shifted(today: Day, unit: str, steps: int) -> Day:
 
 def _number(word: str) -> int:
     low = word.lower()
-    return int(low) if low.isdigit() else _NUMBERS.get(low) or _KOREAN_NUMBERS.get(low) or _KOREAN_DAYS[low]
+    return int(low) if low.isdigit() else _NUMBERS.get(low) or _KOREAN_NUMBERS.get(low) or numbers.KOREAN_DAYS[low]
 
 
 def _month_number(word: str) -> int:
-    return _SHORT_MONTHS.index(word[:3].lower()) + 1
+    return numbers.SHORT_MONTHS.index(word[:3].lower()) + 1
 
 
 def _weekday(reference: _Reference, weekday: int, side: int | None) -> Day:
@@ -297,7 +287,7 @@ def _in(found: re.Match[str], reference: _Reference) -> _Range:
 
 def _named_weekday(found: re.Match[str], reference: _Reference) -> _Range:
     side = found["side"] or found["week"]
-    number = _WEEKDAYS.index(found["weekday"].lower())
+    number = numbers.WEEKDAYS.index(found["weekday"].lower())
     if found["week"]:
         return _one(_plus(_week(reference.today, _SIDES[found["week"].lower()])[0], days=number))
     return _one(_weekday(reference, number, _SIDES[side.lower()] if side else None))
@@ -335,7 +325,7 @@ def _korean_weekday(found: re.Match[str], reference: _Reference) -> _Range:
 def _korean_ago(found: re.Match[str], reference: _Reference) -> _Range:
     steps = -1 if found["where"].startswith("전") else 1
     if found["days"]:
-        return _one(_plus(reference.today, days=steps * _KOREAN_DAYS[found["days"]]))
+        return _one(_plus(reference.today, days=steps * numbers.KOREAN_DAYS[found["days"]]))
     return _one(_shifted(reference.today, _KOREAN_UNITS[found["unit"]], steps * _number(found["n"])))
 
 
@@ -389,7 +379,7 @@ _RULES = (
     _rule(rf"{_KO_SIDE}\s?(?P<unit>주말|주|달|해)(?![가-힣]*요일)(?!\s?[월화수목금토일]요일)", _side_unit),
     _rule(rf"(?P<side>지난|최근|앞으로|다음)\s?{_KO_COUNT}\s?(?P<unit>주일|주|일|개월|달|년)(?:간|\s?동안)?", _period),
     _rule(rf"(?:{_KO_SIDE}\s?(?P<week>주)?\s?)?(?<!매주 ){_KO_WEEKDAY}(?!마다)", _korean_weekday),
-    _rule(rf"(?:(?P<days>{'|'.join(_KOREAN_DAYS)})|{_KO_COUNT}\s?(?P<unit>주일|주|일|개월|달|년))"
+    _rule(rf"(?:(?P<days>{'|'.join(numbers.KOREAN_DAYS)})|{_KO_COUNT}\s?(?P<unit>주일|주|일|개월|달|년))"
           r"\s?(?P<where>전|후|뒤)(?![가-힣]*반)", _korean_ago),
     _rule(rf"(?P<word>{'|'.join(_KOREAN_YEARS)})(?:\s?(?P<month>1[0-2]|[1-9])월(?:\s?(?P<day>3[01]|[12]\d|[1-9])일)?)?",
           _korean_year),

@@ -13,6 +13,8 @@ import unicodedata
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
 
+from server import words
+
 MASK = "\ufffc"
 READ_CHARS = 4_000  # from each end of a long message: what lies between is pasted material
 SENTENCE_CHARS = 2_000  # a longer run without an end is no statement
@@ -24,15 +26,8 @@ _QUOTED = re.compile(
     r'"[^"\n]*"|“[^“”\n]*”|„[^„“”\n]*[“”]|«[^«»\n]*»|「[^「」\n]*」|『[^『』\n]*』|《[^《》\n]*》|`[^`\n]+`'
     r"|(?<!\w)'[^'\n]{1,300}'(?![A-Za-z0-9_])|(?<!\w)‘[^‘’\n]{1,300}’(?![A-Za-z0-9_])"
 )
-_FENCE = re.compile(r"^[ \t]*(?:```|~~~).*$", re.MULTILINE)
 _QUOTED_LINE = re.compile(r"^[ \t]*>.*$", re.MULTILINE)
-_END = re.compile(
-    r"[.!?。！？…~]+(?=\s|$)|(?<=[가-힣])[.!?](?=[가-힣])|\n+"
-    # Korean chats often leave out the full stop; a polite ending closes a sentence as well.
-    r"|(?:(?<=니다)|(?<=[에예세아어해워줘래려]요))\s+(?!(?:라고|라는|하고|그러|그랬|했|말했|그런))"
-)
-_ABBREVIATION = re.compile(r"(?:^|\s)(?:dr|mr|mrs|ms|st|jr|sr|prof|vs|etc|e\.g|i\.e|no|approx)$", re.IGNORECASE)
-_HANGUL = re.compile(r"[가-힣]")
+_END_MARKS = ".!?。！？…~"
 
 _TASK = re.compile(
     r"\s*(?:please\s+|can you\s+|could you\s+|help me\s+)*"
@@ -88,7 +83,7 @@ class Span:
 
     @property
     def korean(self) -> bool:
-        return _HANGUL.search(self.masked) is not None
+        return words.has_hangul(self.masked)
 
 
 def clean(text: str) -> str:
@@ -108,17 +103,10 @@ def sentences(text: str, at: float | None = None) -> Iterator[Span]:
 
 def mask(text: str) -> str:
     """`text` with code, quoted lines and quotations replaced character by character."""
-    pieces: list[str] = []
-    done, opened = 0, -1
-    for fence in _FENCE.finditer(text):
-        if opened < 0:
-            opened = fence.start()
-        else:
-            pieces += [text[done:opened], MASK * (fence.end() - opened)]
-            done, opened = fence.end(), -1
-    if opened >= 0:  # a fence that nothing closes hides the rest
-        pieces += [text[done:opened], MASK * (len(text) - opened)]
-        done = len(text)
+    pieces, done = [], 0
+    for start, end in words.markdown.fenced_code(text):
+        pieces += [text[done:start], MASK * (end - start)]
+        done = end
     bare = "".join([*pieces, text[done:]])
     for pattern in (_QUOTED_LINE, _QUOTED):
         bare = pattern.sub(lambda match: MASK * len(match[0]), bare)
@@ -134,21 +122,11 @@ def _windows(masked: str) -> list[tuple[int, int]]:
 def _split(masked: str, source: str, window: tuple[int, int]) -> Iterator[Span]:
     """Sentences that lie whole inside the window."""
     start, stop = window
-    begins_inside = start == 0
-    for match in _END.finditer(masked, start, stop):
-        if match[0] == "." and _ABBREVIATION.search(masked, max(start, match.start() - 12), match.start()):
-            continue
-        if (
-            match[0] == "\n"
-            and match.start() - start >= WRAP_CHARS
-            and masked[match.end() : match.end() + 9].lstrip(" \t")[:1].islower()
-        ):
-            continue
-        if begins_inside:
-            yield from _span(masked, source, start, match.start(), match[0])
-        begins_inside, start = True, match.end()
-    if begins_inside and stop == len(masked):
-        yield from _span(masked, source, start, stop, "")
+    for begin, end in words.sentences(masked, start, stop, wrapped_from=WRAP_CHARS):
+        if (begin > start or start == 0) and (end < stop or stop == len(masked)):
+            whole = masked[begin:end].rstrip()
+            inner = whole.rstrip(_END_MARKS)
+            yield from _span(masked, source, begin, begin + len(inner), whole[len(inner) :])
 
 
 def _span(masked: str, source: str, start: int, end: int, mark: str) -> Iterator[Span]:

@@ -11,11 +11,9 @@ from dataclasses import dataclass
 
 from server.retrieval.loaders.decoding import decode
 from server.retrieval.loaders.document import Block, BlockKind, Document, HeadingPath
+from server.words import markdown
 
-_ATX = re.compile(r" {0,3}(#{1,6})(?:[ \t]|$)")
 _SETEXT = re.compile(r" {0,3}(=+|-+)[ \t]*$")
-_FENCE = re.compile(r" {0,3}(`{3,}|~{3,})")
-_RULE_CELL = re.compile(r":?-+:?")
 _LINK = re.compile(r"!?\[([^\[\]]{0,400})\]\([^()]{0,2000}\)")
 _NOT_A_TITLE = re.compile(r" {0,3}(?:[-*+>|]|\d+[.)])")
 
@@ -39,11 +37,8 @@ class _Parser:
     """One pass over the lines; `_at` is the next line."""
 
     def __init__(self, text: str) -> None:
-        self._lines: list[_Line] = []
-        start = 0
-        for line in text.split("\n"):
-            self._lines.append(_Line(start, line))
-            start += len(line) + 1
+        self._lines = [_Line(start, line) for start, line in markdown.lines(text)]
+        self._fences = dict(markdown.fenced_code(text))  # by their begin, their end
         self._at = 0
         self._headings = HeadingPath()
         self._blocks: list[Block] = []
@@ -55,10 +50,11 @@ class _Parser:
             line = self._lines[self._at]
             if not line.text.strip():
                 self._at += 1
-            elif _FENCE.match(line.text):
+            elif line.start in self._fences:
                 self._add_block(self._fence_end(), BlockKind.CODE)
-            elif atx := _ATX.match(line.text):
-                self._enter_heading(len(atx[1]), _without_closing(line.text[atx.end() :]), self._at + 1)
+            elif found := markdown.heading(line.text):
+                level, title = found
+                self._enter_heading(level, _without_closing(title), self._at + 1)
             elif self._is_table():
                 self._add_block(self._table_end(), BlockKind.TABLE)
             else:
@@ -96,20 +92,17 @@ class _Parser:
             if underline and stop == self._at + 1 and not _NOT_A_TITLE.match(self._lines[self._at].text):
                 self._enter_heading(1 if "=" in underline[1] else 2, self._lines[self._at].text, stop + 1)
                 return
-            if not text.strip() or _ATX.match(text) or _FENCE.match(text) or self._is_table(stop):
+            fenced = self._lines[stop].start in self._fences
+            if not text.strip() or markdown.heading(text) or fenced or self._is_table(stop):
                 break
             stop += 1
         self._add_block(stop, BlockKind.TEXT)
 
     def _fence_end(self) -> int:
-        opening = _FENCE.match(self._lines[self._at].text)
-        mark = opening[1] if opening else "```"
-        closing = re.compile(rf" {{0,3}}{re.escape(mark[0])}{{{len(mark)},}}[ \t]*$")
+        end = self._fences[self._lines[self._at].start]
         stop = self._at + 1
-        while stop < len(self._lines):
+        while stop < len(self._lines) and self._lines[stop].start < end:
             stop += 1
-            if closing.match(self._lines[stop - 1].text):
-                break
         return self._without_blank_end(stop)
 
     def _without_blank_end(self, stop: int) -> int:
@@ -121,11 +114,7 @@ class _Parser:
         at = self._at if at is None else at
         if at + 1 >= len(self._lines) or "|" not in self._lines[at].text:
             return False
-        rule = self._lines[at + 1].text
-        if "-" not in rule or "|" not in rule or len(rule) - len(rule.lstrip(" ")) > 3:
-            return False
-        cells = rule.strip().removeprefix("|").removesuffix("|").split("|")
-        return all(_RULE_CELL.fullmatch(cell.strip(" \t")) for cell in cells)
+        return markdown.is_table_rule(self._lines[at + 1].text)
 
     def _table_end(self) -> int:
         stop = self._at + 2
