@@ -62,15 +62,16 @@ class Database:
             try:
                 yield connection
                 connection.conn.execute("COMMIT")
-            except BaseException as error:  # whatever happened, the lock must go
-                if connection.conn.in_transaction:  # a full disk has rolled back already
+            except sqlite3.OperationalError as error:
+                if error.sqlite_errorcode & 0xFF != sqlite3.SQLITE_FULL:
+                    raise
+                raise StorageFull(
+                    f"the disk that holds {self.path.name} is full: nothing was saved and nothing was lost; "
+                    "free some space and try again"
+                ) from error
+            finally:
+                if connection.conn.in_transaction:  # it was not committed, and a full disk has not rolled it back
                     connection.conn.execute("ROLLBACK")
-                if isinstance(error, sqlite3.OperationalError) and error.sqlite_errorcode & 0xFF == sqlite3.SQLITE_FULL:
-                    raise StorageFull(
-                        f"the disk that holds {self.path.name} is full: nothing was saved and nothing was lost; "
-                        "free some space and try again"
-                    ) from error
-                raise
 
     def migrate(self, part: str, migrations: Sequence[str]) -> None:
         """Runs those SQL scripts of `part` that this file has not seen, in order, each in a transaction."""

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import ast
 import math
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -179,6 +180,19 @@ def test_a_module_says_what_it_is_for(path: Path) -> None:
     text = path.read_text(encoding="utf-8")
     if path.name != "__init__.py" or text.strip():
         assert ast.get_docstring(ast.parse(text)), "a module's docstring is its contract"
+
+
+def test_a_broad_except_stands_at_an_edge_and_says_why() -> None:
+    """Of a thread, a task or a process: elsewhere it would hide what it was not written for."""
+    broad = [
+        f"{path.relative_to(ROOT)}:{number} {line.strip()}"
+        for path in SERVER
+        for number, line in enumerate(path.read_text(encoding="utf-8").splitlines(), 1)
+        if re.search(r"except(?:\s+\(?.*\b(?:Base)?Exception\b.*)?:", line)
+    ]
+    unexplained = [line for line in broad if not re.search(r"# .*\bedge of the [\w' ]+[,:]", line)]
+    assert unexplained == []
+    assert len(broad) <= 16, "there were eighteen; a new one is seldom needed"
 
 
 def test_nothing_is_left_unfinished_and_only_the_command_line_prints() -> None:

@@ -118,7 +118,7 @@ class _Connection:
                 await self._handle(frame)
             except TailorError as error:
                 self._outbox.put_nowait(FrameError(error.code, str(error), request_id))
-            except Exception:  # outermost edge of a frame: the connection and its other turns go on
+            except Exception:  # edge of the connection's task: what breaks over one frame must not end it
                 log.exception("a frame failed")
                 self._outbox.put_nowait(
                     FrameError("internal", "the server made a mistake; its log has the details", request_id)

@@ -116,7 +116,7 @@ class ChatService:
                 continue
             try:
                 await asyncio.to_thread(self.store.save_partial_answers, answers)
-            except Exception:  # the outermost edge of this task: answers go on, and are stored when they end
+            except Exception:  # edge of the task: answers go on, and are stored when they end
                 log.exception("running answers could not be checkpointed; trying again")
 
     async def close(self) -> None:

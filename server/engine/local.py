@@ -81,7 +81,7 @@ class LocalEngine:
         try:
             self._runtime = build_runtime(self._model_path, self._settings, self._model_settings)
             model_thread = ModelThread(self._runtime, self._settings, outbox.flush)
-        except BaseException as error:  # noqa: BLE001  the thread's outermost edge: start() raises it
+        except BaseException as error:  # noqa: BLE001  edge of the thread: start() raises it
             ready.set_exception(error)
             return
         ready.set_result(model_thread)

@@ -136,7 +136,7 @@ async def check_answer(
         return await asyncio.to_thread(
             check_sentences, answer, context.passages, embedder, user_context=user_context, complete=complete
         )
-    except Exception:  # whatever broke in it, the answer stands
+    except Exception:  # edge of the thread it ran in: whatever broke there, the answer stands
         log.exception("the citations of an answer could not be checked")
         return ()
 

@@ -225,7 +225,7 @@ async def _stream_response(
         try:
             async for step in run:
                 queue.put_nowait((index, step))
-        except Exception as error:  # noqa: BLE001  # handed to the reader, which tells the client
+        except Exception as error:  # noqa: BLE001  edge of the task: handed to the reader, which tells the client
             queue.put_nowait((index, error))
 
     tasks = [asyncio.create_task(pump(index, run)) for index, run in enumerate(runs)]

@@ -96,7 +96,7 @@ class PastChats:
                     while more:
                         await self._wait_until_idle(deadline)
                         more = bool(await loop.run_in_executor(self._worker, run_batch))
-            except Exception:  # the outermost edge of this task: it is tried again, and nothing is marked as done
+            except Exception:  # edge of the task: it is tried again, and nothing is marked as done
                 log.exception("past chats could not be indexed; trying again")
                 await asyncio.sleep(RETRY_SECONDS)
                 self._work_available.set()

@@ -119,7 +119,7 @@ class TurnRunner:
                 await self._finish(self.stop_status, FinishReason.CANCELLED, self._partial.usage_so_far())
         except TailorError as error:
             await self._fail(error.code, str(error))
-        except Exception:  # outermost edge of a turn: the user gets an answer whatever broke
+        except Exception:  # edge of the turn's task: the user gets an answer whatever broke
             log.exception("turn %s failed", self._answer.id)
             await self._fail("internal", "the server made a mistake; its log has the details")
         finally:
@@ -342,7 +342,7 @@ class TurnRunner:
             learned = await memory.learn(self._question, used)
         except TailorError as error:
             return self._stream.publish(Noticed, text=f"what you said was not kept in memory: {error}")
-        except Exception:  # outermost edge of what follows an answer: the answer stands, and the reader is told
+        except Exception:  # edge of the turn's task, behind its answer: that stands, and the reader is told
             log.exception("nothing could be learned from message %s", self._question.id)
             return self._stream.publish(Noticed, text="what you said was not kept in memory; the server's log says why")
         if learned.saved:

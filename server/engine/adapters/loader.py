@@ -49,6 +49,6 @@ class AdapterLoader:
             return self._pack(read_adapter(folder.path, self._target)[1])
         except AdapterInvalid as error:
             return error
-        except Exception as error:  # a worker's outermost edge: a row must never wait for ever
+        except Exception as error:  # edge of the thread's work: a row must never wait for ever
             log.error("reading an adapter failed", exc_info=error)
             return AdapterInvalid(f"the adapter {folder.name} cannot be read: {error}")

@@ -156,7 +156,7 @@ class ModelThread:
             while not self._stopping:
                 try:
                     self._loop_once()
-                except Exception as error:  # noqa: BLE001  the thread's outermost edge: anything a model raises
+                except Exception as error:  # noqa: BLE001  edge of the thread: a model may raise anything
                     self._fail(error)
                 self._flush()
         self.adapter_manager.close()

@@ -154,7 +154,7 @@ class MemoryWriter:
                     await asyncio.sleep(IDLE_POLL_S)
                     continue
                 await self._read(turn)
-            except Exception:  # the database may be locked or full: the turns wait for the next round
+            except Exception:  # edge of the task: a locked or full database, and the turns wait
                 logger.exception("the memory queue could not be worked on")
                 await asyncio.sleep(DOWN_POLL_S)
 
@@ -179,7 +179,7 @@ class MemoryWriter:
             if self._engine.health().ok:  # it went down over this very turn and is up again
                 await asyncio.to_thread(self._queue.failed, turn, str(error))
             await asyncio.sleep(DOWN_POLL_S)
-        except Exception as error:  # noqa: BLE001 - whatever it was, the turn is tried again and then shown with the reason
+        except Exception as error:  # noqa: BLE001  edge of the task's work: it is tried again, then shown with the reason
             logger.warning("a turn could not be read for memory: %s", error)
             reason = str(error) if isinstance(error, TailorError) else f"{type(error).__name__}: {error}"
             await asyncio.to_thread(self._queue.failed, turn, reason)
