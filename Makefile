@@ -32,7 +32,7 @@ test: $(VENV)/.installed-dev browser
 	$(BIN)/pytest --durations=10 $(ARGS)
 
 test-long: $(VENV)/.installed-dev browser
-	$(BIN)/pytest --durations=10 --long $(ARGS)
+	$(BIN)/pytest --durations=10 --long --timeout=3600 $(ARGS)
 
 check: lint
 	$(BIN)/pytest -m "not model and not browser and not slow" $(ARGS)

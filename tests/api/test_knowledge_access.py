@@ -19,6 +19,7 @@ from hypothesis import strategies as st
 from tests.api.test_rest import wait_for
 from tests.fakes import ScriptedEngine
 from tests.live import LiveServer, chat_session, make_app, make_workspace, only, serving
+from tests.tiers import cases
 
 PASSWORD = "long enough for all"
 USERS = ("ann", "bob", "eve")  # eve is no administrator
@@ -124,7 +125,7 @@ def check(body: object, hidden: list[str], route: str) -> None:
         assert f"'{folder}'" not in str(body), (route, folder)
 
 
-@settings(max_examples=12)
+@settings(max_examples=cases(12, 1_000))
 @given(rules=st.tuples(RULES, RULES, RULES))
 def test_every_way_in_obeys_the_same_rule(deployment: Deployment, rules: tuple[str | bytes | None, ...]) -> None:
     for folder, rule in zip(FOLDERS, rules, strict=True):

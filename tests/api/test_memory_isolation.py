@@ -2,13 +2,11 @@
 
 Every text that a user gives carries a mark of that user's own. Whatever a user is answered, by HTTP, over the
 WebSocket or by the OpenAI-compatible routes, and every prompt that is made for them, is searched for all marks.
-`TAILOR_ISOLATION_STEPS` sets the number of steps.
 """
 
 from __future__ import annotations
 
 import json
-import os
 import re
 from collections import Counter
 from collections.abc import Iterator
@@ -25,10 +23,11 @@ from server.database import Database
 from server.types import GenerationRequest, UserId
 from tests.fakes import ScriptedEngine
 from tests.live import make_app, make_workspace
+from tests.tiers import cases
 
 USERS = ("mina", "jun", "ann", "bo")
 MARK = re.compile(r"zq([a-z]+)x\d+", re.IGNORECASE)
-STEPS = int(os.environ.get("TAILOR_ISOLATION_STEPS", "150"))
+STEPS = cases(150, 10_000)
 STEPS_OF_ONE = 30
 
 ACTIONS = (

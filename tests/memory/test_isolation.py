@@ -17,6 +17,7 @@ from server.errors import Conflict, NotFound
 from server.memory import MemoryStore, UserMemory
 from server.types import Memory, UserId
 from tests.fakes import WordEmbedder
+from tests.tiers import cases
 
 USERS = [UserId(name) for name in ("mina", "jun", "mina ", "' OR 1=1 --")]
 WORDS = ("gate", "dog", "printer", "회의", "주차장")
@@ -186,7 +187,7 @@ class Users(RuleBasedStateMachine):
 
 
 Users.TestCase.settings = settings(
-    max_examples=40, stateful_step_count=30, deadline=None, suppress_health_check=[HealthCheck.too_slow]
+    max_examples=cases(40, 1_000), stateful_step_count=30, deadline=None, suppress_health_check=[HealthCheck.too_slow]
 )
 TestUsers = Users.TestCase
 

@@ -26,6 +26,7 @@ from server.types import (
     TurnContext,
 )
 from tests.fakes import ByteTokenizer
+from tests.tiers import cases
 
 TOKENIZER = ByteTokenizer()
 SETTINGS = PromptSettings()
@@ -203,7 +204,7 @@ domains = st.builds(domain, few_shot=st.booleans(), reasoning=st.booleans(), out
 
 
 @given(of=domains, turns=turns)
-@settings(max_examples=150, deadline=None)
+@settings(max_examples=cases(150, 3_000), deadline=None)
 def test_appending_holds_for_any_chat(of: Domain, turns: list[tuple[str, TurnContext, str]]):
     past: list[HistoryTurn] = []
     before: list[int] = []
@@ -391,7 +392,7 @@ def test_long_chats_rarely_rewrite_and_never_lose_the_system_text(knowledge: boo
 
 
 @given(of=domains, turns=turns, length=st.integers(900, 2500))
-@settings(max_examples=100, deadline=None)
+@settings(max_examples=cases(100, 2_000), deadline=None)
 def test_whatever_the_budget_the_prompt_fits_or_is_refused(
     of: Domain, turns: list[tuple[str, TurnContext, str]], length: int
 ):

@@ -12,6 +12,7 @@ from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, 
 from server.engine.adapters.lora_layers import LoraBank, LoraGroup
 from server.engine.adapters.reading import LoraPair
 from server.engine.adapters.segments import Segment, plan_segments
+from tests.tiers import cases
 
 CPU = torch.device("cpu")
 LIKE = torch.zeros(1)
@@ -105,7 +106,7 @@ MIXES = ["identical", "distinct", "uniform", "zipf", "skewed", "holes"]
     before=st.integers(0, 4),
     seed=st.integers(0, 1000),
 )
-@settings(max_examples=30)
+@settings(max_examples=cases(30, 1_000))
 def test_any_mix_is_the_sum_row_by_row(
     kind: str, widths: str, max_loras: int, rows: int, before: int, seed: int
 ) -> None:
@@ -252,4 +253,4 @@ class Stacks(RuleBasedStateMachine):
 
 
 TestStacks = Stacks.TestCase
-TestStacks.settings = settings(max_examples=40, stateful_step_count=20, deadline=None)
+TestStacks.settings = settings(max_examples=cases(40, 1_000), stateful_step_count=20, deadline=None)

@@ -11,6 +11,7 @@ from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, 
 from server.engine.adapters.folders import AdapterFolder
 from server.engine.adapters.slots import SlotState, SlotTable
 from server.errors import AdapterInvalid
+from tests.tiers import cases
 
 
 def folder(name: str, stamp: int = 0) -> AdapterFolder:
@@ -169,4 +170,4 @@ class SlotMachine(RuleBasedStateMachine):
 
 
 TestSlotMachine = SlotMachine.TestCase
-TestSlotMachine.settings = settings(max_examples=60, deadline=None)
+TestSlotMachine.settings = settings(max_examples=cases(60, 1_200), deadline=None)

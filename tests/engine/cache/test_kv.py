@@ -10,6 +10,7 @@ from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, 
 
 from server.engine.cache import kv
 from server.engine.cache.kv import KV_GRANULARITY, KVArena, KVBudget, KVShape, zeros
+from tests.tiers import cases
 
 SHAPE = KVShape(2, 3, 4, 5, torch.float32, torch.device("cpu"))
 
@@ -117,7 +118,7 @@ class Budgets(RuleBasedStateMachine):
 
 
 TestBudgets = Budgets.TestCase
-TestBudgets.settings = settings(max_examples=60, stateful_step_count=30, deadline=None)
+TestBudgets.settings = settings(max_examples=cases(60, 1_200), stateful_step_count=30, deadline=None)
 
 
 def filled(arena: KVArena, kv_slot: int, tokens: int, value: float) -> None:

@@ -8,6 +8,7 @@ from hypothesis.stateful import RuleBasedStateMachine, invariant, rule
 
 from server.engine.cache.kv import KVArena, KVShape
 from server.engine.cache.prefix import BLOCK_SIZE, BlockPool, PrefixIndex, block_bytes
+from tests.tiers import cases
 
 
 def text(*blocks: int, tail: int = 0) -> list[int]:
@@ -175,7 +176,7 @@ class Model(RuleBasedStateMachine):
 
 
 TestModel = Model.TestCase
-TestModel.settings = settings(max_examples=80, stateful_step_count=40, deadline=None)
+TestModel.settings = settings(max_examples=cases(80, 1_600), stateful_step_count=40, deadline=None)
 
 
 @pytest.mark.parametrize("fault", ["pool_index", "children", "parent"])

@@ -11,6 +11,7 @@ from hypothesis import strategies as st
 
 from server.engine.cache.kv import KVArena, KVShape
 from server.engine.forward.attention import AttentionStep, Span
+from tests.tiers import cases
 
 HEADS, KV_HEADS, KEY_DIM, VALUE_DIM = 4, 2, 6, 5
 SHAPE = KVShape(2, KV_HEADS, KEY_DIM, VALUE_DIM, torch.float32, torch.device("cpu"))
@@ -95,7 +96,7 @@ def test_rows_of_one_token_in_any_order(slots: tuple[int, ...], length: int) -> 
     softcap=st.sampled_from([None, None, 2.0]),
     seed=st.integers(0, 99),
 )
-@settings(max_examples=60)
+@settings(max_examples=cases(60, 1_200))
 def test_any_step_is_each_rows_own_softmax(slots, shapes, window: int, softcap: float | None, seed: int) -> None:
     check([Row(slot, *shape) for slot, shape in zip(slots, shapes, strict=False)], window, softcap, seed)
 

@@ -11,6 +11,7 @@ from server.engine import ModelTokenizer
 from server.errors import InvalidInput, ModelError
 from server.types import Message
 from tests.engine.conftest import CHATML, tiny_tokenizer
+from tests.tiers import cases
 
 WITH_DEFAULT_SYSTEM = (
     "{% for m in messages %}{% if loop.first and m['role'] != 'system' %}<|im_start|>system\nBe good<|im_end|>\n"
@@ -83,7 +84,7 @@ def test_a_chat_is_a_prefix_of_the_longer_chat(load, name: str) -> None:
     tokenizer = load(TEMPLATES[name])
 
     @given(chats())
-    @settings(max_examples=80, deadline=None)
+    @settings(max_examples=cases(80, 1_600), deadline=None)
     def check(chat: list[Message]) -> None:
         whole = tokenizer.render(chat, generate=False)
         for count in range(1, len(chat)):
@@ -98,7 +99,7 @@ def test_prompt_and_answer_begin_the_next_turns_prompt(load, name: str) -> None:
     tokenizer = load(TEMPLATES[name])
 
     @given(chats().filter(lambda chat: len(chat) > 2))
-    @settings(max_examples=80, deadline=None)
+    @settings(max_examples=cases(80, 1_600), deadline=None)
     def check(chat: list[Message]) -> None:
         whole = tokenizer.render(chat)
         for count, message in enumerate(chat):
@@ -141,7 +142,7 @@ def test_control_tokens_in_a_message_forge_no_role(load) -> None:
 
 
 @given(text=st.text(st.characters(exclude_categories=["Cs"]), max_size=60))
-@settings(max_examples=100, deadline=None)
+@settings(max_examples=cases(100, 2_000), deadline=None)
 def test_encode_and_decode_are_inverse(load, text: str) -> None:
     tokenizer = load(CHATML)
     assert tokenizer.decode(tokenizer.encode(text)) == text

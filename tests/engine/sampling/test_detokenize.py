@@ -6,6 +6,7 @@ from hypothesis import strategies as st
 
 from server.engine.sampling.detokenize import TextStream
 from tests.engine.conftest import tiny_tokenizer
+from tests.tiers import cases
 
 TOKENIZER = tiny_tokenizer()
 LOST = "\ufffd"
@@ -46,14 +47,14 @@ def test_an_unfinished_character_is_dropped_at_the_end() -> None:
 
 
 @given(st.lists(st.integers(3, 339), max_size=60))
-@settings(max_examples=200, deadline=None)
+@settings(max_examples=cases(200, 4_000), deadline=None)
 def test_any_tokens_stream_to_what_they_decode_to(ids: list[int]) -> None:
     pieces, _ = stream(ids)
     assert "".join(pieces).rstrip(LOST) == decode(ids).rstrip(LOST)
 
 
 @given(st.text(max_size=40), st.lists(st.text("ab \n가", min_size=1, max_size=4), max_size=3))
-@settings(max_examples=200, deadline=None)
+@settings(max_examples=cases(200, 4_000), deadline=None)
 def test_nothing_of_a_stop_string_is_ever_shown(text: str, stops: list[str]) -> None:
     ids = TOKENIZER.encode(text, add_special_tokens=False)
     pieces, held = stream(ids, stops)

@@ -21,6 +21,7 @@ from server.engine.sampling.sampler import Choice, Sampler, check_sampling, choo
 from server.errors import EngineError, InvalidInput
 from server.types import SamplingParams
 from tests.engine.conftest import choose
+from tests.tiers import cases
 
 VOCABULARY = 40
 
@@ -109,7 +110,7 @@ def test_logit_bias_forces_and_forbids() -> None:
 
 
 @given(seed=st.integers(0, 2**64), positions=st.integers(1, 8))
-@settings(max_examples=50, deadline=None)
+@settings(max_examples=cases(50, 1_000), deadline=None)
 def test_a_seed_gives_the_same_tokens_again(seed: int, positions: int) -> None:
     params = SamplingParams(temperature=1.5, seed=seed)
     one, two = Sampler(params, []), Sampler(params, [1, 2, 3])
@@ -175,7 +176,7 @@ def test_everything_forbidden_is_an_error() -> None:
     top_k=st.integers(0, 40),
     min_p=st.floats(0, 1),
 )
-@settings(max_examples=200, deadline=None)
+@settings(max_examples=cases(200, 4_000), deadline=None)
 def test_any_settings_choose_a_token_that_may_come(values, temperature, top_p, top_k, min_p) -> None:
     params = SamplingParams(temperature=temperature, top_p=top_p, top_k=top_k, min_p=min_p, logit_bias={0: -math.inf})
     assert 0 < choose(Sampler(params, []), values).token < 30
@@ -189,7 +190,7 @@ def test_any_settings_choose_a_token_that_may_come(values, temperature, top_p, t
     min_p=st.floats(0, 1),
     seed=st.integers(0, 1000),
 )
-@settings(max_examples=500, deadline=None)
+@settings(max_examples=cases(500, 10_000), deadline=None)
 def test_a_short_head_decides_like_the_whole_list(values, temperature, top_p, top_k, min_p, seed) -> None:
     values[5:8] = -np.inf
     params = SamplingParams(temperature=temperature, top_p=top_p, top_k=top_k, min_p=min_p, seed=seed)

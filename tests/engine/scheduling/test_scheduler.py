@@ -18,6 +18,7 @@ from server.engine.scheduling.row import Row, RowState
 from server.engine.scheduling.scheduler import Scheduler
 from server.errors import AdapterInvalid, EngineBusy
 from server.types import Queued, SamplingParams
+from tests.tiers import cases
 
 
 class Harness:
@@ -471,4 +472,4 @@ class Machine(RuleBasedStateMachine):
 
 
 TestMachine = Machine.TestCase
-TestMachine.settings = settings(max_examples=60, deadline=None)
+TestMachine.settings = settings(max_examples=cases(60, 1_200), deadline=None)

@@ -16,6 +16,7 @@ from server.memory.recall import index_cache
 from server.types import Memory, UserId
 from tests.fakes import WordEmbedder
 from tests.memory.conftest import MINA
+from tests.tiers import cases
 
 WORDS = ("gate", "dog", "printer", "cello", "회의실", "주차장")
 
@@ -74,7 +75,7 @@ STEPS = st.tuples(st.sampled_from(["add", "edit", "delete", "forget", "erase"]),
 
 
 @given(st.lists(STEPS, max_size=25))
-@settings(max_examples=40)
+@settings(max_examples=cases(40, 1_000))
 def test_an_index_that_follows_finds_what_a_new_one_finds(steps: list[tuple[str, str]]) -> None:
     with tempfile.TemporaryDirectory() as folder:
         database = Database(Path(folder) / "tailor.db")

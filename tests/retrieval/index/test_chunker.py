@@ -7,6 +7,7 @@ from hypothesis import strategies as st
 
 from server.retrieval.index.chunker import ChunkText, chunk
 from server.retrieval.loaders import load
+from tests.tiers import cases
 
 
 def words(text: str) -> int:
@@ -102,7 +103,7 @@ LINE = st.one_of(
 
 
 @given(lines=st.lists(LINE, max_size=30), token_budget=st.integers(8, 60))
-@settings(max_examples=200, deadline=None)
+@settings(max_examples=cases(200, 4_000), deadline=None)
 def test_lines_are_true_and_nothing_is_lost(lines: list[str], token_budget: int) -> None:
     source = "\n".join(lines)
     document = load("a.md", source.encode())
@@ -126,7 +127,7 @@ def test_lines_are_true_and_nothing_is_lost(lines: list[str], token_budget: int)
 
 
 @given(text=st.text(alphabet="ab .?\n가나다。", max_size=600), token_budget=st.integers(4, 40))
-@settings(max_examples=200, deadline=None)
+@settings(max_examples=cases(200, 4_000), deadline=None)
 def test_plain_text_is_covered_in_order_within_the_budget(text: str, token_budget: int) -> None:
     chunks = chunk(load("a.txt", text.encode()), len, token_budget)
     assert "".join("".join(piece.text.split()) for piece in chunks) == "".join(text.split())

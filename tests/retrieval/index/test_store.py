@@ -18,6 +18,7 @@ from server.retrieval.index.generation import Generation
 from server.retrieval.index.segment import Segment
 from server.retrieval.index.store import IndexStore, PreparedFile
 from tests.fakes import WordEmbedder
+from tests.tiers import cases
 
 EMBEDDER = WordEmbedder()
 
@@ -350,5 +351,5 @@ class StoreMachine(RuleBasedStateMachine):
         self.folder.cleanup()
 
 
-StoreMachine.TestCase.settings = settings(max_examples=25, stateful_step_count=25, deadline=None)
+StoreMachine.TestCase.settings = settings(max_examples=cases(25, 1_000), stateful_step_count=25, deadline=None)
 TestStoreMachine = StoreMachine.TestCase

@@ -16,6 +16,7 @@ from reportlab.pdfgen.canvas import Canvas
 from server.errors import KnowledgeError
 from server.retrieval.loaders import SUPPORTED, is_supported, load
 from server.retrieval.loaders.document import BlockKind, Document
+from tests.tiers import cases
 
 
 def texts(document: Document) -> list[str]:
@@ -301,7 +302,7 @@ def test_the_ending_decides_in_any_case() -> None:
 
 @pytest.mark.parametrize("ending", SUPPORTED)
 @given(data=st.binary(max_size=300))
-@settings(max_examples=30, deadline=None)
+@settings(max_examples=cases(30, 1_000), deadline=None)
 def test_any_bytes_give_a_document_or_a_knowledge_error(ending: str, data: bytes) -> None:
     try:
         document = load(f"x{ending}", data)

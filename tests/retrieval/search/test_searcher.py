@@ -17,6 +17,7 @@ from server.retrieval.search.searcher import Searcher, SearchFilter
 from server.types import Embedder, Passage
 from server.words import term_counts
 from tests.fakes import WordEmbedder
+from tests.tiers import cases
 
 # the fake embedder counts function words as words, so its cosines are higher than a real one's
 SETTINGS = RetrievalSettings(passages=3, min_similarity=0.6, min_coverage=0.5, dense_weight=0.4)
@@ -267,7 +268,7 @@ WORDS = ["fig", "plum", "pear", "melon", "returns", "반품은", "배송", "45"]
     query=st.lists(st.sampled_from([*WORDS, "and", "how", "absent"]), max_size=5).map(" ".join),
     previous_query=st.sampled_from(["", "fig", "반품은 언제?"]),
 )
-@settings(max_examples=100, deadline=None)
+@settings(max_examples=cases(100, 2_000), deadline=None)
 def test_results_are_ordered_bounded_and_repeatable(texts: list[str], query: str, previous_query: str) -> None:
     files: Files = {("shop", "a.md"): texts[::2], ("ko", "b.md"): texts[1::2]}
     found = passages(query, "shop", "ko", previous_query=previous_query, files=files)

@@ -12,8 +12,9 @@ from pathlib import Path
 from server.config import RetrievalSettings
 from server.retrieval import FileState, KnowledgeBase
 from tests.fakes import WordEmbedder
+from tests.tiers import cases
 
-ROUNDS = 6
+ROUNDS = cases(6, 60)
 INDEX = """
 import sys, random
 from pathlib import Path
