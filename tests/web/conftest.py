@@ -57,12 +57,12 @@ def backend(served: tuple[Backend, str]) -> Backend:
     return served[0]
 
 
-@pytest.fixture
-def page(browser: Browser, served: tuple[Backend, str]) -> Iterator[Page]:
+@contextmanager
+def visiting(browser: Browser, address: str) -> Iterator[Page]:
     """A page of a fresh profile, not yet opened: `page.goto("/")`. Any error in its console fails the test,
     except what the browser itself says of answers that a test wants to fail."""
     context = browser.new_context(
-        base_url=served[1],
+        base_url=address,
         locale="en-US",
         viewport={"width": 1280, "height": 800},
         permissions=["clipboard-read", "clipboard-write"],
@@ -77,3 +77,9 @@ def page(browser: Browser, served: tuple[Backend, str]) -> Iterator[Page]:
     expected = ("Failed to load resource", "WebSocket connection to")
     unexpected = [problem for problem in problems if not problem.startswith(expected)]
     assert not unexpected, unexpected
+
+
+@pytest.fixture
+def page(browser: Browser, served: tuple[Backend, str]) -> Iterator[Page]:
+    with visiting(browser, served[1]) as fresh:
+        yield fresh

@@ -2,19 +2,24 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from typing import Any
 
 import pytest
-from playwright.sync_api import Page
+from playwright.sync_api import Browser, Page
+
+from tests.web.conftest import serving, visiting
 
 pytestmark = pytest.mark.browser
 
 
-@pytest.fixture
-def client(page: Page) -> Page:
-    page.goto("/")
-    page.wait_for_selector(".composer")
-    return page
+@pytest.fixture(scope="module")
+def client(browser: Browser) -> Iterator[Page]:
+    """One page for all of them: the modules are pure, and opening it takes longer than they do."""
+    with serving() as (_, address), visiting(browser, address) as page:
+        page.goto("/")
+        page.wait_for_selector(".composer")
+        yield page
 
 
 def run(page: Page, module: str, body: str, argument: Any = None) -> Any:
