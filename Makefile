@@ -35,7 +35,7 @@ test-long: $(VENV)/.installed-dev browser
 	$(BIN)/pytest --durations=10 --long --timeout=3600 $(ARGS)
 
 check: lint
-	$(BIN)/pytest -m "not model and not browser and not slow" $(ARGS)
+	$(BIN)/pytest -m "not model and not browser and not slow" -n 2 --dist loadfile $(ARGS)
 
 lint: $(VENV)/.installed-dev
 	$(BIN)/ruff format --check $(CODE)

@@ -11,6 +11,7 @@ import math
 import re
 import subprocess
 import sys
+from functools import cache
 from pathlib import Path
 
 import pytest
@@ -34,10 +35,14 @@ def run(*command: str) -> None:
         pytest.fail(f"{' '.join(command)}\n{done.stdout}\n{done.stderr}", pytrace=False)
 
 
+@cache
+def tree(path: Path) -> ast.Module:
+    return ast.parse(path.read_text(encoding="utf-8"))
+
+
 def functions(path: Path) -> list[tuple[str, int]]:
     """Each function of a file with its length in lines, decorators left out."""
-    tree = ast.parse(path.read_text(encoding="utf-8"))
-    found = [node for node in ast.walk(tree) if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef)]
+    found = [node for node in ast.walk(tree(path)) if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef)]
     return [
         (f"{path.relative_to(ROOT)}:{node.lineno} {node.name}", (node.end_lineno or node.lineno) - node.lineno + 1)
         for node in found
@@ -49,9 +54,10 @@ def written(paths: list[Path]) -> int:
     return sum(bool(line.strip()) for path in paths for line in path.read_text(encoding="utf-8").splitlines())
 
 
+@cache
 def top_level_imports(path: Path) -> set[str]:
     found = set()
-    for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+    for node in ast.walk(tree(path)):
         if isinstance(node, ast.Import):
             found |= {alias.name.split(".")[0] for alias in node.names}
         elif isinstance(node, ast.ImportFrom) and not node.level:
@@ -84,7 +90,7 @@ def test_a_part_takes_of_another_only_what_its_package_exports() -> None:
     wrong = []
     for path in SERVER:
         own = path.relative_to(ROOT / "server").parts[0].removesuffix(".py")
-        for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+        for node in ast.walk(tree(path)):
             names = (
                 [node.module]
                 if isinstance(node, ast.ImportFrom)
@@ -179,7 +185,7 @@ def test_there_is_at_least_as_much_test_as_code() -> None:
 def test_a_module_says_what_it_is_for(path: Path) -> None:
     text = path.read_text(encoding="utf-8")
     if path.name != "__init__.py" or text.strip():
-        assert ast.get_docstring(ast.parse(text)), "a module's docstring is its contract"
+        assert ast.get_docstring(tree(path)), "a module's docstring is its contract"
 
 
 def test_a_broad_except_stands_at_an_edge_and_says_why() -> None:
@@ -201,6 +207,6 @@ def test_nothing_is_left_unfinished_and_only_the_command_line_prints() -> None:
         assert "TODO" not in text, path
         assert "FIXME" not in text, path
         if path.parent.name not in ("training", "evaluation", "cli"):
-            calls = [node for node in ast.walk(ast.parse(text)) if isinstance(node, ast.Call)]
+            calls = [node for node in ast.walk(tree(path)) if isinstance(node, ast.Call)]
             printed = [node.lineno for node in calls if isinstance(node.func, ast.Name) and node.func.id == "print"]
             assert printed == [], path

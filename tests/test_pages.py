@@ -42,6 +42,7 @@ def huge(process: subprocess.Popen[str]) -> int:
     return int(found[1])
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(
     not ASKED.is_file() or "[madvise]" not in ASKED.read_text(), reason="huge pages are not given to those who ask"
 )
