@@ -2,7 +2,8 @@
 
 A part hands its migrations to `migrate` when it is built. A migration that has landed is never
 edited; the next one is appended. Connections belong to the thread that asked, so `connection()` may
-be called from any thread; a caller on the event loop goes through `asyncio.to_thread`.
+be called from any thread; a caller on the event loop goes through `asyncio.to_thread`. Knows nothing of any part's
+tables.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""`tailor chat`: the WebSocket protocol in a terminal. Knows the wire (docs/protocol.md), not the server's parts."""
+"""`tailor chat`: the WebSocket protocol in a terminal. Speaks docs/protocol.md; knows nothing of the server's parts."""
 
 from __future__ import annotations
 

@@ -188,6 +188,29 @@ def test_a_module_says_what_it_is_for(path: Path) -> None:
         assert ast.get_docstring(tree(path)), "a module's docstring is its contract"
 
 
+LEAF_MODULES = (
+    "api/routes/",
+    "cli/",
+    "memory/facts/",
+    "retrieval/loaders/",
+    "app.py",
+    "config.py",
+    "errors.py",
+    "types.py",
+)
+
+
+@pytest.mark.parametrize("path", SERVER, ids=lambda path: str(path.relative_to(ROOT)))
+def test_a_module_says_what_it_does_not_know_where_that_matters(path: Path) -> None:
+    """At each part and room, and in each larger module that others lean on; not in one of a kind, such as a loader."""
+    name = path.relative_to(ROOT / "server").as_posix()
+    lines = len(path.read_text(encoding="utf-8").splitlines())
+    large = lines >= 120 and not name.startswith(LEAF_MODULES)
+    if (path.name == "__init__.py" and name not in ("__init__.py", "retrieval/loaders/__init__.py")) or large:
+        contract = " ".join((ast.get_docstring(tree(path)) or "").split())
+        assert re.search(r"[Kk]nows? (?:no|nothing|neither)\b|\bPure\b|\bdata alone\b|[Ww]ithout behaviour", contract)
+
+
 def test_a_broad_except_stands_at_an_edge_and_says_why() -> None:
     """Of a thread, a task or a process: elsewhere it would hide what it was not written for."""
     broad = [

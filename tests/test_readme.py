@@ -57,6 +57,34 @@ def test_links_lead_somewhere(document: str) -> None:
             assert (path.parent / target).exists(), f"{document} links to {target}"
 
 
+DOCUMENTS = [
+    *ROOT.glob("*.md"),
+    *(path for path in ROOT.glob("docs/*.md") if path.name != "log.md"),
+]  # a log is history
+SOURCES = [path for folder in ("server", "tests", "bench") for path in (ROOT / folder).rglob("*.py")]
+
+
+@pytest.mark.parametrize("document", DOCUMENTS, ids=lambda path: path.name)
+def test_files_and_names_of_code_that_documents_name_exist(document: Path) -> None:
+    text = document.read_text(encoding="utf-8")
+    for path in re.findall(r"`((?:server|tests|bench|docs)/[\w./-]+)`", text):
+        assert (ROOT / path).exists(), f"{document.name} names {path}"
+    files = {path.name for path in SOURCES}
+    assert [name for name in re.findall(r"`(\w+\.py)`", text) if name not in files] == []
+    code = "\n".join(path.read_text(encoding="utf-8") for path in SOURCES)
+    classes = set(re.findall(r"`([A-Z][a-z]+[A-Z]\w*)`", text))
+    assert [name for name in sorted(classes) if not re.search(rf"\b{name}\b", code)] == []
+
+
+def test_files_named_in_comments_exist() -> None:
+    named = {
+        (path.relative_to(ROOT).as_posix(), name)
+        for path in SOURCES
+        for name in re.findall(r"\b((?:server|tests|bench|docs)/[\w/]+\.(?:py|md|jsonl))\b", path.read_text("utf-8"))
+    }
+    assert [pair for pair in sorted(named) if not (ROOT / pair[1]).exists()] == []
+
+
 def test_settings_named_in_the_documents_exist() -> None:
     keys = {f"{section}.{key}" for section, value in Settings() for key in type(value).model_fields}
     sections = "|".join(Settings.model_fields)

@@ -1,7 +1,7 @@
 """`/ws`: reads the client's frames, starts or follows turns, and sends their events.
 
 A connection owns no turn: when it closes, turns go on. One queue orders all that is sent, so that a slow
-client delays only itself.
+client delays only itself. Knows nothing of how a turn runs or of what an event means.
 """
 
 from __future__ import annotations

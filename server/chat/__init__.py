@@ -1,4 +1,4 @@
-"""The turn pipeline, conversations and durable streams."""
+"""The turn pipeline, conversations and durable streams. Knows nothing of HTTP, sockets or sessions."""
 
 from server.chat.conversations.past_chats import PastChats
 from server.chat.conversations.records import AnswerRecord, Conversation, PromptRecord, StoredMessage

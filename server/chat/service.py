@@ -1,7 +1,7 @@
 """Chats as users see them: send, regenerate, stop, follow; and their conversations.
 
 Starts each turn as a task that outlives its caller. Every call names the user, and an id of another
-user's is not found. Lives on the event loop.
+user's is not found. Lives on the event loop. Knows nothing of sockets, HTTP or sessions.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""`tailor`: a file a group of commands. Knows the parts and no HTTP of its own."""
+"""`tailor`: a file a group of commands. Knows no HTTP of its own but that of a running server."""
 
 from server.cli.commands import main
 

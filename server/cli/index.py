@@ -25,11 +25,11 @@ if TYPE_CHECKING:
 index_app = typer.Typer(help="The knowledge index; alone, it is brought in step with the files and shown.")
 
 ServerUrl = Annotated[str | None, typer.Option("--url", help="Server that has the index; absent, the workspace's.")]
-Doing = Callable[["KnowledgeBase"], Any]
+IndexAction = Callable[["KnowledgeBase"], Any]
 
 
-def _on_index(settings: Settings, url: str | None, key: str | None, here: Doing, *asked: str, **body: Any) -> Any:
-    """Where no server has the index, does it `here`; else asks the server by `asked`, a method and a path."""
+def _run(settings: Settings, url: str | None, key: str | None, action: IndexAction, *request: str, **body: Any) -> Any:
+    """Where no server has the index, runs `action` on it here; else sends the server `request`, a method and a path."""
     from server.retrieval import KnowledgeBase, index_lock
 
     if url is None:
@@ -43,17 +43,17 @@ def _on_index(settings: Settings, url: str | None, key: str | None, here: Doing,
                 from server.app import build_embedder
 
                 embedder = build_embedder(settings, out.print)
-                return here(KnowledgeBase(settings.paths.knowledge, folder, embedder, settings.retrieval))
-    method, path = asked
+                return action(KnowledgeBase(settings.paths.knowledge, folder, embedder, settings.retrieval))
+    method, path = request
     return call(method, url, key, f"/api/knowledge{path}", **body)
 
 
-def _opened(do: Doing) -> Doing:
-    def opened(knowledge: KnowledgeBase) -> Any:
+def _on_open_index(action: IndexAction) -> IndexAction:
+    def run(knowledge: KnowledgeBase) -> Any:
         knowledge.open()
-        return do(knowledge)
+        return action(knowledge)
 
-    return opened
+    return run
 
 
 @index_app.callback(invoke_without_command=True)
@@ -67,14 +67,14 @@ def index(
             knowledge.sync()
             return asdict(knowledge.status())
 
-        _show_status(_on_index(settings_of(workspace, {}, settings), url, key, in_step, "GET", ""))
+        _show_status(_run(settings_of(workspace, {}, settings), url, key, in_step, "GET", ""))
 
 
 @index_app.command("status")
 def index_status(workspace: Workspace = HERE, settings: Set = None, url: ServerUrl = None, key: Key = None) -> None:
     """What is in the index, as it is."""
-    look = _opened(lambda knowledge: asdict(knowledge.status()))
-    _show_status(_on_index(settings_of(workspace, {}, settings), url, key, look, "GET", ""))
+    look = _on_open_index(lambda knowledge: asdict(knowledge.status()))
+    _show_status(_run(settings_of(workspace, {}, settings), url, key, look, "GET", ""))
 
 
 @index_app.command("history")
@@ -85,7 +85,7 @@ def index_history(workspace: Workspace = HERE, settings: Set = None, url: Server
         told = [{**asdict(one), "told": [{"file": file} for _, file in one.told]} for one in knowledge.history()]
         return {"generations": told}
 
-    found = _on_index(settings_of(workspace, {}, settings), url, key, _opened(look), "GET", "/generations")
+    found = _run(settings_of(workspace, {}, settings), url, key, _on_open_index(look), "GET", "/generations")
     table = Table("no.", "made", "files", "passages", "what changed")
     for one in found["generations"]:
         made = datetime.fromtimestamp(one["at"]).strftime("%Y-%m-%d %H:%M")
@@ -113,9 +113,9 @@ def index_rollback(
     key: Key = None,
 ) -> None:
     """Go back to an earlier generation, and stay there: the files on disk are left as they are."""
-    back = _opened(lambda knowledge: {"generation": knowledge.roll_back(generation)})
+    back = _on_open_index(lambda knowledge: {"generation": knowledge.roll_back(generation)})
     chosen = settings_of(workspace, {}, settings)
-    made = _on_index(chosen, url, key, back, "POST", "/rollback", generation=generation)["generation"]
+    made = _run(chosen, url, key, back, "POST", "/rollback", generation=generation)["generation"]
     out.print(f"Generation {made} holds what {generation} held, and stays until 'tailor index follow'.")
 
 
@@ -127,7 +127,7 @@ def index_follow(workspace: Workspace = HERE, settings: Set = None, url: ServerU
         knowledge.follow()
         knowledge.sync()
 
-    _on_index(settings_of(workspace, {}, settings), url, key, _opened(follow), "POST", "/follow")
+    _run(settings_of(workspace, {}, settings), url, key, _on_open_index(follow), "POST", "/follow")
     out.print("The index follows the files.")
 
 
@@ -141,7 +141,7 @@ def index_rebuild(workspace: Workspace = HERE, settings: Set = None, url: Server
         return {"building": False}
 
     chosen = settings_of(workspace, {}, settings)
-    begun = _on_index(chosen, url, key, _opened(rebuild), "POST", "/rebuild")
+    begun = _run(chosen, url, key, _on_open_index(rebuild), "POST", "/rebuild")
     if begun["building"]:
         out.print("It is being rebuilt; 'tailor index status' tells how far it is.")
     else:

@@ -1,4 +1,7 @@
-"""Generates tokens: one thread owns the model, rows of many users and adapters share each step."""
+"""Generates tokens: one thread owns the model, rows of many users and adapters share each step.
+
+Knows nothing of chats, users' words, domains or HTTP.
+"""
 
 from server.engine.adapters.folders import AdapterCatalogue
 from server.engine.local import LocalEngine

@@ -1,6 +1,7 @@
 """The engine that runs in this process: asyncio in front, the model thread behind.
 
-Resolves adapter names, checks requests, and turns a row's events into an async generator.
+Resolves adapter names, checks requests, and turns a row's events into an async generator. Knows nothing of chats,
+HTTP or how a step is planned.
 """
 
 from __future__ import annotations

@@ -1,4 +1,7 @@
-"""What a comparison found: each lever's answers and scores, a table, and a verdict in words."""
+"""What a comparison found: each lever's answers and scores, a table, and a verdict in words.
+
+Knows nothing of models or of how answers came about.
+"""
 
 from __future__ import annotations
 

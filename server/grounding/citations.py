@@ -1,7 +1,7 @@
 """Checks each sentence of an answer against the passages that the model was given, and corrects its citations.
 
 What the model wrote stays as it is; `shown_text` applies the corrections to it. `check_sentences` is pure, and
-blocks for as long as the embedder does.
+blocks for as long as the embedder does. Knows nothing of chats, search or how an answer is shown.
 """
 
 from __future__ import annotations

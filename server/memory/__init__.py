@@ -1,4 +1,4 @@
-"""Memory: what a user said about themselves, kept for that user alone."""
+"""Memory: what a user said about themselves, kept for that user alone. Knows nothing of prompts, chats or HTTP."""
 
 from server.memory.episodes.episodes import Episode, Episodes
 from server.memory.facts.findings import Finding

@@ -1,4 +1,7 @@
-"""Prompts: domain files, and the composition of a turn's prompt under a token budget."""
+"""Prompts: domain files, and the composition of a turn's prompt under a token budget.
+
+Knows nothing of models, storage, retrieval or HTTP.
+"""
 
 from server.prompting.blocks import MEMORY_HEAD, memory_line
 from server.prompting.compose import compose

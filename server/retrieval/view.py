@@ -1,6 +1,7 @@
 """The knowledge as one user may see it: the only way to it for chats and routes.
 
 Every method goes through `Access.may_see`. What a user may not see does not exist for them: not found, not refused.
+Knows nothing of how a search or an update works.
 """
 
 from __future__ import annotations

@@ -1,4 +1,7 @@
-"""Training of adapters: from a file of examples to a checked, placed LoRA folder."""
+"""Training of adapters: from a file of examples to a checked, placed LoRA folder.
+
+Knows nothing of serving, chats or HTTP.
+"""
 
 from typing import TYPE_CHECKING, Any
 

@@ -1,7 +1,8 @@
 """From a file of examples to a folder under adapters/: the whole training run, in numbered steps.
 
 Nothing appears under its final name before it is complete: it is built in a hidden staging folder beside it
-and renamed last, so an interrupted run leaves nothing half-done. Uses no network when the model is a folder.
+and renamed last, so an interrupted run leaves nothing half-done. Uses no network when the model is a folder. Knows
+nothing of serving or of how rows were collected.
 """
 
 from __future__ import annotations

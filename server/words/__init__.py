@@ -1,6 +1,7 @@
 """Words, sentences, scripts and Markdown's lines, of any language, for whoever reads text. No dictionary, no state.
 
-`markdown` and `numbers` are used as modules: `markdown.fenced_code`, `numbers.MONTHS`.
+`markdown` and `numbers` are used as modules: `markdown.fenced_code`, `numbers.MONTHS`. Knows nothing of files, users
+or models.
 """
 
 from server.words import markdown, numbers

@@ -1,1 +1,1 @@
-"""The routes OpenAI's clients call, under /v1, and how their requests become turns. Stores nothing."""
+"""The routes OpenAI's clients call, under /v1, and how their requests become turns. Knows no conversation."""

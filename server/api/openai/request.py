@@ -1,7 +1,7 @@
 """OpenAI's chat request, checked and turned into what the pipeline takes.
 
 `base` and adapters see the caller's messages as they are; a domain (or `auto`) brings its system prompt,
-examples, knowledge, the caller's memories, schema and adapter.
+examples, knowledge, the caller's memories, schema and adapter. Knows nothing of HTTP answers or of streaming.
 """
 
 from __future__ import annotations

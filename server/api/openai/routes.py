@@ -1,4 +1,7 @@
-"""`/v1`: the routes OpenAI's clients call. Calls are stateless: no conversation is stored, no memory written."""
+"""`/v1`: the routes OpenAI's clients call. Calls are stateless: no conversation is stored, no memory written.
+
+Knows nothing of how a prompt is composed.
+"""
 
 from __future__ import annotations
 

@@ -2,7 +2,7 @@
 
 A message points to its parent; an edit or a second answer is a sibling, and nothing is overwritten. An
 answer keeps all that made it: route, evidence, memories, the exact prompt. Blocking; callers on the
-event loop go through `asyncio.to_thread`.
+event loop go through `asyncio.to_thread`. Knows nothing of models, prompts or sockets.
 """
 
 from __future__ import annotations

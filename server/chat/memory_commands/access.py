@@ -1,7 +1,8 @@
 """What a chat may do with memory. Only `EnabledMemory` holds a reference to the stores; the disabled ones hold none.
 
 A turn is given one of them and has no other access: for a temporary chat, and for a domain without memory, there is
-nothing that could be recalled, listed, deleted or learned from. Blocking work is done in threads.
+nothing that could be recalled, listed, deleted or learned from. Blocking work is done in threads. Knows nothing of
+how facts are found in a text.
 """
 
 from __future__ import annotations

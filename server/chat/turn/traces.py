@@ -1,7 +1,8 @@
 """Search traces: why an answer had its sources, stored beside the answer.
 
 A trace lists the candidates and the fate of each, with the beginning of its text, so that it stays small; and of those
-that were to be used, which the prompt's budget left out. Blocking, as all of the store.
+that were to be used, which the prompt's budget left out. Blocking, as all of the store. Knows nothing of how a search
+scores.
 """
 
 from __future__ import annotations

@@ -1,7 +1,8 @@
 """Adds adapters' weights to the base's linear layers, each to its own rows, in few large products.
 
 Weights are in stacks, one index per adapter; layers that share their input (query, key, value; gate, up) share a
-group. Which products a step's rows take is planned by `segments.py`. Only the model thread may use this.
+group. Which products a step's rows take is planned by `segments.py`. Only the model thread may use this. Knows
+nothing of files, slots or queues.
 """
 
 from __future__ import annotations

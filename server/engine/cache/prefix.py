@@ -3,7 +3,8 @@
 `PrefixIndex` knows which blocks there are, `BlockPool` holds their tensors. A block is `BLOCK_SIZE` tokens behind
 its parent; it is found only by its parent, the load of the adapter it was computed with, and its very tokens
 (compared at each look, never by hash alone), after vLLM's prefix caching and SGLang's radix tree (Zheng et al.,
-2024, section 3). The least recently used leaf goes first. Neither is thread-safe.
+2024, section 3). The least recently used leaf goes first. Neither is thread-safe. Knows nothing of models, text or
+queues.
 """
 
 from __future__ import annotations

@@ -3,7 +3,8 @@
 Exact: PyTorch's own product, or oneDNN's with weights reordered once (not public API, hence the trial), as a linear
 layer or as a 1×1 convolution.
 int8: weights per output channel and activations per row, with weights of 7 bits where a processor's sums would
-saturate (no VNNI); or weights alone. Every row is scaled by itself, so that no row can disturb another.
+saturate (no VNNI); or weights alone. Every row is scaled by itself, so that no row can disturb another. Knows nothing
+of layers, adapters or batches.
 """
 
 from __future__ import annotations

@@ -2,6 +2,7 @@
 
 A memory has a row in every array; `sync` reads what has changed in the table since the last one, and a deleted or
 changed memory leaves a tombstone until the index is built anew. The caller holds `lock` for every method.
+Knows nothing of how memories are written or of prompts.
 """
 
 from __future__ import annotations

@@ -2,7 +2,8 @@
 
 A change writes its segment first, synced, then one transaction publishes the generation. So a kill at any point leaves
 the last complete generation, and files that the catalogue does not name, which the next start removes. Versions of
-files stay as long as a kept generation has them, so that one can roll back; merging segments drops the others.
+files stay as long as a kept generation has them, so that one can roll back; merging segments drops the others. Knows
+nothing of files' formats, of threads, or of questions.
 """
 
 from __future__ import annotations

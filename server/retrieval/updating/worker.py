@@ -4,7 +4,7 @@ Started by `reader.py`, which kills it when a file takes too long. Sets its own 
 end of the pipe closes, and is the first that the system ends when memory is short. It opens no file of its own.
 
 A request is the length of a name, the length of its data, then both. A reply is its length and JSON: never anything
-that its reader would execute, since a hostile file may have taken this process over.
+that its reader would execute, since a hostile file may have taken this process over. Knows nothing of the index.
 """
 
 from __future__ import annotations
