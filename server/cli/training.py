@@ -88,7 +88,7 @@ def compare(
     """Measure zero-shot, few-shot and adapter on the same held-out rows, and print one table."""
     from server.app import build_engine
     from server.chat import TurnPipeline
-    from server.dataset import read_examples
+    from server.datasets import read_examples
     from server.evaluation import Comparison
     from server.evaluation import compare as compare_levers
     from server.prompting import PromptLibrary

@@ -14,7 +14,7 @@ from dataclasses import dataclass, replace
 
 from server.chat import Answer, Turn, TurnPipeline
 from server.config import PromptSettings
-from server.dataset import Dataset, Example
+from server.datasets import Dataset, Example
 from server.errors import ContextFull, InvalidInput
 from server.evaluation.comparison import Comparison, Lever, LeverResult
 from server.evaluation.scoring import classes_of, is_right

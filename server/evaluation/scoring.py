@@ -10,7 +10,7 @@ from __future__ import annotations
 import re
 from collections.abc import Collection, Sequence
 
-from server.dataset import Example
+from server.datasets import Example
 from server.grounding import CITATION_MARK, find_citation_marks
 from server.words import fold, numbers, sentences
 

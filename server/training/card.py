@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from server.dataset import DatasetReport
+from server.datasets import DatasetReport
 from server.training.text import duration
 
 

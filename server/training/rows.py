@@ -12,7 +12,7 @@ from dataclasses import dataclass, replace
 import torch
 
 from server.config import PromptSettings
-from server.dataset import Example
+from server.datasets import Example
 from server.errors import ContextFull
 from server.prompting import Domain, UserProfile, compose
 from server.types import ChatTokenizer

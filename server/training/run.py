@@ -24,7 +24,7 @@ import torch
 from safetensors.torch import load_file, save_file
 from transformers import AutoModelForCausalLM
 
-from server.dataset import Dataset, Example, read_examples
+from server.datasets import Dataset, Example, read_examples
 from server.engine import ModelTokenizer, model_fingerprint
 from server.errors import AdapterError, DatasetError, InvalidInput, ModelError
 from server.prompting import Domain

@@ -11,7 +11,7 @@ from rich.console import Console
 
 from server.chat import TurnPipeline
 from server.config import PromptSettings
-from server.dataset import Dataset, read_examples
+from server.datasets import Dataset, read_examples
 from server.errors import InvalidInput
 from server.evaluation import Comparison, Lever, LeverResult, compare
 from server.prompting import Domain

@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from server.dataset import Example, parse_example
+from server.datasets import Example, parse_example
 from server.evaluation.scoring import abstains, cited, classes_of, contains, is_right, label_in, normalised
 
 SOURCES = [{"file": "a.md", "text": "A."}, {"file": "b.md", "text": "B."}]

@@ -14,7 +14,7 @@ from transformers import AutoModelForCausalLM
 
 from server.chat import TurnPipeline
 from server.config import DEFAULT_CHAT_MODEL_HUB_ID, EngineSettings, ModelSettings, PromptSettings
-from server.dataset import read_examples
+from server.datasets import read_examples
 from server.engine import AdapterCatalogue, LocalEngine, model_fingerprint
 from server.evaluation import Lever, compare
 from server.prompting import PromptLibrary

@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from server.dataset import DatasetReport
+from server.datasets import DatasetReport
 from server.training.card import card
 
 REPORT = DatasetReport(read=120, kept=110, duplicates=6, conflicts=2, broken=4, problems=("line 9: not valid JSON",))

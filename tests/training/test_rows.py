@@ -8,7 +8,7 @@ import pytest
 import torch
 
 from server.config import PromptSettings
-from server.dataset import Example, parse_example
+from server.datasets import Example, parse_example
 from server.errors import ContextFull
 from server.prompting import Domain, UserProfile, compose
 from server.training.rows import IGNORED, Row, collate, domain_for, prompt_ids, tokenised

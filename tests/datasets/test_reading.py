@@ -10,7 +10,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from server.dataset import Dataset, DatasetReport, Example, parse_example, read_examples
+from server.datasets import Dataset, DatasetReport, Example, parse_example, read_examples
 from server.errors import DatasetError
 from server.types import TurnContext
 
