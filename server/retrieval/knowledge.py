@@ -144,11 +144,12 @@ class KnowledgeBase:
         generation, _, _ = self._updater.serving()
         key = FileKey(passage.folder, passage.file)
         version = generation.files.get(key)
+        if version is None:
+            return PassageContext(passage)
         passages: list[Passage] = []
         found_at: int | None = None
-        for position in range(version.chunks if version is not None else 0):
-            chunk = generation.read(version.id, position) if version is not None else None
-            if chunk is None:
+        for position in range(version.chunks):
+            if (chunk := generation.read(version.id, position)) is None:
                 break  # its generation has just been pruned
             passages.append(chunk.passage(key, 0.0))
             if chunk.id == chunk_id:

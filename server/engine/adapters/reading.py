@@ -174,6 +174,10 @@ def _check_config(config: dict[str, Any]) -> None:
     unknown = sorted(key for key, value in config.items() if key not in known and value)
     if unknown:
         raise AdapterInvalid(f"it uses settings that are not supported: {', '.join(unknown)}")
+    _check_numbers(config)
+
+
+def _check_numbers(config: dict[str, Any]) -> None:
     if not _is_number(config.get("lora_alpha", 8)):
         raise AdapterInvalid("lora_alpha must be a number")
     if not isinstance(config.get("r", 8), int) or isinstance(config.get("r"), bool):

@@ -202,21 +202,28 @@ _INT8: tuple[tuple[LinearFactory, str], ...] = (
 )
 
 
+def _choose_int8() -> tuple[LinearChoice | None, str]:
+    """The first way of int8 that passes its trial, and why those before it did not."""
+    failed = ""
+    for make, what in _INT8:
+        wrong = _trial(make, 0.03)
+        if not wrong:
+            return LinearChoice(make, f"{what}{failed and f' ({failed})'}", False), failed
+        failed += f"{failed and '; '}not {what}: {wrong}"
+    return None, failed
+
+
 def choose_linear(kind: Kind, device: torch.device, dtype: torch.dtype) -> LinearChoice:
     """The first way that passes its trial on this processor, and why it was taken."""
     if device.type != "cpu" or dtype != torch.float32:
         why = "" if kind == "none" else "; int8 is for float32 on a CPU and was left out"
         return LinearChoice(PlainLinear, f"plain products{why}")
+    kept = ""
     if kind == "int8":
-        failed = ""
-        for make, what in _INT8:
-            wrong = _trial(make, 0.03)
-            if not wrong:
-                return LinearChoice(make, f"{what}{failed and f' ({failed})'}", False)
-            failed += f"{failed and '; '}not {what}: {wrong}"
+        int8, failed = _choose_int8()
+        if int8 is not None:
+            return int8
         kept = f"{failed}; "
-    else:
-        kept = ""
     packed: tuple[LinearFactory, ...] = (PackedLinear,)
     if torch.backends.cpu.get_cpu_capability() == "AVX2":  # measured there alone
         packed = (Conv1x1Linear, PackedLinear)

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import math
 import secrets
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
@@ -62,7 +62,11 @@ def check_sampling(params: SamplingParams, vocabulary: int) -> None:
             raise InvalidInput(f"{name} is {value}, and must lie between {low:g} and {high:g}")
     if len(params.stop) > _MAX_STOPS:
         raise InvalidInput(f"{len(params.stop)} stop strings were given, and the most is {_MAX_STOPS}")
-    for token, bias in params.logit_bias.items():
+    _check_logit_bias(params.logit_bias, vocabulary)
+
+
+def _check_logit_bias(logit_bias: Mapping[int, float], vocabulary: int) -> None:
+    for token, bias in logit_bias.items():
         if not 0 <= token < vocabulary:
             raise InvalidInput(f"logit_bias names token {token}, and the model's tokens are 0 to {vocabulary - 1}")
         if math.isnan(bias):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from enum import StrEnum
@@ -85,27 +86,26 @@ def embedded_text(heading: Sequence[str], text: str) -> str:
 
 def identify_chunks(key: FileKey, pieces: Sequence[ChunkText]) -> tuple[Chunk, ...]:
     """Chunks of one file. An id stays while folder, file and text stay; equal texts count up."""
-    seen: dict[str, int] = {}
-    chunks = []
-    for piece in pieces:
+    seen: Counter[str] = Counter()
+
+    def identify(piece: ChunkText) -> Chunk:
         embedded = embedded_text(piece.heading, piece.text)
         content_hash = _hash(embedded)
-        ordinal = seen.get(content_hash, 0)
-        seen[content_hash] = ordinal + 1
-        chunks.append(
-            Chunk(
-                id=_hash("\0".join((key.folder, key.file, content_hash, str(ordinal))))[:16],
-                content_hash=content_hash,
-                text=piece.text,
-                heading=piece.heading,
-                line_start=piece.line_start,
-                line_end=piece.line_end,
-                page=piece.page,
-                continues=piece.continues,
-                suspicion=suspicion(embedded),
-            )
+        ordinal = seen[content_hash]
+        seen[content_hash] += 1
+        return Chunk(
+            id=_hash("\0".join((key.folder, key.file, content_hash, str(ordinal))))[:16],
+            content_hash=content_hash,
+            text=piece.text,
+            heading=piece.heading,
+            line_start=piece.line_start,
+            line_end=piece.line_end,
+            page=piece.page,
+            continues=piece.continues,
+            suspicion=suspicion(embedded),
         )
-    return tuple(chunks)
+
+    return tuple(map(identify, pieces))
 
 
 def suspicious_locations(key: FileKey, chunks: Sequence[Chunk]) -> tuple[str, ...]:

@@ -31,14 +31,18 @@ READY: Final = "ready"
 TIMEOUT_GRACE_S: Final = 5.0  # after the time limit the process ends itself, should the server not end it
 
 
+def _silence_output() -> None:
+    devnull = os.open(os.devnull, os.O_RDWR)
+    os.dup2(devnull, 1)
+    os.dup2(devnull, 2)
+
+
 def main(seconds: float, megabytes: int) -> None:
     replies = os.dup(1)
     import_all()
     _prefer_in_oom_kill()
     memory_limit = _bound_memory(megabytes)
-    devnull = os.open(os.devnull, os.O_RDWR)
-    os.dup2(devnull, 1)
-    os.dup2(devnull, 2)
+    _silence_output()
     requests: queue.SimpleQueue[tuple[str, bytes]] = queue.SimpleQueue()
     threading.Thread(target=_receive, args=(requests,), daemon=True).start()
     _send(replies, json.dumps({READY: True}).encode())
