@@ -16,7 +16,7 @@ import { SourceDialog } from "./SourceDialog.js";
 import { ThreadView } from "./Thread.js";
 import { Toasts } from "./Toast.js";
 import { TraceDialog } from "./Trace.js";
-import { TrialDialog } from "./Trial.js";
+import { TrialDialog } from "./TrySearch.js";
 
 const DIALOGS = {
   chats: ChatsDialog,

@@ -7,7 +7,7 @@ import { Icon } from "../icons.js";
 import { addFiles, deleteFile, dismissUpload, folderProblem, knowledge, loadKnowledge, uploads } from "../knowledge.js";
 import { changes, dialog, isAdmin, staged } from "../state.js";
 import { IconButton, ListState } from "./controls.js";
-import { History } from "./History.js";
+import { History } from "./IndexHistory.js";
 import { IndexState } from "./IndexState.js";
 
 const POLL_MS = 1500; // while the index works; changes are also announced
