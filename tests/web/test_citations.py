@@ -296,10 +296,10 @@ def test_the_marks_stand_out_from_their_ground(open_with: Open, backend: Backend
 # ── the pure part ────────────────────────────────────────────────────────────────────────────────
 
 SHOWN = """async ([text, checks]) => {
-  const { withChecks } = await import('/static/js/checks.js');
+  const { insertCheckTags } = await import('/static/js/checks.js');
   const { renderMarkdown } = await import('/static/js/markdown.js');
   const holder = document.createElement('template');
-  holder.innerHTML = renderMarkdown(withChecks(text, checks), 3);
+  holder.innerHTML = renderMarkdown(insertCheckTags(text, checks), 3);
   return [holder.content.textContent.trim().replace(/\\s+/g, ' '),
     [...holder.content.querySelectorAll('.bare')].map((e) => e.textContent.replace(/\\s+/g, ' ').trim())];
 }"""

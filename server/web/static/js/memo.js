@@ -4,8 +4,8 @@ import { Component, h } from "preact";
 export function memo(render) {
   return class Memo extends Component {
     shouldComponentUpdate(next) {
-      const before = this.props;
-      return Object.keys(next).some((key) => next[key] !== before[key]);
+      const previous = this.props;
+      return Object.keys(next).some((key) => next[key] !== previous[key]);
     }
 
     render(props) {

@@ -19,9 +19,9 @@ export function PanelView() {
 function Sheet({ name }) {
   const heading = useRef(null);
   useLayoutEffect(() => {
-    const before = document.activeElement;
+    const previousFocus = document.activeElement;
     heading.current.focus();
-    return () => before?.isConnected && before.focus();
+    return () => previousFocus?.isConnected && previousFocus.focus();
   }, []);
   return html`<aside class="panel" aria-labelledby="panel-title">
     <header class="panel-head">

@@ -4,19 +4,19 @@
  * A function that runs `fetchIt()` and gives what came to `take(found, error)`. When it is called again before
  * that, the earlier call takes nothing and ends with the later one.
  */
-export function newest(fetchIt, take) {
-  let calls = 0;
-  let running = null;
-  const run = async (mine) => {
-    let found = null;
+export function latestOnly(fetcher, onResult) {
+  let latestId = 0;
+  let latestRun = null;
+  const run = async (requestId) => {
+    let result = null;
     let failure = null;
     try {
-      found = await fetchIt();
+      result = await fetcher();
     } catch (error) {
       failure = error;
     }
-    if (mine === calls) take(found, failure);
-    else await running;
+    if (requestId === latestId) onResult(result, failure);
+    else await latestRun;
   };
-  return () => (running = run(++calls));
+  return () => (latestRun = run(++latestId));
 }
