@@ -1,4 +1,4 @@
-// What a user does with chats: send, edit, regenerate, stop, rename, delete, choose a domain.
+// User actions on chats: send, edit, regenerate, stop, rename, delete, choose a domain.
 import { call } from "./api.js";
 import { draftOf, setDraft } from "./drafts.js";
 import { t } from "./i18n.js";
@@ -7,7 +7,7 @@ import { navigate, openChatId } from "./router.js";
 import { send as sendFrame } from "./socket.js";
 import { domains, drawerOpen, newChatDomain, newChatTemporary, toast } from "./state.js";
 import { outgoing } from "./thread.js";
-import { beginTurn, currentThread, removeThread, chatList, loadChatList, loadThread } from "./threads.js";
+import { beginTurn, chatList, currentThread, loadChatList, loadThread, removeThread } from "./threads.js";
 
 const newId = () => crypto.randomUUID?.() ?? `r${Date.now()}-${Math.random().toString(36).slice(2)}`;
 
@@ -20,7 +20,7 @@ function sendTracked(frame, thread, text) {
   outgoing.value = [...outgoing.value, { request_id, frame, thread, text, error, knownIds }];
 }
 
-/** Asks in the open chat, or begins one. */
+/** Sends a message in the open chat, or begins one. */
 export function sendMessage(text) {
   const thread = currentThread.value;
   if (!thread) {
@@ -29,15 +29,16 @@ export function sendMessage(text) {
     sendTracked({ type: "send", text, ...(domain ? { domain } : {}), ...(temporary ? { temporary } : {}) }, null, text);
     return;
   }
-  sendTracked({ type: "send", text, conversation_id: thread.id, parent_id: thread.shownIds.value.at(-1) ?? null }, thread, text);
+  const parent_id = thread.shownIds.value.at(-1) ?? null;
+  sendTracked({ type: "send", text, conversation_id: thread.id, parent_id }, thread, text);
 }
 
-/** A new version of a question, beside the old one. */
+/** A new version of a question: a sibling of the old one. */
 export function editQuestion(thread, message, text) {
   sendTracked({ type: "send", text, conversation_id: thread.id, parent_id: message.parent_id }, thread, text);
 }
 
-/** Another answer beside `message`, by the chat's domain. */
+/** Another answer, a sibling of `message`, by the chat's domain. */
 export function regenerateAnswer(thread, message) {
   sendTracked({ type: "regenerate", message_id: message.id }, thread, "");
 }
@@ -51,7 +52,7 @@ export function retryOutgoing(item) {
   sendTracked(item.frame, item.thread, item.text);
 }
 
-/** Takes a refused message back into the composer. */
+/** Puts the text of a refused message back into the composer. */
 export function returnToComposer(item) {
   discardOutgoing(item);
   if (item.text) setDraft(item.thread?.id ?? "", item.text);
@@ -61,20 +62,20 @@ const discardOutgoing = (item) => {
   outgoing.value = outgoing.value.filter((other) => other !== item);
 };
 
-/** `started` came. A new chat gets its address, unless the user has gone elsewhere meanwhile. */
+/** Handles `started`. A new chat gets its address, unless the user has gone elsewhere meanwhile. */
 export function handleStarted(event) {
   const { thread, isNew, sent } = beginTurn(event);
   if (isNew && sent && openChatId.value === null) {
     newChatDomain.value = null;
     newChatTemporary.value = false;
-    setDraft(thread.id, draftOf("")); // what was typed meanwhile goes along
+    setDraft(thread.id, draftOf("")); // what was typed meanwhile moves with it
     setDraft("", "");
     currentThread.value = thread;
     navigate(thread.id, { replace: true });
   }
 }
 
-/** A frame was refused. True when it was one of ours. */
+/** Handles an `error` frame for a pending message. False when no pending message has its request id. */
 export function handleRefusal(event) {
   const item = outgoing.value.find((other) => other.request_id === event.request_id);
   if (!item) return false;
@@ -96,10 +97,11 @@ export async function reconcileOutgoing() {
   }
 }
 
-/** Whether something new with this text is there since it was sent. */
+/** Whether the server has stored this text since it was sent. */
 function wasStored({ thread, text, knownIds }) {
   if (thread) {
-    return [...thread.messageSignals].some(([id, { value }]) => !knownIds.has(id) && value.role === "user" && value.text === text);
+    return [...thread.messageSignals].some(([id, { value }]) => (
+      !knownIds.has(id) && value.role === "user" && value.text === text));
   }
   const opening = text.split(/\s+/).filter(Boolean).join(" ").slice(0, 60);
   return chatList.value.items.some((item) => !knownIds.has(item.id) && item.title.startsWith(opening));

@@ -1,12 +1,12 @@
-// What came of holding an answer's sentences against its sources: docs/protocol.md, `checks`. Pure.
+// The citation checks of an answer, sentence by sentence, as tags in its text: docs/protocol.md, `checks`. Pure.
 
-// Stands before a tag of ours in the answer's text. Nobody types it, and what the model writes of it is taken out first.
+// Begins each inserted tag: a private-use character, removed from the model's text first.
 const TAG_MARKER = "\uE000";
 const TAG_PATTERN = /^<\uE000([MUV])(\d*):([\d,]*)\/([\d,]*)>/;
 
 /**
- * The text as it is shown, for `renderBlocks`: a tag for each citation (M: what was cited, what is shown) and around each
- * sentence that nothing carries (U, V), each with the number of its check.
+ * The text with tags, for `renderBlocks`: one for each citation (M: what was cited, what is shown) and a pair around
+ * each sentence that no source supports (U, V), each with the number of its check.
  */
 export function insertCheckTags(text, checks) {
   if (!checks.length) return text;
@@ -15,7 +15,8 @@ export function insertCheckTags(text, checks) {
   const edits = [];
   checks.forEach((check, number) => {
     if (isUnsupported(check)) {
-      edits.push({ start: toIndex(check.start), end: toIndex(check.start), order: 2, tag: makeTag("U", number, citedNumbers(check), []) });
+      edits.push({ start: toIndex(check.start), end: toIndex(check.start), order: 2,
+        tag: makeTag("U", number, citedNumbers(check), []) });
       edits.push({ start: toIndex(check.end), end: toIndex(check.end), order: 0, tag: makeTag("V", number, [], []) });
     }
     for (const { start, end, cited, shown } of check.marks) {
@@ -53,7 +54,7 @@ export const shownNumbers = (check) => [...new Set(check.marks.flatMap((mark) =>
 /** "[2] [5]" */
 export const formatCitations = (ns) => ns.map((n) => `[${n}]`).join(" ");
 
-/** Where in passage `n` the lines stand that carry the answer: of one check, or of all. [[start, end]] */
+/** The spans of passage `n` that support the answer, by one check or by all: [[start, end]]. */
 export function supportingSpans(checks, n, checkIndex = null) {
   const selected = checkIndex === null ? checks : checks.slice(checkIndex, checkIndex + 1);
   const spans = selected.filter((check) => shownNumbers(check).includes(n))

@@ -1,4 +1,4 @@
-// Messages that could not be read for memories: listed until they are tried again or let go.
+// Dead letters: messages whose memory extraction failed, listed until they are retried or dismissed.
 import { signal } from "@preact/signals";
 import { call } from "./api.js";
 import { latestOnly } from "./latestOnly.js";

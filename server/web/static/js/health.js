@@ -1,4 +1,4 @@
-// Whether the model answers: asked when something failed because of it, then until it is well again.
+// The model's health: checked after an error that it caused, then polled until it has recovered.
 import { signal } from "@preact/signals";
 import { call } from "./api.js";
 
@@ -19,7 +19,7 @@ export async function checkModel() {
   clearTimeout(pollTimer);
   const wasDown = modelDown.value;
   modelDown.value = await isDown(wasDown);
-  clearTimeout(pollTimer); // of another call that was on its way
+  clearTimeout(pollTimer); // of a concurrent call
   if (modelDown.value) pollTimer = setTimeout(checkModel, POLL_INTERVAL_MS);
   else if (wasDown) recoveryHandler();
 }

@@ -1,4 +1,4 @@
-// The interface's language. Strings stand in strings/*.js; a component that calls t() follows the choice.
+// The interface's language. Strings stand in strings/*.js; a component that calls t() re-renders when it changes.
 import { signal } from "@preact/signals";
 import { en } from "./strings/en.js";
 import { ko } from "./strings/ko.js";

@@ -1,4 +1,4 @@
-// The state of the knowledge folders, and the files on their way there.
+// The state of the knowledge folders and their index, and the files being uploaded.
 import { signal } from "@preact/signals";
 import { call, upload } from "./api.js";
 import { number } from "./format.js";
@@ -18,7 +18,7 @@ export const indexHistory = signal({ state: "loading", generations: [], error: "
 const PARALLEL_UPLOADS = 3;
 let nextId = 0;
 
-/** While a long import is under way only how far it is: thousands of files need not be listed every second. */
+/** During a long import only its progress: thousands of files need not be listed every second. */
 async function fetchStatus() {
   if (knowledge.value.progress) {
     const status = await call("GET", "/api/knowledge?files=false");

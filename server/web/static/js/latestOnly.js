@@ -1,8 +1,8 @@
-// Of overlapping fetches of one thing the newest counts: an older one's answer may come later and know less.
+// Latest-wins fetches: of overlapping requests for the same thing only the last one's result is used.
 
 /**
- * A function that runs `fetchIt()` and gives what came to `take(found, error)`. When it is called again before
- * that, the earlier call takes nothing and ends with the later one.
+ * A function that runs `fetcher()` and calls `onResult(result, error)`. When it is called again before that,
+ * the earlier call drops its result and resolves with the later one.
  */
 export function latestOnly(fetcher, onResult) {
   let latestId = 0;

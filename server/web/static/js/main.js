@@ -1,22 +1,23 @@
-// Starts the client: session, connection, address, and what ties them together.
+// Entry point: starts the session, the connection and the router, and wires their handlers and effects.
 import { effect, untracked } from "@preact/signals";
 import { render } from "preact";
-import { loadDomains, handleRefusal, reconcileOutgoing, handleStarted } from "./actions.js";
+import { handleRefusal, handleStarted, loadDomains, reconcileOutgoing } from "./actions.js";
 import { ApiError, call, setUnauthorizedHandler } from "./api.js";
 import { App } from "./components/App.js";
 import { checkModel, setModelRecoveredHandler } from "./health.js";
 import { html } from "./html.js";
 import { t } from "./i18n.js";
 import { plainText } from "./markdown.js";
-import { refreshReceiptMemories, loadMemories, cacheMemories } from "./memories.js";
+import { cacheMemories, loadMemories, refreshReceiptMemories } from "./memories.js";
 import { openChatId } from "./router.js";
 import { installShortcuts } from "./shortcuts.js";
 import { connect, disconnect } from "./socket.js";
 import { announcement, bootError, changeCounters, panel, session, stagedFiles, toast } from "./state.js";
-import { currentThread, loadChatList, openThread, queueEvent, resumeAll, handleResumeRefused, setAnswerHandler } from "./threads.js";
+import { currentThread, loadChatList, openThread } from "./threads.js";
+import { handleResumeRefused, queueEvent, resumeAll, setAnswerHandler } from "./threads.js";
 import { followViewport } from "./viewport.js";
 
-const ANNOUNCED_CHARS = 400; // characters of an answer that a screen reader is given at once
+const ANNOUNCED_CHARS = 400; // characters of an answer that are announced to a screen reader
 
 async function boot() {
   bootError.value = "";
@@ -74,9 +75,10 @@ function handleChanged(what) {
   else if (changeCounters[what]) changeCounters[what].value += 1;
 }
 
-/** Whether what an opened chat's receipts name is still there. */
+/** Checks whether the memories in an opened chat's receipts still exist. */
 function refreshReceipts(thread) {
-  const ids = [...thread.messageSignals.values()].flatMap(({ value }) => value.memories_saved.map((memory) => memory.id));
+  const ids = [...thread.messageSignals.values()]
+    .flatMap(({ value }) => value.memories_saved.map((memory) => memory.id));
   if (ids.length) refreshReceiptMemories(thread.id, ids);
 }
 

@@ -12,8 +12,10 @@ const ALLOWED_TAGS = [
   "p", "br", "hr", "h1", "h2", "h3", "h4", "h5", "h6", "strong", "em", "del", "code", "pre", "blockquote",
   "ul", "ol", "li", "input", "table", "thead", "tbody", "tr", "th", "td", "a", "span", "div", "button",
 ];
-const ALLOWED_ATTRIBUTES = ["href", "class", "align", "start", "type", "checked", "disabled", "data-n", "data-c", "data-cited", "data-copy", "title",
-  "aria-label", "tabindex", "role"];
+const ALLOWED_ATTRIBUTES = [
+  "href", "class", "align", "start", "type", "checked", "disabled", "data-n", "data-c", "data-cited", "data-copy",
+  "title", "aria-label", "tabindex", "role",
+];
 
 const purifier = DOMPurify();
 purifier.addHook("afterSanitizeAttributes", (node) => {
@@ -56,13 +58,14 @@ function citationMark(n, tag = null) {
     return `<span class="cite-unknown" title="${escapeHtml(t("source.unknown", { n }))}">[${n}]</span>`;
   }
   const correction = tag && !tag.cited.includes(n) ? (tag.cited.length ? "corrected" : "added") : "";
-  const label = [t("source.open", { n }), correction && t(`cite.${correction}`, { list: formatCitations(tag.cited) })].filter(Boolean);
+  const note = correction && t(`cite.${correction}`, { list: formatCitations(tag.cited) });
+  const label = [t("source.open", { n }), note].filter(Boolean);
   const data = tag ? ` data-c="${tag.check}" data-cited="${tag.cited.join(",")}"` : "";
   return `<button type="button" class="cite ${correction}" data-n="${n}"${data} ` +
     `aria-label="${escapeHtml(label.join(". "))}">${n}</button>`;
 }
 
-// What `insertCheckTags` put into the text: corrected citations, and the ends of sentences that nothing carries.
+// What `insertCheckTags` put into the text: corrected citations, and the spans of sentences that no source supports.
 const checkTag = {
   name: "checked",
   level: "inline",
@@ -80,8 +83,9 @@ const checkTag = {
   },
 };
 
-/** Why a sentence is marked: what it cited, if anything, does not carry it, and nothing else does. */
-export const unsupportedReason = (cited) => t(cited.length ? "cite.dropped" : "cite.unsupported", { list: formatCitations(cited) });
+/** Why a sentence is marked: what it cited, if anything, does not support it, and no other source does. */
+export const unsupportedReason = (cited) =>
+  t(cited.length ? "cite.dropped" : "cite.unsupported", { list: formatCitations(cited) });
 
 // CommonMark leaves the stars of **가격(원)**은 standing, since punctuation meets a letter there. Korean,
 // Japanese and Chinese write no space in that place, so bold that begins or ends with punctuation is taken too.

@@ -1,4 +1,4 @@
-// Skips drawing a component whose properties are the same as before.
+// Skips rendering a component whose props are shallowly equal to the previous ones.
 import { Component, h } from "preact";
 
 export function memo(render) {

@@ -1,4 +1,4 @@
-// The user's memories: the list that the panel shows, what this page knows of each, and changing them.
+// The user's memories: the panel's filter and list, a cache of the last known version of each, and mutations.
 import { signal } from "@preact/signals";
 import { call } from "./api.js";
 import { t } from "./i18n.js";
@@ -7,11 +7,11 @@ import { dialog, toast } from "./state.js";
 
 export const KINDS = ["identity", "preference", "instruction", "project", "relation", "event", "fact"];
 
-/** What the panel asks for. */
+/** The panel's filter. */
 export const memoryFilter = signal({ query: "", kind: "", past: false });
-/** The answer to it; `total` and `paused` are the same whatever is asked for. */
+/** The list for that filter; `total` and `paused` do not depend on it. */
 export const memories = signal({ state: "loading", items: [], total: 0, paused: false, domainsOff: [], error: "" });
-/** id → the memory as this page last heard of it, or null: it is forgotten. */
+/** id → the last known version of the memory; null when it has been forgotten. */
 export const memoryCache = signal(new Map());
 
 const memoryUrl = (id) => `/api/memories/${id}`;
@@ -34,13 +34,13 @@ export const loadMemories = latestOnly(() => call("GET", listUrl(memoryFilter.va
   memories.value = { state: "ready", items, total, paused, domainsOff, error: "" };
 });
 
-/** Changes what the panel asks for. */
+/** Changes the filter and reloads the list. */
 export function setMemoryFilter(changes) {
   memoryFilter.value = { ...memoryFilter.value, ...changes };
   return loadMemories();
 }
 
-/** Takes over what the server said of some memories. */
+/** Caches the versions that the server sent. */
 export function cacheMemories(items) {
   memoryCache.value = new Map([...memoryCache.value, ...items.map((memory) => [memory.id, memory])]);
 }
@@ -49,7 +49,7 @@ function cacheForgotten(ids) {
   memoryCache.value = new Map([...memoryCache.value, ...ids.map((id) => [id, null])]);
 }
 
-/** What became of the memories that a chat's receipts name; those that are gone are known as such then. */
+/** Refreshes the cache for the memories in a chat's receipts; those that no longer exist become null. */
 export async function refreshReceiptMemories(conversationId, ids) {
   try {
     const { memories: found } = await call("GET", `/api/conversations/${encodeURIComponent(conversationId)}/memories`);
@@ -65,7 +65,7 @@ export async function refreshReceiptMemories(conversationId, ids) {
 
 const showError = (message) => toast(message, { kind: "error" });
 
-/** Gives what the server answered, or null after telling `fail` why not. */
+/** Returns the server's response, or null after calling `onError(message, error)`. */
 async function mutate(request, onError = showError) {
   try {
     return (await request()) ?? true;
@@ -79,7 +79,8 @@ async function mutate(request, onError = showError) {
 
 /** `confirmed`: it was held back as a secret, and the user wants it all the same. */
 export async function addMemory(text, kind = "fact", onError = showError, confirmed = false) {
-  const added = await mutate(() => call("POST", "/api/memories", { text, kind, ...(confirmed && { confirmed }) }), onError);
+  const body = { text, kind, ...(confirmed && { confirmed }) };
+  const added = await mutate(() => call("POST", "/api/memories", body), onError);
   if (added) cacheMemories([added]);
   return added;
 }
@@ -94,7 +95,8 @@ export async function editMemory(memory, text, onError = showError) {
       if (error.status !== 409) throw error;
       const latest = await currentVersion(memory.id);
       if (!latest) throw error;
-      if (latest.id === memory.id && latest.text === memory.text) return patch(latest.updated_at); // only its date has changed
+      // only its date has changed
+      if (latest.id === memory.id && latest.text === memory.text) return patch(latest.updated_at);
       dialog.value = { kind: "conflict", memory: latest, text };
       return latest;
     }
@@ -104,7 +106,7 @@ export async function editMemory(memory, text, onError = showError) {
   return edited;
 }
 
-/** What stands now in the place of a memory: itself, or what has replaced it. */
+/** The current version of a memory: itself, or the one that has replaced it. */
 async function currentVersion(id) {
   const { memories: versions } = await call("GET", `${memoryUrl(id)}/history`);
   let version = versions.find((memory) => memory.id === id);
@@ -124,7 +126,7 @@ export async function deleteMemory(memory, onError = showError) {
   return Boolean(done || alreadyGone);
 }
 
-/** Forgets, and offers to take it back: the same words are then added anew. */
+/** Forgets, with an undo that adds the same text anew. */
 export async function forgetMemory(memory) {
   if (!(await deleteMemory(memory))) return;
   const action = { label: t("memory.undo"), onClick: () => addMemory(memory.text, memory.kind) };

@@ -1,4 +1,4 @@
-// Which receipts and offers the user has answered, kept in this browser.
+// Keys of the receipts and held-back offers that the user has dealt with, kept in this browser.
 import { signal } from "@preact/signals";
 import { load, save } from "./storage.js";
 

@@ -25,7 +25,9 @@ export function navigate(id, { replace = false, message = null } = {}) {
 
 function syncFromHash() {
   const { id, message } = parseHash();
-  if (message !== targetMessage.value?.message || id !== targetMessage.value?.id) targetMessage.value = message ? { id, message } : null;
+  if (message !== targetMessage.value?.message || id !== targetMessage.value?.id) {
+    targetMessage.value = message ? { id, message } : null;
+  }
   openChatId.value = id;
 }
 

@@ -1,4 +1,4 @@
-// Searching what was said in past chats.
+// The state of the search in past chats; snippets of its results.
 import { signal } from "@preact/signals";
 import { call } from "./api.js";
 import { latestOnly } from "./latestOnly.js";
@@ -12,7 +12,7 @@ export const chatSearch = signal({ query: "", state: "idle", results: [], error:
 const fetchResults = latestOnly(
   () => call("GET", `/api/conversations/search?${new URLSearchParams({ query: chatSearch.value.query })}`),
   (response, error) => {
-    if (!chatSearch.value.query) return; // taken back meanwhile
+    if (!chatSearch.value.query) return; // cleared meanwhile
     chatSearch.value = error
       ? { ...chatSearch.value, state: "error", results: [], error: error.message }
       : { ...chatSearch.value, state: "ready", results: response.found, error: "" };
@@ -49,7 +49,8 @@ export function snippet(text, query) {
   const space = flat.indexOf(" ", Math.max(0, first - SNIPPET_LEAD));
   const start = first <= SNIPPET_LEAD ? 0 : Math.min(first, space + 1); // begins with a word
   const characters = [...flat.slice(start)];
-  const shown = `${start > 0 ? "… " : ""}${characters.slice(0, SNIPPET_LENGTH).join("")}${characters.length > SNIPPET_LENGTH ? "…" : ""}`;
+  const ellipsis = characters.length > SNIPPET_LENGTH ? "…" : "";
+  const shown = `${start > 0 ? "… " : ""}${characters.slice(0, SNIPPET_LENGTH).join("")}${ellipsis}`;
   return shown.split(new RegExp(pattern.source, "giu")).map((part, index) => ({ text: part, marked: index % 2 === 1 }))
     .filter((part) => part.text);
 }

@@ -1,4 +1,4 @@
-// The WebSocket: connects, reconnects with growing pauses, and hands over parsed frames. Knows nothing of chats.
+// The WebSocket: connects, reconnects with exponential backoff, and hands over parsed frames. Knows nothing of chats.
 import { signal } from "@preact/signals";
 
 /** "connecting" (first time), "open", "lost" (trying again), "closed" (not wanted). */
@@ -35,7 +35,7 @@ export function send(frame) {
   return true;
 }
 
-/** Tries now instead of after the pause. */
+/** Reconnects now instead of after the backoff. */
 export function reconnectNow() {
   if (connection.value === "closed" || connection.value === "open") return;
   clearTimeout(reconnectTimer);
@@ -79,7 +79,7 @@ function scheduleReconnect() {
   reconnectTimer = setTimeout(open, delay * (0.75 + Math.random() / 2));
 }
 
-// A network that comes back, or a laptop that wakes, should not wait for the pause to end.
+// A network that comes back, or a laptop that wakes, should not wait for the backoff to end.
 addEventListener("online", reconnectNow);
 document.addEventListener("visibilitychange", () => {
   if (document.visibilityState === "visible") reconnectNow();

@@ -1,4 +1,4 @@
-// An answer's passages in words, and their dialog.
+// Labels of an answer's passages, and opening them in the source dialog.
 import { supportingSpans } from "./checks.js";
 import { t } from "./i18n.js";
 import { dialog } from "./state.js";

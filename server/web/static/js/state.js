@@ -1,4 +1,4 @@
-// What the interface shows beside the chats: session, open panel and dialog, messages to the user, preferences.
+// Global interface state apart from the chats: session, open panel and dialog, messages to the user, preferences.
 import { signal } from "@preact/signals";
 import { load, save } from "./storage.js";
 
@@ -24,7 +24,7 @@ export const newChatDomain = signal(null);
 /** Whether the next new chat is a temporary one. */
 export const newChatTemporary = signal(false);
 
-/** Grows when the server says that a list changed; panels that show it fetch again. */
+/** Incremented when the server announces a change of a list; panels that show it fetch again. */
 export const changeCounters = { knowledge: signal(0), adapters: signal(0), memories: signal(0) };
 
 // ── messages to the user ─────────────────────────────────────────────────────────────────────────

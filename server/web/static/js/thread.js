@@ -1,11 +1,11 @@
-// One chat in this page: its message tree as signals, and what of it is still on its way.
+// One chat in this page: its message tree as signals, and the outgoing messages that await confirmation.
 import { computed, signal } from "@preact/signals";
 import { branch, choicesFor } from "./tree.js";
-import { fromStored, EVENT_ONLY_FIELDS } from "./turn.js";
+import { EVENT_ONLY_FIELDS, fromStored } from "./turn.js";
 
 /** Sent, and not yet confirmed by `started`: {request_id, frame, thread, text, error: {code, message}, knownIds}. */
 export const outgoing = signal([]);
-/** Answer id → Thread, while events of that answer may come. */
+/** Answer id → Thread, for answers whose events are still expected. */
 export const threadOfAnswer = new Map();
 
 export class Thread {
@@ -18,9 +18,9 @@ export class Thread {
     this.temporary = signal(Boolean(temporary)); // nothing of it is remembered, and nothing remembered is used
     this.nodes = signal([]);        // {id, parent_id, role}, oldest first
     this.choices = signal({});
-    this.messageSignals = new Map();         // id → signal of the message
+    this.messageSignals = new Map(); // id → signal of the message
     this.updatedAt = 0;             // of the version shown
-    this.ownChange = false;               // the next change of the list is this page's own doing
+    this.ownChange = false;         // the next change of the list is this page's own doing
     this.shownIds = computed(() => branch(this.nodes.value, this.choices.value));
     this.roles = computed(() => new Map(this.nodes.value.map((node) => [node.id, node.role])));
     /** The id of the answer that is being written on the shown branch, or null. */
@@ -44,7 +44,7 @@ export class Thread {
     this.nodes.value = [...this.nodes.value, { id: message.id, parent_id: message.parent_id, role: message.role }];
   }
 
-  /** Takes a stored message over; what only the events told stays. */
+  /** Merges a stored message; fields that only events carry stay. */
   mergeStored(stored) {
     const message = fromStored(stored);
     const existing = this.messageSignals.get(message.id)?.value;
@@ -56,7 +56,7 @@ export class Thread {
     this.choices.value = choicesFor(this.nodes.value, this.choices.value, id);
   }
 
-  /** Events of its answers may still come. */
+  /** Whether events of its answers are still expected. */
   hasLiveAnswers() {
     return this.busy.value || [...threadOfAnswer.values()].includes(this);
   }

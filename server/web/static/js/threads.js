@@ -1,10 +1,10 @@
-// The chats held in this page: their message trees, and the events of running answers put into them.
+// The chats loaded in this page, and the events of running answers applied to their messages.
 import { batch, signal } from "@preact/signals";
 import { call } from "./api.js";
 import { latestOnly } from "./latestOnly.js";
 import { send } from "./socket.js";
-import { threadOfAnswer, outgoing, Thread } from "./thread.js";
-import { createAnswer, applyEvent, fromStored, createQuestion, resetForReplay } from "./turn.js";
+import { outgoing, Thread, threadOfAnswer } from "./thread.js";
+import { applyEvent, createAnswer, createQuestion, fromStored, resetForReplay } from "./turn.js";
 
 /** The list of conversations. state: loading, ready, error. */
 export const chatList = signal({ state: "loading", items: [], error: "" });
@@ -18,14 +18,15 @@ const resuming = new Set();
 
 export const loadChatList = latestOnly(() => call("GET", "/api/conversations"), (result, error) => {
   if (error) {
-    chatList.value = { ...chatList.value, state: chatList.value.items.length ? "ready" : "error", error: error.message };
+    const state = chatList.value.items.length ? "ready" : "error";
+    chatList.value = { ...chatList.value, state, error: error.message };
     return;
   }
   chatList.value = { state: "ready", items: result.conversations, error: "" };
   applyChatList(result.conversations);
 });
 
-/** Takes over what another tab or program changed in the open chat. */
+/** Applies what another tab or program changed, according to the chat list. */
 function applyChatList(conversations) {
   for (const item of conversations) {
     const thread = threads.get(item.id);
@@ -72,7 +73,9 @@ export async function loadThread(thread) {
       thread.state.value = "ready";
     });
     for (const message of stored.messages) {
-      if (message.status === "streaming" && !threadOfAnswer.has(message.id)) followAnswer(thread, resetForReplay(fromStored(message)));
+      if (message.status === "streaming" && !threadOfAnswer.has(message.id)) {
+        followAnswer(thread, resetForReplay(fromStored(message)));
+      }
     }
   } catch (error) {
     if (thread.state.value === "ready") return; // what is shown is still true, only older
@@ -134,7 +137,7 @@ async function refetch(thread) {
 let eventQueue = [];
 let flushHandle = 0;
 
-/** Takes an event of a turn. Events are put in once a frame, so that fast tokens do not redraw each time. */
+/** Queues an event of a turn. The queue is applied once per frame, so that fast tokens do not redraw each time. */
 export function queueEvent(event) {
   eventQueue.push(event);
   if (flushHandle) return;
@@ -172,7 +175,9 @@ function applyQueuedEvent(event) {
   const previousStatus = messageSignal.value.status;
   messageSignal.value = applyEvent(messageSignal.value, event);
   if (event.type === "closed") threadOfAnswer.delete(event.message_id);
-  if (previousStatus === "streaming" && messageSignal.value.status !== "streaming") answerHandler(messageSignal.value, false);
+  if (previousStatus === "streaming" && messageSignal.value.status !== "streaming") {
+    answerHandler(messageSignal.value, false);
+  }
   if (MEMORY_EVENTS.includes(event.type)) answerHandler(messageSignal.value, true);
 }
 

@@ -1,4 +1,4 @@
-// The message tree: which branch is shown and what stands beside a message. Pure; messages are
+// The message tree: which branch is shown and which siblings a message has. Pure; messages are
 // {id, parent_id}, oldest first, and choices maps a parent's id ("" for the root) to the shown child.
 
 const keyOf = (parentId) => parentId ?? "";

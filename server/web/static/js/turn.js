@@ -1,4 +1,4 @@
-// How an answer grows: stored messages and live events, both turned into one shape. Pure.
+// The message reducer: stored messages and live events, both turned into one shape. Pure.
 
 const EMPTY_MESSAGE = {
   id: "", parent_id: null, role: "assistant", text: "", created_at: 0, status: "streaming",
@@ -10,7 +10,7 @@ const EMPTY_MESSAGE = {
   unread: 0,           // files of its folders that were still being read
   notice: "",          // what the user should know of this answer
   memories_used: [], memories_saved: [],
-  memories_forgotten: 0, // how many; what they said is told once, in `forgotten`
+  memories_forgotten: 0, // how many; their texts come once, by event, in `forgotten`
   forgotten: [],
   held_back: [],       // [{text, reason}]: not kept unless the user says so; never stored
   chats_used: [],      // turns of earlier chats that were quoted to the model
@@ -20,7 +20,7 @@ const EMPTY_MESSAGE = {
   usage: null, speed: 0, finish_reason: null, error: null,
 };
 
-/** What the events told and no stored message holds. */
+/** Fields that only events carry; stored messages lack them. */
 export const EVENT_ONLY_FIELDS = ["seq", "prompt", "dropped", "forgotten", "held_back"];
 
 /** A message as the API gives it, with every field present. */
@@ -50,7 +50,8 @@ export function createAnswer(started, now) {
 
 /** The same answer before its first event: what a resume from 0 rebuilds. */
 export function resetForReplay(message) {
-  return { ...EMPTY_MESSAGE, id: message.id, parent_id: message.parent_id, created_at: message.created_at, phase: "routing" };
+  const { id, parent_id, created_at } = message;
+  return { ...EMPTY_MESSAGE, id, parent_id, created_at, phase: "routing" };
 }
 
 /** The answer after one event. Unknown events change only `seq`. */

@@ -1,4 +1,4 @@
-// Since when and until when a memory holds, in words. Pure but for the reader's language.
+// The validity period of a memory, in words. Pure but for the reader's language.
 import { day } from "./format.js";
 import { t } from "./i18n.js";
 

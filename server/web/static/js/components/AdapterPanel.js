@@ -3,7 +3,7 @@ import { useEffect, useState } from "preact/hooks";
 import { signal } from "@preact/signals";
 import { call } from "../api.js";
 import { bytes } from "../format.js";
-import { html, cx } from "../html.js";
+import { cx, html } from "../html.js";
 import { t } from "../i18n.js";
 import { latestOnly } from "../latestOnly.js";
 import { changeCounters, isAdmin, toast } from "../state.js";

@@ -40,7 +40,8 @@ export function App({ onLogin, onRetry }) {
     <a class="skip" href="#composer" onClick=${focusComposer}>${t("nav.skip")}</a>
     <div class=${panel.value ? "app with-panel" : "app"}>
       <${Sidebar} />
-      ${drawerOpen.value && isNarrow.value && html`<div class="shade" onClick=${() => (drawerOpen.value = false)}></div>`}
+      ${drawerOpen.value && isNarrow.value && html`<div class="shade"
+        onClick=${() => (drawerOpen.value = false)}></div>`}
       <${ThreadView} />
       <${PanelView} />
     </div>

@@ -1,4 +1,4 @@
-// One line above the chat while something is away that comes back by itself.
+// One line above the chat while the connection or the model is down; both recover by themselves.
 import { useEffect, useState } from "preact/hooks";
 import { modelDown } from "../health.js";
 import { html } from "../html.js";

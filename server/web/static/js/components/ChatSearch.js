@@ -1,9 +1,9 @@
-// Looking for what was said in past chats: the field, the turns it finds, and those that an answer was given.
-import { day, date, number } from "../format.js";
+// Searching past chats: the field, the matching turns; and the dialog of turns quoted in an answer's prompt.
+import { date, day, number } from "../format.js";
 import { html } from "../html.js";
 import { t } from "../i18n.js";
 import { chatUrl, navigate } from "../router.js";
-import { searchChats, retryChatSearch, snippet, chatSearch } from "../search.js";
+import { chatSearch, retryChatSearch, searchChats, snippet } from "../search.js";
 import { dialog, drawerOpen } from "../state.js";
 import { chatList } from "../threads.js";
 import { Dialog } from "./Dialog.js";
@@ -26,7 +26,7 @@ export function SearchField({ value, onInput }) {
 export function ChatSearchResults({ titleMatches }) {
   const { query, state, results, error } = chatSearch.value;
   const existingIds = new Set(chatList.value.items.map((item) => item.id));
-  const shown = results.filter((turn) => existingIds.has(turn.conversation_id)); // not of a chat that was deleted meanwhile
+  const shown = results.filter((turn) => existingIds.has(turn.conversation_id)); // without chats deleted meanwhile
   const none = state === "ready" && !shown.length;
   return html`<section aria-label=${t("search.found")} aria-busy=${state === "loading"}>
     <h2>${t("search.found")}</h2>
@@ -34,7 +34,8 @@ export function ChatSearchResults({ titleMatches }) {
       empty=${none && t(titleMatches ? "search.none_in_messages" : "search.none")} />
     ${state === "ready" && html`<p class="unseen" role="status">${t("search.count", { n: number(shown.length),
       count: shown.length })}</p>`}
-    ${state === "ready" && html`<ul class="turns">${shown.map((turn) => html`<${TurnLink} key=${turn.message_id} turn=${turn}
+    ${state === "ready" && html`<ul class="turns">${shown.map((turn) => html`<${TurnLink}
+      key=${turn.message_id} turn=${turn}
       query=${query} />`)}</ul>`}
   </section>`;
 }
@@ -57,7 +58,7 @@ function TurnLink({ turn, query = "" }) {
   </a></li>`;
 }
 
-/** The turns of earlier chats that an answer was given. */
+/** The turns of earlier chats that were in an answer's prompt. */
 export function QuotedTurnsDialog({ turns }) {
   return html`<${Dialog} title=${t("quoted.title")}>
     <p class="panel-text">${t("quoted.text")}</p>

@@ -1,9 +1,9 @@
-// Where the user writes: one draft a chat, Enter sends, the domain beside it, the context's fill below.
+// The message field: one draft per chat, Enter sends; with the domain picker and the context meter.
 import { useLayoutEffect, useRef } from "preact/hooks";
 import { sendMessage, stopAnswer } from "../actions.js";
 import { draftOf, setDraft } from "../drafts.js";
 import { number, percent } from "../format.js";
-import { html, cx } from "../html.js";
+import { cx, html } from "../html.js";
 import { t } from "../i18n.js";
 import { Icon } from "../icons.js";
 import { connection } from "../socket.js";

@@ -1,4 +1,4 @@
-// Messages that the model's pass could not read: shown with the reason, to be tried again or let go.
+// Dead letters: messages whose memory extraction failed, with the reason; each can be retried or dismissed.
 import { useEffect } from "preact/hooks";
 import { deadLetters, dismissDeadLetter, loadDeadLetters, retryDeadLetter } from "../deadletters.js";
 import { date, day } from "../format.js";

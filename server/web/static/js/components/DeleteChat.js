@@ -25,19 +25,23 @@ export function DeleteChatDialog({ item }) {
   };
   useEffect(() => { load(); }, [item.id]);
   const close = () => (dialog.value = null);
-  const toggle = (id) => setSelectedIds(new Set(selectedIds.has(id) ? [...selectedIds].filter((one) => one !== id) : [...selectedIds, id]));
+  const toggle = (id) => setSelectedIds(new Set(
+    selectedIds.has(id) ? [...selectedIds].filter((one) => one !== id) : [...selectedIds, id],
+  ));
   const allSelected = related.items.length > 0 && related.items.every((memory) => selectedIds.has(memory.id));
   const confirmDeletion = async () => {
     setBusy(true);
     setFailure("");
-    // What is to be forgotten first: when that fails, the chat that tells where it came from is still there.
+    // Memories first: when one cannot be deleted, the chat it came from still exists.
     for (const memory of allSelected ? [] : related.items.filter((one) => selectedIds.has(one.id))) {
       if (await deleteMemory(memory, setFailure)) continue;
       setBusy(false);
       return;
     }
     close();
-    if (await deleteChat(item.id, { memories: allSelected })) toast(selectedIds.size ? t("deletion.done", { n: selectedIds.size }) : t("chat.deleted"));
+    if (await deleteChat(item.id, { memories: allSelected })) {
+      toast(selectedIds.size ? t("deletion.done", { n: selectedIds.size }) : t("chat.deleted"));
+    }
   };
   return html`<${Dialog} title=${t("chat.delete_title")} role="alertdialog">
     <p>${t("chat.delete_text", { title: item.title })}</p>
@@ -55,7 +59,8 @@ export function DeleteChatDialog({ item }) {
     ${failure && html`<div class="notice error" role="alert"><span>${failure}</span></div>`}
     <div class="dialog-actions">
       <button type="button" class="button" data-autofocus onClick=${close}>${t("action.cancel")}</button>
-      <button type="button" class="button danger" disabled=${busy || related.state === "loading"} onClick=${confirmDeletion}>
+      <button type="button" class="button danger" disabled=${busy || related.state === "loading"}
+        onClick=${confirmDeletion}>
         ${selectedIds.size ? t("deletion.both", { n: selectedIds.size }) : t("chat.delete")}</button>
     </div>
   </${Dialog}>`;

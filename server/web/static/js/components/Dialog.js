@@ -1,6 +1,6 @@
 // The one modal dialog: keeps the focus inside, closes on Escape or outside, and gives the focus back.
 import { useEffect, useId, useLayoutEffect, useRef } from "preact/hooks";
-import { html, cx } from "../html.js";
+import { cx, html } from "../html.js";
 import { t } from "../i18n.js";
 import { dialog } from "../state.js";
 import { IconButton } from "./controls.js";
@@ -28,7 +28,8 @@ export function Dialog({ title, wide, role = "dialog", children }) {
   }, [title]);
   const onKeyDown = (event) => {
     if (event.key !== "Tab") return;
-    const focusable = [...dialogRef.current.querySelectorAll(FOCUSABLE)].filter((element) => element.offsetParent !== null);
+    const focusable = [...dialogRef.current.querySelectorAll(FOCUSABLE)]
+      .filter((element) => element.offsetParent !== null);
     const edge = event.shiftKey ? focusable[0] : focusable.at(-1);
     if (document.activeElement !== edge && dialogRef.current.contains(document.activeElement)) return;
     event.preventDefault();

@@ -32,7 +32,8 @@ export function DomainPanel() {
       <p>${item.description}</p>
       <${DomainFeatures} domain=${item} />
       ${item.examples > 0 && html`<span class="hint">${t("domains.examples", { n: item.examples })}</span>`}
-      <button type="button" class="button small" disabled=${chosen === item.name} onClick=${() => selectDomain(item.name)}
+      <button type="button" class="button small" disabled=${chosen === item.name}
+        onClick=${() => selectDomain(item.name)}
         aria-label=${t("domains.use_this", { title: item.title })}>
         ${t(chosen === item.name ? "domains.in_use" : "domains.use")}</button>
     </li>`)}</ul>`;

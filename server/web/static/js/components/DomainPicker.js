@@ -1,6 +1,6 @@
-// Which domain answers: "Auto", or one of them with what it does and the levers it pulls.
+// Which domain answers: "Auto", or one of them with what it does and what it uses.
 import { chooseDomain } from "../actions.js";
-import { html, cx } from "../html.js";
+import { cx, html } from "../html.js";
 import { t } from "../i18n.js";
 import { Icon } from "../icons.js";
 import { domains, newChatDomain } from "../state.js";
@@ -24,7 +24,8 @@ export function DomainPicker({ thread }) {
 }
 
 function DomainOption({ selected, title, text, domain, onClick }) {
-  return html`<button type="button" role="menuitemradio" aria-checked=${selected} class=${cx("domain-option", selected && "on")}
+  return html`<button type="button" role="menuitemradio" aria-checked=${selected}
+    class=${cx("domain-option", selected && "on")}
     onClick=${onClick}>
     <span class="domain-name">${title}${selected && html`<${Icon} name="check" size=${16} />`}</span>
     ${text && html`<span class="domain-text">${text}</span>`}
@@ -32,7 +33,7 @@ function DomainOption({ selected, title, text, domain, onClick }) {
   </button>`;
 }
 
-/** The levers of a domain as small marks. */
+/** What a domain uses (knowledge, memory, adapter, schema, reasoning), as small tags. */
 export function DomainFeatures({ domain }) {
   const features = [];
   if (domain.knowledge.length) features.push(["book", domain.knowledge.join(", "), t("panel.knowledge")]);

@@ -1,4 +1,4 @@
-// What failed, and trying again.
+// An error notice with a retry button.
 import { html } from "../html.js";
 import { t } from "../i18n.js";
 import { Icon } from "../icons.js";

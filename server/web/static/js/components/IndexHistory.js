@@ -1,7 +1,7 @@
-// Generations of the index, newest first: what changed in each, and the way back.
+// Generations of the index, newest first: what changed in each, and rolling back to one.
 import { useEffect, useState } from "preact/hooks";
 import { date, number } from "../format.js";
-import { html, cx } from "../html.js";
+import { cx, html } from "../html.js";
 import { t } from "../i18n.js";
 import { indexHistory, knowledge, loadIndexHistory, rebuildIndex, rollBackIndex } from "../knowledge.js";
 import { dialog } from "../state.js";
@@ -37,13 +37,15 @@ function Generations() {
 function Generation({ generation, current, canRollBack }) {
   const [showAll, setShowAll] = useState(false);
   const shownFiles = showAll ? generation.told : generation.told.slice(0, FILES_SHOWN);
-  const more = Math.max(generation.added + generation.changed + generation.removed, generation.told.length) - shownFiles.length;
+  const changedFiles = generation.added + generation.changed + generation.removed;
+  const more = Math.max(changedFiles, generation.told.length) - shownFiles.length;
   const rolledBackTo = generation.cause.startsWith("rollback:") ? generation.cause.slice(9) : "";
   const counts = ["added", "changed", "removed"].filter((what) => generation[what] > 0)
     .map((what) => t(`history.${what}`, { n: number(generation[what]) }));
   const confirmRollBack = () => (dialog.value = {
     kind: "confirm", title: t("history.go_title", { n: generation.number }),
-    text: t("history.go_text", { date: date(generation.at) }), action: t("history.go"), onConfirm: () => rollBackIndex(generation.number),
+    text: t("history.go_text", { date: date(generation.at) }), action: t("history.go"),
+    onConfirm: () => rollBackIndex(generation.number),
   });
   return html`<li class=${cx("generation", current && "current")}>
     <div class="generation-head"><strong>${t("history.number", { n: generation.number })}</strong>
@@ -51,13 +53,16 @@ function Generation({ generation, current, canRollBack }) {
       <time datetime=${new Date(generation.at * 1000).toISOString()}>${date(generation.at)}</time></div>
     ${rolledBackTo && html`<p>${t("history.back", { n: rolledBackTo })}</p>`}
     <p class="generation-facts">${[...counts, generation.files >= 0 && t("history.size", {
-      files: number(generation.files), chunks: number(generation.chunks) })].filter(Boolean).join(" · ") || t("history.same")}</p>
+      files: number(generation.files), chunks: number(generation.chunks) })].filter(Boolean).join(" · ")
+        || t("history.same")}</p>
     ${shownFiles.length > 0 && html`<ul class="told">${shownFiles.map(({ what, file }) => html`<li key=${file}
       class=${what}><span class="unseen">${t(`history.${what}`, { n: "" })}: </span>${file}</li>`)}
       ${more > 0 && html`<li>${generation.told.length > shownFiles.length
-        ? html`<button type="button" class="link" onClick=${() => setShowAll(true)}>${t("history.more", { n: number(more) })}</button>`
+        ? html`<button type="button" class="link"
+          onClick=${() => setShowAll(true)}>${t("history.more", { n: number(more) })}</button>`
         : t("history.more", { n: number(more) })}</li>`}</ul>`}
-    ${canRollBack && html`<button type="button" class="button small" aria-label=${t("history.go_long", { n: generation.number })}
+    ${canRollBack && html`<button type="button" class="button small"
+      aria-label=${t("history.go_long", { n: generation.number })}
       onClick=${confirmRollBack}>${t("history.go")}</button>`}
   </li>`;
 }

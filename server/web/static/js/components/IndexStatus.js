@@ -1,4 +1,4 @@
-// What the index is doing, above the folders: how far an import is, what it is held at, what is wrong.
+// The status of the index, above the folders: import progress, a pinned generation, problems.
 import { number } from "../format.js";
 import { html } from "../html.js";
 import { t } from "../i18n.js";
@@ -16,7 +16,8 @@ export function IndexStatus() {
       <span><strong>${t("index.problem")}</strong>${problem}<br />${t("index.retried")}</span></div>`}
     ${held != null && html`<div class="notice warning held" role="status"><${Icon} name="clock" size=${16} />
       <span><strong>${t("index.held", { n: held })}</strong>${pending > 0 && t("index.pending", { n: pending })}</span>
-      ${isAdmin() && html`<button type="button" class="button small" onClick=${followFiles}>${t("index.follow")}</button>`}
+      ${isAdmin() && html`<button type="button" class="button small"
+        onClick=${followFiles}>${t("index.follow")}</button>`}
     </div>`}
     ${unlisted.map((limit) => html`<div key=${limit.folder} class="notice warning"><${Icon} name="lock" size=${16} />
       <span><strong>${t("index.hidden", { folder: limit.folder })}</strong>${limit.problem}</span></div>`)}
@@ -32,7 +33,8 @@ function Progress({ progress }) {
   const label = t("index.progress", { files: number(files), of: number(totalFiles) });
   return html`<div class="import">
     <progress max=${totalBytes || 1} value=${bytes} aria-label=${t("knowledge.busy")}></progress>
-    <p><span>${label}</span>${secondsLeft != null && html`<span>${t("index.left", { seconds: durationLabel(secondsLeft) })}</span>`}</p>
+    <p><span>${label}</span>${secondsLeft != null
+      && html`<span>${t("index.left", { seconds: durationLabel(secondsLeft) })}</span>`}</p>
   </div>`;
 }
 

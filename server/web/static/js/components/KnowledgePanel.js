@@ -1,7 +1,7 @@
-// Knowledge: folders and their files with the state of each; dropping, sending and deleting files.
+// The knowledge panel: folders and their files with the state of each; uploading and deleting files.
 import { useEffect, useRef, useState } from "preact/hooks";
 import { bytes, date, number, percent } from "../format.js";
-import { html, cx } from "../html.js";
+import { cx, html } from "../html.js";
 import { t } from "../i18n.js";
 import { Icon } from "../icons.js";
 import { addFiles, deleteFile, dismissUpload, folderProblem, knowledge, loadKnowledge, uploads } from "../knowledge.js";
@@ -41,7 +41,7 @@ export function KnowledgePanel() {
     ${isAdmin() && state === "ready" && html`<${IndexHistory} />`}`;
 }
 
-/** Where files come in: a folder, existing or new, and a drop zone. */
+/** The upload form: a folder, existing or new, and a drop zone. */
 function UploadForm({ folders }) {
   const [pickedFolder, setPickedFolder] = useState(null);
   const [newName, setNewName] = useState("");
@@ -91,7 +91,8 @@ function UploadForm({ folders }) {
     </div>
     ${stagedFiles.value.length > 0 && html`<div
       class="notice"><span>
-      ${t("knowledge.staged", { n: stagedFiles.value.length, names: stagedFiles.value.map((file) => file.name).join(", ") })}
+      ${t("knowledge.staged", { n: stagedFiles.value.length,
+        names: stagedFiles.value.map((file) => file.name).join(", ") })}
       </span>
       <button type="button" class="button small primary" disabled=${Boolean(problem)}
         onClick=${sendStaged}>${t("knowledge.send")}</button>

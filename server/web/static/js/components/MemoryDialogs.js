@@ -1,7 +1,7 @@
-// The memories an answer was given and why; and which of two texts stays when both were written.
+// The memories in an answer's prompt and why they are there; and the choice between two conflicting edits.
 import { useState } from "preact/hooks";
 import { day } from "../format.js";
-import { html, cx } from "../html.js";
+import { cx, html } from "../html.js";
 import { t } from "../i18n.js";
 import { addMemory, deleteMemory, editMemory, memoryCache } from "../memories.js";
 import { dialog } from "../state.js";
@@ -52,7 +52,7 @@ function UsedMemory({ memory }) {
   </li>`;
 }
 
-/** `memory` as it stands now, changed elsewhere; `text` is what was written here. */
+/** `memory` is the stored version, changed elsewhere; `text` is the edit made here. */
 export function ConflictDialog({ memory, text }) {
   const [keepMine, setKeepMine] = useState(false);
   const close = () => (dialog.value = null);

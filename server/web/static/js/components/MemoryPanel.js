@@ -1,10 +1,11 @@
-// Memory: what is known of the user, found and filtered; pausing it, adding to it, and all that belongs to it.
+// The memory panel: the user's memories, searched and filtered; adding one, pausing, and the sections below.
 import { useEffect, useState } from "preact/hooks";
 import { number } from "../format.js";
 import { html } from "../html.js";
 import { t } from "../i18n.js";
 import { Icon } from "../icons.js";
-import { addMemory, KINDS, loadMemories, memories, setMemoryPaused, setMemoryFilter, memoryFilter } from "../memories.js";
+import { addMemory, KINDS, loadMemories, memories, setMemoryPaused } from "../memories.js";
+import { memoryFilter, setMemoryFilter } from "../memories.js";
 import { ListState } from "./controls.js";
 import { DeadLetters } from "./DeadLetters.js";
 import { MemoryData, MemoryDomains } from "./MemorySettings.js";
@@ -85,7 +86,8 @@ function MemoryFilter() {
       <${KindSelect} value=${kind} label=${t("memory.filter")} anyLabel=${t("memory.all_kinds")}
         onChange=${(name) => setMemoryFilter({ kind: name })} />
       <label class="check"><input type="checkbox" checked=${past}
-        onChange=${(event) => setMemoryFilter({ past: event.target.checked })} /><span>${t("memory.show_past")}</span></label>
+        onChange=${(event) => setMemoryFilter({ past: event.target.checked })}
+        /><span>${t("memory.show_past")}</span></label>
     </div>
   </div>`;
 }
@@ -107,6 +109,7 @@ function MemoryList() {
       : t("memory.total", { n: number(total), count: total })}</p>`}
     <ul class="memories">${shown.map((memory) => html`<${MemoryRow} key=${memory.id} memory=${memory} />`)}</ul>
     ${items.length > limit && html`<button type="button" class="button small"
-      onClick=${() => setLimit(limit + 4 * PAGE_SIZE)}>${t("memory.more", { n: number(items.length - limit) })}</button>`}
+      onClick=${() => setLimit(limit + 4 * PAGE_SIZE)}>${t("memory.more",
+        { n: number(items.length - limit) })}</button>`}
   </section>`;
 }

@@ -1,7 +1,7 @@
-// One memory: its words, what it was taken from, since when it holds; editing, forgetting, its time line.
+// One memory: text, source, validity; editing, forgetting, its timeline.
 import { useState } from "preact/hooks";
 import { date, day } from "../format.js";
-import { html, cx } from "../html.js";
+import { cx, html } from "../html.js";
 import { t } from "../i18n.js";
 import { Icon } from "../icons.js";
 import { editMemory, forgetMemory } from "../memories.js";
@@ -39,7 +39,7 @@ export function MemoryRow({ memory }) {
   </li>`;
 }
 
-/** The way to the turn that a memory came from. */
+/** A link to the turn that a memory was extracted from. */
 export function SourceLink({ memory }) {
   const { conversation_id: id, message_id: message } = memory;
   if (!id) return null;

@@ -1,4 +1,4 @@
-// Below the list of memories: where memory is used, taking it along, erasing it.
+// Below the list of memories: the domains that use memory, export, erasing.
 import { useState } from "preact/hooks";
 import { loadDomains } from "../actions.js";
 import { number } from "../format.js";
@@ -16,7 +16,8 @@ export function MemoryDomains() {
   const { domainsOff } = memories.value;
   const usingCount = items.filter((item) => item.memory && !domainsOff.includes(item.name)).length;
   return html`<details class="section" open=${open} onToggle=${(event) => setOpen(event.target.open)}>
-    <summary>${t("memory.domains")}<span>${t("memory.domains_count", { n: usingCount, of: items.length })}</span></summary>
+    <summary>${t("memory.domains")}<span>${t("memory.domains_count",
+      { n: usingCount, of: items.length })}</span></summary>
     ${open && html`
       <${ListState} state=${state} error=${error} onRetry=${loadDomains}
         empty=${state === "ready" && !items.length && t("domains.empty")} />

@@ -1,4 +1,4 @@
-// One question or one answer, with everything that made it and what can be done with it.
+// One question or one answer, with its route, sources, receipts and actions.
 import { useState } from "preact/hooks";
 import { editQuestion, regenerateAnswer } from "../actions.js";
 import { copyText } from "../clipboard.js";

@@ -1,4 +1,4 @@
-// The sheet beside the chat (over it on a phone) that holds one of the four levers.
+// The side sheet (over the chat on a phone) that shows one of the four panels.
 import { useLayoutEffect, useRef } from "preact/hooks";
 import { html } from "../html.js";
 import { t } from "../i18n.js";

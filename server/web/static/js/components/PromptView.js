@@ -1,4 +1,4 @@
-// "What the model saw": the exact prompt of an answer by section, with token counts.
+// "What the model saw", a dialog: the exact prompt of an answer by section, with token counts.
 import { useEffect, useState } from "preact/hooks";
 import { call } from "../api.js";
 import { copyText } from "../clipboard.js";
@@ -36,7 +36,8 @@ function Prompt({ prompt }) {
   const copyAll = () => copyText(fullText());
   return html`
     <p class="prompt-sum">
-      ${t("prompt.sum", { tokens: number(tokens), room: number(contextLength), share: percent(tokens / contextLength) })}
+      ${t("prompt.sum", { tokens: number(tokens), room: number(contextLength),
+        share: percent(tokens / contextLength) })}
       ${prompt.domain && html` · ${prompt.domain}`}${prompt.adapter && html` · ${prompt.adapter}`}</p>
     <div class="stack" role="img"
       aria-label=${parts.map((part) => `${t(`section.${part.name}`)} ${number(part.tokens)}`).join(", ")}>

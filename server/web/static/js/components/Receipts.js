@@ -1,6 +1,6 @@
-// After an answer: what was remembered from the user's words, what was forgotten, and what was not kept unasked.
+// Receipts under an answer: memories saved, memories forgotten, and held-back ones that need confirmation.
 import { useRef, useState } from "preact/hooks";
-import { html, cx } from "../html.js";
+import { cx, html } from "../html.js";
 import { t } from "../i18n.js";
 import { Icon } from "../icons.js";
 import { addMemory, deleteMemory, editMemory, memoryCache } from "../memories.js";

@@ -1,4 +1,4 @@
-// Above an answer: which domain answered and why, with which adapter, and the memories it was given.
+// Above an answer: which domain answered and why, with which adapter, and the memories and turns in its prompt.
 import { useState } from "preact/hooks";
 import { decimal } from "../format.js";
 import { html } from "../html.js";
@@ -13,10 +13,12 @@ export function RouteLine({ message }) {
   if (!route && !memories.length && !turns.length) return null;
   return html`<div class="route">
     ${route && html`<button type="button" class="route-button" aria-expanded=${open} onClick=${() => setOpen(!open)}>
-      <strong>${message.domain_title || domainTitle(route.domain)}</strong><span class="why">${routeReason(route)}</span>
+      <strong>${message.domain_title || domainTitle(route.domain)}</strong><span
+        class="why">${routeReason(route)}</span>
       <${Icon} name="down" size=${14} />
     </button>`}
-    ${message.adapter && !answeredWithoutModel(message) && html`<span class="chip" title=${t("route.adapter", { name: message.adapter })}>
+    ${message.adapter && !answeredWithoutModel(message) && html`<span class="chip"
+      title=${t("route.adapter", { name: message.adapter })}>
       <${Icon} name="layers" size=${14} />${message.adapter}</span>`}
     ${memories.length > 0 && html`<button type="button" class="chip"
       onClick=${() => (dialog.value = { kind: "used-memories", memories })}>

@@ -2,7 +2,7 @@
 import { call } from "../api.js";
 import { number } from "../format.js";
 import { html } from "../html.js";
-import { LANGUAGES, langChoice, setLang, t } from "../i18n.js";
+import { langChoice, LANGUAGES, setLang, t } from "../i18n.js";
 import { session, setTheme, theme, toast } from "../state.js";
 import { SHORTCUTS } from "../shortcuts.js";
 import { Segmented } from "./controls.js";

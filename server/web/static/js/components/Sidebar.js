@@ -1,8 +1,8 @@
-// The sidebar: new chat, the user's chats by date, the four levers, settings.
+// The sidebar: new chat, the user's chats by date, buttons of the four panels, settings.
 import { useRef, useState } from "preact/hooks";
 import { newChat, renameChat } from "../actions.js";
 import { groupByDay } from "../format.js";
-import { html, cx } from "../html.js";
+import { cx, html } from "../html.js";
 import { t } from "../i18n.js";
 import { Icon, Logo } from "../icons.js";
 import { chatUrl, navigate, openChatId } from "../router.js";
@@ -38,7 +38,8 @@ function ChatList() {
     ${(items.length > 0 || query) && html`<${SearchField} value=${filter} onInput=${setFilter} />`}
     <${ListState} state=${state} error=${error} onRetry=${loadChatList} lines=${6}
       empty=${state === "ready" && shown.length === 0 && !query && t("nav.empty")} />
-    ${groupByDay(shown, (item) => item.updated_at).map((group) => html`<section key=${group.label} aria-label=${group.label}>
+    ${groupByDay(shown, (item) => item.updated_at).map((group) => html`<section key=${group.label}
+      aria-label=${group.label}>
       <h2>${group.label}</h2>
       <ul>${group.items.map((item) => html`<${ChatRow} key=${item.id} item=${item} />`)}</ul>
     </section>`)}

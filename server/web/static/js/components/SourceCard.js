@@ -1,11 +1,11 @@
-// What a citation points to, or why a sentence is marked, in a small card beside it: on hover, on focus, at a tap.
+// The tooltip of a citation (its passage) or of a marked sentence (the reason): on hover, on focus, at a tap.
 // A click opens the passage; at a tap the card comes first, with a button that opens it.
 import { useEffect, useLayoutEffect, useRef, useState } from "preact/hooks";
 import { formatCitations, splitAtSpans } from "../checks.js";
 import { html } from "../html.js";
 import { t } from "../i18n.js";
 import { unsupportedReason } from "../markdown.js";
-import { openSource, locationLabel } from "../sources.js";
+import { locationLabel, openSource } from "../sources.js";
 
 const EXCERPT_CHARS = 180;    // characters of a passage
 const CLOSE_DELAY_MS = 160; // milliseconds in which the pointer may go from the citation to the card
@@ -23,7 +23,8 @@ export function SourceCard({ root, message }) {
   useEffect(() => {
     const element = root.current;
     const controller = new AbortController();
-    const on = (target, type, handler, options) => target.addEventListener(type, handler, { signal: controller.signal, ...options });
+    const on = (target, type, handler, options) =>
+      target.addEventListener(type, handler, { signal: controller.signal, ...options });
     const anchorAt = (event) => event.target.closest?.(".cite, .bare");
     const open = (target, tapped = false) => { cancelClose(); setShown({ target, tapped }); };
     let touched = false;
@@ -63,8 +64,8 @@ export function SourceCard({ root, message }) {
   }, []);
 
   if (!shown?.target.isConnected) return null;
-  return html`<${CardView} key=${shown.target} ...${shown} message=${message} onStay=${cancelClose} onLeave=${scheduleClose}
-    onClose=${close} />`;
+  return html`<${CardView} key=${shown.target} ...${shown} message=${message} onStay=${cancelClose}
+    onLeave=${scheduleClose} onClose=${close} />`;
 }
 
 function CardView({ target, tapped, message, onStay, onLeave, onClose }) {
@@ -79,13 +80,14 @@ function CardView({ target, tapped, message, onStay, onLeave, onClose }) {
   const open = () => { onClose(); openSource(message, n, checkIndexOf(target)); };
   return html`<div class="source-card" id="source-card" ref=${cardRef} role=${tapped ? "group" : "tooltip"}
     onPointerEnter=${onStay} onPointerLeave=${(event) => event.pointerType !== "touch" && onLeave()}>
-    ${isCite ? html`<${PassageExcerpt} message=${message} n=${n} check=${checkIndexOf(target)} cited=${citedBy(target)} />`
+    ${isCite ? html`<${PassageExcerpt} message=${message} n=${n} check=${checkIndexOf(target)}
+      cited=${citedBy(target)} />`
       : html`<p>${unsupportedReason(citedBy(target))}</p>`}
     ${tapped && isCite && html`<button type="button" class="button small" onClick=${open}>${t("cite.open")}</button>`}
   </div>`;
 }
 
-/** File, place and first words of a passage; of the lines that carry the sentence where they are known. */
+/** File, place and first words of a passage; of the lines that support the sentence where they are known. */
 function PassageExcerpt({ message, n, check, cited }) {
   const passage = message.passages.find((item) => item.n === n)?.passage;
   if (!passage) return html`<p>${t("cite.hidden")}</p>`;
@@ -96,7 +98,8 @@ function PassageExcerpt({ message, n, check, cited }) {
   return html`
     <p class="card-where"><b>${[passage.file, ...passage.heading.slice(-1)].join(" › ")}</b>
       ${locationLabel(passage) && html` <span>${locationLabel(passage)}</span>`}</p>
-    <p class="card-words" dir="auto">${excerpt.length > EXCERPT_CHARS ? `${excerpt.slice(0, EXCERPT_CHARS).trimEnd()}…` : excerpt}</p>
+    <p class="card-words" dir="auto">${excerpt.length > EXCERPT_CHARS 
+      ? `${excerpt.slice(0, EXCERPT_CHARS).trimEnd()}…` : excerpt}</p>
     ${check !== null && !cited.length && html`<p class="card-note">${t("cite.added")}</p>`}
     ${wrongCitations.length > 0 && html`<p class="card-note">${t(cited.includes(n) ? "cite.also" : "cite.corrected",
       { list: formatCitations(wrongCitations) })}</p>`}`;

@@ -1,8 +1,8 @@
-// A passage in its document: what stands around it in the file now, with the lines that carry the answer marked.
+// A passage in its document: the neighbouring passages of the file, with the lines that support the answer marked.
 import { useEffect, useLayoutEffect, useRef, useState } from "preact/hooks";
 import { call } from "../api.js";
 import { splitAtSpans } from "../checks.js";
-import { html, cx } from "../html.js";
+import { cx, html } from "../html.js";
 import { t } from "../i18n.js";
 import { Icon } from "../icons.js";
 import { locationLabel } from "../sources.js";
@@ -27,7 +27,8 @@ export function SourceDialog({ passages, index, spansByPassage = {} }) {
     </dl>
     <${PassageInDocument} key=${passage.id} passage=${passage} spans=${spansByPassage[n] ?? []} />
     ${passages.length > 1 && html`<div class="dialog-actions spread">
-      <button type="button" class="button" disabled=${index === 0} onClick=${() => showSource(index - 1)}><${Icon} name="left"
+      <button type="button" class="button" disabled=${index === 0} onClick=${() => showSource(index - 1)}><${Icon}
+        name="left"
         size=${16} />${t("source.previous")}</button>
       <button type="button" class="button" disabled=${index === passages.length - 1}
         onClick=${() => showSource(index + 1)}>${t("source.next")}<${Icon} name="right" size=${16} /></button>
@@ -35,12 +36,12 @@ export function SourceDialog({ passages, index, spansByPassage = {} }) {
   </${Dialog}>`;
 }
 
-/** The stored passage at once; what stands around it as soon as it has come. */
+/** The stored passage at once; its neighbours as soon as they are fetched. */
 function PassageInDocument({ passage, spans }) {
   const [neighbours, setNeighbours] = useState(NO_NEIGHBOURS);
   const [note, setNote] = useState("");
   const container = useRef(null);
-  const distanceFromBottom = useRef(null); // what was below the top edge, and must stay there while text comes in above
+  const distanceFromBottom = useRef(null); // keeps the scroll position while text is prepended; null: not yet shown
 
   useEffect(() => {
     let cancelled = false;
@@ -82,7 +83,8 @@ function PassageInDocument({ passage, spans }) {
     <div class="passage" ref=${container} tabindex="0" dir="auto" aria-label=${t("source.text")} role="region">
       ${neighbours.more.before && html`<button type="button" class="link" onClick=${() => loadMore("before")}>
         ${t("source.more_before")}</button>`}
-      ${passages.map((item, index) => html`<${PassageText} key=${item.id} passage=${item} previous=${passages[index - 1]}
+      ${passages.map((item, index) => html`<${PassageText} key=${item.id} passage=${item}
+        previous=${passages[index - 1]}
         cited=${item === passage} spans=${item === passage ? spans : []} />`)}
       ${neighbours.more.after && html`<button type="button" class="link" onClick=${() => loadMore("after")}>
         ${t("source.more_after")}</button>`}
@@ -98,7 +100,9 @@ function PassageText({ passage, previous, cited, spans }) {
       ? html`<mark key=${index}>${part.text}</mark>` : html`<span key=${index}>${part.text}</span>`))}</div>`;
 }
 
-const hasMore = ({ before, after }) => ({ before: before.length === NEIGHBOUR_COUNT, after: after.length === NEIGHBOUR_COUNT });
+const hasMore = ({ before, after }) => (
+  { before: before.length === NEIGHBOUR_COUNT, after: after.length === NEIGHBOUR_COUNT }
+);
 
 /** Scrolls the box, and nothing else, to what was cited. */
 function scrollToCited(container) {

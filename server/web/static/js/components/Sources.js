@@ -1,9 +1,9 @@
-// Under an answer: the passages it was given, or that there were none, and what came of its citations.
-import { isUnsupported, formatCitations } from "../checks.js";
-import { html, cx } from "../html.js";
+// Under an answer: the passages in its prompt, or that none were found, and the result of the citation checks.
+import { formatCitations, isUnsupported } from "../checks.js";
+import { cx, html } from "../html.js";
 import { t } from "../i18n.js";
 import { Icon } from "../icons.js";
-import { sourceLabel, openSource } from "../sources.js";
+import { openSource, sourceLabel } from "../sources.js";
 
 export function Sources({ message }) {
   if (!message.searched) return null;
@@ -31,7 +31,7 @@ function SourceChips({ message }) {
     </button></li>`)}</ul>`;
 }
 
-/** How many sentences nothing carries, and how many citations were corrected. */
+/** How many sentences no source supports, and how many citations were corrected. */
 function CheckSummary({ checks }) {
   const unsupported = checks.filter(isUnsupported).length;
   const corrected = checks.filter(({ verdict }) => verdict === "corrected").length;

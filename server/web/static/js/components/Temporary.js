@@ -1,5 +1,5 @@
 // Temporary chats: choosing one, the mark that says so, and what it means.
-import { html, cx } from "../html.js";
+import { cx, html } from "../html.js";
 import { t } from "../i18n.js";
 import { Icon } from "../icons.js";
 import { newChatTemporary } from "../state.js";

@@ -1,4 +1,4 @@
-// The open chat: header, messages, what is being sent, and following the newest words.
+// The open chat: header, messages, what is being sent, and scrolling along while text streams.
 import { useEffect, useLayoutEffect, useRef, useState } from "preact/hooks";
 import { newChat, retryOutgoing, returnToComposer } from "../actions.js";
 import { html } from "../html.js";
@@ -30,7 +30,8 @@ export function ThreadView() {
 
 function Header({ thread }) {
   return html`<header class="header">
-    ${isNarrow.value && html`<${IconButton} icon="menu" label=${t("nav.open")} onClick=${() => (drawerOpen.value = true)} />`}
+    ${isNarrow.value && html`<${IconButton} icon="menu" label=${t("nav.open")}
+      onClick=${() => (drawerOpen.value = true)} />`}
     <h1 title=${thread?.title.value}>${thread ? thread.title.value || t("thread.new") : t("thread.new")}</h1>
     <${TemporaryMark} thread=${thread} />
     ${isNarrow.value && html`<${IconButton} icon="plus" label=${t("nav.new")} onClick=${newChat} />`}

@@ -1,8 +1,8 @@
-// How the answer to one question changed: where the user lived, and lives now.
+// The versions of one fact over time, such as where the user lived and lives now.
 import { useEffect, useState } from "preact/hooks";
 import { call } from "../api.js";
 import { date, day } from "../format.js";
-import { html, cx } from "../html.js";
+import { cx, html } from "../html.js";
 import { t } from "../i18n.js";
 import { isPast, validityLabel } from "../validity.js";
 import { ListState } from "./controls.js";

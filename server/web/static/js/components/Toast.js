@@ -1,5 +1,5 @@
 // Short messages in the corner, and the line that only screen readers get.
-import { html, cx } from "../html.js";
+import { cx, html } from "../html.js";
 import { t } from "../i18n.js";
 import { announcement, dismissToast, toasts } from "../state.js";
 import { IconButton } from "./controls.js";

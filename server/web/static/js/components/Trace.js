@@ -2,7 +2,7 @@
 import { useEffect, useState } from "preact/hooks";
 import { call } from "../api.js";
 import { decimal, number, percent } from "../format.js";
-import { html, cx } from "../html.js";
+import { cx, html } from "../html.js";
 import { t } from "../i18n.js";
 import { dialog } from "../state.js";
 import { ListState } from "./controls.js";
@@ -43,16 +43,19 @@ export function Trace({ trace }) {
       : html`<table><thead><tr>
         ${["rank", "source", "meaning", "words", "together", "let_through", "became"].map((name) => html`<th key=${name}
           scope="col">${t(`trace.${name}`)}</th>`)}</tr></thead>
-        <tbody>${candidates.map((candidate) => html`<${Candidate} key=${candidate.id} candidate=${candidate} />`)}</tbody></table>`}
+        <tbody>${candidates.map((candidate) => html`<${Candidate}
+          key=${candidate.id} candidate=${candidate} />`)}</tbody></table>`}
     <p class="hint">${t("trace.generation", { n: trace.generation })}</p>
   </div>`;
 }
 
 function TraceSummary({ trace }) {
-  const { folders, rows, queries, dense_weight: denseWeight, min_similarity: minSimilarity, min_coverage: minCoverage } = trace;
+  const { folders, rows, queries, dense_weight: denseWeight } = trace;
+  const { min_similarity: minSimilarity, min_coverage: minCoverage } = trace;
   const folderNames = folders.join(", ") || t("trace.nowhere");
   return html`<p>${t("trace.compared", { n: rows, count: number(rows), folders: folderNames })}
-    ${" "}${denseWeight > 0 ? t("trace.weights", { dense: percent(denseWeight), words: percent(1 - denseWeight) }) : t("trace.words_only")}
+    ${" "}${denseWeight > 0 ? t("trace.weights", { dense: percent(denseWeight), words: percent(1 - denseWeight) })
+      : t("trace.words_only")}
     ${" "}${t("trace.gate", { similarity: percent(minSimilarity), coverage: percent(minCoverage) })}</p>
     ${queries.length > 1 && html`<p>${t("trace.earlier")} <q>${queries[1]}</q></p>`}`;
 }
@@ -62,7 +65,8 @@ function Candidate({ candidate }) {
     line_start: candidate.line_start, line_end: candidate.line_end };
   return html`<tr class=${cx(candidate.fate === "used" ? "used" : "left")}>
     <td class="rank" data-label=${t("trace.rank")}>${candidate.fused_rank}</td>
-    <td class="what"><b>${candidate.folder} › ${sourceLabel({ passage })}</b><span dir="auto">${candidate.text}</span></td>
+    <td class="what"><b>${candidate.folder} › ${sourceLabel({ passage })}</b><span
+      dir="auto">${candidate.text}</span></td>
     <${Score} label=${t("trace.meaning")} value=${candidate.dense} rank=${candidate.dense_rank} />
     <${Score} label=${t("trace.words")} value=${candidate.lexical} rank=${candidate.lexical_rank} />
     <${Score} label=${t("trace.together")} value=${candidate.fused}

@@ -1,4 +1,4 @@
-// A box to try searches in, for the person who curates the files: what a chat would be given, and why.
+// A dialog for trying searches, for the person who curates the files: the passages a chat would get, and why.
 import { useState } from "preact/hooks";
 import { call } from "../api.js";
 import { html } from "../html.js";
@@ -17,7 +17,9 @@ export function TrySearchDialog() {
   const [excluded, setExcluded] = useState([]);   // folders that are not searched
   const [search, setSearch] = useState({ state: "", found: null, error: "" });
   const setField = (name) => (event) => setForm({ ...form, [name]: event.target.value });
-  const toggle = (name) => setExcluded(excluded.includes(name) ? excluded.filter((other) => other !== name) : [...excluded, name]);
+  const toggle = (name) => setExcluded(
+    excluded.includes(name) ? excluded.filter((other) => other !== name) : [...excluded, name],
+  );
   const submit = async (event) => {
     event.preventDefault();
     if (!form.question.trim()) return;
@@ -35,7 +37,8 @@ export function TrySearchDialog() {
     <p class="hint">${t("trial.text")}</p>
     <form class="trial" onSubmit=${submit}>
       <label class="wide"><span>${t("trial.question")}</span>
-        <input class="field" value=${form.question} onInput=${setField("question")} data-autofocus maxlength="4000" /></label>
+        <input class="field" value=${form.question} onInput=${setField("question")} data-autofocus
+          maxlength="4000" /></label>
       <fieldset><legend>${t("trial.folders")}</legend>${folderNames.map((name) => html`<label key=${name} class="tick">
         <input type="checkbox" checked=${!excluded.includes(name)} onChange=${() => toggle(name)} />
         <span>${name}</span></label>`)}</fieldset>

@@ -1,9 +1,9 @@
-// What an answer cost, under it.
+// Token counts and timings under an answer.
 import { decimal, number, percent } from "../format.js";
 import { html } from "../html.js";
 import { t } from "../i18n.js";
 
-/** An answer of the server's own: no model was asked. */
+/** The server itself answered, without the model. */
 export const answeredWithoutModel = ({ usage }) => Boolean(usage) && !usage.prompt_tokens && !usage.completion_tokens;
 
 export function UsageLine({ message }) {

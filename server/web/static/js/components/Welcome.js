@@ -1,6 +1,6 @@
 // An empty chat: what can be asked here, as cards of the domains.
 import { chooseDomain } from "../actions.js";
-import { html, cx } from "../html.js";
+import { cx, html } from "../html.js";
 import { t } from "../i18n.js";
 import { Logo } from "../icons.js";
 import { domains, newChatDomain, panel, session } from "../state.js";

@@ -1,6 +1,6 @@
 // Small controls used everywhere: icon button, menu, segmented choice, inline confirm, states of a list.
 import { useLayoutEffect, useRef, useState } from "preact/hooks";
-import { html, cx } from "../html.js";
+import { cx, html } from "../html.js";
 import { t } from "../i18n.js";
 import { Icon } from "../icons.js";
 
@@ -109,7 +109,7 @@ export function useAutofocus(field) {
 export function InlineEdit({ value, label, onSave, onCancel, multiline = false }) {
   const field = useRef(null);
   useAutofocus(field);
-  const finished = useRef(false); // leaving the page takes the focus, which would save once more
+  const finished = useRef(false); // unmounting blurs the field, which would save twice
   const cancel = () => {
     finished.current = true;
     onCancel();
