@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 from playwright.sync_api import Browser, Page
 
-from tests.web.conftest import serving, visiting
+from tests.web.conftest import fresh_page, serve_backend
 
 pytestmark = pytest.mark.browser
 
@@ -16,7 +16,7 @@ pytestmark = pytest.mark.browser
 @pytest.fixture(scope="module")
 def client(browser: Browser) -> Iterator[Page]:
     """One page for all of them: the modules are pure, and opening it takes longer than they do."""
-    with serving() as (_, address), visiting(browser, address) as page:
+    with serve_backend() as (_, address), fresh_page(browser, address) as page:
         page.goto("/")
         page.wait_for_selector(".composer")
         yield page
@@ -141,10 +141,10 @@ def test_the_speed_of_a_stored_answer_comes_from_its_usage(client: Page) -> None
 
 OVERLAP = """
 const answers = [];
-const taken = [];
+const delivered = [];
 const load = m.latestOnly(
   () => new Promise((resolve, reject) => answers.push({ resolve, reject })),
-  (found, error) => taken.push(found ?? error.message),
+  (found, error) => delivered.push(found ?? error.message),
 );
 const ended = [];
 const first = load().then(() => ended.push('first'));
@@ -152,10 +152,10 @@ const second = load().then(() => ended.push('second'));
 """
 
 
-def test_of_overlapping_fetches_the_newest_counts_whichever_comes_first(client: Page) -> None:
-    late = "answers[1].resolve('new'); await second; answers[0].resolve('old'); await first; return [taken, ended]"
+def test_of_overlapping_fetches_only_the_latest_counts_whichever_comes_first(client: Page) -> None:
+    late = "answers[1].resolve('new'); await second; answers[0].resolve('old'); await first; return [delivered, ended]"
     assert run(client, "latestOnly", OVERLAP + late) == [["new"], ["second", "first"]]
-    failed = "answers[0].reject(Error('old')); answers[1].resolve('new'); await first; await second; return taken"
+    failed = "answers[0].reject(Error('old')); answers[1].resolve('new'); await first; await second; return delivered"
     assert run(client, "latestOnly", OVERLAP + failed) == ["new"]
 
 
@@ -166,7 +166,7 @@ def test_an_overtaken_fetch_ends_with_the_newer_one(client: Page) -> None:
       const early = [...ended];
       answers[1].reject(Error('broken'));
       await Promise.all([first, second]);
-      return [early, taken, ended.length];"""
+      return [early, delivered, ended.length];"""
     assert run(client, "latestOnly", OVERLAP + body) == [[], ["broken"], 2]
 
 
