@@ -174,8 +174,8 @@ def test_a_search_is_tried_with_folders_and_filters(page: Page, backend: Backend
     search.click()
     expect(box.get_by_role("heading", name="Nothing was found.")).to_be_visible()
     assert backend.request_bodies[-1] == {"question": "nothing", "earlier": "Can I return it?",
-                                          "files": ["2026/*.md", "a.txt"], "kinds": ["pdf"], "since": "2026-01-31", "until": None,
-                                          "folders": ["support"]}  # fmt: skip
+                                          "files": ["2026/*.md", "a.txt"], "kinds": ["pdf"],
+                                          "since": "2026-01-31", "until": None, "folders": ["support"]}  # fmt: skip
 
 
 def test_a_search_that_fails_says_why(page: Page, backend: Backend) -> None:

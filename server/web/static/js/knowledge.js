@@ -53,7 +53,7 @@ async function command(path, body, successMessage) {
   await Promise.all([loadKnowledge(), loadIndexHistory()]);
 }
 
-export const rollBackIndex = (generation) => command("rollback", { generation }, t("history.gone", { n: generation }));
+export const rollBackIndex = (generation) => command("rollback", { generation }, t("history.rolled_back", { n: generation }));
 export const followFiles = () => command("follow", undefined, t("index.followed"));
 export const rebuildIndex = () => command("rebuild", undefined, t("history.rebuilding"));
 

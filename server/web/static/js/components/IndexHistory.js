@@ -43,15 +43,15 @@ function Generation({ generation, current, canRollBack }) {
   const counts = ["added", "changed", "removed"].filter((what) => generation[what] > 0)
     .map((what) => t(`history.${what}`, { n: number(generation[what]) }));
   const confirmRollBack = () => (dialog.value = {
-    kind: "confirm", title: t("history.go_title", { n: generation.number }),
-    text: t("history.go_text", { date: date(generation.at) }), action: t("history.go"),
+    kind: "confirm", title: t("history.roll_back_title", { n: generation.number }),
+    text: t("history.roll_back_text", { date: date(generation.at) }), action: t("history.roll_back"),
     onConfirm: () => rollBackIndex(generation.number),
   });
   return html`<li class=${cx("generation", current && "current")}>
     <div class="generation-head"><strong>${t("history.number", { n: generation.number })}</strong>
       ${current && html`<span class="state indexed">${t("history.now")}</span>`}
       <time datetime=${new Date(generation.at * 1000).toISOString()}>${date(generation.at)}</time></div>
-    ${rolledBackTo && html`<p>${t("history.back", { n: rolledBackTo })}</p>`}
+    ${rolledBackTo && html`<p>${t("history.restored", { n: rolledBackTo })}</p>`}
     <p class="generation-facts">${[...counts, generation.files >= 0 && t("history.size", {
       files: number(generation.files), chunks: number(generation.chunks) })].filter(Boolean).join(" · ")
         || t("history.same")}</p>
@@ -62,7 +62,7 @@ function Generation({ generation, current, canRollBack }) {
           onClick=${() => setShowAll(true)}>${t("history.more", { n: number(more) })}</button>`
         : t("history.more", { n: number(more) })}</li>`}</ul>`}
     ${canRollBack && html`<button type="button" class="button small"
-      aria-label=${t("history.go_long", { n: generation.number })}
-      onClick=${confirmRollBack}>${t("history.go")}</button>`}
+      aria-label=${t("history.roll_back_to", { n: generation.number })}
+      onClick=${confirmRollBack}>${t("history.roll_back")}</button>`}
   </li>`;
 }

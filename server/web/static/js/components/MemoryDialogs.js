@@ -32,7 +32,7 @@ function UsedMemory({ memory }) {
   if (!current) {
     return html`<li class="memory past"><p class="memory-text">${t("memory.forgotten", { text: memory.text })}</p>
       <div class="memory-foot"><span class="grow"></span><button type="button" class="link"
-        onClick=${addAgain}>${t("used.again")}</button></div>${errorNote}</li>`;
+        onClick=${addAgain}>${t("used.add_again")}</button></div>${errorNote}</li>`;
   }
   const why = REASONS.includes(memory.why) && t(`why.${memory.why}`);
   return html`<li class="memory">

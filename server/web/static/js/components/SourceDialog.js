@@ -50,7 +50,8 @@ function PassageInDocument({ passage, spans }) {
       if (!result.living) setNote(t("source.changed"));
       else setNeighbours({ before: result.before, after: result.after, more: hasMore(result) });
     }).catch((error) => {
-      if (!cancelled) setNote(error.status === 404 ? t("source.gone") : t("source.alone", { message: error.message }));
+      if (!cancelled) setNote(error.status === 404 ? t("source.gone")
+        : t("source.context_failed", { message: error.message }));
     });
     return () => { cancelled = true; };
   }, [passage.id]);
@@ -73,7 +74,7 @@ function PassageInDocument({ passage, spans }) {
         more: { ...neighbours.more, [side]: hasMore(result)[side] },
       });
     } catch (error) {
-      setNote(t("source.alone", { message: error.message }));
+      setNote(t("source.context_failed", { message: error.message }));
     }
   };
 

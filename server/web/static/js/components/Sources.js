@@ -37,7 +37,7 @@ function CheckSummary({ checks }) {
   const corrected = checks.filter(({ verdict }) => verdict === "corrected").length;
   if (!unsupported && !corrected) return null;
   return html`<p class="hint checked">
-    ${unsupported > 0 && html`<span class="key">${t("source.bare", { n: unsupported })}</span>`}
+    ${unsupported > 0 && html`<span class="key">${t("source.unsupported", { n: unsupported })}</span>`}
     ${corrected > 0 && html`<span>${t("source.corrected", { n: corrected })}</span>`}
   </p>`;
 }

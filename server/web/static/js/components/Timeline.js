@@ -31,7 +31,7 @@ function Entry({ entry, all }) {
   return html`<li class=${cx("moment", isOutdated && "past")}>
     <p dir="auto">${entry.text} ${!isOutdated && html`<span class="state indexed">${t("memory.now")}</span>`}</p>
     <dl>
-      ${validityLabel(entry) && html`<div><dt>${t("memory.held")}</dt><dd>${validityLabel(entry)}</dd></div>`}
+      ${validityLabel(entry) && html`<div><dt>${t("memory.valid")}</dt><dd>${validityLabel(entry)}</dd></div>`}
       <div><dt>${t("memory.noted")}</dt><dd title=${date(entry.created_at)}>${day(entry.created_at)}</dd></div>
       ${entry.last_used && html`<div><dt>${t("memory.last_used")}</dt><dd
         title=${date(entry.last_used)}>${day(entry.last_used)}</dd></div>`}

@@ -15,7 +15,7 @@ export function TrySearchDialog() {
   const folderNames = knowledge.value.folders.map((folder) => folder.name).filter(Boolean);
   const [form, setForm] = useState(EMPTY_FORM);
   const [excluded, setExcluded] = useState([]);   // folders that are not searched
-  const [search, setSearch] = useState({ state: "", found: null, error: "" });
+  const [search, setSearch] = useState({ state: "", result: null, error: "" });
   const setField = (name) => (event) => setForm({ ...form, [name]: event.target.value });
   const toggle = (name) => setExcluded(
     excluded.includes(name) ? excluded.filter((other) => other !== name) : [...excluded, name],
@@ -28,9 +28,9 @@ export function TrySearchDialog() {
     const body = { question, earlier, files: splitList(files), kinds: splitList(kinds), since: since || null,
       until: until || null, folders: excluded.length ? folderNames.filter((name) => !excluded.includes(name)) : null };
     try {
-      setSearch({ state: "ready", found: await call("POST", "/api/knowledge/search", body), error: "" });
+      setSearch({ state: "ready", result: await call("POST", "/api/knowledge/search", body), error: "" });
     } catch (error) {
-      setSearch({ state: "error", found: null, error: error.message });
+      setSearch({ state: "error", result: null, error: error.message });
     }
   };
   return html`<${Dialog} title=${t("trial.title")} wide>
@@ -55,10 +55,10 @@ export function TrySearchDialog() {
           <input class="field" type="date" value=${form.until} onInput=${setField("until")} /></label>
       </div></details>
       <button type="submit" class="button primary" disabled=${!form.question.trim() || search.state === "busy"}>
-        ${t(search.state === "busy" ? "trial.busy" : "trial.go")}</button>
+        ${t(search.state === "busy" ? "trial.busy" : "trial.submit")}</button>
     </form>
     ${search.error && html`<div class="notice error" role="alert"><span>${search.error}</span></div>`}
-    ${search.found && html`<${SearchResult} result=${search.found} />`}
+    ${search.result && html`<${SearchResult} result=${search.result} />`}
   </${Dialog}>`;
 }
 
