@@ -1,7 +1,7 @@
 """A scripted stand-in for the server, for tests of the client alone: docs/protocol.md and docs/api.md in memory.
 
-A test says what the next answer is (`backend.script`), holds tokens back (`backend.hold`), cuts
-connections (`backend.drop`), and reads what the client sent (`backend.frames`, `backend.calls`).
+A test scripts the next answer (`backend.script`), pauses its tokens (`backend.pause_before`), drops
+connections (`backend.drop_connections`), and reads what the client sent (`backend.frames`, `backend.calls`).
 """
 
 from __future__ import annotations
@@ -125,8 +125,8 @@ def generation(number: int, **fields: Any) -> dict[str, Any]:
                      {"what": "changed", "file": "support/refunds.md"}]} | fields  # fmt: skip
 
 
-# event → its field, and the stored answer's
-KEPT = {
+# event type → (field of the event, field of the stored answer)
+STORED_FIELDS = {
     "notice": ("text", "notice"),
     "memories": ("memories", "memories_used"),
     "chats": ("turns", "chats_used"),
@@ -156,15 +156,17 @@ class Backend:
         self.memories: list[dict[str, Any]] = []
         self.paused = False
         self.domains_off: list[str] = []  # where the user wants no memory
-        self.dead: list[dict[str, Any]] = []  # messages that could not be read for memories
-        self.asked: list[dict[str, Any]] = []  # what lists of memories were asked for
+        self.dead_letters: list[dict[str, Any]] = []  # messages whose memory extraction failed
+        self.list_queries: list[dict[str, Any]] = []  # query parameters of each list of memories
         self.files: dict[str, list[dict[str, Any]]] = {"support": [self.file("refunds.md")], "contracts": []}
-        self.index: dict[str, Any] = {"generation": 3, "busy": False, "progress": None, "held": None, "pending": 0,
-                                      "building": False, "problem": "", "limited": []}  # fmt: skip
+        self.index_status: dict[str, Any] = {
+            "generation": 3, "busy": False, "progress": None, "held": None, "pending": 0,
+            "building": False, "problem": "", "limited": [],
+        }  # fmt: skip
         self.generations = [generation(3), generation(2), generation(1)]
         self.trace: dict[str, Any] = TRACE
-        self.around: dict[str, dict[str, Any]] = {}  # passage id → what stands around it
-        self.bodies: list[dict[str, Any]] = []  # of knowledge's commands
+        self.passage_contexts: dict[str, dict[str, Any]] = {}  # passage id → the passage with its neighbours
+        self.request_bodies: list[dict[str, Any]] = []  # of POST requests about knowledge and memories
         self.problems: list[dict[str, Any]] = []
         self.adapters = [
             {"reason": "", "bytes": 0, "in_use": 0, "last_used": None, "description": "", "rank": 0, "modules": 0} | a
@@ -176,33 +178,35 @@ class Backend:
         self.scripts: list[Script] = []
         self.frames: list[dict[str, Any]] = []
         self.calls: list[str] = []
-        self.refuse: tuple[str, str] | None = None  # the next frame is refused with this error
-        self.fail_paths: dict[str, int] = {}  # path → status to answer with, until removed
-        self.down = ""  # why the model has failed
-        self.closed = False  # new connections are refused
-        self.held: str | None = None  # tokens stop before this one until released
-        self.sockets: set[_Connection] = set()
+        self.refuse_next: tuple[str, str] | None = None  # the next frame is refused with this error
+        self.failing_paths: dict[str, int] = {}  # path → status of its responses, until removed
+        self.model_failure = ""  # why the model has failed
+        self.refuse_connections = False  # new connections are refused
+        self.pause_before: str | None = None  # tokens with this text are not sent until it is None
+        self.connections: set[_Connection] = set()
         self.stopped: set[str] = set()
         self.tasks: set[asyncio.Task[None]] = set()
         self.loop: asyncio.AbstractEventLoop | None = None
-        self.app = _Front(_application(self))
+        self.app = _StaticFiles(_application(self))
 
-    # ── what a test does ─────────────────────────────────────────────────────────────────────────
+    # ── called by tests ───────────────────────────────────────────────────────────────────────────
 
     def script(self, *tokens: str, **more: Any) -> None:
         self.scripts.append(Script(list(tokens), **more))
 
-    def drop(self, *, stay_down: bool = False) -> None:
+    def drop_connections(self, *, stay_down: bool = False) -> None:
         """Cuts every connection, as a network change would."""
-        self.closed = stay_down
-        for connection in list(self.sockets):
-            self._on_loop(connection.cut())
+        self.refuse_connections = stay_down
+        for connection in list(self.connections):
+            self._run_on_loop(connection.drop())
 
     def announce(self, what: str) -> None:
-        for connection in list(self.sockets):
-            self._on_loop(connection.say({"type": "changed", "what": what}))
+        for connection in list(self.connections):
+            self._run_on_loop(connection.send({"type": "changed", "what": what}))
 
-    def stored(self, conversation_id: str, *messages: dict[str, Any], title: str = "A chat", age: float = 0) -> None:
+    def store_chat(
+        self, conversation_id: str, *messages: dict[str, Any], title: str = "A chat", age: float = 0
+    ) -> None:
         now = time.time() - age
         self.conversations[conversation_id] = {
             "id": conversation_id,
@@ -215,9 +219,9 @@ class Backend:
             {"created_at": now, "status": "complete", "parent_id": None} | message for message in messages
         ]
 
-    def _on_loop(self, work: Any) -> None:
+    def _run_on_loop(self, coroutine: Any) -> None:
         assert self.loop is not None
-        asyncio.run_coroutine_threadsafe(work, self.loop).result(60)
+        asyncio.run_coroutine_threadsafe(coroutine, self.loop).result(60)
 
     @staticmethod
     def file(name: str, state: str = "indexed", reason: str = "") -> dict[str, Any]:
@@ -240,7 +244,7 @@ class Backend:
         else:
             conversation_id = frame.get("conversation_id") or f"c{next(self.ids)}"
             if conversation_id not in self.conversations:
-                self.stored(conversation_id, title=frame["text"][:80])
+                self.store_chat(conversation_id, title=frame["text"][:80])
                 self.conversations[conversation_id] |= {
                     "domain": frame.get("domain"), "temporary": frame.get("temporary", False)
                 }  # fmt: skip
@@ -275,16 +279,16 @@ class Backend:
             title=self.conversations[conversation_id]["title"],
             request_id=frame["request_id"],
         )
-        self._tell("conversations")
+        self._announce_change("conversations")
         script = self.scripts.pop(0) if self.scripts else Script()
         task = asyncio.get_running_loop().create_task(self._run(answer, script))
         self.tasks.add(task)
         task.add_done_callback(self.tasks.discard)
         return answer["id"]
 
-    def _tell(self, what: str) -> None:
-        for connection in list(self.sockets):
-            task = asyncio.get_running_loop().create_task(connection.say({"type": "changed", "what": what}))
+    def _announce_change(self, what: str) -> None:
+        for connection in list(self.connections):
+            task = asyncio.get_running_loop().create_task(connection.send({"type": "changed", "what": what}))
             self.tasks.add(task)
             task.add_done_callback(self.tasks.discard)
 
@@ -298,7 +302,7 @@ class Backend:
             self.publish(answer["id"], **event)
         for token in script.tokens:
             await asyncio.sleep(script.pause)
-            while self._holds(token) and answer["id"] not in self.stopped:  # noqa: ASYNC110  (tests set it)
+            while self._pauses_before(token) and answer["id"] not in self.stopped:  # noqa: ASYNC110  (tests set it)
                 await asyncio.sleep(0.01)
             if answer["id"] in self.stopped:
                 script.finish = "cancelled"
@@ -317,7 +321,7 @@ class Backend:
             answer |= self._record(answer, event)
             self.publish(answer["id"], **event)
         self.publish(answer["id"], type="closed")
-        self._tell("conversations")
+        self._announce_change("conversations")
 
     def _record(self, answer: dict[str, Any], event: dict[str, Any]) -> dict[str, Any]:
         """What a stored answer keeps of an event."""
@@ -335,11 +339,11 @@ class Backend:
             self.memories[:0] = event["memories"]
         if event["type"] == "memory_forgotten":
             return {"memories_forgotten": len(event["memories"])}
-        names = KEPT.get(event["type"])
+        names = STORED_FIELDS.get(event["type"])
         return {names[1]: event[names[0]]} if names else {}
 
-    def _holds(self, token: str) -> bool:
-        return self.held is not None and self.held in token
+    def _pauses_before(self, token: str) -> bool:
+        return self.pause_before is not None and self.pause_before in token
 
     def _question_of(self, message_id: str) -> dict[str, Any]:
         everything = {m["id"]: m for messages in self.messages.values() for m in messages}
@@ -353,20 +357,20 @@ class _Connection:
         self.socket = socket
         self.pumps: list[asyncio.Task[None]] = []
 
-    async def say(self, frame: dict[str, Any]) -> None:
+    async def send(self, frame: dict[str, Any]) -> None:
         await self.socket.send_json(frame)
 
-    async def cut(self) -> None:
-        self.end()
+    async def drop(self) -> None:
+        self.detach()
         await self.socket.close(1012)
 
-    def end(self) -> None:
-        self.backend.sockets.discard(self)
+    def detach(self) -> None:
+        self.backend.connections.discard(self)
         for pump in self.pumps:
             pump.cancel()
 
     async def serve(self) -> None:
-        await self.say(
+        await self.send(
             {
                 "type": "hello",
                 "user": {"id": "local", "name": "local", "admin": self.backend.admin},
@@ -378,35 +382,35 @@ class _Connection:
         while True:
             frame = await self.socket.receive_json()
             self.backend.frames.append(frame)
-            await self._take(frame)
+            await self._handle(frame)
 
-    async def _take(self, frame: dict[str, Any]) -> None:
+    async def _handle(self, frame: dict[str, Any]) -> None:
         backend = self.backend
-        if backend.refuse:
-            (code, message), backend.refuse = backend.refuse, None
-            await self.say({"type": "error", "code": code, "message": message, "request_id": frame.get("request_id")})
+        if backend.refuse_next:
+            (code, message), backend.refuse_next = backend.refuse_next, None
+            await self.send({"type": "error", "code": code, "message": message, "request_id": frame.get("request_id")})
         elif frame["type"] == "stop":
             backend.stopped.add(frame["message_id"])
         elif frame["type"] == "resume" and frame["message_id"] not in backend.events:
-            await self.say({"type": "error", "code": "not_found", "message": "no such answer", "request_id": None})
+            await self.send({"type": "error", "code": "not_found", "message": "no such answer", "request_id": None})
         elif frame["type"] == "resume":
-            self._follow(frame["message_id"], frame["after_seq"])
+            self._start_pump(frame["message_id"], frame["after_seq"])
         else:
-            self._follow(backend.begin(frame), 0)
+            self._start_pump(backend.begin(frame), 0)
 
-    def _follow(self, message_id: str, after: int) -> None:
+    def _start_pump(self, message_id: str, after: int) -> None:
         self.pumps.append(asyncio.get_running_loop().create_task(self._pump(message_id, after)))
 
     async def _pump(self, message_id: str, position: int) -> None:
         events = self.backend.events[message_id]
         while not (position and events[position - 1]["type"] == "closed"):
             while position < len(events):
-                await self.say(events[position])
+                await self.send(events[position])
                 position += 1
             await asyncio.sleep(0.005)
 
 
-class _Front:
+class _StaticFiles:
     """Serves the client's files from memory, since each test loads them all, and passes on the rest."""
 
     files: ClassVar[dict[str, tuple[bytes, bytes]]] = {}
@@ -420,13 +424,13 @@ class _Front:
                     self.files[f"/static/{path.relative_to(STATIC).as_posix()}"] = (kind, path.read_bytes())
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        held = self.files.get(scope["path"]) if scope["type"] == "http" else None
-        if held is None:
+        served = self.files.get(scope["path"]) if scope["type"] == "http" else None
+        if served is None:
             await self.app(scope, receive, send)
             return
-        headers = [(b"content-type", held[0]), (b"x-content-type-options", b"nosniff")]
+        headers = [(b"content-type", served[0]), (b"x-content-type-options", b"nosniff")]
         await send({"type": "http.response.start", "status": 200, "headers": headers})
-        await send({"type": "http.response.body", "body": held[1]})
+        await send({"type": "http.response.body", "body": served[1]})
 
 
 def _application(backend: Backend) -> FastAPI:  # noqa: PLR0915  (a route a line or two; splitting hides the list)
@@ -438,9 +442,9 @@ def _application(backend: Backend) -> FastAPI:  # noqa: PLR0915  (a route a line
         path = request.url.path
         backend.calls.append(f"{request.method} {path}")
         open_paths = ("/api/session", "/api/login")
-        if path in backend.fail_paths:
+        if path in backend.failing_paths:
             body = {"error": {"code": "internal", "message": "the disk is full"}}
-            response: Response = JSONResponse(body, backend.fail_paths[path])
+            response: Response = JSONResponse(body, backend.failing_paths[path])
         elif path.startswith("/api") and path not in open_paths and backend.password and not backend.logged_in:
             response = JSONResponse({"error": {"code": "unauthorized", "message": "log in first"}}, 401)
         else:
@@ -455,14 +459,14 @@ def _application(backend: Backend) -> FastAPI:  # noqa: PLR0915  (a route a line
 
     @app.get("/health")
     async def health() -> JSONResponse:
-        body = {"ok": not backend.down, "running": 0, "waiting": 0, "reason": backend.down}
-        return JSONResponse(body, 503 if backend.down else 200)
+        body = {"ok": not backend.model_failure, "running": 0, "waiting": 0, "reason": backend.model_failure}
+        return JSONResponse(body, 503 if backend.model_failure else 200)
 
     @app.get("/api/session")
     async def session() -> dict[str, Any]:
-        known = backend.logged_in or not backend.password
+        logged_in = backend.logged_in or not backend.password
         return {
-            "user": {"id": "local", "name": "mina", "admin": backend.admin} if known else None,
+            "user": {"id": "local", "name": "mina", "admin": backend.admin} if logged_in else None,
             "login_needed": bool(backend.password),
             "version": "0.1.0",
             "default_domain": "general",
@@ -478,7 +482,7 @@ def _application(backend: Backend) -> FastAPI:  # noqa: PLR0915  (a route a line
                 "context_length": 8192,
                 "parameters": 134515008,
             }
-            if known
+            if logged_in
             else None,
         }
 
@@ -530,16 +534,16 @@ def _application(backend: Backend) -> FastAPI:  # noqa: PLR0915  (a route a line
 
     @app.get("/api/passages/{key}")
     async def passage(key: str) -> Response:
-        if key not in backend.around:
+        if key not in backend.passage_contexts:
             error = {"code": "not_found", "message": f"no passage '{key}'"}
             return JSONResponse({"error": error}, 404)
-        return JSONResponse(backend.around[key])
+        return JSONResponse(backend.passage_contexts[key])
 
     @app.get("/api/knowledge")
     async def knowledge(files: bool = True) -> dict[str, Any]:
-        folders = [{"name": name, "files": held} for name, held in backend.files.items()]
+        folders = [{"name": name, "files": files} for name, files in backend.files.items()]
         backend.calls.append(f"knowledge files={files}")
-        return backend.index | ({"folders": folders} if files else {})
+        return backend.index_status | ({"folders": folders} if files else {})
 
     @app.get("/api/knowledge/generations")
     async def generations() -> dict[str, Any]:
@@ -547,25 +551,25 @@ def _application(backend: Backend) -> FastAPI:  # noqa: PLR0915  (a route a line
 
     @app.post("/api/knowledge/rollback")
     async def roll_back(body: dict[str, Any]) -> dict[str, Any]:
-        backend.bodies.append(body)
-        number = backend.index["generation"] + 1
+        backend.request_bodies.append(body)
+        number = backend.index_status["generation"] + 1
         backend.generations.insert(0, generation(number, cause=f"rollback:{body['generation']}"))
-        backend.index |= {"generation": number, "held": body["generation"], "pending": 2}
+        backend.index_status |= {"generation": number, "held": body["generation"], "pending": 2}
         return {"generation": number, "held": body["generation"]}
 
     @app.post("/api/knowledge/follow")
     async def follow() -> dict[str, Any]:
-        backend.index |= {"held": None, "pending": 0}
+        backend.index_status |= {"held": None, "pending": 0}
         return {"held": None}
 
     @app.post("/api/knowledge/rebuild")
     async def rebuild() -> dict[str, Any]:
-        backend.index["building"] = True
+        backend.index_status["building"] = True
         return {"building": True}
 
     @app.post("/api/knowledge/search")
     async def search(body: dict[str, Any]) -> dict[str, Any]:
-        backend.bodies.append(body)
+        backend.request_bodies.append(body)
         found = [] if "nothing" in body["question"] else [PASSAGE | {"place": "lines 3-9"}]
         return {"passages": found, "trace": backend.trace}
 
@@ -589,7 +593,7 @@ def _application(backend: Backend) -> FastAPI:  # noqa: PLR0915  (a route a line
 
     @app.delete("/api/knowledge/{folder}/{file:path}", status_code=204)
     async def delete_file(folder: str, file: str) -> None:
-        backend.files[folder] = [held for held in backend.files[folder] if held["file"] != file]
+        backend.files[folder] = [entry for entry in backend.files[folder] if entry["file"] != file]
 
     @app.get("/api/adapters")
     async def adapters() -> dict[str, Any]:
@@ -597,24 +601,24 @@ def _application(backend: Backend) -> FastAPI:  # noqa: PLR0915  (a route a line
 
     @app.post("/v1/{action}_lora_adapter")
     async def adapter(action: str, body: dict[str, str]) -> Response:
-        held = next(a for a in backend.adapters if a["name"] == body["lora_name"])
-        if action == "unload" and held["in_use"]:
-            message = f"adapter '{held['name']}' is in use by a running chat; try again when it has ended"
+        found = next(a for a in backend.adapters if a["name"] == body["lora_name"])
+        if action == "unload" and found["in_use"]:
+            message = f"adapter '{found['name']}' is in use by a running chat; try again when it has ended"
             return JSONResponse({"error": {"message": message, "code": "adapter_in_use"}}, 409)
-        held["state"] = "loaded" if action == "load" else "available"
+        found["state"] = "loaded" if action == "load" else "available"
         return JSONResponse({"message": "done"})
 
     @app.websocket("/ws")
     async def chat(socket: WebSocket) -> None:
-        if backend.closed or (backend.password and not backend.logged_in):
+        if backend.refuse_connections or (backend.password and not backend.logged_in):
             await socket.close(1008)
             return
         await socket.accept()
         connection = _Connection(backend, socket)
-        backend.sockets.add(connection)
+        backend.connections.add(connection)
         try:
             await connection.serve()
         except (WebSocketDisconnect, RuntimeError):
-            connection.end()
+            connection.detach()
 
     return app

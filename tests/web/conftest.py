@@ -18,12 +18,12 @@ from tests.web.backend import Backend
 
 @pytest.fixture(scope="package")  # not longer: while it lives, no other test can run an event loop
 def browser() -> Iterator[Browser]:
-    with chromium() as held:
-        yield held
+    with chromium() as chrome:
+        yield chrome
 
 
 @contextmanager
-def serving() -> Iterator[tuple[Backend, str]]:
+def serve_backend() -> Iterator[tuple[Backend, str]]:
     """A fresh backend in a thread of its own, and its address."""
     backend = Backend()
     listener = socket.create_server(("127.0.0.1", 0))
@@ -48,8 +48,8 @@ def serving() -> Iterator[tuple[Backend, str]]:
 
 @pytest.fixture
 def served() -> Iterator[tuple[Backend, str]]:
-    with serving() as held:
-        yield held
+    with serve_backend() as backend_and_address:
+        yield backend_and_address
 
 
 @pytest.fixture
@@ -58,7 +58,7 @@ def backend(served: tuple[Backend, str]) -> Backend:
 
 
 @contextmanager
-def visiting(browser: Browser, address: str) -> Iterator[Page]:
+def fresh_page(browser: Browser, address: str) -> Iterator[Page]:
     """A page of a fresh profile, not yet opened: `page.goto("/")`. Any error in its console fails the test,
     except what the browser itself says of answers that a test wants to fail."""
     context = browser.new_context(
@@ -81,5 +81,5 @@ def visiting(browser: Browser, address: str) -> Iterator[Page]:
 
 @pytest.fixture
 def page(browser: Browser, served: tuple[Backend, str]) -> Iterator[Page]:
-    with visiting(browser, served[1]) as fresh:
-        yield fresh
+    with fresh_page(browser, served[1]) as new_page:
+        yield new_page

@@ -19,43 +19,43 @@ def memory(number: int, text: str, kind: str = "fact", quote: str = "", **fields
             "confidence": 1.0, "last_used": None, "replaced_by": None, "why": ""} | fields  # fmt: skip
 
 
-def refused(status: int, code: str, message: str) -> JSONResponse:
+def error_response(status: int, code: str, message: str) -> JSONResponse:
     return JSONResponse({"error": {"code": code, "message": message}}, status)
 
 
 def memory_routes(app: FastAPI, backend: Backend) -> None:
-    """`backend.memories` holds all of them, `backend.paused` whether they are used, `backend.dead` what failed."""
+    """State: `backend.memories`, `backend.paused`, `backend.domains_off`, `backend.dead_letters`."""
 
-    def holds(held: dict[str, Any]) -> bool:
-        return held["replaced_by"] is None and (held["valid_to"] is None or held["valid_to"] > time.time())
+    def is_current(entry: dict[str, Any]) -> bool:
+        return entry["replaced_by"] is None and (entry["valid_to"] is None or entry["valid_to"] > time.time())
 
     def find(key: int) -> dict[str, Any] | None:
-        return next((held for held in backend.memories if held["id"] == key), None)
+        return next((entry for entry in backend.memories if entry["id"] == key), None)
 
     @app.get("/api/memories")
     async def memories(kind: str = "", query: str = "", past: bool = False) -> dict[str, Any]:
-        backend.asked.append({"kind": kind, "query": query, "past": past})
+        backend.list_queries.append({"kind": kind, "query": query, "past": past})
         found = [
-            held for held in backend.memories
-            if (past or holds(held)) and kind in ("", held["kind"]) and query.lower() in held["text"].lower()
+            entry for entry in backend.memories
+            if (past or is_current(entry)) and kind in ("", entry["kind"]) and query.lower() in entry["text"].lower()
         ]  # fmt: skip
         return {
             "memories": found,
             "paused": backend.paused,
-            "total": sum(map(holds, backend.memories)),
+            "total": sum(map(is_current, backend.memories)),
             "domains_off": backend.domains_off,
         }
 
     @app.post("/api/memories", status_code=201)
     async def add(body: dict[str, Any]) -> dict[str, Any]:
-        backend.bodies.append(body)
+        backend.request_bodies.append(body)
         backend.memories.insert(0, memory(next(backend.ids) + 1000, body["text"], body.get("kind", "fact")))
         return backend.memories[0]
 
     @app.delete("/api/memories")
     async def erase(confirm: bool = False) -> Response:
         if not confirm:
-            return refused(400, "invalid_input", "erasing needs confirm=true")
+            return error_response(400, "invalid_input", "erasing needs confirm=true")
         count, backend.memories = len(backend.memories), []
         return JSONResponse({"deleted": count})
 
@@ -65,9 +65,9 @@ def memory_routes(app: FastAPI, backend: Backend) -> None:
         return {"paused": backend.paused}
 
     @app.put("/api/memories/domains/{name}")
-    async def use_in(name: str, body: dict[str, bool]) -> Response:
+    async def switch_domain(name: str, body: dict[str, bool]) -> Response:
         if name == "broken":
-            return refused(507, "storage_full", "the disk is full")
+            return error_response(507, "storage_full", "the disk is full")
         rest = [other for other in backend.domains_off if other != name]
         backend.domains_off = rest if body["used"] else sorted([*rest, name])
         return JSONResponse({"domains_off": backend.domains_off})
@@ -79,42 +79,42 @@ def memory_routes(app: FastAPI, backend: Backend) -> None:
 
     @app.get("/api/memories/dead")
     async def dead() -> dict[str, Any]:
-        return {"dead": backend.dead}
+        return {"dead": backend.dead_letters}
 
     @app.post("/api/memories/dead/{key}/retry", status_code=204)
     @app.delete("/api/memories/dead/{key}", status_code=204)
-    async def settle(key: int) -> None:
-        backend.dead = [letter for letter in backend.dead if letter["id"] != key]
+    async def remove_dead_letter(key: int) -> None:
+        backend.dead_letters = [letter for letter in backend.dead_letters if letter["id"] != key]
 
     @app.get("/api/memories/{key}/history")
     async def history(key: int) -> Response:
-        held = find(key)
-        if held is None:
-            return refused(404, "not_found", f"there is no memory {key} of yours")
-        ids = {key, held["replaced_by"]}
+        found = find(key)
+        if found is None:
+            return error_response(404, "not_found", f"there is no memory {key} of yours")
+        ids = {key, found["replaced_by"]}
         chain = [m for m in backend.memories if m["id"] in ids or m["replaced_by"] == key]
         return JSONResponse({"memories": sorted(chain, key=lambda m: m["created_at"])})
 
     @app.patch("/api/memories/{key}")
     async def edit(key: int, body: dict[str, Any]) -> Response:
-        held = find(key)
-        if held is None:
-            return refused(404, "not_found", f"there is no memory {key} of yours")
-        if body.get("expected", held["updated_at"]) != held["updated_at"]:
-            return refused(409, "conflict", f"memory {key} has been changed since it was opened")
-        held |= {"text": body["text"], "updated_at": held["updated_at"] + 1}
-        return JSONResponse(held)
+        found = find(key)
+        if found is None:
+            return error_response(404, "not_found", f"there is no memory {key} of yours")
+        if body.get("expected", found["updated_at"]) != found["updated_at"]:
+            return error_response(409, "conflict", f"memory {key} has been changed since it was opened")
+        found |= {"text": body["text"], "updated_at": found["updated_at"] + 1}
+        return JSONResponse(found)
 
     @app.delete("/api/memories/{key}")
     async def forget(key: int) -> Response:
-        held = find(key)
-        if held is None:
-            return refused(404, "not_found", f"there is no memory {key} of yours")
+        found = find(key)
+        if found is None:
+            return error_response(404, "not_found", f"there is no memory {key} of yours")
         backend.memories = [m for m in backend.memories if m["id"] != key]
         for answer in (m for messages in backend.messages.values() for m in messages):
             for name in ("memories_saved", "memories_used"):  # forgotten there, too
                 answer[name] = [m for m in answer.get(name, []) if m["id"] != key]
-        return JSONResponse({"deleted": held})
+        return JSONResponse({"deleted": found})
 
     @app.get("/api/conversations/search")
     async def search(query: str) -> dict[str, Any]:
@@ -128,5 +128,5 @@ def memory_routes(app: FastAPI, backend: Backend) -> None:
         return {"found": found}
 
     @app.get("/api/conversations/{key}/memories")
-    async def of_conversation(key: str) -> dict[str, Any]:
+    async def conversation_memories(key: str) -> dict[str, Any]:
         return {"memories": [m for m in backend.memories if m["conversation_id"] == key]}

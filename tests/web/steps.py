@@ -27,19 +27,19 @@ async (selector) => {
 """
 
 
-def opened(page: Page, address: str = "/") -> Page:
+def open_client(page: Page, address: str = "/") -> Page:
     """The client, connected: before that nothing can be sent, and news do not come."""
     page.goto(address)
-    connected(page)
+    expect_connected(page)
     return page
 
 
-def connected(page: Page) -> None:
+def expect_connected(page: Page) -> None:
     expect(page.locator(".composer")).to_be_visible()
     expect(page.locator("#composer-note")).to_be_empty()
 
 
-def write(page: Page, text: str) -> None:
+def send_message(page: Page, text: str) -> None:
     """Sends a message with Enter, once it can be sent."""
     field = page.locator(".composer textarea")
     field.fill(text)
@@ -47,18 +47,18 @@ def write(page: Page, text: str) -> None:
     field.press("Enter")
 
 
-def settled(page: Page) -> None:
+def wait_until_settled(page: Page) -> None:
     """Colours and places are measured after fetches, transitions and animations."""
     page.evaluate("() => new Promise((done) => requestAnimationFrame(() => requestAnimationFrame(done)))")
     page.wait_for_function(SETTLED)
 
 
-def scrolled_to(page: Page, selector: str) -> float:
+def resting_scroll_top(page: Page, selector: str) -> float:
     """Where the element's scrolling came to rest."""
     return float(page.evaluate(STILL, selector))
 
 
-def eventually(page: Page, condition: Callable[[], bool], what: str) -> None:
+def wait_until(page: Page, condition: Callable[[], bool], what: str) -> None:
     """For what the backend knows and the page does not show."""
     end = time.monotonic() + TIMEOUT / 1000
     while not condition():

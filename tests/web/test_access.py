@@ -11,7 +11,7 @@ from playwright.sync_api import Browser, Page, expect
 from tests.browsers import TIMEOUT
 from tests.web.backend import PASSAGE, ROUTE, SECTIONS, Backend
 from tests.web.memory_backend import memory
-from tests.web.steps import connected, opened, settled, write
+from tests.web.steps import expect_connected, open_client, send_message, wait_until_settled
 
 pytestmark = pytest.mark.browser
 
@@ -61,7 +61,7 @@ def open_with(browser: Browser, served: tuple[Backend, str]) -> Iterator[Open]:
         page.goto("/")
         page.wait_for_selector(".composer, .login")
         if page.locator(".composer").count():
-            connected(page)
+            expect_connected(page)
         return page
 
     yield open_page
@@ -69,13 +69,15 @@ def open_with(browser: Browser, served: tuple[Backend, str]) -> Iterator[Open]:
         context.close()
 
 
-def chat(page: Page, backend: Backend) -> None:
+def chat_with_everything(page: Page, backend: Backend) -> None:
     backend.memories = [memory(1, "Likes brass", quote="I like brass")]
-    backend.dead = [{"id": 1, "text": "A long story", "reason": "no JSON", "created_at": 1.0, "conversation_id": None}]
+    backend.dead_letters = [
+        {"id": 1, "text": "A long story", "reason": "no JSON", "created_at": 1.0, "conversation_id": None}
+    ]
     backend.script(ANSWER, **FULL)
-    write(page, "A question")
+    send_message(page, "A question")
     page.wait_for_selector(".receipt.offer")
-    settled(page)
+    wait_until_settled(page)
 
 
 def each_view(page: Page) -> Iterator[str]:
@@ -88,7 +90,7 @@ def each_view(page: Page) -> Iterator[str]:
     for selector in (".source", ".why-sources", ".answer .chip >> nth=-1", ".answer footer button >> nth=-1"):
         page.locator(selector).first.click()
         page.locator("dialog").wait_for()
-        settled(page)
+        wait_until_settled(page)
         yield selector
         page.keyboard.press("Escape")
         expect(page.locator("dialog")).to_have_count(0)
@@ -103,7 +105,7 @@ def each_view(page: Page) -> Iterator[str]:
     page.locator(".row-menu").first.click()
     page.get_by_role("menuitem").last.click()
     page.locator(".forget-too").wait_for()
-    settled(page)
+    wait_until_settled(page)
     yield "deleting a chat"
     page.keyboard.press("Escape")
     expect(page.locator("dialog")).to_have_count(0)
@@ -114,7 +116,7 @@ def each_view(page: Page) -> Iterator[str]:
             page.locator(".header .icon-button").first.click()
         page.locator(".lever").nth(index).click()
         page.locator("dialog" if index == 4 else ".panel").wait_for()
-        settled(page)
+        wait_until_settled(page)
         yield f"lever {index}"
         if index == 1:
             yield from each_view_of_the_index(page)
@@ -129,14 +131,14 @@ def each_view_of_the_index(page: Page) -> Iterator[str]:
     """Its history, and the box for trying searches with what it finds."""
     page.locator(".history > summary").click()
     page.locator(".generation").first.wait_for()
-    settled(page)
+    wait_until_settled(page)
     yield "history"
     page.locator(".panel-tools button").click()
     page.locator(".trial summary").click()
     page.locator(".trial input").first.fill("How long can I return a lamp?")
     page.locator(".trial button[type=submit]").click()
     page.locator(".found .trace").wait_for()
-    settled(page)
+    wait_until_settled(page)
     yield "trial"
     page.keyboard.press("Escape")
     expect(page.locator("dialog")).to_have_count(0)
@@ -148,7 +150,7 @@ def each_view_of_memory(page: Page) -> Iterator[str]:
     page.locator(".moment").first.wait_for()
     page.locator(".panel .section > summary").click()
     page.locator(".memory-domains").wait_for()
-    settled(page)
+    wait_until_settled(page)
     yield "time line"
     page.locator(".memory [aria-expanded] + button").first.click()
     page.locator(".edit-memory").wait_for()
@@ -156,7 +158,7 @@ def each_view_of_memory(page: Page) -> Iterator[str]:
     page.keyboard.press("Escape")
     page.locator(".memory-data button").click()
     page.locator("dialog").wait_for()
-    settled(page)
+    wait_until_settled(page)
     yield "erasing"
     page.keyboard.press("Escape")
     expect(page.locator("dialog")).to_have_count(0)
@@ -170,8 +172,8 @@ def test_no_view_breaks_the_content_security_policy(page: Page, backend: Backend
         """window.broken = [];
         addEventListener('securitypolicyviolation', (e) => broken.push(e.violatedDirective + ' ' + e.blockedURI))"""
     )
-    opened(page)
-    chat(page, backend)
+    open_client(page)
+    chat_with_everything(page, backend)
     views = list(each_view(page))
     assert len(views) == 18
     assert page.evaluate("broken") == []
@@ -192,8 +194,8 @@ def test_the_policy_is_in_force(open_with: Open) -> None:
 def test_nothing_is_asked_of_another_host(page: Page, backend: Backend, served: tuple[Backend, str]) -> None:
     asked: list[str] = []
     page.on("request", lambda request: asked.append(request.url))
-    opened(page)
-    chat(page, backend)
+    open_client(page)
+    chat_with_everything(page, backend)
     list(each_view(page))
     assert len(asked) > 40
     assert [address for address in asked if not address.startswith((served[1], "data:"))] == []
@@ -221,9 +223,9 @@ UNNAMED = """
 
 
 def test_every_control_has_a_name_in_every_view(page: Page, backend: Backend) -> None:
-    opened(page)
+    open_client(page)
     assert page.evaluate(UNNAMED) == []
-    chat(page, backend)
+    chat_with_everything(page, backend)
     for view in each_view(page):
         assert page.evaluate(UNNAMED) == [], view
 
@@ -272,24 +274,24 @@ def test_text_stands_out_from_its_ground(open_with: Open, backend: Backend, sche
     backend.files["support"].append(backend.file("scan.pdf", "failed", "no PDF"))
     backend.files["support"].append(backend.file("late.pdf", "indexing"))
     page = open_with(color_scheme=scheme)
-    settled(page)
+    wait_until_settled(page)
     assert page.evaluate(CONTRAST) == []
-    chat(page, backend)
+    chat_with_everything(page, backend)
     for view in each_view(page):
-        settled(page)
+        wait_until_settled(page)
         assert page.evaluate(CONTRAST) == [], view
 
 
 @pytest.mark.parametrize(("scheme", "locale"), [("light", "en-US"), ("dark", "ko-KR")])
 def test_a_model_that_is_down_is_told_legibly(open_with: Open, backend: Backend, scheme: str, locale: str) -> None:
     page = open_with(color_scheme=scheme, locale=locale, viewport={"width": 390, "height": 844})
-    backend.down = "the model failed (RuntimeError: out of memory)"
-    backend.script("Half", fail=("engine_down", f"{backend.down}; try again"))
-    write(page, "go")
+    backend.model_failure = "the model failed (RuntimeError: out of memory)"
+    backend.script("Half", fail=("engine_down", f"{backend.model_failure}; try again"))
+    send_message(page, "go")
     banner = page.locator(".banner")
     expect(banner).to_contain_text("The model is restarting" if locale == "en-US" else "모델이 다시 시작하는 중")
     expect(page.get_by_role("alert")).to_contain_text("The model stopped" if locale == "en-US" else "모델이 멈춰")
-    settled(page)
+    wait_until_settled(page)
     assert page.evaluate(CONTRAST) == []
     assert page.evaluate("document.documentElement.scrollWidth") <= 390
     page.locator(".header .icon-button").first.click()  # the banner covers nothing
@@ -297,15 +299,15 @@ def test_a_model_that_is_down_is_told_legibly(open_with: Open, backend: Backend,
 
 
 def test_the_answer_is_announced_once_at_its_end(page: Page, backend: Backend) -> None:
-    opened(page)
-    backend.held = "HOLD"
+    open_client(page)
+    backend.pause_before = "HOLD"
     backend.script("One **bold** ", "HOLD word")
-    write(page, "go")
+    send_message(page, "go")
     expect(page.locator(".markdown")).to_have_text("One bold")
     live = page.locator(".unseen[aria-live=polite]")
     expect(live).to_be_empty()
     assert page.locator(".answer[aria-live], .scroller[aria-live], [role=log]").count() == 0
-    backend.held = None
+    backend.pause_before = None
     expect(live).to_have_text("Answer: One bold HOLD word")
 
 
@@ -313,8 +315,8 @@ def test_the_answer_is_announced_once_at_its_end(page: Page, backend: Backend) -
 
 
 def test_a_dialog_keeps_the_focus_and_gives_it_back(page: Page, backend: Backend) -> None:
-    opened(page)
-    chat(page, backend)
+    open_client(page)
+    chat_with_everything(page, backend)
     chip = page.locator(".source")
     chip.focus()
     page.keyboard.press("Enter")
@@ -380,8 +382,8 @@ def test_a_click_on_its_button_closes_a_menu(page: Page, backend: Backend) -> No
 
 
 def test_the_few_global_keys(page: Page, backend: Backend) -> None:
-    backend.stored("one", {"id": "q", "role": "user", "text": "First"}, title="First")
-    opened(page, "/#/c/one")
+    backend.store_chat("one", {"id": "q", "role": "user", "text": "First"}, title="First")
+    open_client(page, "/#/c/one")
     expect(page.locator(".bubble")).to_have_text("First")
     page.locator(".scroller").focus()
     page.keyboard.press("/")
@@ -392,9 +394,9 @@ def test_the_few_global_keys(page: Page, backend: Backend) -> None:
     page.keyboard.press("Control+k")
     expect(page.get_by_role("heading", level=1)).to_have_text("New chat")
     expect(field).to_be_focused()
-    backend.held = "never"
+    backend.pause_before = "never"
     backend.script("words", "never")
-    write(page, "go")
+    send_message(page, "go")
     expect(page.locator(".markdown")).to_have_text("words")
     page.keyboard.press("Control+.")
     expect(page.locator(".ending")).to_contain_text("Stopped")
@@ -402,9 +404,9 @@ def test_the_few_global_keys(page: Page, backend: Backend) -> None:
 
 def test_motion_is_off_for_those_who_ask(open_with: Open, backend: Backend) -> None:
     page = open_with(reduced_motion="reduce")
-    backend.held = "never"
+    backend.pause_before = "never"
     backend.script("never")
-    write(page, "go")
+    send_message(page, "go")
     expect(page.locator(".dots").first).to_have_css("animation-name", "none")
 
 
@@ -450,7 +452,7 @@ def _tap_chat(page: Page, backend: Backend) -> None:
 
 
 def test_the_list_is_a_drawer_that_holds_the_focus(open_with: Open, backend: Backend) -> None:
-    backend.stored("one", {"id": "q", "role": "user", "text": "First"}, title="First")
+    backend.store_chat("one", {"id": "q", "role": "user", "text": "First"}, title="First")
     page = open_with(viewport={"width": 390, "height": 844})
     expect(page.locator(".sidebar")).not_to_be_visible()
     page.get_by_role("button", name="Open the list of chats").click()
@@ -482,7 +484,7 @@ def test_korean_for_a_korean_browser_and_by_choice(open_with: Open, backend: Bac
     page = open_with(locale="ko-KR")
     expect(page.get_by_role("button", name="새 채팅")).to_be_visible()
     assert page.locator("html").get_attribute("lang") == "ko"
-    chat(page, backend)
+    chat_with_everything(page, backend)
     expect(page.locator(".route-button")).to_contain_text("유사도 0.71 (기준 0.45)")
     expect(page.locator(".source")).to_contain_text("3-9행")
     page.get_by_role("button", name="설정").click()
@@ -494,7 +496,7 @@ def test_korean_for_a_korean_browser_and_by_choice(open_with: Open, backend: Bac
 
 def test_no_view_in_korean_shows_a_key_or_english_words(open_with: Open, backend: Backend) -> None:
     page = open_with(locale="ko-KR")
-    chat(page, backend)
+    chat_with_everything(page, backend)
     for view in each_view(page):
         text = page.locator("body").inner_text()
         assert not re.search(r"\b[a-z]+\.[a-z]+_[a-z_]+\b", text), view
@@ -538,9 +540,9 @@ def test_a_session_that_ends_leads_to_the_login(open_with: Open, backend: Backen
 
 
 def test_a_server_that_is_not_well_can_be_tried_again(page: Page, backend: Backend) -> None:
-    backend.fail_paths["/api/session"] = 503
+    backend.failing_paths["/api/session"] = 503
     page.goto("/")
     expect(page.get_by_role("alert")).to_contain_text("the disk is full")
-    backend.fail_paths.clear()
+    backend.failing_paths.clear()
     page.get_by_role("button", name="Retry").click()
     expect(page.locator(".composer")).to_be_visible()

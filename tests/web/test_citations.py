@@ -11,7 +11,7 @@ from playwright.sync_api import Browser, Page, expect
 
 from tests.browsers import TIMEOUT
 from tests.web.backend import PASSAGE, Backend
-from tests.web.steps import connected, opened, settled, write
+from tests.web.steps import expect_connected, open_client, send_message, wait_until_settled
 
 pytestmark = pytest.mark.browser
 
@@ -67,14 +67,14 @@ CITED = {
 }  # fmt: skip
 
 
-def asked(page: Page, backend: Backend, *, after: dict[str, Any] = CITED) -> None:
+def ask(page: Page, backend: Backend, *, after: dict[str, Any] = CITED) -> None:
     backend.script(ANSWER, before=[EVIDENCE], after=[after])
-    write(page, "go")
+    send_message(page, "go")
     expect(page.locator(".sources")).to_be_visible()
     expect(page.locator(".answer .cite").first).to_be_visible()
 
 
-def around(*, before: int = 1, after: int = 1, living: bool = True) -> dict[str, Any]:
+def passage_context(*, before: int = 1, after: int = 1, living: bool = True) -> dict[str, Any]:
     def other(number: int, side: str) -> dict[str, Any]:
         text = f"Text {number} {side}.\n" + "It goes on for a while.\n" * 6
         return PASSAGE | {"id": f"{side}{number}", "text": text, "heading": ["Returns", f"Part {side} {number}"]}
@@ -86,8 +86,8 @@ def around(*, before: int = 1, after: int = 1, living: bool = True) -> dict[str,
 
 
 def test_citations_are_shown_corrected_and_bare_sentences_marked(page: Page, backend: Backend) -> None:
-    opened(page)
-    asked(page, backend)
+    open_client(page)
+    ask(page, backend)
     expect(page.locator(".answer .markdown")).to_have_text(
         "🙂 Goods can be returned within 45 days 1. Opened goods are refunded as credit 1. Norway costs 14.90 EUR 2. "
         "Boats are sold, too. Bicycles are sold. Is that all?"
@@ -101,27 +101,27 @@ def test_citations_are_shown_corrected_and_bare_sentences_marked(page: Page, bac
     corrected = "Open source 1. The answer cited [2] here; this source carries the sentence."
     expect(page.locator(".cite").nth(0)).to_have_attribute("aria-label", corrected)
     page.reload()  # the same from the store
-    connected(page)
+    expect_connected(page)
     expect(page.locator(".answer .bare")).to_have_count(2)
     expect(page.locator(".answer .cite")).to_have_text(["1", "1", "2"])
 
 
 def test_an_answer_is_copied_as_it_was_written(page: Page, backend: Backend) -> None:
-    opened(page)
-    asked(page, backend)
+    open_client(page)
+    ask(page, backend)
     page.locator(".answer").get_by_role("button", name="Copy").click()
     assert page.evaluate("navigator.clipboard.readText()") == ANSWER
 
 
 def test_an_answer_of_old_without_checks_is_shown_as_before(page: Page, backend: Backend) -> None:
     evidence = {"passages": EVIDENCE["passages"], "folders": ["support"], "searched": True}
-    backend.stored(
+    backend.store_chat(
         "c1",
         {"id": "m1", "role": "user", "text": "How long?"},
         {"id": "m2", "parent_id": "m1", "role": "assistant", "text": "45 days [1][2], no boats.",
          "citations": [{"n": 1, "passage_id": "p1"}], **evidence},
     )  # fmt: skip
-    opened(page, "/#/c/c1")
+    open_client(page, "/#/c/c1")
     expect(page.locator(".answer .cite")).to_have_text(["1", "2"])
     expect(page.locator(".answer .bare")).to_have_count(0)
     page.locator(".cite").first.click()
@@ -130,8 +130,8 @@ def test_an_answer_of_old_without_checks_is_shown_as_before(page: Page, backend:
 
 
 def test_a_card_tells_file_place_and_words_on_hover_and_on_focus(page: Page, backend: Backend) -> None:
-    opened(page)
-    asked(page, backend)
+    open_client(page)
+    ask(page, backend)
     cites, card = page.locator(".answer .cite"), page.locator(".source-card")
     cites.nth(0).hover()
     expect(card).to_contain_text("refunds.md › Opened goods lines 3-9")
@@ -159,9 +159,9 @@ def test_a_card_tells_file_place_and_words_on_hover_and_on_focus(page: Page, bac
 
 
 def test_a_click_opens_the_passage_in_its_document_with_its_lines_marked(page: Page, backend: Backend) -> None:
-    backend.around["p1"] = around(before=12, after=3)
-    opened(page)
-    asked(page, backend)
+    backend.passage_contexts["p1"] = passage_context(before=12, after=3)
+    open_client(page)
+    ask(page, backend)
     page.locator(".answer .cite").nth(0).focus()
     page.keyboard.press("Enter")
     dialog = page.get_by_role("dialog")
@@ -180,10 +180,12 @@ def test_a_click_opens_the_passage_in_its_document_with_its_lines_marked(page: P
 
 
 def test_a_long_document_is_shown_piece_by_piece(page: Page, backend: Backend) -> None:
-    backend.around["p1"] = around(before=20, after=20)
-    backend.around["before0"] = around(before=0) | {"before": [PASSAGE | {"id": "far", "text": "The very beginning."}]}
-    opened(page)
-    asked(page, backend)
+    backend.passage_contexts["p1"] = passage_context(before=20, after=20)
+    backend.passage_contexts["before0"] = passage_context(before=0) | {
+        "before": [PASSAGE | {"id": "far", "text": "The very beginning."}]
+    }
+    open_client(page)
+    ask(page, backend)
     page.locator(".answer .cite").nth(0).click()
     dialog = page.get_by_role("dialog")
     expect(dialog.locator(".doc-text")).to_have_count(41)
@@ -209,9 +211,9 @@ def test_a_passage_whose_file_is_gone_or_changed_is_still_shown(
     page: Page, backend: Backend, found: dict[str, Any] | None, note: str
 ) -> None:
     if found is not None:
-        backend.around["p1"] = around(before=0, after=0) | found
-    opened(page)
-    asked(page, backend)
+        backend.passage_contexts["p1"] = passage_context(before=0, after=0) | found
+    open_client(page)
+    ask(page, backend)
     page.locator(".answer .cite").nth(0).click()
     dialog = page.get_by_role("dialog")
     expect(dialog.get_by_role("status")).to_have_text(note)
@@ -220,9 +222,9 @@ def test_a_passage_whose_file_is_gone_or_changed_is_still_shown(
 
 
 def test_what_cannot_be_fetched_is_told_and_the_passage_shown(page: Page, backend: Backend) -> None:
-    backend.fail_paths["/api/passages/p1"] = 500
-    opened(page)
-    asked(page, backend)
+    backend.failing_paths["/api/passages/p1"] = 500
+    open_client(page)
+    ask(page, backend)
     page.locator(".answer .cite").nth(0).click()
     dialog = page.get_by_role("dialog")
     expect(dialog.get_by_role("status")).to_have_text("The rest of the file cannot be shown: the disk is full")
@@ -242,7 +244,7 @@ def open_with(browser: Browser, served: tuple[Backend, str]) -> Iterator[Open]:
         page = context.new_page()
         page.set_default_timeout(TIMEOUT)
         page.goto("/")
-        connected(page)
+        expect_connected(page)
         return page
 
     yield open_page
@@ -251,7 +253,7 @@ def open_with(browser: Browser, served: tuple[Backend, str]) -> Iterator[Open]:
 
 
 def test_on_a_phone_a_tap_shows_the_card_and_its_button_opens_the_document(open_with: Open, backend: Backend) -> None:
-    backend.around["p1"] = around(before=3, after=3)
+    backend.passage_contexts["p1"] = passage_context(before=3, after=3)
     page = open_with(viewport={"width": 390, "height": 844}, has_touch=True, is_mobile=True, locale="ko-KR")
     backend.script(ANSWER, before=[EVIDENCE], after=[CITED])
     page.locator(".composer textarea").fill("go")
@@ -272,7 +274,7 @@ def test_on_a_phone_a_tap_shows_the_card_and_its_button_opens_the_document(open_
     dialog = page.get_by_role("dialog")
     expect(dialog.locator("mark")).to_be_in_viewport()
     expect(card).to_have_count(0)
-    settled(page)
+    wait_until_settled(page)
     assert page.evaluate("document.documentElement.scrollWidth") <= 390
 
 
@@ -280,26 +282,26 @@ def test_on_a_phone_a_tap_shows_the_card_and_its_button_opens_the_document(open_
 def test_the_marks_stand_out_from_their_ground(open_with: Open, backend: Backend, scheme: str) -> None:
     from tests.web.test_access import CONTRAST
 
-    backend.around["p1"] = around()
+    backend.passage_contexts["p1"] = passage_context()
     page = open_with(color_scheme=scheme, viewport={"width": 1280, "height": 800})
-    asked(page, backend)
+    ask(page, backend)
     page.locator(".answer .cite").nth(0).hover()
     expect(page.locator(".source-card")).to_be_visible()
-    settled(page)
+    wait_until_settled(page)
     assert page.evaluate(CONTRAST) == []
     page.locator(".answer .cite").nth(0).click()
     expect(page.get_by_role("dialog").locator(".doc-text")).to_have_count(3)
-    settled(page)
+    wait_until_settled(page)
     assert page.evaluate(CONTRAST) == []
 
 
 # ── the pure part ────────────────────────────────────────────────────────────────────────────────
 
 SHOWN = """async ([text, checks]) => {
-  const { withChecks } = await import('/static/js/checks.js');
+  const { insertCheckTags } = await import('/static/js/checks.js');
   const { renderMarkdown } = await import('/static/js/markdown.js');
   const holder = document.createElement('template');
-  holder.innerHTML = renderMarkdown(withChecks(text, checks), 3);
+  holder.innerHTML = renderMarkdown(insertCheckTags(text, checks), 3);
   return [holder.content.textContent.trim().replace(/\\s+/g, ' '),
     [...holder.content.querySelectorAll('.bare')].map((e) => e.textContent.replace(/\\s+/g, ' ').trim())];
 }"""
@@ -326,7 +328,7 @@ def bare(text: str, sentence: str) -> dict[str, Any]:
     ],
 )  # fmt: skip
 def test_a_marked_sentence_leaves_its_markdown_whole(page: Page, text: str, sentence: str, marked: list[str]) -> None:
-    opened(page)
+    open_client(page)
     plain, _ = page.evaluate(SHOWN, [text, []])
     found, spans = page.evaluate(SHOWN, [text, [bare(text, sentence)]])
     assert found == plain
@@ -334,7 +336,7 @@ def test_a_marked_sentence_leaves_its_markdown_whole(page: Page, text: str, sent
 
 
 def test_a_model_cannot_write_our_tags(page: Page) -> None:
-    opened(page)
+    open_client(page)
     text = "A <\ue000M0:/1> b <\ue000U0:/> c. Boats are here."
     found, spans = page.evaluate(SHOWN, [text, [bare(text, "Boats are here.")]])
     assert spans == ["Boats are here."]

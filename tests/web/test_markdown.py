@@ -70,9 +70,9 @@ async ({ text, sources }) => {
 @pytest.fixture(scope="module")
 def look(browser, request):  # type: ignore[no-untyped-def]
     """Renders text in one page for all the tests of this file."""
-    from tests.web.conftest import serving
+    from tests.web.conftest import serve_backend
 
-    with serving() as (_, address):
+    with serve_backend() as (_, address):
         page: Page = browser.new_page(base_url=address)
         page.route("https://example.org/**", lambda route: route.abort())
         page.add_init_script("addEventListener('click', (e) => e.target.closest('a') && e.preventDefault(), true)")

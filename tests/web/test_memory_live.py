@@ -12,15 +12,15 @@ from playwright.sync_api import Browser, Page, expect
 
 from tests.browsers import TIMEOUT
 from tests.live import LiveServer, make_app, make_workspace, serving
-from tests.web.steps import connected, eventually, opened, write
+from tests.web.steps import expect_connected, open_client, send_message, wait_until
 
 pytestmark = pytest.mark.browser
 
 
 @pytest.fixture
 def live(tmp_path: Path) -> Iterator[LiveServer]:
-    with serving(make_app(make_workspace(tmp_path))) as held:
-        yield held
+    with serving(make_app(make_workspace(tmp_path))) as server:
+        yield server
 
 
 @pytest.fixture
@@ -35,22 +35,22 @@ def page(browser: Browser, live: LiveServer) -> Iterator[Page]:
     assert not problems, problems
 
 
-def said(page: Page, text: str) -> None:
+def send_and_wait(page: Page, text: str) -> None:
     """Sends a message and waits for the end of its answer."""
     before = page.locator("article.answer[aria-busy=false]").count()
-    write(page, text)
+    send_message(page, text)
     expect(page.locator("article.answer[aria-busy=false]")).to_have_count(before + 1)
 
 
 def memories(page: Page) -> list[str]:
-    return [held["text"] for held in page.request.get("/api/memories").json()["memories"]]
+    return [item["text"] for item in page.request.get("/api/memories").json()["memories"]]
 
 
 def test_from_a_word_in_a_chat_to_its_time_line_and_back_to_the_chat(page: Page) -> None:
-    opened(page)
-    said(page, "I live in Busan.")
+    open_client(page)
+    send_and_wait(page, "I live in Busan.")
     expect(page.locator(".receipt")).to_contain_text("Saved: Lives in Busan. — from I live in Busan")
-    said(page, "I moved to Seoul.")
+    send_and_wait(page, "I moved to Seoul.")
     expect(page.locator(".receipt").last).to_contain_text("Seoul")
     page.get_by_role("navigation").get_by_role("button", name="Memory").click()
     sheet = page.get_by_role("complementary", name="Memory")
@@ -71,11 +71,11 @@ def test_from_a_word_in_a_chat_to_its_time_line_and_back_to_the_chat(page: Page)
 
 
 def test_two_pages_edit_one_fact_and_see_each_other(page: Page, live: LiveServer) -> None:
-    opened(page)
-    said(page, "I live in Busan.")
+    open_client(page)
+    send_and_wait(page, "I live in Busan.")
     page.locator(".receipt").get_by_role("button", name="Edit").click()
-    (held,) = page.request.get("/api/memories").json()["memories"]
-    page.request.patch(f"/api/memories/{held['id']}", data={"text": "Lives in Daegu."})  # the other device
+    (saved,) = page.request.get("/api/memories").json()["memories"]
+    page.request.patch(f"/api/memories/{saved['id']}", data={"text": "Lives in Daegu."})  # the other device
     field = page.get_by_role("textbox", name="Edit memory")
     field.fill("Lives in Jeju.")
     field.press("Enter")
@@ -88,37 +88,37 @@ def test_two_pages_edit_one_fact_and_see_each_other(page: Page, live: LiveServer
     page.get_by_role("navigation").get_by_role("button", name="Memory").click()
     sheet = page.get_by_role("complementary", name="Memory")
     expect(sheet.locator(".memory-text")).to_have_text("Lives in Jeju.")
-    page.request.delete(f"/api/memories/{held['id']}")
+    page.request.delete(f"/api/memories/{saved['id']}")
     expect(sheet.get_by_text("Nothing yet.")).to_be_visible()
     expect(page.locator(".receipt")).to_have_text("Not remembered: Lives in Busan.")
 
 
 def test_memories_that_are_used_say_why_and_words_forget_them(page: Page) -> None:
-    opened(page)
-    said(page, "Please call me Mina.")
+    open_client(page)
+    send_and_wait(page, "Please call me Mina.")
     page.get_by_role("button", name="New chat").click()
-    said(page, "Write a line about lamps.")
+    send_and_wait(page, "Write a line about lamps.")
     page.get_by_role("button", name="1 memory used").click()
     expect(page.get_by_role("dialog")).to_contain_text("part of your profile")
     page.keyboard.press("Escape")
-    said(page, "What do you know about me?")
+    send_and_wait(page, "What do you know about me?")
     expect(page.locator("article.answer").last).to_contain_text("Mina")
-    said(page, "Forget that I want to be called Mina.")
+    send_and_wait(page, "Forget that I want to be called Mina.")
     expect(page.locator(".receipt").last).to_contain_text("Forgotten:")
-    eventually(page, lambda: memories(page) == [], "nothing is left")
+    wait_until(page, lambda: memories(page) == [], "nothing is left")
     page.reload()
-    connected(page)
+    expect_connected(page)
     expect(page.locator(".receipt").last).to_have_text("1 memory forgotten.")
 
 
 def test_pause_export_and_erase(page: Page) -> None:
-    opened(page)
-    said(page, "I live in Busan.")
+    open_client(page)
+    send_and_wait(page, "I live in Busan.")
     page.get_by_role("navigation").get_by_role("button", name="Memory").click()
     sheet = page.get_by_role("complementary", name="Memory")
     sheet.get_by_role("button", name="Pause").click()
     expect(sheet.get_by_text("Memory is paused: nothing new is saved")).to_be_visible()
-    said(page, "I have a dog named Rex.")
+    send_and_wait(page, "I have a dog named Rex.")
     assert memories(page) == ["Lives in Busan."]
     with page.expect_download() as started:
         sheet.get_by_role("link", name="Export").click()
@@ -131,15 +131,15 @@ def test_pause_export_and_erase(page: Page) -> None:
 
 
 def test_a_temporary_chat_leaves_nothing_and_is_not_found(page: Page) -> None:
-    opened(page)
+    open_client(page)
     page.get_by_role("button", name="Temporary chat").click()
-    said(page, "I live in Busan, near the whale statue.")
+    send_and_wait(page, "I live in Busan, near the whale statue.")
     expect(page.locator(".header").get_by_text("Temporary", exact=True)).to_be_visible()
     page.reload()
-    connected(page)
+    expect_connected(page)
     expect(page.locator(".composer.temporary")).to_be_visible()
     page.get_by_role("button", name="New chat").click()
-    said(page, "Tell me of the whale museum.")
+    send_and_wait(page, "Tell me of the whale museum.")
     field = page.get_by_role("searchbox", name="Search chats")
     field.fill("whale")
     expect(page.locator(".turn").first).to_be_visible()
@@ -148,10 +148,10 @@ def test_a_temporary_chat_leaves_nothing_and_is_not_found(page: Page) -> None:
 
 
 def test_what_was_said_is_found_opened_and_forgotten_with_its_chat(page: Page) -> None:
-    opened(page)
-    said(page, "I live in Busan, near the whale statue.")
+    open_client(page)
+    send_and_wait(page, "I live in Busan, near the whale statue.")
     page.get_by_role("button", name="New chat").click()
-    said(page, "Good morning to you.")
+    send_and_wait(page, "Good morning to you.")
     field = page.get_by_role("searchbox", name="Search chats")
     field.fill("whale statue")
     turn = page.locator(".turn", has_text="whale").first

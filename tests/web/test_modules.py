@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 from playwright.sync_api import Browser, Page
 
-from tests.web.conftest import serving, visiting
+from tests.web.conftest import fresh_page, serve_backend
 
 pytestmark = pytest.mark.browser
 
@@ -16,7 +16,7 @@ pytestmark = pytest.mark.browser
 @pytest.fixture(scope="module")
 def client(browser: Browser) -> Iterator[Page]:
     """One page for all of them: the modules are pure, and opening it takes longer than they do."""
-    with serving() as (_, address), visiting(browser, address) as page:
+    with serve_backend() as (_, address), fresh_page(browser, address) as page:
         page.goto("/")
         page.wait_for_selector(".composer")
         yield page
@@ -61,7 +61,7 @@ def test_siblings_share_a_parent_and_roots_are_siblings_too(client: Page) -> Non
 
 
 def test_choices_lead_to_a_message_and_leave_the_rest_alone(client: Page) -> None:
-    body = "const c = m.choicesTo(a, {x: 'y'}, 'q2'); return [c, m.branch(a, c)]"
+    body = "const c = m.choicesFor(a, {x: 'y'}, 'q2'); return [c, m.branch(a, c)]"
     choices, shown = run(client, "tree", body, TREE)
     assert choices == {"x": "y", "": "q1", "q1": "a1", "a1": "q2"}
     assert shown == ["q1", "a1", "q2", "a2"]
@@ -69,7 +69,7 @@ def test_choices_lead_to_a_message_and_leave_the_rest_alone(client: Page) -> Non
 
 def test_a_broken_tree_neither_hangs_nor_hides_messages(client: Page) -> None:
     circle = [{"id": "a", "parent_id": "b"}, {"id": "b", "parent_id": "a"}]
-    assert run(client, "tree", "m.choicesTo(a, {}, 'a'); return m.branch(a, {})", circle) == []
+    assert run(client, "tree", "m.choicesFor(a, {}, 'a'); return m.branch(a, {})", circle) == []
     orphan = [{"id": "a", "parent_id": "never seen"}]
     assert run(client, "tree", "return m.branch(a, {})", orphan) == ["a"]
 
@@ -81,7 +81,7 @@ STARTED = {"type": "started", "message_id": "m2", "seq": 1, "user_message_id": "
 
 def grow(page: Page, *events: dict[str, Any]) -> dict[str, Any]:
     numbered = [{"message_id": "m2", "seq": n, **event} for n, event in enumerate(events, start=2)]
-    body = "return a.events.reduce(m.applyEvent, m.answerOf(a.started, 1))"
+    body = "return a.events.reduce(m.applyEvent, m.createAnswer(a.started, 1))"
     return dict(run(page, "turn", body, {"started": STARTED, "events": numbered}))
 
 
@@ -141,10 +141,10 @@ def test_the_speed_of_a_stored_answer_comes_from_its_usage(client: Page) -> None
 
 OVERLAP = """
 const answers = [];
-const taken = [];
-const load = m.newest(
+const delivered = [];
+const load = m.latestOnly(
   () => new Promise((resolve, reject) => answers.push({ resolve, reject })),
-  (found, error) => taken.push(found ?? error.message),
+  (found, error) => delivered.push(found ?? error.message),
 );
 const ended = [];
 const first = load().then(() => ended.push('first'));
@@ -152,11 +152,11 @@ const second = load().then(() => ended.push('second'));
 """
 
 
-def test_of_overlapping_fetches_the_newest_counts_whichever_comes_first(client: Page) -> None:
-    late = "answers[1].resolve('new'); await second; answers[0].resolve('old'); await first; return [taken, ended]"
-    assert run(client, "newest", OVERLAP + late) == [["new"], ["second", "first"]]
-    failed = "answers[0].reject(Error('old')); answers[1].resolve('new'); await first; await second; return taken"
-    assert run(client, "newest", OVERLAP + failed) == ["new"]
+def test_of_overlapping_fetches_only_the_latest_counts_whichever_comes_first(client: Page) -> None:
+    late = "answers[1].resolve('new'); await second; answers[0].resolve('old'); await first; return [delivered, ended]"
+    assert run(client, "latestOnly", OVERLAP + late) == [["new"], ["second", "first"]]
+    failed = "answers[0].reject(Error('old')); answers[1].resolve('new'); await first; await second; return delivered"
+    assert run(client, "latestOnly", OVERLAP + failed) == ["new"]
 
 
 def test_an_overtaken_fetch_ends_with_the_newer_one(client: Page) -> None:
@@ -166,8 +166,8 @@ def test_an_overtaken_fetch_ends_with_the_newer_one(client: Page) -> None:
       const early = [...ended];
       answers[1].reject(Error('broken'));
       await Promise.all([first, second]);
-      return [early, taken, ended.length];"""
-    assert run(client, "newest", OVERLAP + body) == [[], ["broken"], 2]
+      return [early, delivered, ended.length];"""
+    assert run(client, "latestOnly", OVERLAP + body) == [[], ["broken"], 2]
 
 
 # ── small things ─────────────────────────────────────────────────────────────────────────────────
@@ -183,7 +183,7 @@ def test_chats_are_grouped_by_day(client: Page) -> None:
       const now = new Date(2026, 4, 20, 9);
       const at = (day, hour) => ({ when: new Date(2026, 4, day, hour) / 1000 });
       const items = [at(20, 1), at(19, 23), at(19, 1), at(14, 5), at(1, 1), at(-60, 1)];
-      return m.byDay(items, (item) => item.when, now).map((group) => [group.label, group.items.length]);"""
+      return m.groupByDay(items, (item) => item.when, now).map((group) => [group.label, group.items.length]);"""
     assert run(client, "format", body) == [
         ["Today", 1], ["Yesterday", 2], ["Last 7 days", 1], ["Last 30 days", 1], ["Older", 1]
     ]  # fmt: skip

@@ -7,7 +7,7 @@ from playwright.sync_api import Page, expect
 
 from tests.web.backend import Backend
 from tests.web.memory_backend import memory
-from tests.web.steps import opened
+from tests.web.steps import open_client
 
 pytestmark = pytest.mark.browser
 
@@ -24,7 +24,7 @@ DROP = """
 
 
 def panel(page: Page, name: str):  # type: ignore[no-untyped-def]
-    opened(page)
+    open_client(page)
     page.get_by_role("navigation").get_by_role("button", name=name).click()
     sheet = page.get_by_role("complementary", name=name)
     expect(sheet).to_be_visible()
@@ -105,7 +105,7 @@ def test_dropping_on_the_zone_sends_at_once(page: Page, backend: Backend) -> Non
 
 
 def test_dropping_elsewhere_neither_leaves_the_page_nor_guesses_a_folder(page: Page, backend: Backend) -> None:
-    opened(page)
+    open_client(page)
     assert page.evaluate(DROP, [".main", ["stray.md"]]) is False
     sheet = page.get_by_role("complementary", name="Knowledge")
     expect(sheet).to_contain_text("1 file waiting for a folder: stray.md")
@@ -173,13 +173,13 @@ def test_memories_can_be_added_edited_and_forgotten_and_forgetting_be_undone(pag
     expect(row).to_have_count(1)
     page.get_by_role("button", name="Undo").click()
     expect(row).to_have_count(2)
-    assert {held["text"] for held in backend.memories} == {"Has three cats", "Prefers formal Korean"}
+    assert {item["text"] for item in backend.memories} == {"Has three cats", "Prefers formal Korean"}
 
 
 def test_a_memory_that_cannot_be_saved_keeps_its_text(page: Page, backend: Backend) -> None:
     sheet = panel(page, "Memory")
     expect(sheet).to_contain_text("Nothing yet.")
-    backend.fail_paths["/api/memories"] = 500
+    backend.failing_paths["/api/memories"] = 500
     field = sheet.get_by_role("textbox", name="Something to remember…")
     field.fill("Precious")
     sheet.get_by_role("button", name="Remember").click()
@@ -238,9 +238,9 @@ def test_a_domain_can_be_used_from_its_panel(page: Page, backend: Backend) -> No
     ("name", "path"), [("Knowledge", "knowledge"), ("Memory", "memories"), ("Adapters", "adapters")]
 )
 def test_a_panel_that_cannot_load_says_why_and_tries_again(page: Page, backend: Backend, name: str, path: str) -> None:
-    backend.fail_paths[f"/api/{path}"] = 503
+    backend.failing_paths[f"/api/{path}"] = 503
     sheet = panel(page, name)
     expect(sheet.get_by_role("alert")).to_contain_text("the disk is full")
-    backend.fail_paths.clear()
+    backend.failing_paths.clear()
     sheet.get_by_role("button", name="Retry").click()
     expect(sheet.get_by_role("alert")).to_have_count(0)

@@ -9,7 +9,7 @@ from playwright.sync_api import Page, expect
 
 from tests.web.backend import Backend
 from tests.web.memory_backend import memory
-from tests.web.steps import connected, eventually, opened, write
+from tests.web.steps import expect_connected, open_client, send_message, wait_until
 
 pytestmark = pytest.mark.browser
 
@@ -17,19 +17,19 @@ pytestmark = pytest.mark.browser
 # ── search ───────────────────────────────────────────────────────────────────────────────────────
 
 
-def stored(backend: Backend) -> None:
-    backend.stored(
+def store_chats(backend: Backend) -> None:
+    backend.store_chat(
         "lamps",
         {"id": "q", "role": "user", "text": "Which lamp for the hall? " * 30 + "The brass one, <b>perhaps</b>?"},
         {"id": "a", "role": "assistant", "text": "The brass lamp gives more light.", "parent_id": "q"},
         title="Hall",
     )
-    backend.stored("brass", {"id": "b", "role": "user", "text": "Something else"}, title="Brass polish")
+    backend.store_chat("brass", {"id": "b", "role": "user", "text": "Something else"}, title="Brass polish")
 
 
 def test_what_was_said_is_found_and_opened_at_its_message(page: Page, backend: Backend) -> None:
-    stored(backend)
-    opened(page)
+    store_chats(backend)
+    open_client(page)
     page.get_by_role("searchbox", name="Search chats").fill("brass")
     found = page.get_by_role("region", name="In messages").get_by_role("listitem")
     expect(found).to_have_count(2)
@@ -46,8 +46,8 @@ def test_what_was_said_is_found_and_opened_at_its_message(page: Page, backend: B
 
 
 def test_the_search_is_driven_by_keys(page: Page, backend: Backend) -> None:
-    stored(backend)
-    opened(page)
+    store_chats(backend)
+    open_client(page)
     field = page.get_by_role("searchbox", name="Search chats")
     field.fill("more light")
     expect(page.locator(".turn")).to_have_count(1)
@@ -62,17 +62,17 @@ def test_the_search_is_driven_by_keys(page: Page, backend: Backend) -> None:
 
 
 def test_a_search_that_finds_nothing_or_fails_says_so(page: Page, backend: Backend) -> None:
-    stored(backend)
-    opened(page)
+    store_chats(backend)
+    open_client(page)
     field = page.get_by_role("searchbox", name="Search chats")
     field.fill("zebra")
     expect(page.get_by_text("No chat has these words.")).to_be_visible()
     field.fill("Brass polish")
     expect(page.get_by_text("No message has these words.")).to_be_visible()
-    backend.fail_paths["/api/conversations/search"] = 500
+    backend.failing_paths["/api/conversations/search"] = 500
     field.fill("lamp")
     expect(page.get_by_role("alert")).to_contain_text("the disk is full")
-    backend.fail_paths.clear()
+    backend.failing_paths.clear()
     page.get_by_role("navigation").get_by_role("button", name="Retry").click()
     expect(page.locator(".turn")).to_have_count(2)
 
@@ -110,14 +110,14 @@ def test_a_snippet_of_a_long_text_begins_near_the_word(page: Page) -> None:
 
 
 def test_a_temporary_chat_is_chosen_before_anything_is_said_and_marked(page: Page, backend: Backend) -> None:
-    opened(page)
+    open_client(page)
     switch = page.get_by_role("button", name="Temporary chat")
     switch.press("Enter")
     expect(switch).to_have_attribute("aria-pressed", "true")
     expect(page.get_by_role("textbox", name="Message")).to_be_focused()
     expect(page.locator(".composer")).to_contain_text("Nothing said here is remembered")
     backend.script("Of course.")
-    write(page, "A secret plan")
+    send_message(page, "A secret plan")
     expect(page.locator("article.answer")).to_contain_text("Of course.")
     assert backend.frames[0]["temporary"] is True
     mark = page.locator(".header").get_by_text("Temporary", exact=True)
@@ -125,10 +125,10 @@ def test_a_temporary_chat_is_chosen_before_anything_is_said_and_marked(page: Pag
     expect(page.locator(".composer.temporary")).to_contain_text("Temporary chat.")
     expect(page.get_by_role("link", name="Temporary chat: A secret plan")).to_be_visible()
     page.reload()
-    connected(page)
+    expect_connected(page)
     expect(mark).to_be_visible()
-    write(page, "And on")
-    eventually(page, lambda: len(backend.frames) == 2, "the second message was sent")
+    send_message(page, "And on")
+    wait_until(page, lambda: len(backend.frames) == 2, "the second message was sent")
     assert "temporary" not in backend.frames[1]  # a chat is temporary from its first message on
     page.get_by_role("button", name="New chat").click()
     expect(switch).to_have_attribute("aria-pressed", "false")  # the next one is an ordinary one
@@ -136,10 +136,10 @@ def test_a_temporary_chat_is_chosen_before_anything_is_said_and_marked(page: Pag
 
 
 def test_a_temporary_chat_that_is_refused_is_temporary_when_it_is_tried_again(page: Page, backend: Backend) -> None:
-    backend.refuse = ("busy", "too many are waiting")
-    opened(page)
+    backend.refuse_next = ("busy", "too many are waiting")
+    open_client(page)
     page.get_by_role("button", name="Temporary chat").click()
-    write(page, "A secret plan")
+    send_message(page, "A secret plan")
     expect(page.get_by_role("alert")).to_contain_text("too many are waiting")
     page.get_by_role("main").get_by_role("button", name="Retry").click()
     expect(page.locator("article.answer")).to_be_visible()
@@ -149,21 +149,21 @@ def test_a_temporary_chat_that_is_refused_is_temporary_when_it_is_tried_again(pa
 # ── deleting ─────────────────────────────────────────────────────────────────────────────────────
 
 
-def delete(page: Page, title: str) -> None:
-    opened(page)
+def open_delete_dialog(page: Page, title: str) -> None:
+    open_client(page)
     page.get_by_role("link", name=title).hover()
     page.get_by_role("button", name=f"Menu of “{title}”").click()
     page.get_by_role("menuitem", name="Delete").click()
 
 
 def test_deleting_a_chat_offers_to_forget_what_came_from_it(page: Page, backend: Backend) -> None:
-    backend.stored("one", {"id": "q", "role": "user", "text": "First"}, title="First")
+    backend.store_chat("one", {"id": "q", "role": "user", "text": "First"}, title="First")
     backend.memories = [
         memory(1, "Has two cats.", conversation_id="one"),
         memory(2, "Lives in Busan.", conversation_id="one"),
         memory(3, "Likes tea.", conversation_id="other"),
     ]
-    delete(page, "First")
+    open_delete_dialog(page, "First")
     dialog = page.get_by_role("alertdialog", name="Delete this chat?")
     expect(dialog).to_contain_text("It left 2 memories")
     expect(dialog.get_by_role("checkbox")).to_have_count(3)
@@ -171,15 +171,15 @@ def test_deleting_a_chat_offers_to_forget_what_came_from_it(page: Page, backend:
     dialog.get_by_role("checkbox", name="Has two cats.").check()
     dialog.get_by_role("button", name="Delete and forget 1").click()
     expect(page.get_by_text("Chat deleted, 1 memory forgotten.")).to_be_visible()
-    assert [held["id"] for held in backend.memories] == [2, 3]
+    assert [item["id"] for item in backend.memories] == [2, 3]
     assert not backend.conversations
 
 
 @pytest.mark.parametrize("all_of_them", [True, False])
 def test_all_of_them_at_once_or_none(page: Page, backend: Backend, all_of_them: bool) -> None:
-    backend.stored("one", {"id": "q", "role": "user", "text": "First"}, title="First")
+    backend.store_chat("one", {"id": "q", "role": "user", "text": "First"}, title="First")
     backend.memories = [memory(n, f"Fact {n}.", conversation_id="one") for n in (1, 2)]
-    delete(page, "First")
+    open_delete_dialog(page, "First")
     dialog = page.get_by_role("alertdialog")
     every = dialog.get_by_role("checkbox", name="All of them")
     every.check()
@@ -192,15 +192,15 @@ def test_all_of_them_at_once_or_none(page: Page, backend: Backend, all_of_them: 
 
 
 def test_when_a_memory_cannot_be_forgotten_the_chat_stays(page: Page, backend: Backend) -> None:
-    backend.stored("one", {"id": "q", "role": "user", "text": "First"}, title="First")
+    backend.store_chat("one", {"id": "q", "role": "user", "text": "First"}, title="First")
     backend.memories = [memory(n, text, conversation_id="one") for n, text in ((1, "Has two cats."), (2, "Has a dog."))]
-    delete(page, "First")
+    open_delete_dialog(page, "First")
     dialog = page.get_by_role("alertdialog")
     dialog.get_by_role("checkbox", name="Has two cats.").check()
-    backend.fail_paths["/api/memories/1"] = 500
+    backend.failing_paths["/api/memories/1"] = 500
     dialog.get_by_role("button", name="Delete and forget 1").click()
     expect(dialog.get_by_role("alert")).to_contain_text("the disk is full")
     assert "one" in backend.conversations
-    backend.fail_paths.clear()
+    backend.failing_paths.clear()
     dialog.get_by_role("button", name="Delete and forget 1").click()
     expect(page.get_by_text("Chat deleted, 1 memory forgotten.")).to_be_visible()

@@ -58,7 +58,7 @@ def test_every_import_resolves() -> None:
             assert target.is_file(), f"{module.name} imports {name}"
 
 
-def test_modules_form_no_circle() -> None:
+def test_modules_import_each_other_in_no_cycle() -> None:
     edges = {
         module.resolve(): [
             (module.parent / name).resolve()

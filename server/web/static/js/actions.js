@@ -1,139 +1,141 @@
-// What a user does with chats: send, edit, regenerate, stop, rename, delete, choose a domain.
+// User actions on chats: send, edit, regenerate, stop, rename, delete, choose a domain.
 import { call } from "./api.js";
 import { draftOf, setDraft } from "./drafts.js";
 import { t } from "./i18n.js";
-import { newest } from "./newest.js";
-import { go, route } from "./router.js";
+import { latestOnly } from "./latestOnly.js";
+import { navigate, openChatId } from "./router.js";
 import { send as sendFrame } from "./socket.js";
-import { domains, drawer, newDomain, newTemporary, toast } from "./state.js";
+import { domains, drawerOpen, newChatDomain, newChatTemporary, toast } from "./state.js";
 import { outgoing } from "./thread.js";
-import { begin, current, forget, list, loadList, loadThread } from "./threads.js";
+import { beginTurn, chatList, currentThread, loadChatList, loadThread, removeThread } from "./threads.js";
 
 const newId = () => crypto.randomUUID?.() ?? `r${Date.now()}-${Math.random().toString(36).slice(2)}`;
 
-function post(frame, thread, text) {
+function sendTracked(frame, thread, text) {
   const request_id = newId();
-  const whole = { ...frame, request_id };
-  const sent = sendFrame(whole);
+  const request = { ...frame, request_id };
+  const sent = sendFrame(request);
   const error = sent ? null : { code: "disconnected", message: t("error.disconnected") };
-  const known = new Set(thread ? thread.cells.keys() : list.value.items.map((item) => item.id));
-  outgoing.value = [...outgoing.value, { request_id, frame, thread, text, error, known }];
+  const knownIds = new Set(thread ? thread.messageSignals.keys() : chatList.value.items.map((item) => item.id));
+  outgoing.value = [...outgoing.value, { request_id, frame, thread, text, error, knownIds }];
 }
 
-/** Asks in the open chat, or begins one. */
-export function ask(text) {
-  const thread = current.value;
+/** Sends a message in the open chat, or begins one. */
+export function sendMessage(text) {
+  const thread = currentThread.value;
   if (!thread) {
-    const domain = newDomain.value;
-    const temporary = newTemporary.value;
-    post({ type: "send", text, ...(domain ? { domain } : {}), ...(temporary ? { temporary } : {}) }, null, text);
+    const domain = newChatDomain.value;
+    const temporary = newChatTemporary.value;
+    sendTracked({ type: "send", text, ...(domain ? { domain } : {}), ...(temporary ? { temporary } : {}) }, null, text);
     return;
   }
-  post({ type: "send", text, conversation_id: thread.id, parent_id: thread.shown.value.at(-1) ?? null }, thread, text);
+  const parent_id = thread.shownIds.value.at(-1) ?? null;
+  sendTracked({ type: "send", text, conversation_id: thread.id, parent_id }, thread, text);
 }
 
-/** A new version of a question, beside the old one. */
-export function edit(thread, message, text) {
-  post({ type: "send", text, conversation_id: thread.id, parent_id: message.parent_id }, thread, text);
+/** A new version of a question: a sibling of the old one. */
+export function editQuestion(thread, message, text) {
+  sendTracked({ type: "send", text, conversation_id: thread.id, parent_id: message.parent_id }, thread, text);
 }
 
-/** Another answer beside `message`, by the chat's domain. */
-export function regenerate(thread, message) {
-  post({ type: "regenerate", message_id: message.id }, thread, "");
+/** Another answer, a sibling of `message`, by the chat's domain. */
+export function regenerateAnswer(thread, message) {
+  sendTracked({ type: "regenerate", message_id: message.id }, thread, "");
 }
 
-export function stop(messageId) {
+export function stopAnswer(messageId) {
   if (!sendFrame({ type: "stop", message_id: messageId })) toast(t("error.disconnected"), { kind: "error" });
 }
 
-export function retry(item) {
-  discard(item);
-  post(item.frame, item.thread, item.text);
+export function retryOutgoing(item) {
+  discardOutgoing(item);
+  sendTracked(item.frame, item.thread, item.text);
 }
 
-/** Takes a refused message back into the composer. */
-export function takeBack(item) {
-  discard(item);
+/** Puts the text of a refused message back into the composer. */
+export function returnToComposer(item) {
+  discardOutgoing(item);
   if (item.text) setDraft(item.thread?.id ?? "", item.text);
 }
 
-const discard = (item) => {
-  outgoing.value = outgoing.value.filter((held) => held !== item);
+const discardOutgoing = (item) => {
+  outgoing.value = outgoing.value.filter((other) => other !== item);
 };
 
-/** `started` came. A new chat gets its address, unless the user has gone elsewhere meanwhile. */
-export function started(event) {
-  const { thread, fresh, item } = begin(event);
-  if (fresh && item && route.value === null) {
-    newDomain.value = null;
-    newTemporary.value = false;
-    setDraft(thread.id, draftOf("")); // what was typed meanwhile goes along
+/** Handles `started`. A new chat gets its address, unless the user has gone elsewhere meanwhile. */
+export function handleStarted(event) {
+  const { thread, isNew, sent } = beginTurn(event);
+  if (isNew && sent && openChatId.value === null) {
+    newChatDomain.value = null;
+    newChatTemporary.value = false;
+    setDraft(thread.id, draftOf("")); // what was typed meanwhile moves with it
     setDraft("", "");
-    current.value = thread;
-    go(thread.id, { replace: true });
+    currentThread.value = thread;
+    navigate(thread.id, { replace: true });
   }
 }
 
-/** A frame was refused. True when it was one of ours. */
-export function refused(event) {
-  const item = outgoing.value.find((held) => held.request_id === event.request_id);
+/** Handles an `error` frame for a pending message. False when no pending message has its request id. */
+export function handleRefusal(event) {
+  const item = outgoing.value.find((other) => other.request_id === event.request_id);
   if (!item) return false;
   const error = { code: event.code, message: event.message };
-  outgoing.value = outgoing.value.map((held) => (held === item ? { ...held, error } : held));
+  outgoing.value = outgoing.value.map((other) => (other === item ? { ...other, error } : other));
   return true;
 }
 
 /** The connection was lost with messages not confirmed: they may or may not have arrived. */
-export async function settleOutgoing() {
-  const open = outgoing.value.filter((item) => !item.error);
-  if (!open.length) return;
-  outgoing.value = outgoing.value.filter((item) => !open.includes(item));
-  for (const item of open) {
+export async function reconcileOutgoing() {
+  const unconfirmed = outgoing.value.filter((item) => !item.error);
+  if (!unconfirmed.length) return;
+  outgoing.value = outgoing.value.filter((item) => !unconfirmed.includes(item));
+  for (const item of unconfirmed) {
     if (item.thread) await loadThread(item.thread);
-    else await loadList();
-    if (arrived(item) || item.frame.type === "regenerate") continue;
+    else await loadChatList();
+    if (wasStored(item) || item.frame.type === "regenerate") continue;
     outgoing.value = [...outgoing.value, { ...item, error: { code: "unconfirmed", message: t("error.unconfirmed") } }];
   }
 }
 
-/** Whether something new with this text is there since it was sent. */
-function arrived({ thread, text, known }) {
+/** Whether the server has stored this text since it was sent. */
+function wasStored({ thread, text, knownIds }) {
   if (thread) {
-    return [...thread.cells].some(([id, { value }]) => !known.has(id) && value.role === "user" && value.text === text);
+    return [...thread.messageSignals].some(([id, { value }]) => (
+      !knownIds.has(id) && value.role === "user" && value.text === text));
   }
   const opening = text.split(/\s+/).filter(Boolean).join(" ").slice(0, 60);
-  return list.value.items.some((item) => !known.has(item.id) && item.title.startsWith(opening));
+  return chatList.value.items.some((item) => !knownIds.has(item.id) && item.title.startsWith(opening));
 }
 
 /** An empty chat, with the cursor in it. */
 export function newChat(event) {
   event?.preventDefault();
-  drawer.value = false;
-  newTemporary.value = false;
-  go(null);
+  drawerOpen.value = false;
+  newChatTemporary.value = false;
+  navigate(null);
   requestAnimationFrame(() => document.querySelector(".composer textarea")?.focus());
 }
 
 // ── conversations ────────────────────────────────────────────────────────────────────────────────
 
-const path = (id) => `/api/conversations/${encodeURIComponent(id)}`;
+const chatPath = (id) => `/api/conversations/${encodeURIComponent(id)}`;
 
-export async function rename(id, title) {
+export async function renameChat(id, title) {
   try {
-    await call("PATCH", path(id), { title });
-    await loadList();
+    await call("PATCH", chatPath(id), { title });
+    await loadChatList();
   } catch (error) {
     toast(error.message, { kind: "error" });
   }
 }
 
 /** With `memories` what was remembered from the chat is forgotten with it. */
-export async function remove(id, { memories = false } = {}) {
+export async function deleteChat(id, { memories = false } = {}) {
   try {
-    await call("DELETE", memories ? `${path(id)}?memories=forget` : path(id));
+    await call("DELETE", memories ? `${chatPath(id)}?memories=forget` : chatPath(id));
     setDraft(id, "");
-    forget(id);
-    if (route.value === id) go(null, { replace: true });
+    removeThread(id);
+    if (openChatId.value === id) navigate(null, { replace: true });
     return true;
   } catch (error) {
     toast(error.message, { kind: "error" });
@@ -143,28 +145,28 @@ export async function remove(id, { memories = false } = {}) {
 
 /** null is "auto". */
 export async function chooseDomain(name) {
-  const thread = current.value;
+  const thread = currentThread.value;
   if (!thread) {
-    newDomain.value = name;
+    newChatDomain.value = name;
     return;
   }
-  const before = thread.domain.value;
+  const previous = thread.domain.value;
   thread.domain.value = name;
   try {
-    await call("PATCH", path(thread.id), { domain: name });
+    await call("PATCH", chatPath(thread.id), { domain: name });
   } catch (error) {
-    thread.domain.value = before;
+    thread.domain.value = previous;
     toast(error.message, { kind: "error" });
   }
 }
 
-export const loadDomains = newest(() => call("GET", "/api/domains"), (found, error) => {
+export const loadDomains = latestOnly(() => call("GET", "/api/domains"), (result, error) => {
   if (error) {
     const state = domains.value.items.length ? "ready" : "error";
     domains.value = { ...domains.value, state, error: error.message };
     return;
   }
-  const { domains: items, problems, default: standard } = found;
-  domains.value = { state: "ready", items, problems, default: standard, error: "" };
-  if (newDomain.value && !items.some((item) => item.name === newDomain.value)) newDomain.value = null;
+  const { domains: items, problems, default: defaultDomain } = result;
+  domains.value = { state: "ready", items, problems, default: defaultDomain, error: "" };
+  if (newChatDomain.value && !items.some((item) => item.name === newChatDomain.value)) newChatDomain.value = null;
 });

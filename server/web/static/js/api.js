@@ -9,11 +9,11 @@ export class ApiError extends Error {
   }
 }
 
-let onUnauthorized = () => {};
+let unauthorizedHandler = () => {};
 
 /** Called whenever the server says that there is no session. */
-export function whenUnauthorized(callback) {
-  onUnauthorized = callback;
+export function setUnauthorizedHandler(callback) {
+  unauthorizedHandler = callback;
 }
 
 /** `await call("GET", "/api/…")`; a body is sent as JSON. Gives the parsed answer, null for 204. */
@@ -32,10 +32,10 @@ export async function call(method, path, body) {
   }
   if (response.status === 204) return null;
   const text = await response.text().catch(() => "");
-  return unpack(response.status, text, path !== "/api/login");
+  return parseResponse(response.status, text, path !== "/api/login");
 }
 
-/** Sends one file with progress: `onProgress(share)` with share from 0 to 1. */
+/** Sends one file with progress: `onProgress(fraction)` with fraction from 0 to 1. */
 export function upload(path, file, onProgress) {
   return new Promise((resolve, reject) => {
     const request = new XMLHttpRequest();
@@ -47,7 +47,7 @@ export function upload(path, file, onProgress) {
     });
     request.addEventListener("load", () => {
       try {
-        resolve(unpack(request.status, request.responseText, true));
+        resolve(parseResponse(request.status, request.responseText, true));
       } catch (error) {
         reject(error);
       }
@@ -57,7 +57,7 @@ export function upload(path, file, onProgress) {
   });
 }
 
-function unpack(status, text, sessionMatters) {
+function parseResponse(status, text, needsSession) {
   let parsed = null;
   try {
     parsed = JSON.parse(text);
@@ -65,7 +65,7 @@ function unpack(status, text, sessionMatters) {
     // a proxy's page instead of our JSON; the status still says what happened
   }
   if (status >= 200 && status < 300 && parsed !== null) return parsed;
-  if (status === 401 && sessionMatters) onUnauthorized();
+  if (status === 401 && needsSession) unauthorizedHandler();
   const error = parsed?.error ?? {};
   throw new ApiError(status, error.code ?? "http", error.message ?? t("error.status", { status }));
 }

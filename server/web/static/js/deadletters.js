@@ -1,26 +1,26 @@
-// Messages that could not be read for memories: listed until they are tried again or let go.
+// Dead letters: messages whose memory extraction failed, listed until they are retried or dismissed.
 import { signal } from "@preact/signals";
 import { call } from "./api.js";
-import { newest } from "./newest.js";
+import { latestOnly } from "./latestOnly.js";
 import { toast } from "./state.js";
 
 export const deadLetters = signal({ state: "loading", items: [], error: "" });
 
-export const loadDeadLetters = newest(() => call("GET", "/api/memories/dead"), (found, error) => {
+export const loadDeadLetters = latestOnly(() => call("GET", "/api/memories/dead"), (result, error) => {
   deadLetters.value = error
     ? { ...deadLetters.value, state: "error", error: error.message }
-    : { state: "ready", items: found.dead, error: "" };
+    : { state: "ready", items: result.dead, error: "" };
 });
 
-async function change(method, path, done) {
+async function mutate(method, path, successMessage) {
   try {
     await call(method, `/api/memories/dead/${path}`);
-    toast(done);
+    toast(successMessage);
   } catch (error) {
     if (error.status !== 404) toast(error.message, { kind: "error" });
   }
   await loadDeadLetters();
 }
 
-export const retryLetter = (letter, done) => change("POST", `${letter.id}/retry`, done);
-export const dismissLetter = (letter, done) => change("DELETE", `${letter.id}`, done);
+export const retryDeadLetter = (letter, successMessage) => mutate("POST", `${letter.id}/retry`, successMessage);
+export const dismissDeadLetter = (letter, successMessage) => mutate("DELETE", `${letter.id}`, successMessage);

@@ -26,7 +26,7 @@ export function day(seconds) {
 }
 
 /** Groups of a list that is sorted newest first: [{label, items}]. */
-export function byDay(items, when, now = new Date()) {
+export function groupByDay(items, timeOf, now = new Date()) {
   const midnight = new Date(now).setHours(0, 0, 0, 0);
   const oneDay = 24 * 3600 * 1000;
   const bounds = [
@@ -38,7 +38,7 @@ export function byDay(items, when, now = new Date()) {
   ];
   const groups = [];
   for (const item of items) {
-    const label = t(bounds.find(([from]) => when(item) * 1000 >= from)[1]);
+    const label = t(bounds.find(([from]) => timeOf(item) * 1000 >= from)[1]);
     if (groups.at(-1)?.label !== label) groups.push({ label, items: [] });
     groups.at(-1).items.push(item);
   }

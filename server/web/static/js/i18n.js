@@ -1,4 +1,4 @@
-// The interface's language. Strings stand in strings/*.js; a component that calls t() follows the choice.
+// The interface's language. Strings stand in strings/*.js; a component that calls t() re-renders when it changes.
 import { signal } from "@preact/signals";
 import { en } from "./strings/en.js";
 import { ko } from "./strings/ko.js";
@@ -24,8 +24,8 @@ export function setLang(choice) {
 
 /** The string of `key`; {name} is filled from `values`, and a function gets them all. */
 export function t(key, values = {}) {
-  const found = STRINGS[lang.value][key] ?? en[key];
-  if (found === undefined) return key;
-  if (typeof found === "function") return found(values);
-  return found.replace(/\{(\w+)\}/g, (whole, name) => values[name] ?? whole);
+  const entry = STRINGS[lang.value][key] ?? en[key];
+  if (entry === undefined) return key;
+  if (typeof entry === "function") return entry(values);
+  return entry.replace(/\{(\w+)\}/g, (whole, name) => values[name] ?? whole);
 }

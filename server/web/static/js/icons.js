@@ -46,7 +46,7 @@ export function Icon({ name, size = 18 }) {
 }
 
 /** The product's mark: a needle and its thread. */
-export function Mark({ size = 22 }) {
+export function Logo({ size = 22 }) {
   return html`<svg class="mark" width=${size} height=${size} viewBox="0 0 32 32" aria-hidden="true" focusable="false">
     <rect class="mark-ground" width="32" height="32" rx="8" />
     <path class="mark-needle" d="M23.5 7.5 11 20" />

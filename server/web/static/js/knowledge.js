@@ -1,61 +1,61 @@
-// The state of the knowledge folders, and the files on their way there.
+// The state of the knowledge folders and their index, and the files being uploaded.
 import { signal } from "@preact/signals";
 import { call, upload } from "./api.js";
 import { number } from "./format.js";
 import { t } from "./i18n.js";
-import { newest } from "./newest.js";
+import { latestOnly } from "./latestOnly.js";
 import { session, toast } from "./state.js";
 
 export const knowledge = signal({
   state: "loading", folders: [], busy: false, generation: 0, error: "",
   progress: null, held: null, pending: 0, building: false, problem: "", limited: [],
 });
-/** {id, folder, name, share, error}: files being sent, and those that were refused. */
+/** {id, folder, name, fraction, error}: files being sent, and those that were refused. */
 export const uploads = signal([]);
 /** GET /api/knowledge/generations. */
-export const history = signal({ state: "loading", generations: [], error: "" });
+export const indexHistory = signal({ state: "loading", generations: [], error: "" });
 
-const AT_ONCE = 3;
+const PARALLEL_UPLOADS = 3;
 let nextId = 0;
 
-/** While a long import is under way only how far it is: thousands of files need not be listed every second. */
+/** During a long import only its progress: thousands of files need not be listed every second. */
 async function fetchStatus() {
   if (knowledge.value.progress) {
-    const brief = await call("GET", "/api/knowledge?files=false");
-    if (brief.progress) return brief;
+    const status = await call("GET", "/api/knowledge?files=false");
+    if (status.progress) return status;
   }
   return call("GET", "/api/knowledge");
 }
 
-export const loadKnowledge = newest(fetchStatus, (found, error) => {
-  const held = knowledge.value;
+export const loadKnowledge = latestOnly(fetchStatus, (result, error) => {
+  const previous = knowledge.value;
   knowledge.value = error
-    ? { ...held, state: held.state === "ready" ? "ready" : "error", error: error.message }
-    : { ...held, state: "ready", error: "", ...found };
+    ? { ...previous, state: previous.state === "ready" ? "ready" : "error", error: error.message }
+    : { ...previous, state: "ready", error: "", ...result };
 });
 
-export const loadHistory = newest(() => call("GET", "/api/knowledge/generations"), (found, error) => {
-  const known = history.value;
-  history.value = error
-    ? { ...known, state: known.state === "ready" ? "ready" : "error", error: error.message }
-    : { state: "ready", error: "", ...found };
+export const loadIndexHistory = latestOnly(() => call("GET", "/api/knowledge/generations"), (result, error) => {
+  const previous = indexHistory.value;
+  indexHistory.value = error
+    ? { ...previous, state: previous.state === "ready" ? "ready" : "error", error: error.message }
+    : { state: "ready", error: "", ...result };
 });
 
 // ── generations ──────────────────────────────────────────────────────────────────────────────────
 
-async function command(path, body, done) {
+async function command(path, body, successMessage) {
   try {
     await call("POST", `/api/knowledge/${path}`, body);
-    toast(done);
+    toast(successMessage);
   } catch (error) {
     toast(error.message, { kind: "error" });
   }
-  await Promise.all([loadKnowledge(), loadHistory()]);
+  await Promise.all([loadKnowledge(), loadIndexHistory()]);
 }
 
-export const rollBack = (generation) => command("rollback", { generation }, t("history.gone", { n: generation }));
-export const follow = () => command("follow", undefined, t("index.followed"));
-export const rebuild = () => command("rebuild", undefined, t("history.rebuilding"));
+export const rollBackIndex = (generation) => command("rollback", { generation }, t("history.rolled_back", { n: generation }));
+export const followFiles = () => command("follow", undefined, t("index.followed"));
+export const rebuildIndex = () => command("rebuild", undefined, t("history.rebuilding"));
 
 // ── files ────────────────────────────────────────────────────────────────────────────────────────
 
@@ -67,32 +67,32 @@ export function folderProblem(name) {
 
 /** Sends files to a folder, a few at a time; each succeeds or fails alone. */
 export async function addFiles(folder, files) {
-  const waiting = [...files].map((file) => ({ id: ++nextId, folder, name: file.name, share: 0, error: "", file }));
-  uploads.value = [...uploads.value, ...waiting];
-  const next = async () => {
-    for (let item = waiting.shift(); item; item = waiting.shift()) await sendOne(item);
+  const queue = [...files].map((file) => ({ id: ++nextId, folder, name: file.name, fraction: 0, error: "", file }));
+  uploads.value = [...uploads.value, ...queue];
+  const worker = async () => {
+    for (let item = queue.shift(); item; item = queue.shift()) await uploadOne(item);
   };
-  await Promise.all(Array.from({ length: AT_ONCE }, next));
+  await Promise.all(Array.from({ length: PARALLEL_UPLOADS }, worker));
   await loadKnowledge();
 }
 
-async function sendOne({ id, folder, file }) {
+async function uploadOne({ id, folder, file }) {
   const limit = session.value.max_upload_bytes;
   if (file.size > limit) {
-    update(id, { error: t("knowledge.too_large", { limit: number(limit) }) });
+    updateUpload(id, { error: t("knowledge.too_large", { limit: number(limit) }) });
     return;
   }
   try {
     const path = `/api/knowledge/${encodeURIComponent(folder)}`;
-    const { files } = await upload(path, file, (share) => update(id, { share }));
-    if (files[0]?.error) update(id, { error: files[0].error.message });
+    const { files } = await upload(path, file, (fraction) => updateUpload(id, { fraction }));
+    if (files[0]?.error) updateUpload(id, { error: files[0].error.message });
     else dismissUpload(id);
   } catch (error) {
-    update(id, { error: error.message });
+    updateUpload(id, { error: error.message });
   }
 }
 
-function update(id, changes) {
+function updateUpload(id, changes) {
   uploads.value = uploads.value.map((item) => (item.id === id ? { ...item, ...changes } : item));
 }
 

@@ -1,121 +1,123 @@
-// Starts the client: session, connection, address, and what ties them together.
+// Entry point: starts the session, the connection and the router, and wires their handlers and effects.
 import { effect, untracked } from "@preact/signals";
 import { render } from "preact";
-import { loadDomains, refused, settleOutgoing, started } from "./actions.js";
-import { ApiError, call, whenUnauthorized } from "./api.js";
+import { handleRefusal, handleStarted, loadDomains, reconcileOutgoing } from "./actions.js";
+import { ApiError, call, setUnauthorizedHandler } from "./api.js";
 import { App } from "./components/App.js";
-import { checkModel, whenModelIsBack } from "./health.js";
+import { checkModel, setModelRecoveredHandler } from "./health.js";
 import { html } from "./html.js";
 import { t } from "./i18n.js";
 import { plainText } from "./markdown.js";
-import { checkReceipts, loadMemories, note } from "./memories.js";
-import { route } from "./router.js";
-import { listen } from "./shortcuts.js";
+import { cacheMemories, loadMemories, refreshReceiptMemories } from "./memories.js";
+import { openChatId } from "./router.js";
+import { installShortcuts } from "./shortcuts.js";
 import { connect, disconnect } from "./socket.js";
-import { announcement, bootError, changes, panel, session, staged, toast } from "./state.js";
-import { current, loadList, openThread, receive, resumeAll, resumeRefused, whenAnswered } from "./threads.js";
+import { announcement, bootError, changeCounters, panel, session, stagedFiles, toast } from "./state.js";
+import { currentThread, loadChatList, openThread } from "./threads.js";
+import { handleResumeRefused, queueEvent, resumeAll, setAnswerHandler } from "./threads.js";
 import { followViewport } from "./viewport.js";
 
-const ANNOUNCED = 400; // characters of an answer that a screen reader is given at once
+const ANNOUNCED_CHARS = 400; // characters of an answer that are announced to a screen reader
 
 async function boot() {
   bootError.value = "";
   try {
-    enter(await call("GET", "/api/session"));
+    startSession(await call("GET", "/api/session"));
   } catch (error) {
     bootError.value = error.message;
   }
 }
 
-function enter(given) {
-  session.value = given;
-  if (!given.user) {
+function startSession(answer) {
+  session.value = answer;
+  if (!answer.user) {
     disconnect();
     return;
   }
   connect({ onFrame, onRefused: checkSession });
-  loadList();
+  loadChatList();
   loadDomains();
   loadMemories();
 }
 
-let greeted = false;
+let helloReceived = false;
 
 function onFrame(frame) {
   if (frame.type === "error" && frame.code === "engine_down") checkModel();
   if (frame.type === "hello") {
     checkModel();
-    if (greeted) reconnected();
+    if (helloReceived) handleReconnect();
     else resumeAll(); // answers that a stored chat showed as running before the connection stood
-    greeted = true;
+    helloReceived = true;
   } else if (frame.type === "started") {
-    started(frame);
+    handleStarted(frame);
   } else if (frame.type === "changed") {
-    changed(frame.what);
+    handleChanged(frame.what);
   } else if (frame.message_id) {
-    receive(frame);
-  } else if (frame.type === "error" && !refused(frame)) {
-    if (!(frame.code === "not_found" && resumeRefused())) toast(frame.message, { kind: "error" });
+    queueEvent(frame);
+  } else if (frame.type === "error" && !handleRefusal(frame)) {
+    if (!(frame.code === "not_found" && handleResumeRefused())) toast(frame.message, { kind: "error" });
   }
 }
 
-function reconnected() {
+function handleReconnect() {
   resumeAll();
-  settleOutgoing();
-  loadList();
+  reconcileOutgoing();
+  loadChatList();
   loadDomains();
   loadMemories();
-  for (const change of Object.values(changes)) change.value += 1;
+  for (const change of Object.values(changeCounters)) change.value += 1;
 }
 
-function changed(what) {
-  if (what === "conversations") loadList();
+function handleChanged(what) {
+  if (what === "conversations") loadChatList();
   else if (what === "domains") loadDomains();
-  else if (changes[what]) changes[what].value += 1;
+  else if (changeCounters[what]) changeCounters[what].value += 1;
 }
 
-/** Whether what an opened chat's receipts name is still there. */
-function readReceipts(thread) {
-  const named = [...thread.cells.values()].flatMap(({ value }) => value.memories_saved.map((memory) => memory.id));
-  if (named.length) checkReceipts(thread.id, named);
+/** Checks whether the memories in an opened chat's receipts still exist. */
+function refreshReceipts(thread) {
+  const ids = [...thread.messageSignals.values()]
+    .flatMap(({ value }) => value.memories_saved.map((memory) => memory.id));
+  if (ids.length) refreshReceiptMemories(thread.id, ids);
 }
 
 /** The socket was refused: perhaps the session ended. */
 async function checkSession() {
   try {
-    const given = await call("GET", "/api/session");
-    if (!given.user && session.value?.user) enter(given);
+    const answer = await call("GET", "/api/session");
+    if (!answer.user && session.value?.user) startSession(answer);
   } catch (error) {
     if (!(error instanceof ApiError)) throw error; // not reached: the banner says so already
   }
 }
 
-whenUnauthorized(checkSession);
-whenModelIsBack(() => toast(t("model.back")));
-whenAnswered((message, saved) => {
+setUnauthorizedHandler(checkSession);
+setModelRecoveredHandler(() => toast(t("model.back")));
+setAnswerHandler((message, saved) => {
   if (saved) {
-    note(message.memories_saved);
+    cacheMemories(message.memories_saved);
     loadMemories();
     return;
   }
-  const text = message.error ? message.error.message : plainText(message.text).slice(0, ANNOUNCED);
+  const text = message.error ? message.error.message : plainText(message.text).slice(0, ANNOUNCED_CHARS);
   announcement.value = t("announce.answer", { text });
 });
 
 effect(() => {
-  const id = route.value;
+  const id = openChatId.value;
   if (session.value?.user) untracked(() => openThread(id));
 });
 effect(() => {
-  const thread = current.value;
-  void changes.memories.value; // read, so that the effect runs again with it
-  if (thread?.state.value === "ready") untracked(() => readReceipts(thread));
+  const thread = currentThread.value;
+  void changeCounters.memories.value; // read, so that the effect runs again with it
+  if (thread?.state.value === "ready") untracked(() => refreshReceipts(thread));
 });
 effect(() => {
-  if (changes.memories.value) untracked(loadMemories);
+  if (changeCounters.memories.value) untracked(loadMemories);
 });
 effect(() => {
-  const title = current.value?.title.value;
+  const title = currentThread.value?.title.value;
   document.title = title ? `${title} · Tailor` : "Tailor";
 });
 
@@ -124,11 +126,11 @@ addEventListener("dragover", (event) => event.preventDefault());
 addEventListener("drop", (event) => {
   event.preventDefault();
   if (!event.dataTransfer?.files.length || !session.value?.user?.admin) return;
-  staged.value = [...staged.value, ...event.dataTransfer.files];
+  stagedFiles.value = [...stagedFiles.value, ...event.dataTransfer.files];
   panel.value = "knowledge";
 });
 
 followViewport();
-listen();
+installShortcuts();
 render(html`<${App} onLogin=${() => location.reload()} onRetry=${boot} />`, document.getElementById("app"));
 boot();

@@ -2,18 +2,20 @@
 // links, only http(s) and mailto links stay, and DOMPurify looks at the result last.
 import DOMPurify from "dompurify";
 import { Marked } from "marked";
-import { findTag, marksOf, readTag } from "./checks.js";
+import { findTag, formatCitations, readTag } from "./checks.js";
 import { t } from "./i18n.js";
 
 const ESCAPES = { "&": "&amp;", "<": "&lt;", ">": "&gt;", '"': "&quot;", "'": "&#39;" };
-export const escapeHtml = (text) => String(text).replace(/[&<>"']/g, (sign) => ESCAPES[sign]);
+export const escapeHtml = (text) => String(text).replace(/[&<>"']/g, (character) => ESCAPES[character]);
 
-const TAGS = [
+const ALLOWED_TAGS = [
   "p", "br", "hr", "h1", "h2", "h3", "h4", "h5", "h6", "strong", "em", "del", "code", "pre", "blockquote",
   "ul", "ol", "li", "input", "table", "thead", "tbody", "tr", "th", "td", "a", "span", "div", "button",
 ];
-const ATTRIBUTES = ["href", "class", "align", "start", "type", "checked", "disabled", "data-n", "data-c", "data-cited", "data-copy", "title",
-  "aria-label", "tabindex", "role"];
+const ALLOWED_ATTRIBUTES = [
+  "href", "class", "align", "start", "type", "checked", "disabled", "data-n", "data-c", "data-cited", "data-copy",
+  "title", "aria-label", "tabindex", "role",
+];
 
 const purifier = DOMPurify();
 purifier.addHook("afterSanitizeAttributes", (node) => {
@@ -32,19 +34,19 @@ function isWebLink(href) {
 }
 
 function sanitize(html) {
-  return purifier.sanitize(html, { ALLOWED_TAGS: TAGS, ALLOWED_ATTR: ATTRIBUTES, ALLOW_DATA_ATTR: false,
+  return purifier.sanitize(html, { ALLOWED_TAGS, ALLOWED_ATTR: ALLOWED_ATTRIBUTES, ALLOW_DATA_ATTR: false,
     ALLOW_ARIA_ATTR: false });
 }
 
 // `sources` is how many passages the answer has; numbers in square brackets are citations only then.
-let sources = 0;
+let currentSourceCount = 0;
 
 const citation = {
   name: "citation",
   level: "inline",
-  start: (text) => (sources ? text.search(/\[\d/) : -1),
+  start: (text) => (currentSourceCount ? text.search(/\[\d/) : -1),
   tokenizer(text) {
-    const match = sources ? /^\[(\d{1,3}(?:\s*,\s*\d{1,3})*)\](?![(:])/.exec(text) : null;
+    const match = currentSourceCount ? /^\[(\d{1,3}(?:\s*,\s*\d{1,3})*)\](?![(:])/.exec(text) : null;
     return match ? { type: "citation", raw: match[0], numbers: match[1].split(",").map(Number) } : undefined;
   },
   renderer: ({ numbers }) => numbers.map((n) => citationMark(n)).join(""),
@@ -52,18 +54,19 @@ const citation = {
 
 /** `tag`: of the check that this citation belongs to. */
 function citationMark(n, tag = null) {
-  if (n < 1 || n > sources) {
+  if (n < 1 || n > currentSourceCount) {
     return `<span class="cite-unknown" title="${escapeHtml(t("source.unknown", { n }))}">[${n}]</span>`;
   }
-  const other = tag && !tag.cited.includes(n) ? (tag.cited.length ? "corrected" : "added") : "";
-  const label = [t("source.open", { n }), other && t(`cite.${other}`, { list: marksOf(tag.cited) })].filter(Boolean);
+  const correction = tag && !tag.cited.includes(n) ? (tag.cited.length ? "corrected" : "added") : "";
+  const note = correction && t(`cite.${correction}`, { list: formatCitations(tag.cited) });
+  const label = [t("source.open", { n }), note].filter(Boolean);
   const data = tag ? ` data-c="${tag.check}" data-cited="${tag.cited.join(",")}"` : "";
-  return `<button type="button" class="cite ${other}" data-n="${n}"${data} ` +
+  return `<button type="button" class="cite ${correction}" data-n="${n}"${data} ` +
     `aria-label="${escapeHtml(label.join(". "))}">${n}</button>`;
 }
 
-// What `withChecks` put into the text: corrected citations, and the ends of sentences that nothing carries.
-const checked = {
+// What `insertCheckTags` put into the text: corrected citations, and the spans of sentences that no source supports.
+const checkTag = {
   name: "checked",
   level: "inline",
   start: (text) => findTag(text),
@@ -74,14 +77,15 @@ const checked = {
   renderer(tag) {
     if (tag.kind === "M") return tag.shown.map((n) => citationMark(n, tag)).join("");
     if (tag.kind === "V") return "</span>";
-    const why = whyBare(tag.cited);
+    const reason = unsupportedReason(tag.cited);
     return `<span class="bare" tabindex="0" role="note" data-c="${tag.check}" data-cited="${tag.cited.join(",")}" ` +
-      `title="${escapeHtml(why)}">`;
+      `title="${escapeHtml(reason)}">`;
   },
 };
 
-/** Why a sentence is marked: what it cited, if anything, does not carry it, and nothing else does. */
-export const whyBare = (cited) => t(cited.length ? "cite.dropped" : "cite.unsupported", { list: marksOf(cited) });
+/** Why a sentence is marked: what it cited, if anything, does not support it, and no other source does. */
+export const unsupportedReason = (cited) =>
+  t(cited.length ? "cite.dropped" : "cite.unsupported", { list: formatCitations(cited) });
 
 // CommonMark leaves the stars of **가격(원)**은 standing, since punctuation meets a letter there. Korean,
 // Japanese and Chinese write no space in that place, so bold that begins or ends with punctuation is taken too.
@@ -126,35 +130,35 @@ const renderer = {
   },
 };
 
-const marked = new Marked({ gfm: true, breaks: true, extensions: [checked, citation, boldBesideLetters], renderer });
+const marked = new Marked({ gfm: true, breaks: true, extensions: [checkTag, citation, boldBesideLetters], renderer });
 const cache = new Map(); // block → HTML
-const MOST_CACHED = 400;
+const MAX_CACHED_BLOCKS = 400;
 
 /**
  * The answer as blocks of safe HTML, [{key, html}]. While an answer grows, only its last block changes,
  * so the others keep their HTML and the page keeps their nodes (and the user's selection).
  */
 export function renderBlocks(text, sourceCount = 0, language = "") {
-  sources = sourceCount;
+  currentSourceCount = sourceCount;
   const tokens = marked.lexer(text);
-  const referring = Object.keys(tokens.links).length > 0;
+  const hasReferenceLinks = Object.keys(tokens.links).length > 0;
   const blocks = [];
   for (const token of tokens) {
     if (token.type === "space" || token.type === "def") continue;
-    const name = `${language}|${sourceCount}|${token.raw}`;
-    let safe = referring ? undefined : cache.get(name);
-    if (safe === undefined) {
-      safe = sanitize(marked.parser([token]));
-      if (!referring) remember(name, safe);
+    const cacheKey = `${language}|${sourceCount}|${token.raw}`;
+    let safeHtml = hasReferenceLinks ? undefined : cache.get(cacheKey);
+    if (safeHtml === undefined) {
+      safeHtml = sanitize(marked.parser([token]));
+      if (!hasReferenceLinks) cacheBlock(cacheKey, safeHtml);
     }
-    blocks.push({ key: blocks.length, html: safe });
+    blocks.push({ key: blocks.length, html: safeHtml });
   }
   return blocks;
 }
 
-function remember(name, safe) {
-  if (cache.size >= MOST_CACHED) cache.delete(cache.keys().next().value);
-  cache.set(name, safe);
+function cacheBlock(cacheKey, safeHtml) {
+  if (cache.size >= MAX_CACHED_BLOCKS) cache.delete(cache.keys().next().value);
+  cache.set(cacheKey, safeHtml);
 }
 
 /** The whole text as one piece of safe HTML. */
@@ -164,7 +168,7 @@ export function renderMarkdown(text, sourceCount = 0) {
 
 /** Without markup, for a screen reader's announcement. */
 export function plainText(text) {
-  const holder = document.createElement("template");
-  holder.innerHTML = renderMarkdown(text);
-  return holder.content.textContent.replace(/\s+/g, " ").trim();
+  const template = document.createElement("template");
+  template.innerHTML = renderMarkdown(text);
+  return template.content.textContent.replace(/\s+/g, " ").trim();
 }

@@ -1,61 +1,61 @@
-// The user's memories: the list that the panel shows, what this page knows of each, and changing them.
+// The user's memories: the panel's filter and list, a cache of the last known version of each, and mutations.
 import { signal } from "@preact/signals";
 import { call } from "./api.js";
 import { t } from "./i18n.js";
-import { newest } from "./newest.js";
+import { latestOnly } from "./latestOnly.js";
 import { dialog, toast } from "./state.js";
 
 export const KINDS = ["identity", "preference", "instruction", "project", "relation", "event", "fact"];
 
-/** What the panel asks for. */
-export const wanted = signal({ query: "", kind: "", past: false });
-/** The answer to it; `total` and `paused` are the same whatever is asked for. */
-export const memories = signal({ state: "loading", items: [], total: 0, paused: false, off: [], error: "" });
-/** id → the memory as this page last heard of it, or null: it is forgotten. */
-export const known = signal(new Map());
+/** The panel's filter. */
+export const memoryFilter = signal({ query: "", kind: "", past: false });
+/** The list for that filter; `total` and `paused` do not depend on it. */
+export const memories = signal({ state: "loading", items: [], total: 0, paused: false, domainsOff: [], error: "" });
+/** id → the last known version of the memory; null when it has been forgotten. */
+export const memoryCache = signal(new Map());
 
-const path = (id) => `/api/memories/${id}`;
+const memoryUrl = (id) => `/api/memories/${id}`;
 
-function address({ query, kind, past }) {
-  const asked = new URLSearchParams();
-  if (query.trim()) asked.set("query", query.trim());
-  if (kind) asked.set("kind", kind);
-  if (past) asked.set("past", "true");
-  return asked.size ? `/api/memories?${asked}` : "/api/memories";
+function listUrl({ query, kind, past }) {
+  const params = new URLSearchParams();
+  if (query.trim()) params.set("query", query.trim());
+  if (kind) params.set("kind", kind);
+  if (past) params.set("past", "true");
+  return params.size ? `/api/memories?${params}` : "/api/memories";
 }
 
-export const loadMemories = newest(() => call("GET", address(wanted.value)), (found, error) => {
-  const held = memories.value;
+export const loadMemories = latestOnly(() => call("GET", listUrl(memoryFilter.value)), (result, error) => {
+  const previous = memories.value;
   if (error) {
-    memories.value = { ...held, state: held.state === "ready" ? "ready" : "error", error: error.message };
+    memories.value = { ...previous, state: previous.state === "ready" ? "ready" : "error", error: error.message };
     return;
   }
-  const { memories: items, total = items.length, paused = false, domains_off: off = [] } = found;
-  memories.value = { state: "ready", items, total, paused, off, error: "" };
+  const { memories: items, total = items.length, paused = false, domains_off: domainsOff = [] } = result;
+  memories.value = { state: "ready", items, total, paused, domainsOff, error: "" };
 });
 
-/** Changes what the panel asks for. */
-export function want(changes) {
-  wanted.value = { ...wanted.value, ...changes };
+/** Changes the filter and reloads the list. */
+export function setMemoryFilter(changes) {
+  memoryFilter.value = { ...memoryFilter.value, ...changes };
   return loadMemories();
 }
 
-/** Takes over what the server said of some memories. */
-export function note(found) {
-  known.value = new Map([...known.value, ...found.map((memory) => [memory.id, memory])]);
+/** Caches the versions that the server sent. */
+export function cacheMemories(items) {
+  memoryCache.value = new Map([...memoryCache.value, ...items.map((memory) => [memory.id, memory])]);
 }
 
-function noteGone(ids) {
-  known.value = new Map([...known.value, ...ids.map((id) => [id, null])]);
+function cacheForgotten(ids) {
+  memoryCache.value = new Map([...memoryCache.value, ...ids.map((id) => [id, null])]);
 }
 
-/** What became of the memories that a chat's receipts name; those that are gone are known as such then. */
-export async function checkReceipts(conversationId, named) {
+/** Refreshes the cache for the memories in a chat's receipts; those that no longer exist become null. */
+export async function refreshReceiptMemories(conversationId, ids) {
   try {
     const { memories: found } = await call("GET", `/api/conversations/${encodeURIComponent(conversationId)}/memories`);
-    const there = new Set(found.map((memory) => memory.id));
-    noteGone(named.filter((id) => !there.has(id)));
-    note(found);
+    const existing = new Set(found.map((memory) => memory.id));
+    cacheForgotten(ids.filter((id) => !existing.has(id)));
+    cacheMemories(found);
   } catch {
     // the receipts then say what was true when they were written
   }
@@ -63,14 +63,14 @@ export async function checkReceipts(conversationId, named) {
 
 // ── changing them ────────────────────────────────────────────────────────────────────────────────
 
-const say = (message) => toast(message, { kind: "error" });
+const showError = (message) => toast(message, { kind: "error" });
 
-/** Gives what the server answered, or null after telling `fail` why not. */
-async function change(work, fail = say) {
+/** Returns the server's response, or null after calling `onError(message, error)`. */
+async function mutate(request, onError = showError) {
   try {
-    return (await work()) ?? true;
+    return (await request()) ?? true;
   } catch (error) {
-    fail(error.message, error);
+    onError(error.message, error);
     return null;
   } finally {
     await loadMemories();
@@ -78,71 +78,73 @@ async function change(work, fail = say) {
 }
 
 /** `confirmed`: it was held back as a secret, and the user wants it all the same. */
-export async function addMemory(text, kind = "fact", fail = say, confirmed = false) {
-  const added = await change(() => call("POST", "/api/memories", { text, kind, ...(confirmed && { confirmed }) }), fail);
-  if (added) note([added]);
+export async function addMemory(text, kind = "fact", onError = showError, confirmed = false) {
+  const body = { text, kind, ...(confirmed && { confirmed }) };
+  const added = await mutate(() => call("POST", "/api/memories", body), onError);
+  if (added) cacheMemories([added]);
   return added;
 }
 
 /** `memory` as the editor saw it. When it was changed elsewhere meanwhile, the user chooses between the two. */
-export async function editMemory(memory, text, fail = say) {
-  const send = (expected) => call("PATCH", path(memory.id), { text, expected });
-  const work = async () => {
+export async function editMemory(memory, text, onError = showError) {
+  const patch = (expected) => call("PATCH", memoryUrl(memory.id), { text, expected });
+  const request = async () => {
     try {
-      return await send(memory.updated_at);
+      return await patch(memory.updated_at);
     } catch (error) {
       if (error.status !== 409) throw error;
-      const now = await standing(memory.id);
-      if (!now) throw error;
-      if (now.id === memory.id && now.text === memory.text) return send(now.updated_at); // only its date has changed
-      dialog.value = { kind: "conflict", memory: now, text };
-      return now;
+      const latest = await currentVersion(memory.id);
+      if (!latest) throw error;
+      // only its date has changed
+      if (latest.id === memory.id && latest.text === memory.text) return patch(latest.updated_at);
+      dialog.value = { kind: "conflict", memory: latest, text };
+      return latest;
     }
   };
-  const edited = await change(work, fail);
-  if (edited) note([edited]);
+  const edited = await mutate(request, onError);
+  if (edited) cacheMemories([edited]);
   return edited;
 }
 
-/** What stands now in the place of a memory: itself, or what has replaced it. */
-async function standing(id) {
-  const { memories: all } = await call("GET", `${path(id)}/history`);
-  let found = all.find((memory) => memory.id === id);
-  for (let left = all.length; found?.replaced_by && left > 0; left -= 1) {
-    found = all.find((memory) => memory.id === found.replaced_by) ?? { ...found, replaced_by: null };
+/** The current version of a memory: itself, or the one that has replaced it. */
+async function currentVersion(id) {
+  const { memories: versions } = await call("GET", `${memoryUrl(id)}/history`);
+  let version = versions.find((memory) => memory.id === id);
+  for (let stepsLeft = versions.length; version?.replaced_by && stepsLeft > 0; stepsLeft -= 1) {
+    version = versions.find((memory) => memory.id === version.replaced_by) ?? { ...version, replaced_by: null };
   }
-  return found;
+  return version;
 }
 
-export async function deleteMemory(memory, fail = say) {
-  let gone = false;
-  const done = await change(() => call("DELETE", path(memory.id)), (message, error) => {
-    gone = error.status === 404; // by another page
-    if (!gone) fail(message, error);
+export async function deleteMemory(memory, onError = showError) {
+  let alreadyGone = false;
+  const done = await mutate(() => call("DELETE", memoryUrl(memory.id)), (message, error) => {
+    alreadyGone = error.status === 404; // by another page
+    if (!alreadyGone) onError(message, error);
   });
-  if (done || gone) noteGone([memory.id]);
-  return Boolean(done || gone);
+  if (done || alreadyGone) cacheForgotten([memory.id]);
+  return Boolean(done || alreadyGone);
 }
 
-/** Forgets, and offers to take it back: the same words are then added anew. */
+/** Forgets, with an undo that adds the same text anew. */
 export async function forgetMemory(memory) {
   if (!(await deleteMemory(memory))) return;
-  const action = { label: t("memory.undo"), run: () => addMemory(memory.text, memory.kind) };
+  const action = { label: t("memory.undo"), onClick: () => addMemory(memory.text, memory.kind) };
   toast(t("memory.forgotten", { text: memory.text }), { action });
 }
 
-export async function pauseMemory(paused) {
-  await change(() => call("PUT", "/api/memories/paused", { paused }));
+export async function setMemoryPaused(paused) {
+  await mutate(() => call("PUT", "/api/memories/paused", { paused }));
 }
 
 /** Whether the user's chats of that domain read and add to the memory. */
-export async function useMemoryIn(domain, used) {
-  await change(() => call("PUT", `/api/memories/domains/${encodeURIComponent(domain)}`, { used }));
+export async function setMemoryInDomain(domain, used) {
+  await mutate(() => call("PUT", `/api/memories/domains/${encodeURIComponent(domain)}`, { used }));
 }
 
 export async function eraseMemories() {
-  const done = await change(() => call("DELETE", "/api/memories?confirm=true"));
+  const done = await mutate(() => call("DELETE", "/api/memories?confirm=true"));
   if (!done) return;
-  noteGone([...known.value.keys()]);
+  cacheForgotten([...memoryCache.value.keys()]);
   toast(t("memory.erased", { n: done.deleted }));
 }

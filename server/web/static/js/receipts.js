@@ -1,24 +1,24 @@
-// Which receipts and offers the user has answered, kept in this browser.
+// Keys of the receipts and held-back offers that the user has dealt with, kept in this browser.
 import { signal } from "@preact/signals";
 import { load, save } from "./storage.js";
 
-const KEY = "answered";
-const MOST = 500; // the oldest leave
+const STORAGE_KEY = "answered";
+const MAX_KEYS = 500; // the oldest leave
 
-function read() {
+function readStored() {
   try {
-    const held = JSON.parse(load(KEY, "[]"));
-    return new Set(Array.isArray(held) ? held : []);
+    const stored = JSON.parse(load(STORAGE_KEY, "[]"));
+    return new Set(Array.isArray(stored) ? stored : []);
   } catch {
     return new Set();
   }
 }
 
-export const answered = signal(read());
+export const acknowledged = signal(readStored());
 
-export function answer(key) {
-  answered.value = new Set([...answered.value, key].slice(-MOST));
-  save(KEY, JSON.stringify([...answered.value]));
+export function acknowledge(key) {
+  acknowledged.value = new Set([...acknowledged.value, key].slice(-MAX_KEYS));
+  save(STORAGE_KEY, JSON.stringify([...acknowledged.value]));
 }
 
-export const keyOf = (memory) => `kept ${memory.id} ${memory.created_at}`;
+export const receiptKey = (memory) => `kept ${memory.id} ${memory.created_at}`;

@@ -1,33 +1,35 @@
 // The address: "#/c/<id>" is a chat, "#/c/<id>/<message>" one of its messages, anything else a new chat.
 import { signal } from "@preact/signals";
 
-const read = () => {
+const parseHash = () => {
   const match = /^#\/c\/([\w-]+)(?:\/([\w-]+))?$/.exec(location.hash);
   return { id: match ? match[1] : null, message: match?.[2] ?? null };
 };
 
-const first = read();
+const initial = parseHash();
 
 /** The id of the open chat, or null. */
-export const route = signal(first.id);
+export const openChatId = signal(initial.id);
 /** null or {id, message}: the message to be brought into view, once for each object. */
-export const target = signal(first.message ? first : null);
+export const targetMessage = signal(initial.message ? initial : null);
 
-export const addressOf = (id, message = null) => (id === null ? "#/" : `#/c/${id}${message ? `/${message}` : ""}`);
+export const chatUrl = (id, message = null) => (id === null ? "#/" : `#/c/${id}${message ? `/${message}` : ""}`);
 
-export function go(id, { replace = false, message = null } = {}) {
-  const address = addressOf(id, message);
-  if (replace) history.replaceState(null, "", address);
-  else if (location.hash !== address && !(id === null && route.value === null)) history.pushState(null, "", address);
-  target.value = message ? { id, message } : null;
-  route.value = id;
+export function navigate(id, { replace = false, message = null } = {}) {
+  const url = chatUrl(id, message);
+  if (replace) history.replaceState(null, "", url);
+  else if (location.hash !== url && !(id === null && openChatId.value === null)) history.pushState(null, "", url);
+  targetMessage.value = message ? { id, message } : null;
+  openChatId.value = id;
 }
 
-function follow() {
-  const { id, message } = read();
-  if (message !== target.value?.message || id !== target.value?.id) target.value = message ? { id, message } : null;
-  route.value = id;
+function syncFromHash() {
+  const { id, message } = parseHash();
+  if (message !== targetMessage.value?.message || id !== targetMessage.value?.id) {
+    targetMessage.value = message ? { id, message } : null;
+  }
+  openChatId.value = id;
 }
 
-addEventListener("hashchange", follow);
-addEventListener("popstate", follow);
+addEventListener("hashchange", syncFromHash);
+addEventListener("popstate", syncFromHash);

@@ -1,10 +1,10 @@
 // The few keys that work everywhere. Settings lists them.
-import { newChat, stop } from "./actions.js";
-import { dialog, drawer, panel } from "./state.js";
-import { current } from "./threads.js";
+import { newChat, stopAnswer } from "./actions.js";
+import { dialog, drawerOpen, panel } from "./state.js";
+import { currentThread } from "./threads.js";
 
-const apple = /Mac|iPhone|iPad/.test(navigator.platform);
-const MOD = apple ? "⌘" : "Ctrl";
+const isApple = /Mac|iPhone|iPad/.test(navigator.platform);
+const MOD = isApple ? "⌘" : "Ctrl";
 
 export const SHORTCUTS = [
   [[MOD, "K"], "keys.new"],
@@ -15,24 +15,24 @@ export const SHORTCUTS = [
   [["Esc"], "keys.close"],
 ];
 
-const typing = (target) => target.closest?.("input, textarea, select, [contenteditable]");
+const inTextField = (target) => target.closest?.("input, textarea, select, [contenteditable]");
 
-export function listen() {
+export function installShortcuts() {
   addEventListener("keydown", (event) => {
     if (event.defaultPrevented || event.isComposing || dialog.value) return;
-    const mod = apple ? event.metaKey : event.ctrlKey;
+    const mod = isApple ? event.metaKey : event.ctrlKey;
     if (mod && !event.shiftKey && !event.altKey && event.key.toLowerCase() === "k") newChat(event);
     else if (mod && event.key === ".") stopRunning(event);
-    else if (event.key === "/" && !mod && !typing(event.target)) focusComposer(event);
-    else if (event.key === "Escape") closeOne(event);
+    else if (event.key === "/" && !mod && !inTextField(event.target)) focusComposer(event);
+    else if (event.key === "Escape") closeTopmost(event);
   });
 }
 
 function stopRunning(event) {
-  const running = current.value?.running.value;
-  if (!running) return;
+  const messageId = currentThread.value?.streamingId.value;
+  if (!messageId) return;
   event.preventDefault();
-  stop(running);
+  stopAnswer(messageId);
 }
 
 function focusComposer(event) {
@@ -40,9 +40,9 @@ function focusComposer(event) {
   document.querySelector(".composer textarea")?.focus();
 }
 
-function closeOne(event) {
-  if (!panel.value && !drawer.value) return;
+function closeTopmost(event) {
+  if (!panel.value && !drawerOpen.value) return;
   event.preventDefault();
   if (panel.value) panel.value = null;
-  else drawer.value = false;
+  else drawerOpen.value = false;
 }

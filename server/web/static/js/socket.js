@@ -1,21 +1,21 @@
-// The WebSocket: connects, reconnects with growing pauses, and hands over parsed frames. Knows nothing of chats.
+// The WebSocket: connects, reconnects with exponential backoff, and hands over parsed frames. Knows nothing of chats.
 import { signal } from "@preact/signals";
 
 /** "connecting" (first time), "open", "lost" (trying again), "closed" (not wanted). */
 export const connection = signal("closed");
 
-const FIRST_PAUSE = 400;
-const LONGEST_PAUSE = 10000;
+const INITIAL_BACKOFF_MS = 400;
+const MAX_BACKOFF_MS = 10000;
 const POLICY_VIOLATION = 1008; // no session, or a foreign origin
 
 let socket = null;
-let timer = 0;
+let reconnectTimer = 0;
 let attempts = 0;
 let handlers = { onFrame() {}, onRefused() {} };
 
 /** `onFrame(frame)` for each frame; `onRefused()` when a handshake fails, to look whether the session ended. */
-export function connect(given) {
-  handlers = given;
+export function connect(callbacks) {
+  handlers = callbacks;
   connection.value = "connecting";
   attempts = 0;
   open();
@@ -23,7 +23,7 @@ export function connect(given) {
 
 export function disconnect() {
   connection.value = "closed";
-  clearTimeout(timer);
+  clearTimeout(reconnectTimer);
   socket?.close();
   socket = null;
 }
@@ -35,23 +35,23 @@ export function send(frame) {
   return true;
 }
 
-/** Tries now instead of after the pause. */
-export function retryNow() {
+/** Reconnects now instead of after the backoff. */
+export function reconnectNow() {
   if (connection.value === "closed" || connection.value === "open") return;
-  clearTimeout(timer);
+  clearTimeout(reconnectTimer);
   open();
 }
 
 function open() {
-  clearTimeout(timer);
+  clearTimeout(reconnectTimer);
   const scheme = location.protocol === "https:" ? "wss:" : "ws:";
-  const mine = new WebSocket(`${scheme}//${location.host}/ws`);
+  const opened = new WebSocket(`${scheme}//${location.host}/ws`);
   const previous = socket;
-  socket = mine;
+  socket = opened;
   previous?.close();
-  let greeted = false;
-  mine.addEventListener("message", (event) => {
-    if (mine !== socket) return;
+  let helloReceived = false;
+  opened.addEventListener("message", (event) => {
+    if (opened !== socket) return;
     let frame;
     try {
       frame = JSON.parse(event.data);
@@ -59,28 +59,28 @@ function open() {
       return; // not of this protocol
     }
     if (frame.type === "hello") {
-      greeted = true;
+      helloReceived = true;
       attempts = 0;
       connection.value = "open";
     }
     handlers.onFrame(frame);
   });
-  mine.addEventListener("close", (event) => {
-    if (mine !== socket || connection.value === "closed") return;
+  opened.addEventListener("close", (event) => {
+    if (opened !== socket || connection.value === "closed") return;
     connection.value = connection.value === "connecting" && attempts === 0 ? "connecting" : "lost";
-    if (!greeted || event.code === POLICY_VIOLATION) handlers.onRefused();
-    if (connection.value !== "closed") schedule();
+    if (!helloReceived || event.code === POLICY_VIOLATION) handlers.onRefused();
+    if (connection.value !== "closed") scheduleReconnect();
   });
 }
 
-function schedule() {
-  const pause = Math.min(FIRST_PAUSE * 2 ** attempts, LONGEST_PAUSE);
+function scheduleReconnect() {
+  const delay = Math.min(INITIAL_BACKOFF_MS * 2 ** attempts, MAX_BACKOFF_MS);
   attempts += 1;
-  timer = setTimeout(open, pause * (0.75 + Math.random() / 2));
+  reconnectTimer = setTimeout(open, delay * (0.75 + Math.random() / 2));
 }
 
-// A network that comes back, or a laptop that wakes, should not wait for the pause to end.
-addEventListener("online", retryNow);
+// A network that comes back, or a laptop that wakes, should not wait for the backoff to end.
+addEventListener("online", reconnectNow);
 document.addEventListener("visibilitychange", () => {
-  if (document.visibilityState === "visible") retryNow();
+  if (document.visibilityState === "visible") reconnectNow();
 });

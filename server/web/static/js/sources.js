@@ -1,25 +1,25 @@
-// An answer's passages in words, and their dialog.
-import { carriedBy } from "./checks.js";
+// Labels of an answer's passages, and opening them in the source dialog.
+import { supportingSpans } from "./checks.js";
 import { t } from "./i18n.js";
 import { dialog } from "./state.js";
 
 /** Opens passage `n` in its document; `check` is the number of the sentence that was clicked, where it was one. */
 export function openSource(message, n, check = null) {
-  const at = message.passages.findIndex((item) => item.n === n);
-  if (at < 0) return;
-  const lines = Object.fromEntries(message.passages.map((item) =>
-    [item.n, carriedBy(message.checks, item.n, item.n === n ? check : null)]));
-  dialog.value = { kind: "source", passages: message.passages, at, lines };
+  const index = message.passages.findIndex((item) => item.n === n);
+  if (index < 0) return;
+  const spansByPassage = Object.fromEntries(message.passages.map((item) =>
+    [item.n, supportingSpans(message.checks, item.n, item.n === n ? check : null)]));
+  dialog.value = { kind: "source", passages: message.passages, index, spansByPassage };
 }
 
 /** "refunds.md › Returns, lines 3-9" */
-export function labelOf({ passage }) {
-  const where = [passage.file, ...passage.heading].join(" › ");
-  const place = placeOf(passage);
-  return place ? `${where}, ${place}` : where;
+export function sourceLabel({ passage }) {
+  const heading = [passage.file, ...passage.heading].join(" › ");
+  const location = locationLabel(passage);
+  return location ? `${heading}, ${location}` : heading;
 }
 
-export function placeOf(passage) {
+export function locationLabel(passage) {
   if (passage.page != null) return t("source.page", { n: passage.page });
   if (passage.line_start == null) return "";
   const { line_start: from, line_end: to } = passage;

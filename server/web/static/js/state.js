@@ -1,4 +1,4 @@
-// What the interface shows beside the chats: session, open panel and dialog, messages to the user, preferences.
+// Global interface state apart from the chats: session, open panel and dialog, messages to the user, preferences.
 import { signal } from "@preact/signals";
 import { load, save } from "./storage.js";
 
@@ -9,30 +9,30 @@ export const isAdmin = () => Boolean(session.value?.user?.admin);
 
 /** null, "knowledge", "memory", "adapters" or "domains". */
 export const panel = signal(null);
-export const drawer = signal(false);
+export const drawerOpen = signal(false);
 
 /** null or {kind, …}: what the one open dialog shows. */
 export const dialog = signal(null);
 
 /** Files dropped outside the knowledge panel, waiting for a folder. */
-export const staged = signal([]);
+export const stagedFiles = signal([]);
 
 /** GET /api/domains. */
 export const domains = signal({ state: "loading", items: [], problems: [], default: "", error: "" });
 /** The domain for the next new chat; null is "auto". */
-export const newDomain = signal(null);
+export const newChatDomain = signal(null);
 /** Whether the next new chat is a temporary one. */
-export const newTemporary = signal(false);
+export const newChatTemporary = signal(false);
 
-/** Grows when the server says that a list changed; panels that show it fetch again. */
-export const changes = { knowledge: signal(0), adapters: signal(0), memories: signal(0) };
+/** Incremented when the server announces a change of a list; panels that show it fetch again. */
+export const changeCounters = { knowledge: signal(0), adapters: signal(0), memories: signal(0) };
 
 // ── messages to the user ─────────────────────────────────────────────────────────────────────────
 
 export const toasts = signal([]);
 let toastId = 0;
 
-/** kind: "info" or "error"; an action is {label, run}. Errors stay longer. */
+/** kind: "info" or "error"; an action is {label, onClick}. Errors stay longer. */
 export function toast(text, { kind = "info", action = null } = {}) {
   const id = ++toastId;
   toasts.value = [...toasts.value.filter((item) => item.text !== text), { id, text, kind, action }].slice(-4);
@@ -61,8 +61,8 @@ export function setTheme(choice) {
 // ── phone width ──────────────────────────────────────────────────────────────────────────────────
 
 const narrowQuery = matchMedia("(max-width: 760px)");
-export const narrow = signal(narrowQuery.matches);
+export const isNarrow = signal(narrowQuery.matches);
 narrowQuery.addEventListener("change", () => {
-  narrow.value = narrowQuery.matches;
-  drawer.value = false;
+  isNarrow.value = narrowQuery.matches;
+  drawerOpen.value = false;
 });

@@ -1,12 +1,12 @@
-// One chat in this page: its message tree as signals, and what of it is still on its way.
+// One chat in this page: its message tree as signals, and the outgoing messages that await confirmation.
 import { computed, signal } from "@preact/signals";
-import { branch, choicesTo } from "./tree.js";
-import { fromStored, ONLY_TOLD } from "./turn.js";
+import { branch, choicesFor } from "./tree.js";
+import { EVENT_ONLY_FIELDS, fromStored } from "./turn.js";
 
-/** Sent, and not yet confirmed by `started`: {request_id, frame, thread, text, error: {code, message}, known}. */
+/** Sent, and not yet confirmed by `started`: {request_id, frame, thread, text, error: {code, message}, knownIds}. */
 export const outgoing = signal([]);
-/** Answer id → Thread, while events of that answer may come. */
-export const homes = new Map();
+/** Answer id → Thread, for answers whose events are still expected. */
+export const threadOfAnswer = new Map();
 
 export class Thread {
   constructor(id, title = "", domain = null, temporary = false) {
@@ -18,46 +18,46 @@ export class Thread {
     this.temporary = signal(Boolean(temporary)); // nothing of it is remembered, and nothing remembered is used
     this.nodes = signal([]);        // {id, parent_id, role}, oldest first
     this.choices = signal({});
-    this.cells = new Map();         // id → signal of the message
+    this.messageSignals = new Map(); // id → signal of the message
     this.updatedAt = 0;             // of the version shown
-    this.own = false;               // the next change of the list is this page's own doing
-    this.shown = computed(() => branch(this.nodes.value, this.choices.value));
+    this.ownChange = false;         // the next change of the list is this page's own doing
+    this.shownIds = computed(() => branch(this.nodes.value, this.choices.value));
     this.roles = computed(() => new Map(this.nodes.value.map((node) => [node.id, node.role])));
     /** The id of the answer that is being written on the shown branch, or null. */
-    this.running = computed(() => {
-      const last = this.cells.get(this.shown.value.at(-1))?.value;
+    this.streamingId = computed(() => {
+      const last = this.messageSignals.get(this.shownIds.value.at(-1))?.value;
       return last?.status === "streaming" ? last.id : null;
     });
     /** Nothing new can be asked meanwhile. Computed, so that its readers are not drawn at each token. */
     this.busy = computed(
-      () => this.running.value !== null || outgoing.value.some((item) => item.thread === this && !item.error),
+      () => this.streamingId.value !== null || outgoing.value.some((item) => item.thread === this && !item.error),
     );
   }
 
-  put(message) {
-    const cell = this.cells.get(message.id);
-    if (cell) {
-      cell.value = message;
+  upsert(message) {
+    const messageSignal = this.messageSignals.get(message.id);
+    if (messageSignal) {
+      messageSignal.value = message;
       return;
     }
-    this.cells.set(message.id, signal(message));
+    this.messageSignals.set(message.id, signal(message));
     this.nodes.value = [...this.nodes.value, { id: message.id, parent_id: message.parent_id, role: message.role }];
   }
 
-  /** Takes a stored message over; what only the events told stays. */
-  putStored(stored) {
+  /** Merges a stored message; fields that only events carry stay. */
+  mergeStored(stored) {
     const message = fromStored(stored);
-    const held = this.cells.get(message.id)?.value;
-    const told = held && Object.fromEntries(ONLY_TOLD.map((name) => [name, held[name]]));
-    this.put(held ? { ...message, ...told } : message);
+    const existing = this.messageSignals.get(message.id)?.value;
+    const eventOnly = existing && Object.fromEntries(EVENT_ONLY_FIELDS.map((name) => [name, existing[name]]));
+    this.upsert(existing ? { ...message, ...eventOnly } : message);
   }
 
-  show(id) {
-    this.choices.value = choicesTo(this.nodes.value, this.choices.value, id);
+  showBranchOf(id) {
+    this.choices.value = choicesFor(this.nodes.value, this.choices.value, id);
   }
 
-  /** Events of its answers may still come. */
-  live() {
-    return this.busy.value || [...homes.values()].includes(this);
+  /** Whether events of its answers are still expected. */
+  hasLiveAnswers() {
+    return this.busy.value || [...threadOfAnswer.values()].includes(this);
   }
 }

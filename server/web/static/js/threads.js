@@ -1,43 +1,44 @@
-// The chats held in this page: their message trees, and the events of running answers put into them.
+// The chats loaded in this page, and the events of running answers applied to their messages.
 import { batch, signal } from "@preact/signals";
 import { call } from "./api.js";
-import { newest } from "./newest.js";
+import { latestOnly } from "./latestOnly.js";
 import { send } from "./socket.js";
-import { homes, outgoing, Thread } from "./thread.js";
-import { answerOf, applyEvent, fromStored, questionOf, rewound } from "./turn.js";
+import { outgoing, Thread, threadOfAnswer } from "./thread.js";
+import { applyEvent, createAnswer, createQuestion, fromStored, resetForReplay } from "./turn.js";
 
 /** The list of conversations. state: loading, ready, error. */
-export const list = signal({ state: "loading", items: [], error: "" });
+export const chatList = signal({ state: "loading", items: [], error: "" });
 /** The open chat; null for a new one. */
-export const current = signal(null);
+export const currentThread = signal(null);
 
 const threads = new Map(); // conversation id → Thread
 const resuming = new Set();
 
 // ── loading ──────────────────────────────────────────────────────────────────────────────────────
 
-export const loadList = newest(() => call("GET", "/api/conversations"), (found, error) => {
+export const loadChatList = latestOnly(() => call("GET", "/api/conversations"), (result, error) => {
   if (error) {
-    list.value = { ...list.value, state: list.value.items.length ? "ready" : "error", error: error.message };
+    const state = chatList.value.items.length ? "ready" : "error";
+    chatList.value = { ...chatList.value, state, error: error.message };
     return;
   }
-  list.value = { state: "ready", items: found.conversations, error: "" };
-  followList(found.conversations);
+  chatList.value = { state: "ready", items: result.conversations, error: "" };
+  applyChatList(result.conversations);
 });
 
-/** Takes over what another tab or program changed in the open chat. */
-function followList(conversations) {
+/** Applies what another tab or program changed, according to the chat list. */
+function applyChatList(conversations) {
   for (const item of conversations) {
     const thread = threads.get(item.id);
     if (!thread) continue;
     thread.title.value = item.title;
     thread.domain.value = item.domain;
     thread.temporary.value = Boolean(item.temporary);
-    const newer = item.updated_at > thread.updatedAt && !thread.own;
-    thread.own = false;
+    const changedElsewhere = item.updated_at > thread.updatedAt && !thread.ownChange;
+    thread.ownChange = false;
     thread.updatedAt = item.updated_at;
-    if (newer && thread.state.value === "ready" && !thread.live()) {
-      if (thread === current.value) loadThread(thread);
+    if (changedElsewhere && thread.state.value === "ready" && !thread.hasLiveAnswers()) {
+      if (thread === currentThread.value) loadThread(thread);
       else threads.delete(item.id);
     }
   }
@@ -46,16 +47,16 @@ function followList(conversations) {
 /** Shows a chat, from memory when it is there. */
 export function openThread(id) {
   if (id === null) {
-    current.value = null;
+    currentThread.value = null;
     return;
   }
   let thread = threads.get(id);
   if (!thread) {
-    const known = list.value.items.find((item) => item.id === id);
-    thread = new Thread(id, known?.title, known?.domain, known?.temporary);
+    const listed = chatList.value.items.find((item) => item.id === id);
+    thread = new Thread(id, listed?.title, listed?.domain, listed?.temporary);
     threads.set(id, thread);
   }
-  current.value = thread;
+  currentThread.value = thread;
   if (thread.state.value !== "ready") loadThread(thread);
 }
 
@@ -68,11 +69,13 @@ export async function loadThread(thread) {
       thread.domain.value = stored.domain;
       thread.temporary.value = Boolean(stored.temporary);
       thread.updatedAt = stored.updated_at;
-      for (const message of stored.messages) if (!homes.has(message.id)) thread.putStored(message);
+      for (const message of stored.messages) if (!threadOfAnswer.has(message.id)) thread.mergeStored(message);
       thread.state.value = "ready";
     });
     for (const message of stored.messages) {
-      if (message.status === "streaming" && !homes.has(message.id)) follow(thread, rewound(fromStored(message)));
+      if (message.status === "streaming" && !threadOfAnswer.has(message.id)) {
+        followAnswer(thread, resetForReplay(fromStored(message)));
+      }
     }
   } catch (error) {
     if (thread.state.value === "ready") return; // what is shown is still true, only older
@@ -81,119 +84,121 @@ export async function loadThread(thread) {
   }
 }
 
-export function forget(id) {
+export function removeThread(id) {
   threads.delete(id);
-  list.value = { ...list.value, items: list.value.items.filter((item) => item.id !== id) };
+  chatList.value = { ...chatList.value, items: chatList.value.items.filter((item) => item.id !== id) };
 }
 
 // ── running answers ──────────────────────────────────────────────────────────────────────────────
 
-function follow(thread, message) {
-  thread.put(message);
-  homes.set(message.id, thread);
+function followAnswer(thread, message) {
+  thread.upsert(message);
+  threadOfAnswer.set(message.id, thread);
   resume(message.id);
 }
 
 function resume(id) {
-  const after = homes.get(id).cells.get(id).value.seq;
+  const after = threadOfAnswer.get(id).messageSignals.get(id).value.seq;
   if (send({ type: "resume", message_id: id, after_seq: after })) resuming.add(id);
 }
 
 /** After a new connection: asks for the rest of every answer that was not closed. */
 export function resumeAll() {
-  flush();
-  for (const id of homes.keys()) resume(id);
+  flushEvents();
+  for (const id of threadOfAnswer.keys()) resume(id);
 }
 
 /** A resume was refused: the server no longer holds those events, so the stored answers are fetched. */
-export function resumeRefused() {
-  const lost = [...resuming];
+export function handleResumeRefused() {
+  const ids = [...resuming];
   resuming.clear();
-  for (const id of lost) {
-    const thread = homes.get(id);
-    homes.delete(id);
-    const cell = thread.cells.get(id);
-    cell.value = { ...cell.value, status: "interrupted", phase: "" };
+  for (const id of ids) {
+    const thread = threadOfAnswer.get(id);
+    threadOfAnswer.delete(id);
+    const messageSignal = thread.messageSignals.get(id);
+    messageSignal.value = { ...messageSignal.value, status: "interrupted", phase: "" };
     refetch(thread);
   }
-  return lost.length > 0;
+  return ids.length > 0;
 }
 
 async function refetch(thread) {
   try {
     const stored = await call("GET", `/api/conversations/${encodeURIComponent(thread.id)}`);
     for (const message of stored.messages) {
-      if (homes.has(message.id)) continue;
-      thread.putStored(message.status === "streaming" ? { ...message, status: "interrupted" } : message);
+      if (threadOfAnswer.has(message.id)) continue;
+      thread.mergeStored(message.status === "streaming" ? { ...message, status: "interrupted" } : message);
     }
   } catch {
     // shown as interrupted, which is what is known
   }
 }
 
-let queue = [];
-let frame = 0;
+let eventQueue = [];
+let flushHandle = 0;
 
-/** Takes an event of a turn. Events are put in once a frame, so that fast tokens do not redraw each time. */
-export function receive(event) {
-  queue.push(event);
-  if (frame) return;
-  const hidden = document.visibilityState === "hidden"; // no frames are drawn there
-  frame = hidden ? setTimeout(flush, 100) : requestAnimationFrame(flush);
+/** Queues an event of a turn. The queue is applied once per frame, so that fast tokens do not redraw each time. */
+export function queueEvent(event) {
+  eventQueue.push(event);
+  if (flushHandle) return;
+  const pageHidden = document.visibilityState === "hidden"; // no frames are drawn there
+  flushHandle = pageHidden ? setTimeout(flushEvents, 100) : requestAnimationFrame(flushEvents);
 }
 
-const OF_MEMORY = ["memory_saved", "memory_forgotten"];
+const MEMORY_EVENTS = ["memory_saved", "memory_forgotten"];
 
-let onAnswer = () => {};
+let answerHandler = () => {};
 /** `callback(message)` when an answer ends, `callback(message, true)` when memories were saved or forgotten. */
-export function whenAnswered(callback) {
-  onAnswer = callback;
+export function setAnswerHandler(callback) {
+  answerHandler = callback;
 }
 
-function flush() {
-  const events = queue;
-  queue = [];
-  frame = 0;
+function flushEvents() {
+  const events = eventQueue;
+  eventQueue = [];
+  flushHandle = 0;
   batch(() => {
-    for (const event of events) put(event);
+    for (const event of events) applyQueuedEvent(event);
   });
 }
 
-function put(event) {
-  const thread = homes.get(event.message_id);
+function applyQueuedEvent(event) {
+  const thread = threadOfAnswer.get(event.message_id);
   if (!thread) return;
   resuming.delete(event.message_id);
-  const cell = thread.cells.get(event.message_id);
-  if (event.seq <= cell.value.seq) return; // sent twice around a resume
-  if (event.seq > cell.value.seq + 1) {
+  const messageSignal = thread.messageSignals.get(event.message_id);
+  if (event.seq <= messageSignal.value.seq) return; // sent twice around a resume
+  if (event.seq > messageSignal.value.seq + 1) {
     resume(event.message_id); // a gap: ask again from where we are
     return;
   }
-  const before = cell.value.status;
-  cell.value = applyEvent(cell.value, event);
-  if (event.type === "closed") homes.delete(event.message_id);
-  if (before === "streaming" && cell.value.status !== "streaming") onAnswer(cell.value, false);
-  if (OF_MEMORY.includes(event.type)) onAnswer(cell.value, true);
+  const previousStatus = messageSignal.value.status;
+  messageSignal.value = applyEvent(messageSignal.value, event);
+  if (event.type === "closed") threadOfAnswer.delete(event.message_id);
+  if (previousStatus === "streaming" && messageSignal.value.status !== "streaming") {
+    answerHandler(messageSignal.value, false);
+  }
+  if (MEMORY_EVENTS.includes(event.type)) answerHandler(messageSignal.value, true);
 }
 
 /** `started`: the question is stored and its answer begins. Gives the thread and whether it is new. */
-export function begin(event) {
-  const item = outgoing.value.find((held) => held.request_id === event.request_id);
-  outgoing.value = outgoing.value.filter((held) => held !== item);
+export function beginTurn(event) {
+  const sent = outgoing.value.find((other) => other.request_id === event.request_id);
+  outgoing.value = outgoing.value.filter((other) => other !== sent);
   let thread = threads.get(event.conversation_id);
-  const fresh = !thread;
-  if (fresh) {
-    thread = new Thread(event.conversation_id, event.title, item?.frame.domain ?? null, item?.frame.temporary);
+  const isNew = !thread;
+  if (isNew) {
+    thread = new Thread(event.conversation_id, event.title, sent?.frame.domain ?? null, sent?.frame.temporary);
     thread.state.value = "ready";
     threads.set(thread.id, thread);
   }
-  thread.own = true;
+  thread.ownChange = true;
   const now = Date.now() / 1000;
   batch(() => {
-    if (!thread.cells.has(event.user_message_id)) thread.put(questionOf(event, item?.text ?? "", now));
-    homes.set(event.message_id, thread);
-    thread.put(answerOf(event, now));
-    thread.show(event.message_id);
+    if (!thread.messageSignals.has(event.user_message_id)) thread.upsert(createQuestion(event, sent?.text ?? "", now));
+    threadOfAnswer.set(event.message_id, thread);
+    thread.upsert(createAnswer(event, now));
+    thread.showBranchOf(event.message_id);
   });
-  return { thread, fresh, item };
+  return { thread, isNew, sent };
 }

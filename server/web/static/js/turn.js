@@ -1,6 +1,6 @@
-// How an answer grows: stored messages and live events, both turned into one shape. Pure.
+// The message reducer: stored messages and live events, both turned into one shape. Pure.
 
-const BLANK = {
+const EMPTY_MESSAGE = {
   id: "", parent_id: null, role: "assistant", text: "", created_at: 0, status: "streaming",
   seq: 0,              // of the last event applied
   phase: "",           // while streaming: routing, preparing, queued, thinking, writing
@@ -10,7 +10,7 @@ const BLANK = {
   unread: 0,           // files of its folders that were still being read
   notice: "",          // what the user should know of this answer
   memories_used: [], memories_saved: [],
-  memories_forgotten: 0, // how many; what they said is told once, in `forgotten`
+  memories_forgotten: 0, // how many; their texts come once, by event, in `forgotten`
   forgotten: [],
   held_back: [],       // [{text, reason}]: not kept unless the user says so; never stored
   chats_used: [],      // turns of earlier chats that were quoted to the model
@@ -20,37 +20,38 @@ const BLANK = {
   usage: null, speed: 0, finish_reason: null, error: null,
 };
 
-/** What the events told and no stored message holds. */
-export const ONLY_TOLD = ["seq", "prompt", "dropped", "forgotten", "held_back"];
+/** Fields that only events carry; stored messages lack them. */
+export const EVENT_ONLY_FIELDS = ["seq", "prompt", "dropped", "forgotten", "held_back"];
 
 /** A message as the API gives it, with every field present. */
 export function fromStored(stored) {
-  const message = { ...BLANK };
-  for (const key of Object.keys(BLANK)) if (stored[key] != null) message[key] = stored[key];
+  const message = { ...EMPTY_MESSAGE };
+  for (const key of Object.keys(EMPTY_MESSAGE)) if (stored[key] != null) message[key] = stored[key];
   message.searched = stored.searched ?? (message.folders.length > 0 || message.passages.length > 0);
   message.speed = speedOf(message.usage);
   return message;
 }
 
 /** The question that `started` stored. */
-export function questionOf(started, text, now) {
+export function createQuestion(started, text, now) {
   return {
-    ...BLANK, id: started.user_message_id, parent_id: started.parent_id, role: "user", text,
+    ...EMPTY_MESSAGE, id: started.user_message_id, parent_id: started.parent_id, role: "user", text,
     created_at: now, status: "complete",
   };
 }
 
 /** The empty answer that `started` announces. */
-export function answerOf(started, now) {
+export function createAnswer(started, now) {
   return {
-    ...BLANK, id: started.message_id, parent_id: started.user_message_id, created_at: now,
+    ...EMPTY_MESSAGE, id: started.message_id, parent_id: started.user_message_id, created_at: now,
     seq: started.seq, phase: "routing",
   };
 }
 
 /** The same answer before its first event: what a resume from 0 rebuilds. */
-export function rewound(message) {
-  return { ...BLANK, id: message.id, parent_id: message.parent_id, created_at: message.created_at, phase: "routing" };
+export function resetForReplay(message) {
+  const { id, parent_id, created_at } = message;
+  return { ...EMPTY_MESSAGE, id, parent_id, created_at, phase: "routing" };
 }
 
 /** The answer after one event. Unknown events change only `seq`. */

@@ -3,29 +3,29 @@ import { useEffect, useState } from "preact/hooks";
 import { signal } from "@preact/signals";
 import { call } from "../api.js";
 import { bytes } from "../format.js";
-import { html, cx } from "../html.js";
+import { cx, html } from "../html.js";
 import { t } from "../i18n.js";
-import { newest } from "../newest.js";
-import { changes, isAdmin, toast } from "../state.js";
+import { latestOnly } from "../latestOnly.js";
+import { changeCounters, isAdmin, toast } from "../state.js";
 import { ListState } from "./controls.js";
 
-const held = signal({ state: "loading", adapters: [], max_loras: 0, error: "" });
+const adapterList = signal({ state: "loading", adapters: [], max_loras: 0, error: "" });
 
-const load = newest(() => call("GET", "/api/adapters"), (found, error) => {
-  held.value = error
-    ? { ...held.value, state: held.value.state === "ready" ? "ready" : "error", error: error.message }
-    : { state: "ready", error: "", ...found };
+const load = latestOnly(() => call("GET", "/api/adapters"), (result, error) => {
+  adapterList.value = error
+    ? { ...adapterList.value, state: adapterList.value.state === "ready" ? "ready" : "error", error: error.message }
+    : { state: "ready", error: "", ...result };
 });
 
 export function AdapterPanel() {
-  const change = changes.adapters.value;
-  useEffect(() => { load(); }, [change]);
-  const { state, adapters, max_loras: most, error } = held.value;
+  const changeCount = changeCounters.adapters.value;
+  useEffect(() => { load(); }, [changeCount]);
+  const { state, adapters, max_loras: maxLoaded, error } = adapterList.value;
   const loaded = adapters.filter((adapter) => adapter.state === "loaded").length;
   return html`
     <${ListState} state=${state} error=${error} onRetry=${load}
       empty=${state === "ready" && adapters.length === 0 && t("adapters.empty")} />
-    ${adapters.length > 0 && html`<p class="hint">${t("adapters.loaded", { n: loaded, most })}</p>`}
+    ${adapters.length > 0 && html`<p class="hint">${t("adapters.loaded", { n: loaded, most: maxLoaded })}</p>`}
     <ul class="adapters">${adapters.map((adapter) => html`<${AdapterRow} key=${`${adapter.name}@${adapter.version}`}
       adapter=${adapter} all=${adapters} />`)}</ul>`;
 }
@@ -33,8 +33,8 @@ export function AdapterPanel() {
 function AdapterRow({ adapter, all }) {
   const [busy, setBusy] = useState(false);
   // Older versions are named with theirs; the bare name is the newest.
-  const newest = all.find((other) => other.name === adapter.name) === adapter;
-  const name = newest ? adapter.name : `${adapter.name}@${adapter.version}`;
+  const isNewest = all.find((other) => other.name === adapter.name) === adapter;
+  const name = isNewest ? adapter.name : `${adapter.name}@${adapter.version}`;
   const change = async (path) => {
     setBusy(true);
     try {

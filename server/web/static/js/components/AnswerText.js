@@ -1,6 +1,6 @@
 // The answer's Markdown, block by block, and clicks inside it: code copying; citations are SourceCard's.
 import { useRef } from "preact/hooks";
-import { withChecks } from "../checks.js";
+import { insertCheckTags } from "../checks.js";
 import { copyText } from "../clipboard.js";
 import { html } from "../html.js";
 import { lang, t } from "../i18n.js";
@@ -29,7 +29,7 @@ export function AnswerText({ message }) {
       setTimeout(() => (copy.textContent = t("action.copy")), 1500);
     }
   };
-  const text = message.checks.length ? withChecks(message.text, message.checks) : readable(message.text);
+  const text = message.checks.length ? insertCheckTags(message.text, message.checks) : readable(message.text);
   const sources = Math.max(0, ...message.passages.map((item) => item.n));
   const blocks = renderBlocks(text, sources, lang.value);
   return html`<div class=${message.status === "streaming" ? "markdown streaming" : "markdown"} dir="auto" ref=${root}

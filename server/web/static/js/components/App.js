@@ -2,13 +2,13 @@
 import { html } from "../html.js";
 import { t } from "../i18n.js";
 import { Icon } from "../icons.js";
-import { bootError, dialog, drawer, narrow, panel, session } from "../state.js";
-import { Sidebar } from "./ChatList.js";
-import { ChatsDialog } from "./ChatSearch.js";
+import { bootError, dialog, drawerOpen, isNarrow, panel, session } from "../state.js";
+import { Sidebar } from "./Sidebar.js";
+import { QuotedTurnsDialog } from "./ChatSearch.js";
 import { DeleteChatDialog } from "./DeleteChat.js";
 import { ConfirmDialog } from "./Dialog.js";
 import { Login } from "./Login.js";
-import { ConflictDialog, MemoriesDialog } from "./MemoryDialogs.js";
+import { ConflictDialog, UsedMemoriesDialog } from "./MemoryDialogs.js";
 import { PanelView } from "./Panel.js";
 import { PromptDialog } from "./PromptView.js";
 import { SettingsDialog } from "./Settings.js";
@@ -16,39 +16,40 @@ import { SourceDialog } from "./SourceDialog.js";
 import { ThreadView } from "./Thread.js";
 import { Toasts } from "./Toast.js";
 import { TraceDialog } from "./Trace.js";
-import { TrialDialog } from "./Trial.js";
+import { TrySearchDialog } from "./TrySearch.js";
 
 const DIALOGS = {
-  chats: ChatsDialog,
+  "quoted-turns": QuotedTurnsDialog,
   confirm: ConfirmDialog,
   conflict: ConflictDialog,
   "delete-chat": DeleteChatDialog,
-  memories: MemoriesDialog,
+  "used-memories": UsedMemoriesDialog,
   prompt: PromptDialog,
   settings: SettingsDialog,
   source: SourceDialog,
   trace: TraceDialog,
-  trial: TrialDialog,
+  "try-search": TrySearchDialog,
 };
 
 export function App({ onLogin, onRetry }) {
-  const held = session.value;
-  if (!held) return html`<${Starting} onRetry=${onRetry} />`;
-  if (held.login_needed && !held.user) return html`<${Login} onDone=${onLogin} /><${Toasts} />`;
-  const Open = dialog.value && DIALOGS[dialog.value.kind];
+  const currentSession = session.value;
+  if (!currentSession) return html`<${Starting} onRetry=${onRetry} />`;
+  if (currentSession.login_needed && !currentSession.user) return html`<${Login} onDone=${onLogin} /><${Toasts} />`;
+  const OpenDialog = dialog.value && DIALOGS[dialog.value.kind];
   return html`
-    <a class="skip" href="#composer" onClick=${skip}>${t("nav.skip")}</a>
+    <a class="skip" href="#composer" onClick=${focusComposer}>${t("nav.skip")}</a>
     <div class=${panel.value ? "app with-panel" : "app"}>
       <${Sidebar} />
-      ${drawer.value && narrow.value && html`<div class="shade" onClick=${() => (drawer.value = false)}></div>`}
+      ${drawerOpen.value && isNarrow.value && html`<div class="shade"
+        onClick=${() => (drawerOpen.value = false)}></div>`}
       <${ThreadView} />
       <${PanelView} />
     </div>
-    ${Open && html`<${Open} key=${dialog.value.kind} ...${dialog.value} />`}
+    ${OpenDialog && html`<${OpenDialog} key=${dialog.value.kind} ...${dialog.value} />`}
     <${Toasts} />`;
 }
 
-function skip(event) {
+function focusComposer(event) {
   event.preventDefault();
   document.querySelector(".composer textarea")?.focus();
 }

@@ -1,16 +1,16 @@
-// Looking for what was said in past chats: the field, the turns it finds, and those that an answer was given.
-import { day, date, number } from "../format.js";
+// Searching past chats: the field, the matching turns; and the dialog of turns quoted in an answer's prompt.
+import { date, day, number } from "../format.js";
 import { html } from "../html.js";
 import { t } from "../i18n.js";
-import { addressOf, go } from "../router.js";
-import { seek, seekAgain, snippet, sought } from "../search.js";
-import { dialog, drawer } from "../state.js";
-import { list } from "../threads.js";
+import { chatUrl, navigate } from "../router.js";
+import { chatSearch, retryChatSearch, searchChats, snippet } from "../search.js";
+import { dialog, drawerOpen } from "../state.js";
+import { chatList } from "../threads.js";
 import { Dialog } from "./Dialog.js";
 import { ListState } from "./controls.js";
 
 export function SearchField({ value, onInput }) {
-  const set = (text) => { onInput(text); seek(text); };
+  const set = (text) => { onInput(text); searchChats(text); };
   const onKeyDown = (event) => {
     if (event.key !== "Escape" || !value) return;
     event.stopPropagation();
@@ -23,44 +23,45 @@ export function SearchField({ value, onInput }) {
 }
 
 /** `titles`: how many chats have the words in their title. */
-export function FoundTurns({ titles }) {
-  const { query, state, found: all, error } = sought.value;
-  const there = new Set(list.value.items.map((item) => item.id));
-  const found = all.filter((turn) => there.has(turn.conversation_id)); // not of a chat that was deleted meanwhile
-  const none = state === "ready" && !found.length;
+export function ChatSearchResults({ titleMatches }) {
+  const { query, state, results, error } = chatSearch.value;
+  const existingIds = new Set(chatList.value.items.map((item) => item.id));
+  const shown = results.filter((turn) => existingIds.has(turn.conversation_id)); // without chats deleted meanwhile
+  const none = state === "ready" && !shown.length;
   return html`<section aria-label=${t("search.found")} aria-busy=${state === "loading"}>
     <h2>${t("search.found")}</h2>
-    <${ListState} state=${state} error=${error} onRetry=${seekAgain} lines=${3}
-      empty=${none && t(titles ? "search.none_in_messages" : "search.none")} />
-    ${state === "ready" && html`<p class="unseen" role="status">${t("search.count", { n: number(found.length),
-      count: found.length })}</p>`}
-    ${state === "ready" && html`<ul class="turns">${found.map((turn) => html`<${Turn} key=${turn.message_id} turn=${turn}
+    <${ListState} state=${state} error=${error} onRetry=${retryChatSearch} lines=${3}
+      empty=${none && t(titleMatches ? "search.none_in_messages" : "search.none")} />
+    ${state === "ready" && html`<p class="unseen" role="status">${t("search.count", { n: number(shown.length),
+      count: shown.length })}</p>`}
+    ${state === "ready" && html`<ul class="turns">${shown.map((turn) => html`<${TurnLink}
+      key=${turn.message_id} turn=${turn}
       query=${query} />`)}</ul>`}
   </section>`;
 }
 
-function Turn({ turn, query = "" }) {
+function TurnLink({ turn, query = "" }) {
   const { conversation_id: id, message_id: message, role } = turn;
   const open = (event) => {
     if (event.metaKey || event.ctrlKey || event.shiftKey) return; // the browser's own: a new tab
     event.preventDefault();
-    drawer.value = false;
+    drawerOpen.value = false;
     dialog.value = null;
-    go(id, { message });
+    navigate(id, { message });
   };
-  return html`<li><a class="turn" href=${addressOf(id, message)} onClick=${open}>
+  return html`<li><a class="turn" href=${chatUrl(id, message)} onClick=${open}>
     <span class="turn-head"><b>${turn.title}</b><time datetime=${new Date(turn.at * 1000).toISOString()}
       title=${date(turn.at)}>${day(turn.at)}</time></span>
     <span class="turn-text"><span class="turn-role">${t(`role.${role}`)}</span> ${snippet(turn.snippet || turn.text, query)
-      .map((piece, index) => (piece.marked ? html`<mark key=${index}>${piece.text}</mark>`
-        : html`<span key=${index}>${piece.text}</span>`))}</span>
+      .map((part, index) => (part.marked ? html`<mark key=${index}>${part.text}</mark>`
+        : html`<span key=${index}>${part.text}</span>`))}</span>
   </a></li>`;
 }
 
-/** The turns of earlier chats that an answer was given. */
-export function ChatsDialog({ turns }) {
+/** The turns of earlier chats that were in an answer's prompt. */
+export function QuotedTurnsDialog({ turns }) {
   return html`<${Dialog} title=${t("quoted.title")}>
     <p class="panel-text">${t("quoted.text")}</p>
-    <ul class="turns">${turns.map((turn) => html`<${Turn} key=${turn.message_id} turn=${turn} />`)}</ul>
+    <ul class="turns">${turns.map((turn) => html`<${TurnLink} key=${turn.message_id} turn=${turn} />`)}</ul>
   </${Dialog}>`;
 }

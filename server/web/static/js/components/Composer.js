@@ -1,24 +1,24 @@
-// Where the user writes: one draft a chat, Enter sends, the domain beside it, the context's fill below.
+// The message field: one draft per chat, Enter sends; with the domain picker and the context meter.
 import { useLayoutEffect, useRef } from "preact/hooks";
-import { ask, stop } from "../actions.js";
+import { sendMessage, stopAnswer } from "../actions.js";
 import { draftOf, setDraft } from "../drafts.js";
 import { number, percent } from "../format.js";
-import { html, cx } from "../html.js";
+import { cx, html } from "../html.js";
 import { t } from "../i18n.js";
 import { Icon } from "../icons.js";
 import { connection } from "../socket.js";
-import { dialog, narrow, session } from "../state.js";
+import { dialog, isNarrow, session } from "../state.js";
 import { DomainPicker } from "./DomainPicker.js";
 import { isTemporary, TemporaryNote } from "./Temporary.js";
 
-const TALLEST = 240; // pixels
-const touch = matchMedia("(pointer: coarse)"); // no Shift there, so Enter is a new line and the button sends
+const MAX_HEIGHT_PX = 240; // pixels
+const coarsePointer = matchMedia("(pointer: coarse)"); // no Shift there, so Enter is a new line and the button sends
 
 export function Composer({ thread, onSend }) {
-  const field = useRef(null);
+  const textarea = useRef(null);
   const key = thread?.id ?? "";
   const text = draftOf(key);
-  const running = thread?.running.value ?? null;
+  const running = thread?.streamingId.value ?? null;
   const loading = thread && thread.state.value !== "ready";
   const connected = connection.value === "open";
   const size = new TextEncoder().encode(text).length;
@@ -27,34 +27,34 @@ export function Composer({ thread, onSend }) {
   const ready = text.trim() && connected && !loading && !tooLarge && !thread?.busy.value;
 
   useLayoutEffect(() => {
-    const element = field.current;
+    const element = textarea.current;
     element.style.height = "auto";
-    element.style.height = `${Math.min(element.scrollHeight, TALLEST)}px`;
-    element.style.overflowY = element.scrollHeight > TALLEST ? "auto" : "hidden";
-  }, [text, narrow.value]);
+    element.style.height = `${Math.min(element.scrollHeight, MAX_HEIGHT_PX)}px`;
+    element.style.overflowY = element.scrollHeight > MAX_HEIGHT_PX ? "auto" : "hidden";
+  }, [text, isNarrow.value]);
   useLayoutEffect(() => {
-    if (!narrow.value && document.activeElement === document.body) field.current.focus();
+    if (!isNarrow.value && document.activeElement === document.body) textarea.current.focus();
   }, [key]);
 
   const submit = () => {
     if (!ready) return;
     setDraft(key, "");
-    ask(text.trim());
+    sendMessage(text.trim());
     onSend();
   };
   const onKeyDown = (event) => {
     // While Korean, Japanese or Chinese is being composed, Enter ends the syllable. Safari reports 229 only.
     if (event.key !== "Enter" || event.shiftKey || event.isComposing || event.keyCode === 229) return;
-    if (touch.matches) return;
+    if (coarsePointer.matches) return;
     event.preventDefault();
     submit();
   };
   return html`<form class=${cx("composer", isTemporary(thread) && "temporary")} aria-label=${t("composer.label")}
     onSubmit=${(event) => { event.preventDefault(); submit(); }}>
     <${TemporaryNote} thread=${thread} />
-    <textarea ref=${field} rows="1" value=${text} placeholder=${t("composer.placeholder")}
+    <textarea ref=${textarea} rows="1" value=${text} placeholder=${t("composer.placeholder")}
       aria-label=${t("composer.label")}
-      aria-describedby="composer-note" enterkeyhint=${touch.matches ? "enter" : "send"} dir="auto"
+      aria-describedby="composer-note" enterkeyhint=${coarsePointer.matches ? "enter" : "send"} dir="auto"
       onInput=${(event) => setDraft(key, event.target.value)} onKeyDown=${onKeyDown}></textarea>
     <div class="composer-bar">
       <${DomainPicker} thread=${thread} />
@@ -62,7 +62,7 @@ export function Composer({ thread, onSend }) {
       <${ContextMeter} thread=${thread} />
       ${running !== null
         ? html`<button type="button" class="round stop" aria-label=${t("composer.stop")} title=${t("composer.stop")}
-          onClick=${() => stop(running)}><${Icon} name="stop" /></button>`
+          onClick=${() => stopAnswer(running)}><${Icon} name="stop" /></button>`
         : html`<button type="submit" class="round" aria-label=${t("composer.send")} title=${t("composer.send")}
           disabled=${!ready}><${Icon} name="send" /></button>`}
     </div>
@@ -75,13 +75,13 @@ export function Composer({ thread, onSend }) {
 
 /** How full the model's context is, after the newest answer of the shown branch. */
 function ContextMeter({ thread }) {
-  const shown = thread?.shown.value.map((id) => thread.cells.get(id).value);
+  const shown = thread?.shownIds.value.map((id) => thread.messageSignals.get(id).value);
   const answer = shown?.findLast((message) => message.prompt || message.usage);
-  const room = answer?.prompt?.context_length ?? session.value?.model?.context_length;
-  if (!answer || !room) return null;
+  const contextLength = answer?.prompt?.context_length ?? session.value?.model?.context_length;
+  if (!answer || !contextLength) return null;
   const used = (answer.prompt?.tokens ?? answer.usage.prompt_tokens) + (answer.usage?.completion_tokens ?? 0);
-  const share = Math.min(1, used / room);
-  const label = t("context.label", { used: number(used), room: number(room), share: percent(share) });
+  const share = Math.min(1, used / contextLength);
+  const label = t("context.label", { used: number(used), room: number(contextLength), share: percent(share) });
   return html`<button type="button" class=${cx("context", share > 0.8 && "full")} aria-label=${label} title=${label}
     onClick=${() => (dialog.value = { kind: "prompt", id: answer.id })}>
     <svg viewBox="0 0 20 20" width="18" height="18" aria-hidden="true">

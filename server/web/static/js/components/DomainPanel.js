@@ -4,18 +4,18 @@ import { chooseDomain, loadDomains } from "../actions.js";
 import { html } from "../html.js";
 import { t } from "../i18n.js";
 import { Icon } from "../icons.js";
-import { domains, narrow, newDomain, panel } from "../state.js";
-import { current } from "../threads.js";
+import { domains, isNarrow, newChatDomain, panel } from "../state.js";
+import { currentThread } from "../threads.js";
 import { ListState } from "./controls.js";
-import { Levers } from "./DomainPicker.js";
+import { DomainFeatures } from "./DomainPicker.js";
 
 export function DomainPanel() {
   useEffect(() => { loadDomains(); }, []);
-  const { state, items, problems, error, default: standard } = domains.value;
-  const chosen = current.value ? current.value.domain.value : newDomain.value;
-  const use = (name) => {
+  const { state, items, problems, error, default: defaultName } = domains.value;
+  const chosen = currentThread.value ? currentThread.value.domain.value : newChatDomain.value;
+  const selectDomain = (name) => {
     chooseDomain(name);
-    if (narrow.value) panel.value = null;
+    if (isNarrow.value) panel.value = null;
   };
   return html`
     <${ListState} state=${state} error=${error} onRetry=${loadDomains}
@@ -28,11 +28,12 @@ export function DomainPanel() {
       <p class="hint">${t("domains.problems_text")}</p></section>`}
     <ul class="domain-list">${items.map((item) => html`<li key=${item.name} class="domain">
       <div class="domain-head"><strong>${item.title}</strong><code>${item.name}</code>
-        ${item.name === standard && html`<span class="tag">${t("domains.default")}</span>`}</div>
+        ${item.name === defaultName && html`<span class="tag">${t("domains.default")}</span>`}</div>
       <p>${item.description}</p>
-      <${Levers} domain=${item} />
+      <${DomainFeatures} domain=${item} />
       ${item.examples > 0 && html`<span class="hint">${t("domains.examples", { n: item.examples })}</span>`}
-      <button type="button" class="button small" disabled=${chosen === item.name} onClick=${() => use(item.name)}
+      <button type="button" class="button small" disabled=${chosen === item.name}
+        onClick=${() => selectDomain(item.name)}
         aria-label=${t("domains.use_this", { title: item.title })}>
         ${t(chosen === item.name ? "domains.in_use" : "domains.use")}</button>
     </li>`)}</ul>`;

@@ -2,14 +2,14 @@
 import { useId, useRef, useState } from "preact/hooks";
 import { html } from "../html.js";
 import { t } from "../i18n.js";
-import { useFocus } from "./controls.js";
+import { useAutofocus } from "./controls.js";
 
 export function EditMemory({ memory, onSave, onCancel }) {
-  const field = useRef(null);
+  const textarea = useRef(null);
   const id = useId();
   const [text, setText] = useState(memory.text);
   const empty = !text.trim();
-  useFocus(field);
+  useAutofocus(textarea);
   const save = () => {
     if (empty) return;
     if (text.trim() === memory.text) onCancel();
@@ -27,7 +27,7 @@ export function EditMemory({ memory, onSave, onCancel }) {
     }
   };
   return html`<div class="edit-memory">
-    <textarea ref=${field} class="field" rows="2" dir="auto" value=${text} aria-label=${t("memory.edit")}
+    <textarea ref=${textarea} class="field" rows="2" dir="auto" value=${text} aria-label=${t("memory.edit")}
       aria-invalid=${empty} aria-describedby=${empty ? id : undefined} onKeyDown=${onKeyDown}
       onInput=${(event) => setText(event.target.value)}></textarea>
     ${empty && html`<p id=${id} class="hint warn" role="alert">${t("memory.edit_empty")}</p>`}

@@ -1,102 +1,103 @@
-// Knowledge: folders and their files with the state of each; dropping, sending and deleting files.
+// The knowledge panel: folders and their files with the state of each; uploading and deleting files.
 import { useEffect, useRef, useState } from "preact/hooks";
 import { bytes, date, number, percent } from "../format.js";
-import { html, cx } from "../html.js";
+import { cx, html } from "../html.js";
 import { t } from "../i18n.js";
 import { Icon } from "../icons.js";
 import { addFiles, deleteFile, dismissUpload, folderProblem, knowledge, loadKnowledge, uploads } from "../knowledge.js";
-import { changes, dialog, isAdmin, staged } from "../state.js";
+import { changeCounters, dialog, isAdmin, stagedFiles } from "../state.js";
 import { IconButton, ListState } from "./controls.js";
-import { History } from "./History.js";
-import { IndexState } from "./IndexState.js";
+import { IndexHistory } from "./IndexHistory.js";
+import { IndexStatus } from "./IndexStatus.js";
 
 const POLL_MS = 1500; // while the index works; changes are also announced
-const SHOWN = 40; // files of a folder at first
-const NEW = "\0new"; // no folder can be called so
+const FILES_SHOWN = 40; // files of a folder at first
+const NEW_FOLDER = "\0new"; // no folder can be called so
 
 export function KnowledgePanel() {
   const { state, folders, busy, building, limited, error } = knowledge.value;
-  const working = busy || building;
-  const change = changes.knowledge.value;
+  const indexing = busy || building;
+  const changeCount = changeCounters.knowledge.value;
   useEffect(() => {
-    const soon = setTimeout(loadKnowledge, change ? 120 : 0); // announcements come in bursts
-    return () => clearTimeout(soon);
-  }, [change]);
+    const timer = setTimeout(loadKnowledge, changeCount ? 120 : 0); // announcements come in bursts
+    return () => clearTimeout(timer);
+  }, [changeCount]);
   useEffect(() => {
-    if (!working) return undefined;
+    if (!indexing) return undefined;
     const timer = setInterval(loadKnowledge, POLL_MS);
     return () => clearInterval(timer);
-  }, [working]);
+  }, [indexing]);
   return html`
-    <${IndexState} />
-    ${isAdmin() ? html`<${Intake} folders=${folders} />` : html`<p class="notice">${t("knowledge.admin")}</p>`}
+    <${IndexStatus} />
+    ${isAdmin() ? html`<${UploadForm} folders=${folders} />` : html`<p class="notice">${t("knowledge.admin")}</p>`}
     <${Uploads} />
     <${ListState} state=${state} error=${error} onRetry=${loadKnowledge}
       empty=${state === "ready" && folders.length === 0 && t("knowledge.empty")} />
     ${isAdmin() && state === "ready" && folders.length > 0 && html`<div class="panel-tools"><button type="button"
-      class="button small" onClick=${() => (dialog.value = { kind: "trial" })}>
+      class="button small" onClick=${() => (dialog.value = { kind: "try-search" })}>
       <${Icon} name="search" size=${16} />${t("trial.open")}</button></div>`}
     ${folders.map((folder) => html`<${Folder} key=${folder.name} folder=${folder}
       limit=${limited.find((limit) => limit.folder === folder.name)} />`)}
-    ${isAdmin() && state === "ready" && html`<${History} />`}`;
+    ${isAdmin() && state === "ready" && html`<${IndexHistory} />`}`;
 }
 
-/** Where files come in: a folder, existing or new, and a drop zone. */
-function Intake({ folders }) {
-  const [picked, setPicked] = useState(null);
-  const [fresh, setFresh] = useState("");
-  const [over, setOver] = useState(false);
+/** The upload form: a folder, existing or new, and a drop zone. */
+function UploadForm({ folders }) {
+  const [pickedFolder, setPickedFolder] = useState(null);
+  const [newName, setNewName] = useState("");
+  const [dragOver, setDragOver] = useState(false);
   const input = useRef(null);
-  const choice = picked ?? folders.find((item) => item.name)?.name ?? NEW;
-  const folder = choice === NEW ? fresh.trim() : choice;
-  const problem = choice === NEW ? folderProblem(folder) : "";
-  const take = (files) => {
+  const choice = pickedFolder ?? folders.find((item) => item.name)?.name ?? NEW_FOLDER;
+  const folder = choice === NEW_FOLDER ? newName.trim() : choice;
+  const problem = choice === NEW_FOLDER ? folderProblem(folder) : "";
+  const acceptFiles = (files) => {
     if (!files.length) return;
-    if (problem) staged.value = [...staged.value, ...files];
+    if (problem) stagedFiles.value = [...stagedFiles.value, ...files];
     else {
       addFiles(folder, files);
-      setPicked(folder);
+      setPickedFolder(folder);
     }
   };
   const onDrop = (event) => {
     event.preventDefault();
     event.stopPropagation();
-    setOver(false);
-    take([...event.dataTransfer.files]);
+    setDragOver(false);
+    acceptFiles([...event.dataTransfer.files]);
   };
   const sendStaged = () => {
-    const files = staged.value;
-    staged.value = [];
-    take(files);
+    const files = stagedFiles.value;
+    stagedFiles.value = [];
+    acceptFiles(files);
   };
   return html`<div class="intake">
     <label class="row"><span>${t("knowledge.folder")}</span>
-      <select class="field" value=${choice} onChange=${(event) => setPicked(event.target.value)}>
+      <select class="field" value=${choice} onChange=${(event) => setPickedFolder(event.target.value)}>
         ${folders.filter((item) => item.name).map((item) => html`<option key=${item.name} value=${item.name}>${item.name}</option>`)}
-        <option value=${NEW}>${t("knowledge.new_folder")}</option>
+        <option value=${NEW_FOLDER}>${t("knowledge.new_folder")}</option>
       </select></label>
-    ${choice === NEW && html`<label class="row"><span>${t("knowledge.name")}</span>
-      <input class="field" value=${fresh} maxlength="64" onInput=${(event) => setFresh(event.target.value)}
-        aria-invalid=${Boolean(fresh && problem)} placeholder=${t("knowledge.name_example")} /></label>`}
-    ${fresh && problem && html`<p class="hint warn">${problem}</p>`}
-    <div class=${cx("drop", over && "over")} onDragOver=${(event) => { event.preventDefault(); setOver(true); }}
-      onDragLeave=${() => setOver(false)} onDrop=${onDrop}>
+    ${choice === NEW_FOLDER && html`<label class="row"><span>${t("knowledge.name")}</span>
+      <input class="field" value=${newName} maxlength="64" onInput=${(event) => setNewName(event.target.value)}
+        aria-invalid=${Boolean(newName && problem)} placeholder=${t("knowledge.name_example")} /></label>`}
+    ${newName && problem && html`<p class="hint warn">${problem}</p>`}
+    <div class=${cx("drop", dragOver && "over")} onDragOver=${(event) => { event.preventDefault(); setDragOver(true); }}
+      onDragLeave=${() => setDragOver(false)} onDrop=${onDrop}>
       <${Icon} name="upload" size=${22} />
       <span>${problem ? t("knowledge.drop_first") : t("knowledge.drop", { folder })}</span>
       <button type="button" class="button small" disabled=${Boolean(problem)}
         onClick=${() => input.current.click()}>${t("knowledge.choose")}</button>
       <input ref=${input} type="file" multiple hidden aria-label=${t("knowledge.choose")}
-        onChange=${(event) => { take([...event.target.files]); event.target.value = ""; }} />
+        onChange=${(event) => { acceptFiles([...event.target.files]); event.target.value = ""; }} />
       <small>${t("knowledge.formats")}</small>
     </div>
-    ${staged.value.length > 0 && html`<div
+    ${stagedFiles.value.length > 0 && html`<div
       class="notice"><span>
-      ${t("knowledge.staged", { n: staged.value.length, names: staged.value.map((file) => file.name).join(", ") })}
+      ${t("knowledge.staged", { n: stagedFiles.value.length,
+        names: stagedFiles.value.map((file) => file.name).join(", ") })}
       </span>
       <button type="button" class="button small primary" disabled=${Boolean(problem)}
         onClick=${sendStaged}>${t("knowledge.send")}</button>
       <button type="button" class="button small quiet"
-        onClick=${() => (staged.value = [])}>${t("action.cancel")}</button></div>`}
+        onClick=${() => (stagedFiles.value = [])}>${t("action.cancel")}</button></div>`}
   </div>`;
 }
 
@@ -109,48 +110,48 @@ function Uploads() {
       ? html`<${IconButton} icon="close" size=${14} label=${t("action.dismiss")}
         onClick=${() => dismissUpload(item.id)} />
           <span class="reason" role="alert">${item.error}</span>`
-      : html`<progress max="1" value=${item.share} aria-label=${item.name}></progress>
-        <span class="num">${percent(item.share)}</span>`}
+      : html`<progress max="1" value=${item.fraction} aria-label=${item.name}></progress>
+        <span class="num">${percent(item.fraction)}</span>`}
   </li>`)}</ul>`;
 }
 
 function Folder({ folder, limit }) {
-  const [all, setAll] = useState(false);
-  const shown = all ? folder.files : firstOf(folder.files);
+  const [showAll, setShowAll] = useState(false);
+  const shown = showAll ? folder.files : previewFiles(folder.files);
   const more = folder.files.length - shown.length;
   const chunks = folder.files.reduce((sum, file) => sum + file.chunks, 0);
   return html`<section class="folder" aria-label=${folder.name || "knowledge/"}>
     <h3><${Icon} name="book"
       size=${16} />${folder.name || "knowledge/"}<span>${t("knowledge.count", { files: folder.files.length, chunks })}</span></h3>
     ${limit && html`<p class=${cx("limit", limit.problem && "bad")}><${Icon} name="lock" size=${14} />
-      <span>${limit.problem || limitOf(limit)}</span></p>`}
+      <span>${limit.problem || limitLabel(limit)}</span></p>`}
     ${folder.files.length === 0 && html`<p class="empty">${t("knowledge.folder_without")}</p>`}
     <ul>${shown.map((file) => html`<${FileRow} key=${file.file} folder=${folder.name} file=${file} />`)}</ul>
-    ${more > 0 && html`<button type="button" class="link" onClick=${() => setAll(true)}>
+    ${more > 0 && html`<button type="button" class="link" onClick=${() => setShowAll(true)}>
       ${t("history.more", { n: number(more) })}</button>`}
   </section>`;
 }
 
 /** Of a long list its first files, before them those that cannot be read. */
-function firstOf(files) {
-  if (files.length <= SHOWN) return files;
-  const bad = files.filter(isBad);
-  return [...bad, ...files.filter((file) => !isBad(file))].slice(0, SHOWN);
+function previewFiles(files) {
+  if (files.length <= FILES_SHOWN) return files;
+  const failed = files.filter(isUnreadable);
+  return [...failed, ...files.filter((file) => !isUnreadable(file))].slice(0, FILES_SHOWN);
 }
 
-const isBad = (file) => file.state === "failed" || file.state === "unsupported";
+const isUnreadable = (file) => file.state === "failed" || file.state === "unsupported";
 
 /** Whom a folder is limited to; only an admin is told the names. */
-function limitOf({ users }) {
+function limitLabel({ users }) {
   if (!users) return t("index.limited");
   return t("index.only", { users: users.join(", ") || t("index.nobody") });
 }
 
 function FileRow({ folder, file }) {
-  const bad = isBad(file);
+  const failed = isUnreadable(file);
   const remove = () => (dialog.value = {
     kind: "confirm", title: t("knowledge.delete_title"), text: t("knowledge.delete_text", { file: file.file }),
-    action: t("action.delete"), danger: true, run: () => deleteFile(folder, file.file),
+    action: t("action.delete"), danger: true, onConfirm: () => deleteFile(folder, file.file),
   });
   return html`<li class=${cx("file", file.state)}>
     <${Icon} name="file" size=${16} />
@@ -158,7 +159,7 @@ function FileRow({ folder, file }) {
       <span class="file-facts"
         title=${date(file.changed_at)}>
         ${bytes(file.bytes)}${file.state === "indexed" && ` · ${t("knowledge.chunks", { n: file.chunks })}`}</span>
-      ${file.reason && html`<span class=${cx("reason", !bad && "mild")}>${file.reason}</span>`}</div>
+      ${file.reason && html`<span class=${cx("reason", !failed && "mild")}>${file.reason}</span>`}</div>
     <span class=${cx("state", file.state)}>${t(`file.${file.state}`)}</span>
     ${isAdmin() && html`<${IconButton} icon="trash" size=${16} label=${t("knowledge.delete", { file: file.file })}
       onClick=${remove} />`}

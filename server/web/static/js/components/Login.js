@@ -3,7 +3,7 @@ import { useState } from "preact/hooks";
 import { call } from "../api.js";
 import { html } from "../html.js";
 import { t } from "../i18n.js";
-import { Mark } from "../icons.js";
+import { Logo } from "../icons.js";
 
 export function Login({ onDone }) {
   const [error, setError] = useState("");
@@ -15,8 +15,8 @@ export function Login({ onDone }) {
     setError("");
     try {
       onDone(await call("POST", "/api/login", { name: form.get("name").trim(), password: form.get("password") }));
-    } catch (problem) {
-      setError(problem.message);
+    } catch (failure) {
+      setError(failure.message);
       event.target.elements.password.select();
     } finally {
       setBusy(false);
@@ -24,7 +24,7 @@ export function Login({ onDone }) {
   };
   return html`<main class="login">
     <form class="login-card" onSubmit=${submit} aria-labelledby="login-title">
-      <${Mark} size=${40} />
+      <${Logo} size=${40} />
       <h1 id="login-title">${t("login.title")}</h1>
       <label>${t("login.name")}<input class="field" name="name" autocomplete="username" required autocapitalize="none"
         spellcheck=${false} /></label>

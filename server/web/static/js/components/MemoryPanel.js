@@ -1,39 +1,40 @@
-// Memory: what is known of the user, found and filtered; pausing it, adding to it, and all that belongs to it.
+// The memory panel: the user's memories, searched and filtered; adding one, pausing, and the sections below.
 import { useEffect, useState } from "preact/hooks";
 import { number } from "../format.js";
 import { html } from "../html.js";
 import { t } from "../i18n.js";
 import { Icon } from "../icons.js";
-import { addMemory, KINDS, loadMemories, memories, pauseMemory, want, wanted } from "../memories.js";
+import { addMemory, KINDS, loadMemories, memories, setMemoryPaused } from "../memories.js";
+import { memoryFilter, setMemoryFilter } from "../memories.js";
 import { ListState } from "./controls.js";
 import { DeadLetters } from "./DeadLetters.js";
-import { MemoryData, MemoryDomains } from "./MemoryMore.js";
+import { MemoryData, MemoryDomains } from "./MemorySettings.js";
 import { MemoryRow } from "./MemoryRow.js";
 
-const AT_ONCE = 60; // rows drawn at first
+const PAGE_SIZE = 60; // rows drawn at first
 
 export function MemoryPanel() {
   useEffect(() => {
     loadMemories();
-    return () => (wanted.value = { query: "", kind: "", past: false });
+    return () => (memoryFilter.value = { query: "", kind: "", past: false });
   }, []);
   return html`
-    <${Pause} />
+    <${PauseToggle} />
     <${NewMemory} />
-    <${Find} />
-    <${Found} />
+    <${MemoryFilter} />
+    <${MemoryList} />
     <${DeadLetters} />
     <${MemoryDomains} />
     <${MemoryData} />`;
 }
 
-function Pause() {
+function PauseToggle() {
   const { state, paused } = memories.value;
   const [busy, setBusy] = useState(false);
   if (state !== "ready") return null;
   const toggle = async () => {
     setBusy(true);
-    await pauseMemory(!paused);
+    await setMemoryPaused(!paused);
     setBusy(false);
   };
   return html`<div class=${paused ? "notice warning pause" : "notice pause"} role="status">
@@ -60,43 +61,44 @@ function NewMemory() {
     <input class="field" value=${text} placeholder=${t("memory.placeholder")} aria-label=${t("memory.placeholder")}
       dir="auto" disabled=${paused} onInput=${(event) => setText(event.target.value)} />
     <div class="row-actions">
-      <${Kinds} value=${kind} label=${t("memory.kind")} onChange=${setKind} />
+      <${KindSelect} value=${kind} label=${t("memory.kind")} onChange=${setKind} />
       <button type="submit" class="button" disabled=${busy || paused || !text.trim()}>${t("memory.add")}</button>
     </div>
   </form>`;
 }
 
-function Kinds({ value, label, any, onChange }) {
+function KindSelect({ value, label, anyLabel, onChange }) {
   return html`<select class="field" aria-label=${label} value=${value}
     onChange=${(event) => onChange(event.target.value)}>
-    ${any && html`<option value="">${any}</option>`}
+    ${anyLabel && html`<option value="">${anyLabel}</option>`}
     ${KINDS.map((name) => html`<option key=${name} value=${name}>${t(`kind.${name}`)}</option>`)}</select>`;
 }
 
-function Find() {
+function MemoryFilter() {
   const { state, total } = memories.value;
-  const { query, kind, past } = wanted.value;
-  const asked = query || kind || past;
-  if (state === "ready" && !total && !asked && !memories.value.items.length) return null;
+  const { query, kind, past } = memoryFilter.value;
+  const filtering = query || kind || past;
+  if (state === "ready" && !total && !filtering && !memories.value.items.length) return null;
   return html`<div class="find-memory" role="search" aria-label=${t("memory.find")}>
     <input type="search" class="field" placeholder=${t("memory.search")} aria-label=${t("memory.search")} value=${query}
-      onInput=${(event) => want({ query: event.target.value })} />
+      onInput=${(event) => setMemoryFilter({ query: event.target.value })} />
     <div class="row-actions">
-      <${Kinds} value=${kind} label=${t("memory.filter")} any=${t("memory.all_kinds")}
-        onChange=${(name) => want({ kind: name })} />
+      <${KindSelect} value=${kind} label=${t("memory.filter")} anyLabel=${t("memory.all_kinds")}
+        onChange=${(name) => setMemoryFilter({ kind: name })} />
       <label class="check"><input type="checkbox" checked=${past}
-        onChange=${(event) => want({ past: event.target.checked })} /><span>${t("memory.show_past")}</span></label>
+        onChange=${(event) => setMemoryFilter({ past: event.target.checked })}
+        /><span>${t("memory.show_past")}</span></label>
     </div>
   </div>`;
 }
 
-function Found() {
+function MemoryList() {
   const { state, items, total, error } = memories.value;
-  const { query, kind, past } = wanted.value;
-  const [most, setMost] = useState(AT_ONCE);
-  useEffect(() => setMost(AT_ONCE), [query, kind, past]);
+  const { query, kind, past } = memoryFilter.value;
+  const [limit, setLimit] = useState(PAGE_SIZE);
+  useEffect(() => setLimit(PAGE_SIZE), [query, kind, past]);
   const filtered = Boolean(query.trim() || kind);
-  const shown = items.slice(0, most);
+  const shown = items.slice(0, limit);
   return html`<section class="found-memories" aria-label=${t("memory.list")} aria-busy=${state === "loading"}>
     ${state === "ready" && error && html`<div class="notice error" role="alert"><span>${error}</span>
       <button type="button" class="button small" onClick=${loadMemories}>${t("action.retry")}</button></div>`}
@@ -106,7 +108,8 @@ function Found() {
       ? t("memory.found", { n: number(items.length), count: items.length })
       : t("memory.total", { n: number(total), count: total })}</p>`}
     <ul class="memories">${shown.map((memory) => html`<${MemoryRow} key=${memory.id} memory=${memory} />`)}</ul>
-    ${items.length > most && html`<button type="button" class="button small"
-      onClick=${() => setMost(most + 4 * AT_ONCE)}>${t("memory.more", { n: number(items.length - most) })}</button>`}
+    ${items.length > limit && html`<button type="button" class="button small"
+      onClick=${() => setLimit(limit + 4 * PAGE_SIZE)}>${t("memory.more",
+        { n: number(items.length - limit) })}</button>`}
   </section>`;
 }

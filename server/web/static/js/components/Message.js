@@ -1,6 +1,6 @@
-// One question or one answer, with everything that made it and what can be done with it.
+// One question or one answer, with its route, sources, receipts and actions.
 import { useState } from "preact/hooks";
-import { edit, regenerate } from "../actions.js";
+import { editQuestion, regenerateAnswer } from "../actions.js";
 import { copyText } from "../clipboard.js";
 import { html } from "../html.js";
 import { t } from "../i18n.js";
@@ -10,17 +10,17 @@ import { siblings } from "../tree.js";
 import { AnswerText } from "./AnswerText.js";
 import { IconButton, InlineEdit } from "./controls.js";
 import { Failure } from "./Failure.js";
-import { isServers, Numbers } from "./Numbers.js";
+import { answeredWithoutModel, UsageLine } from "./UsageLine.js";
 import { Receipts } from "./Receipts.js";
 import { RouteLine } from "./RouteLine.js";
 import { Sources } from "./Sources.js";
 import { WhySources } from "./Trace.js";
 
-export function Question({ thread, cell }) {
-  const message = cell.value;
+export function Question({ thread, messageSignal }) {
+  const message = messageSignal.value;
   const [editing, setEditing] = useState(false);
   if (editing) {
-    const save = (text) => { setEditing(false); edit(thread, message, text); };
+    const save = (text) => { setEditing(false); editQuestion(thread, message, text); };
     return html`<article class="question editing" aria-label=${t("message.yours")}>
       <${InlineEdit} multiline value=${message.text} label=${t("message.edit")} onSave=${save}
         onCancel=${() => setEditing(false)} />
@@ -30,7 +30,7 @@ export function Question({ thread, cell }) {
   return html`<article class="question" aria-label=${t("message.yours")} data-message=${message.id} tabindex="-1">
     <div class="bubble" dir="auto">${message.text}</div>
     <div class="tools">
-      <${Siblings} thread=${thread} id=${message.id} />
+      <${VersionSwitcher} thread=${thread} id=${message.id} />
       <${CopyButton} text=${message.text} />
       <${IconButton} icon="edit" label=${t("message.edit")} size=${16} disabled=${thread.busy.value}
         onClick=${() => setEditing(true)} />
@@ -38,8 +38,8 @@ export function Question({ thread, cell }) {
   </article>`;
 }
 
-export function Answer({ thread, cell }) {
-  const message = cell.value;
+export function Answer({ thread, messageSignal }) {
+  const message = messageSignal.value;
   const streaming = message.status === "streaming";
   return html`<article class="answer" aria-label=${t("message.answer")} aria-busy=${streaming}
     data-message=${message.id} tabindex="-1">
@@ -49,12 +49,12 @@ export function Answer({ thread, cell }) {
     ${message.reasoning && html`<${Reasoning} message=${message} />`}
     ${message.text && html`<${AnswerText} message=${message} />`}
     ${streaming && html`<${Phase} message=${message} />`}
-    ${message.error && html`<${Failure} error=${message.error} onRetry=${() => regenerate(thread, message)} />`}
-    <${Ending} message=${message} />
+    ${message.error && html`<${Failure} error=${message.error} onRetry=${() => regenerateAnswer(thread, message)} />`}
+    <${EndNotes} message=${message} />
     <${Sources} message=${message} />
     <${WhySources} message=${message} />
     <${Receipts} message=${message} />
-    ${!streaming && html`<${Footer} thread=${thread} message=${message} />`}
+    ${!streaming && html`<${AnswerFooter} thread=${thread} message=${message} />`}
   </article>`;
 }
 
@@ -75,7 +75,7 @@ function Phase({ message }) {
 }
 
 /** Why the answer ends where it ends, when that is not by itself. */
-function Ending({ message }) {
+function EndNotes({ message }) {
   const notes = [];
   if (message.status === "stopped") notes.push(t("ending.stopped"));
   if (message.status === "interrupted") notes.push(t("ending.interrupted"));
@@ -88,38 +88,38 @@ function Ending({ message }) {
   return html`<ul class="ending">${notes.map((note) => html`<li key=${note}>${note}</li>`)}</ul>`;
 }
 
-function Footer({ thread, message }) {
+function AnswerFooter({ thread, message }) {
   return html`<footer class="tools">
-    <${Siblings} thread=${thread} id=${message.id} />
+    <${VersionSwitcher} thread=${thread} id=${message.id} />
     ${message.text && html`<${CopyButton} text=${message.text} />`}
     <${IconButton} icon="redo" label=${t("message.regenerate")} size=${16} disabled=${thread.busy.value}
-      onClick=${() => regenerate(thread, message)} />
-    ${!isServers(message) && html`<${IconButton} icon="eye" label=${t("prompt.open")} size=${16}
+      onClick=${() => regenerateAnswer(thread, message)} />
+    ${!answeredWithoutModel(message) && html`<${IconButton} icon="eye" label=${t("prompt.open")} size=${16}
       onClick=${() => (dialog.value = { kind: "prompt", id: message.id })} />`}
-    <${Numbers} message=${message} />
+    <${UsageLine} message=${message} />
   </footer>`;
 }
 
-function Siblings({ thread, id }) {
+function VersionSwitcher({ thread, id }) {
   const { ids, index } = siblings(thread.nodes.value, id);
   if (ids.length < 2) return null;
-  const show = (step) => thread.show(ids[index + step]);
+  const showVersion = (step) => thread.showBranchOf(ids[index + step]);
   return html`<span class="siblings" role="group" aria-label=${t("message.versions")}>
     <${IconButton} icon="left" size=${14} label=${t("message.previous")} disabled=${index === 0}
-      onClick=${() => show(-1)} />
+      onClick=${() => showVersion(-1)} />
     <span>${index + 1}/${ids.length}</span>
     <${IconButton} icon="right" size=${14} label=${t("message.next")} disabled=${index === ids.length - 1}
-      onClick=${() => show(1)} />
+      onClick=${() => showVersion(1)} />
   </span>`;
 }
 
 function CopyButton({ text }) {
-  const [done, setDone] = useState(false);
+  const [copied, setCopied] = useState(false);
   const copy = async () => {
     if (!(await copyText(text))) return;
-    setDone(true);
-    setTimeout(() => setDone(false), 1500);
+    setCopied(true);
+    setTimeout(() => setCopied(false), 1500);
   };
-  return html`<${IconButton} icon=${done ? "check" : "copy"} size=${16}
-    label=${t(done ? "action.copied" : "action.copy")} onClick=${copy} />`;
+  return html`<${IconButton} icon=${copied ? "check" : "copy"} size=${16}
+    label=${t(copied ? "action.copied" : "action.copy")} onClick=${copy} />`;
 }

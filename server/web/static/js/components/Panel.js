@@ -1,4 +1,4 @@
-// The sheet beside the chat (over it on a phone) that holds one of the four levers.
+// The side sheet (over the chat on a phone) that shows one of the four panels.
 import { useLayoutEffect, useRef } from "preact/hooks";
 import { html } from "../html.js";
 import { t } from "../i18n.js";
@@ -19,9 +19,9 @@ export function PanelView() {
 function Sheet({ name }) {
   const heading = useRef(null);
   useLayoutEffect(() => {
-    const before = document.activeElement;
+    const previousFocus = document.activeElement;
     heading.current.focus();
-    return () => before?.isConnected && before.focus();
+    return () => previousFocus?.isConnected && previousFocus.focus();
   }, []);
   return html`<aside class="panel" aria-labelledby="panel-title">
     <header class="panel-head">

@@ -1,4 +1,4 @@
-// "What the model saw": the exact prompt of an answer by section, with token counts.
+// "What the model saw", a dialog: the exact prompt of an answer by section, with token counts.
 import { useEffect, useState } from "preact/hooks";
 import { call } from "../api.js";
 import { copyText } from "../clipboard.js";
@@ -9,34 +9,35 @@ import { Dialog } from "./Dialog.js";
 import { ListState } from "./controls.js";
 
 export function PromptDialog({ id }) {
-  const [held, setHeld] = useState({ state: "loading" });
+  const [loaded, setLoaded] = useState({ state: "loading" });
   const load = async () => {
-    setHeld({ state: "loading" });
+    setLoaded({ state: "loading" });
     try {
-      setHeld({ state: "ready", prompt: await call("GET", `/api/messages/${encodeURIComponent(id)}/prompt`) });
+      setLoaded({ state: "ready", prompt: await call("GET", `/api/messages/${encodeURIComponent(id)}/prompt`) });
     } catch (error) {
-      setHeld({ state: "error", error: error.message });
+      setLoaded({ state: "error", error: error.message });
     }
   };
   useEffect(() => { load(); }, [id]);
   return html`<${Dialog} title=${t("prompt.title")} wide>
-    <${ListState} state=${held.state} error=${held.error} onRetry=${load} lines=${6} />
-    ${held.prompt && html`<${Prompt} prompt=${held.prompt} />`}
+    <${ListState} state=${loaded.state} error=${loaded.error} onRetry=${load} lines=${6} />
+    ${loaded.prompt && html`<${Prompt} prompt=${loaded.prompt} />`}
   </${Dialog}>`;
 }
 
 function Prompt({ prompt }) {
-  const { sections, tokens, context_length: room } = prompt;
+  const { sections, tokens, context_length: contextLength } = prompt;
   // What the chat template adds belongs to no section; it makes the sections add up to the whole.
-  const rest = tokens - sections.reduce((sum, section) => sum + section.tokens, 0);
+  const templateTokens = tokens - sections.reduce((sum, section) => sum + section.tokens, 0);
   const rows = sections.filter((section) => section.tokens > 0 || section.text);
-  const parts = rest > 0 && !rows.some((row) => row.name === "template")
-    ? [...rows, { name: "template", tokens: rest, text: "" }] : rows;
-  const whole = () => prompt.messages.map((message) => `[${message.role}]\n${message.content}`).join("\n\n");
-  const copyAll = () => copyText(whole());
+  const parts = templateTokens > 0 && !rows.some((row) => row.name === "template")
+    ? [...rows, { name: "template", tokens: templateTokens, text: "" }] : rows;
+  const fullText = () => prompt.messages.map((message) => `[${message.role}]\n${message.content}`).join("\n\n");
+  const copyAll = () => copyText(fullText());
   return html`
     <p class="prompt-sum">
-      ${t("prompt.sum", { tokens: number(tokens), room: number(room), share: percent(tokens / room) })}
+      ${t("prompt.sum", { tokens: number(tokens), room: number(contextLength),
+        share: percent(tokens / contextLength) })}
       ${prompt.domain && html` · ${prompt.domain}`}${prompt.adapter && html` · ${prompt.adapter}`}</p>
     <div class="stack" role="img"
       aria-label=${parts.map((part) => `${t(`section.${part.name}`)} ${number(part.tokens)}`).join(", ")}>

@@ -1,37 +1,39 @@
-// Above an answer: which domain answered and why, with which adapter, and the memories it was given.
+// Above an answer: which domain answered and why, with which adapter, and the memories and turns in its prompt.
 import { useState } from "preact/hooks";
 import { decimal } from "../format.js";
 import { html } from "../html.js";
 import { t } from "../i18n.js";
 import { Icon } from "../icons.js";
 import { dialog, domains } from "../state.js";
-import { isServers } from "./Numbers.js";
+import { answeredWithoutModel } from "./UsageLine.js";
 
 export function RouteLine({ message }) {
   const [open, setOpen] = useState(false);
-  const { route, memories_used: memories, chats_used: chats } = message;
-  if (!route && !memories.length && !chats.length) return null;
+  const { route, memories_used: memories, chats_used: turns } = message;
+  if (!route && !memories.length && !turns.length) return null;
   return html`<div class="route">
     ${route && html`<button type="button" class="route-button" aria-expanded=${open} onClick=${() => setOpen(!open)}>
-      <strong>${message.domain_title || titleOf(route.domain)}</strong><span class="why">${reasonOf(route)}</span>
+      <strong>${message.domain_title || domainTitle(route.domain)}</strong><span
+        class="why">${routeReason(route)}</span>
       <${Icon} name="down" size=${14} />
     </button>`}
-    ${message.adapter && !isServers(message) && html`<span class="chip" title=${t("route.adapter", { name: message.adapter })}>
+    ${message.adapter && !answeredWithoutModel(message) && html`<span class="chip"
+      title=${t("route.adapter", { name: message.adapter })}>
       <${Icon} name="layers" size=${14} />${message.adapter}</span>`}
     ${memories.length > 0 && html`<button type="button" class="chip"
-      onClick=${() => (dialog.value = { kind: "memories", memories })}>
+      onClick=${() => (dialog.value = { kind: "used-memories", memories })}>
       <${Icon} name="memory" size=${14} />${t("used.chip", { n: memories.length })}</button>`}
-    ${chats.length > 0 && html`<button type="button" class="chip"
-      onClick=${() => (dialog.value = { kind: "chats", turns: chats })}>
-      <${Icon} name="chat" size=${14} />${t("quoted.chip", { n: chats.length })}</button>`}
+    ${turns.length > 0 && html`<button type="button" class="chip"
+      onClick=${() => (dialog.value = { kind: "quoted-turns", turns })}>
+      <${Icon} name="chat" size=${14} />${t("quoted.chip", { n: turns.length })}</button>`}
     ${open && html`<${Candidates} route=${route} />`}
   </div>`;
 }
 
-const titleOf = (name) => domains.value.items.find((item) => item.name === name)?.title ?? name;
+const domainTitle = (name) => domains.value.items.find((item) => item.name === name)?.title ?? name;
 
 /** Why this domain, in a few words. */
-export function reasonOf(route) {
+export function routeReason(route) {
   const threshold = decimal(route.threshold, 2);
   if (route.how === "similar") return t("route.similar", { score: decimal(route.score ?? 0, 2), threshold });
   if (route.how === "fallback") {
@@ -47,7 +49,7 @@ function Candidates({ route }) {
     <thead><tr><th>${t("route.domain")}</th><th>${t("route.score")}</th><th>${t("route.example")}</th></tr></thead>
     <tbody>${route.candidates.map((candidate) => html`<tr key=${candidate.domain}
       class=${candidate.domain === route.domain ? "won" : ""}>
-      <td>${titleOf(candidate.domain)}</td>
+      <td>${domainTitle(candidate.domain)}</td>
       <td class="score"><meter min="0" max="1" value=${Math.max(0, candidate.score)} low=${route.threshold}
         aria-hidden="true"></meter>${decimal(candidate.score, 2)}</td>
       <td class="example">${candidate.example}</td>

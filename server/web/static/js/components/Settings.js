@@ -2,7 +2,7 @@
 import { call } from "../api.js";
 import { number } from "../format.js";
 import { html } from "../html.js";
-import { LANGUAGES, langChoice, setLang, t } from "../i18n.js";
+import { langChoice, LANGUAGES, setLang, t } from "../i18n.js";
 import { session, setTheme, theme, toast } from "../state.js";
 import { SHORTCUTS } from "../shortcuts.js";
 import { Segmented } from "./controls.js";
@@ -11,8 +11,8 @@ import { shortName } from "./Welcome.js";
 
 export function SettingsDialog() {
   const { user, model, version, login_needed: loginNeeded } = session.value;
-  const named = Object.entries(LANGUAGES).map(([value, label]) => ({ value, label }));
-  const languages = [{ value: "", label: t("settings.browser") }, ...named];
+  const choices = Object.entries(LANGUAGES).map(([value, label]) => ({ value, label }));
+  const languages = [{ value: "", label: t("settings.browser") }, ...choices];
   return html`<${Dialog} title=${t("settings.title")}>
     <section class="setting"><h3>${t("settings.theme")}</h3>
       <${Segmented} label=${t("settings.theme")} value=${theme.value} onChange=${setTheme}

@@ -1,108 +1,113 @@
-// A passage in its document: what stands around it in the file now, with the lines that carry the answer marked.
+// A passage in its document: the neighbouring passages of the file, with the lines that support the answer marked.
 import { useEffect, useLayoutEffect, useRef, useState } from "preact/hooks";
 import { call } from "../api.js";
-import { pieces } from "../checks.js";
-import { html, cx } from "../html.js";
+import { splitAtSpans } from "../checks.js";
+import { cx, html } from "../html.js";
 import { t } from "../i18n.js";
 import { Icon } from "../icons.js";
-import { placeOf } from "../sources.js";
+import { locationLabel } from "../sources.js";
 import { dialog } from "../state.js";
 import { Dialog } from "./Dialog.js";
 
-const REACH = 20; // passages on each side that are fetched together
-const ALONE = { before: [], after: [], more: { before: false, after: false } };
+const NEIGHBOUR_COUNT = 20; // passages on each side that are fetched together
+const NO_NEIGHBOURS = { before: [], after: [], more: { before: false, after: false } };
 
-const fetchAround = (id) => call("GET", `/api/passages/${encodeURIComponent(id)}?reach=${REACH}`);
+const fetchNeighbours = (id) => call("GET", `/api/passages/${encodeURIComponent(id)}?reach=${NEIGHBOUR_COUNT}`);
 
-export function SourceDialog({ passages, at, lines = {} }) {
-  const { n, passage } = passages[at];
-  const to = (index) => (dialog.value = { kind: "source", passages, at: index, lines });
+export function SourceDialog({ passages, index, spansByPassage = {} }) {
+  const { n, passage } = passages[index];
+  const showSource = (index) => (dialog.value = { kind: "source", passages, index, spansByPassage });
   return html`<${Dialog} title=${`[${n}] ${passage.file}`} wide>
     <dl class="facts">
       <div><dt>${t("source.folder")}</dt><dd>${passage.folder}</dd></div>
       ${passage.heading.length > 0 && html`<div><dt>${t("source.heading")}</dt><dd>${passage.heading.join(" › ")}</dd>
         </div>`}
-      ${placeOf(passage) && html`<div><dt>${t("source.place")}</dt><dd>${placeOf(passage)}</dd></div>`}
+      ${locationLabel(passage) && html`<div><dt>${t("source.place")}</dt><dd>${locationLabel(passage)}</dd></div>`}
       ${passage.score > 0 && html`<div><dt>${t("source.score")}</dt><dd>${passage.score.toFixed(2)}</dd></div>`}
     </dl>
-    <${InDocument} key=${passage.id} passage=${passage} spans=${lines[n] ?? []} />
+    <${PassageInDocument} key=${passage.id} passage=${passage} spans=${spansByPassage[n] ?? []} />
     ${passages.length > 1 && html`<div class="dialog-actions spread">
-      <button type="button" class="button" disabled=${at === 0} onClick=${() => to(at - 1)}><${Icon} name="left"
+      <button type="button" class="button" disabled=${index === 0} onClick=${() => showSource(index - 1)}><${Icon}
+        name="left"
         size=${16} />${t("source.previous")}</button>
-      <button type="button" class="button" disabled=${at === passages.length - 1}
-        onClick=${() => to(at + 1)}>${t("source.next")}<${Icon} name="right" size=${16} /></button>
+      <button type="button" class="button" disabled=${index === passages.length - 1}
+        onClick=${() => showSource(index + 1)}>${t("source.next")}<${Icon} name="right" size=${16} /></button>
     </div>`}
   </${Dialog}>`;
 }
 
-/** The stored passage at once; what stands around it as soon as it has come. */
-function InDocument({ passage, spans }) {
-  const [around, setAround] = useState(ALONE);
+/** The stored passage at once; its neighbours as soon as they are fetched. */
+function PassageInDocument({ passage, spans }) {
+  const [neighbours, setNeighbours] = useState(NO_NEIGHBOURS);
   const [note, setNote] = useState("");
-  const box = useRef(null);
-  const below = useRef(null); // what was below the top edge, and must stay there while text comes in above
+  const container = useRef(null);
+  const distanceFromBottom = useRef(null); // keeps the scroll position while text is prepended; null: not yet shown
 
   useEffect(() => {
-    let closed = false;
-    fetchAround(passage.id).then((found) => {
-      if (closed) return;
-      if (!found.living) setNote(t("source.changed"));
-      else setAround({ before: found.before, after: found.after, more: moreOf(found) });
+    let cancelled = false;
+    fetchNeighbours(passage.id).then((result) => {
+      if (cancelled) return;
+      if (!result.living) setNote(t("source.changed"));
+      else setNeighbours({ before: result.before, after: result.after, more: hasMore(result) });
     }).catch((error) => {
-      if (!closed) setNote(error.status === 404 ? t("source.gone") : t("source.alone", { message: error.message }));
+      if (!cancelled) setNote(error.status === 404 ? t("source.gone")
+        : t("source.context_failed", { message: error.message }));
     });
-    return () => { closed = true; };
+    return () => { cancelled = true; };
   }, [passage.id]);
 
   useLayoutEffect(() => {
-    const element = box.current;
-    if (below.current === null) show(element);
-    else if (below.current) element.scrollTop = element.scrollHeight - below.current;
-    below.current = null;
-  }, [around]);
+    const element = container.current;
+    if (distanceFromBottom.current === null) scrollToCited(element);
+    else if (distanceFromBottom.current) element.scrollTop = element.scrollHeight - distanceFromBottom.current;
+    distanceFromBottom.current = null;
+  }, [neighbours]);
 
-  const grow = async (side) => {
-    const edge = side === "before" ? around.before[0] : around.after.at(-1);
+  const loadMore = async (side) => {
+    const edge = side === "before" ? neighbours.before[0] : neighbours.after.at(-1);
     try {
-      const found = await fetchAround(edge.id);
-      below.current = side === "before" ? box.current.scrollHeight - box.current.scrollTop : 0;
-      setAround({
-        before: side === "before" ? [...found.before, ...around.before] : around.before,
-        after: side === "after" ? [...around.after, ...found.after] : around.after,
-        more: { ...around.more, [side]: moreOf(found)[side] },
+      const result = await fetchNeighbours(edge.id);
+      distanceFromBottom.current = side === "before" ? container.current.scrollHeight - container.current.scrollTop : 0;
+      setNeighbours({
+        before: side === "before" ? [...result.before, ...neighbours.before] : neighbours.before,
+        after: side === "after" ? [...neighbours.after, ...result.after] : neighbours.after,
+        more: { ...neighbours.more, [side]: hasMore(result)[side] },
       });
     } catch (error) {
-      setNote(t("source.alone", { message: error.message }));
+      setNote(t("source.context_failed", { message: error.message }));
     }
   };
 
-  const all = [...around.before, passage, ...around.after];
+  const passages = [...neighbours.before, passage, ...neighbours.after];
   return html`
     ${note && html`<p class="hint warn" role="status">${note}</p>`}
-    <div class="passage" ref=${box} tabindex="0" dir="auto" aria-label=${t("source.text")} role="region">
-      ${around.more.before && html`<button type="button" class="link" onClick=${() => grow("before")}>
+    <div class="passage" ref=${container} tabindex="0" dir="auto" aria-label=${t("source.text")} role="region">
+      ${neighbours.more.before && html`<button type="button" class="link" onClick=${() => loadMore("before")}>
         ${t("source.more_before")}</button>`}
-      ${all.map((one, index) => html`<${Piece} key=${one.id} passage=${one} before=${all[index - 1]}
-        hit=${one === passage} spans=${one === passage ? spans : []} />`)}
-      ${around.more.after && html`<button type="button" class="link" onClick=${() => grow("after")}>
+      ${passages.map((item, index) => html`<${PassageText} key=${item.id} passage=${item}
+        previous=${passages[index - 1]}
+        cited=${item === passage} spans=${item === passage ? spans : []} />`)}
+      ${neighbours.more.after && html`<button type="button" class="link" onClick=${() => loadMore("after")}>
         ${t("source.more_after")}</button>`}
     </div>`;
 }
 
-function Piece({ passage, before, hit, spans }) {
+function PassageText({ passage, previous, cited, spans }) {
   const heading = passage.heading.join(" › ");
-  const fresh = before && heading && heading !== before.heading.join(" › ");
+  const newHeading = previous && heading && heading !== previous.heading.join(" › ");
   return html`
-    ${fresh && html`<h3 class="doc-heading">${heading}</h3>`}
-    <div class=${cx("doc-text", hit && "hit")}>${pieces(passage.text, spans).map((piece, index) => (piece.marked
-      ? html`<mark key=${index}>${piece.text}</mark>` : html`<span key=${index}>${piece.text}</span>`))}</div>`;
+    ${newHeading && html`<h3 class="doc-heading">${heading}</h3>`}
+    <div class=${cx("doc-text", cited && "hit")}>${splitAtSpans(passage.text, spans).map((part, index) => (part.marked
+      ? html`<mark key=${index}>${part.text}</mark>` : html`<span key=${index}>${part.text}</span>`))}</div>`;
 }
 
-const moreOf = ({ before, after }) => ({ before: before.length === REACH, after: after.length === REACH });
+const hasMore = ({ before, after }) => (
+  { before: before.length === NEIGHBOUR_COUNT, after: after.length === NEIGHBOUR_COUNT }
+);
 
 /** Scrolls the box, and nothing else, to what was cited. */
-function show(box) {
-  const target = box.querySelector("mark") ?? box.querySelector(".hit");
-  const top = target.getBoundingClientRect().top - box.getBoundingClientRect().top + box.scrollTop;
-  box.scrollTop = Math.max(0, top - box.clientHeight / 4);
+function scrollToCited(container) {
+  const target = container.querySelector("mark") ?? container.querySelector(".hit");
+  const top = target.getBoundingClientRect().top - container.getBoundingClientRect().top + container.scrollTop;
+  container.scrollTop = Math.max(0, top - container.clientHeight / 4);
 }

@@ -1,10 +1,10 @@
 // Temporary chats: choosing one, the mark that says so, and what it means.
-import { html, cx } from "../html.js";
+import { cx, html } from "../html.js";
 import { t } from "../i18n.js";
 import { Icon } from "../icons.js";
-import { newTemporary } from "../state.js";
+import { newChatTemporary } from "../state.js";
 
-export const isTemporary = (thread) => (thread ? thread.temporary.value : newTemporary.value);
+export const isTemporary = (thread) => (thread ? thread.temporary.value : newChatTemporary.value);
 
 /** In the header: a switch while the chat is new, a mark once it is begun. */
 export function TemporaryMark({ thread }) {
@@ -12,9 +12,9 @@ export function TemporaryMark({ thread }) {
     return thread.temporary.value && html`<span class="chip temporary" title=${t("temporary.means")}>
       <${Icon} name="temporary" size=${14} />${t("temporary.mark")}</span>`;
   }
-  const on = newTemporary.value;
+  const on = newChatTemporary.value;
   const toggle = () => {
-    newTemporary.value = !on;
+    newChatTemporary.value = !on;
     document.querySelector(".composer textarea")?.focus();
   };
   return html`<button type="button" class=${cx("pill temporary-switch", on && "on")} aria-pressed=${on}

@@ -1,31 +1,31 @@
 // An empty chat: what can be asked here, as cards of the domains.
 import { chooseDomain } from "../actions.js";
-import { html, cx } from "../html.js";
+import { cx, html } from "../html.js";
 import { t } from "../i18n.js";
-import { Mark } from "../icons.js";
-import { domains, newDomain, panel, session } from "../state.js";
-import { current } from "../threads.js";
+import { Logo } from "../icons.js";
+import { domains, newChatDomain, panel, session } from "../state.js";
+import { currentThread } from "../threads.js";
 import { ListState } from "./controls.js";
-import { Levers } from "./DomainPicker.js";
+import { DomainFeatures } from "./DomainPicker.js";
 
 export function Welcome() {
   const { state, items, error } = domains.value;
-  const chosen = current.value ? current.value.domain.value : newDomain.value;
-  const pick = (name) => {
+  const chosen = currentThread.value ? currentThread.value.domain.value : newChatDomain.value;
+  const toggleDomain = (name) => {
     chooseDomain(chosen === name ? null : name);
     document.querySelector(".composer textarea")?.focus();
   };
   return html`<section class="welcome">
-    <${Mark} size=${40} />
+    <${Logo} size=${40} />
     <h2>${t("welcome.title")}</h2>
     <p>${t("welcome.text")}</p>
     <${ListState} state=${state} error=${error} lines=${3} />
     <div class="cards">${items.map((item) => html`<button type="button" key=${item.name}
       class=${cx("card", chosen === item.name && "on")}
-      aria-pressed=${chosen === item.name} onClick=${() => pick(item.name)}>
+      aria-pressed=${chosen === item.name} onClick=${() => toggleDomain(item.name)}>
       <span class="card-title">${item.title}</span>
       <span class="card-text">${item.description}</span>
-      <${Levers} domain=${item} />
+      <${DomainFeatures} domain=${item} />
     </button>`)}</div>
     <p class="welcome-foot"><button type="button" class="link"
       onClick=${() => (panel.value = "knowledge")}>${t("welcome.knowledge")}</button>

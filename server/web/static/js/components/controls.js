@@ -1,6 +1,6 @@
 // Small controls used everywhere: icon button, menu, segmented choice, inline confirm, states of a list.
 import { useLayoutEffect, useRef, useState } from "preact/hooks";
-import { html, cx } from "../html.js";
+import { cx, html } from "../html.js";
 import { t } from "../i18n.js";
 import { Icon } from "../icons.js";
 
@@ -32,13 +32,13 @@ export function Popover({ button, label, class: extra, popupClass, role = "menu"
 }
 
 function Popup({ trigger, class: extra, role, label, onClose, children }) {
-  const box = useRef(null);
+  const popup = useRef(null);
   useLayoutEffect(() => {
-    const element = box.current;
+    const element = popup.current;
     const anchor = trigger.current;
     element.showPopover();
-    place(element, anchor.getBoundingClientRect());
-    items(element)[0]?.focus();
+    positionPopup(element, anchor.getBoundingClientRect());
+    focusableItems(element)[0]?.focus();
     const onToggle = (event) => event.newState === "closed" && onClose();
     element.addEventListener("toggle", onToggle);
     return () => {
@@ -47,12 +47,12 @@ function Popup({ trigger, class: extra, role, label, onClose, children }) {
     };
   }, []);
   const onKeyDown = (event) => {
-    const all = items(box.current);
-    const at = all.indexOf(document.activeElement);
-    const next = { ArrowDown: at + 1, ArrowUp: at - 1, Home: 0, End: all.length - 1 }[event.key];
+    const items = focusableItems(popup.current);
+    const index = items.indexOf(document.activeElement);
+    const next = { ArrowDown: index + 1, ArrowUp: index - 1, Home: 0, End: items.length - 1 }[event.key];
     if (next !== undefined) {
       event.preventDefault();
-      all[(next + all.length) % all.length]?.focus();
+      items[(next + items.length) % items.length]?.focus();
     } else if (event.key === "Escape") {
       event.stopPropagation();
       event.preventDefault();
@@ -61,23 +61,23 @@ function Popup({ trigger, class: extra, role, label, onClose, children }) {
       onClose();
     }
   };
-  return html`<div ref=${box} popover="auto" class=${cx("popup", extra)} role=${role} aria-label=${label}
+  return html`<div ref=${popup} popover="auto" class=${cx("popup", extra)} role=${role} aria-label=${label}
     onKeyDown=${onKeyDown}>
     ${children}
   </div>`;
 }
 
-const items = (element) => [...element.querySelectorAll("button:not(:disabled), a[href], input")];
+const focusableItems = (element) => [...element.querySelectorAll("button:not(:disabled), a[href], input")];
 
-function place(element, anchor) {
+function positionPopup(popup, anchor) {
   const gap = 6;
-  const { offsetWidth: width, offsetHeight: height } = element;
+  const { offsetWidth: width, offsetHeight: height } = popup;
   const below = anchor.bottom + gap + height <= innerHeight || anchor.top < innerHeight / 2;
   const left = Math.min(Math.max(gap, anchor.left), Math.max(gap, innerWidth - width - gap));
-  element.style.left = `${left}px`;
-  if (below) element.style.top = `${anchor.bottom + gap}px`;
-  else element.style.bottom = `${innerHeight - anchor.top + gap}px`;
-  element.style.maxHeight = `${(below ? innerHeight - anchor.bottom : anchor.top) - gap * 2}px`;
+  popup.style.left = `${left}px`;
+  if (below) popup.style.top = `${anchor.bottom + gap}px`;
+  else popup.style.bottom = `${innerHeight - anchor.top + gap}px`;
+  popup.style.maxHeight = `${(below ? innerHeight - anchor.bottom : anchor.top) - gap * 2}px`;
 }
 
 /** A row of a menu. */
@@ -98,7 +98,7 @@ export function Segmented({ label, options, value, onChange }) {
 }
 
 /** The field has the focus when it is drawn, its text selected: the keys that follow are for it, not for the page. */
-export function useFocus(field) {
+export function useAutofocus(field) {
   useLayoutEffect(() => {
     field.current.focus();
     field.current.select();
@@ -108,15 +108,15 @@ export function useFocus(field) {
 /** A one-line text field that saves on Enter and gives up on Escape. */
 export function InlineEdit({ value, label, onSave, onCancel, multiline = false }) {
   const field = useRef(null);
-  useFocus(field);
-  const ended = useRef(false); // leaving the page takes the focus, which would save once more
+  useAutofocus(field);
+  const finished = useRef(false); // unmounting blurs the field, which would save twice
   const cancel = () => {
-    ended.current = true;
+    finished.current = true;
     onCancel();
   };
   const saveNow = () => {
-    if (ended.current) return;
-    ended.current = true;
+    if (finished.current) return;
+    finished.current = true;
     const text = field.current.value.trim();
     if (text && text !== value) onSave(text);
     else onCancel();

@@ -87,9 +87,9 @@ export const en = {
   "source.previous": "Previous", "source.next": "Next", "source.text": "Text of the file",
   "source.changed": "The file has changed since. This is what the answer was given.",
   "source.gone": "The file is not there any more. This is what the answer was given.",
-  "source.alone": "The rest of the file cannot be shown: {message}",
+  "source.context_failed": "The rest of the file cannot be shown: {message}",
   "source.more_before": "Show what stands before", "source.more_after": "Show what stands after",
-  "source.bare": ({ n }) => `No source carries ${n === 1 ? "1 sentence" : `${n} sentences`}`,
+  "source.unsupported": ({ n }) => `No source carries ${n === 1 ? "1 sentence" : `${n} sentences`}`,
   "source.corrected": ({ n }) => `${n} citation${s(n)} corrected`,
   "cite.open": "Open", "cite.hidden": "You cannot see this source.",
   "cite.corrected": "The answer cited {list} here; this source carries the sentence.",
@@ -143,13 +143,13 @@ export const en = {
   "history.number": "Generation {n}", "history.now": "now",
   "history.size": ({ files, chunks }) => `${files} file${s(files)}, ${chunks} passage${s(chunks)}`,
   "history.added": "{n} new", "history.changed": "{n} changed", "history.removed": "{n} gone",
-  "history.back": "Back to what generation {n} held", "history.same": "Nothing changed that you can see",
-  "history.more": ({ n }) => `and ${n} more`, "history.go": "Go back to this one",
-  "history.go_long": "Go back to generation {n}", "history.go_title": "Go back to generation {n}?",
-  "history.go_text":
+  "history.restored": "Back to what generation {n} held", "history.same": "Nothing changed that you can see",
+  "history.more": ({ n }) => `and ${n} more`, "history.roll_back": "Go back to this one",
+  "history.roll_back_to": "Go back to generation {n}", "history.roll_back_title": "Go back to generation {n}?",
+  "history.roll_back_text":
     "Answers then use what the index held on {date}. The files on disk stay as they are, and changes to them wait " +
     "until you let the index follow them again.",
-  "history.gone": "Answers now use what generation {n} held.", "history.rebuild": "Rebuild the index",
+  "history.rolled_back": "Answers now use what generation {n} held.", "history.rebuild": "Rebuild the index",
   "history.rebuild_title": "Rebuild the index?",
   "history.rebuild_text":
     "Every file is read anew into a new index, while the old one goes on answering. Earlier generations are then gone.",
@@ -187,7 +187,7 @@ export const en = {
   "trial.question": "Question", "trial.earlier": "Message before (for a follow-up)", "trial.folders": "Folders",
   "trial.filters": "Filters", "trial.files": "Files", "trial.files_example": "for example: 2026/*.md",
   "trial.kinds": "Kinds", "trial.kinds_example": "for example: pdf, md", "trial.since": "Changed since",
-  "trial.until": "Changed until", "trial.go": "Search", "trial.busy": "Searching…",
+  "trial.until": "Changed until", "trial.submit": "Search", "trial.busy": "Searching…",
   "trial.found": ({ n }) => `${n} passage${s(n)} for the model`, "trial.none": "Nothing was found.",
 
   "adapters.empty": "No adapters. Put a PEFT folder into adapters/<name>/<version>/.",

@@ -23,7 +23,7 @@ export const memory = {
   "memory.more": "Show {n} more",
   "memory.since": "since {day}", "memory.until": "until {day}", "memory.between": "{from} – {to}",
   "memory.past": "past", "memory.now": "now", "memory.history": "History", "memory.history_of": "History: {text}",
-  "memory.held": "Held", "memory.noted": "Saved on", "memory.last_used": "Last used", "memory.about": "About",
+  "memory.valid": "Held", "memory.noted": "Saved on", "memory.last_used": "Last used", "memory.about": "About",
   "memory.replaced_by": "Replaced by", "memory.read_by_model": "Read from your words by the model",
   "memory.source": "Show where you said it", "memory.source_of": "Show where you said it: {text}",
 
@@ -52,7 +52,7 @@ export const memory = {
   "used.chip": ({ n }) => (n === 1 ? "1 memory used" : `${n} memories used`),
   "used.title": ({ n }) => (n === 1 ? "1 memory used" : `${n} memories used`),
   "used.text": "The model was told these for this answer.", "used.forget": "Forget",
-  "used.again": "Remember it again",
+  "used.add_again": "Remember it again",
   "why.profile": "Used because it is part of your profile.",
   "why.words": "Used because it shares words with your message.",
   "why.meaning": "Used because it is about what your message is about.",

@@ -19,7 +19,7 @@ export const memory = {
   "memory.total": "메모리 {n}개", "memory.found": "메모리 {n}개 찾음", "memory.more": "{n}개 더 보기",
   "memory.since": "{day}부터", "memory.until": "{day}까지", "memory.between": "{from} ~ {to}",
   "memory.past": "지난 내용", "memory.now": "현재", "memory.history": "변경 기록", "memory.history_of": "변경 기록: {text}",
-  "memory.held": "유효 기간", "memory.noted": "기억한 날", "memory.last_used": "마지막 사용", "memory.about": "대상",
+  "memory.valid": "유효 기간", "memory.noted": "기억한 날", "memory.last_used": "마지막 사용", "memory.about": "대상",
   "memory.replaced_by": "바뀐 내용", "memory.read_by_model": "모델이 내 말에서 읽어 냄",
   "memory.source": "말한 곳 보기", "memory.source_of": "말한 곳 보기: {text}",
 
@@ -43,7 +43,7 @@ export const memory = {
   "dead.retried": "모델이 한가할 때 다시 읽습니다.", "dead.dismissed": "지웠습니다.",
 
   "used.chip": "메모리 {n}개 사용", "used.title": "사용한 메모리 {n}개",
-  "used.text": "이 답변을 위해 모델에 전달된 내용입니다.", "used.forget": "잊기", "used.again": "다시 기억하기",
+  "used.text": "이 답변을 위해 모델에 전달된 내용입니다.", "used.forget": "잊기", "used.add_again": "다시 기억하기",
   "why.profile": "내 프로필이라서 사용했습니다.", "why.words": "메시지와 같은 말이 있어 사용했습니다.",
   "why.meaning": "메시지와 내용이 가까워 사용했습니다.", "why.asked": "직접 물어보셔서 사용했습니다.",
   "conflict.title": "두 곳에서 수정됨",

@@ -1,24 +1,25 @@
-// What the index is doing, above the folders: how far an import is, what it is held at, what is wrong.
+// The status of the index, above the folders: import progress, a pinned generation, problems.
 import { number } from "../format.js";
 import { html } from "../html.js";
 import { t } from "../i18n.js";
 import { Icon } from "../icons.js";
-import { follow, knowledge } from "../knowledge.js";
+import { followFiles, knowledge } from "../knowledge.js";
 import { isAdmin } from "../state.js";
 
-export function IndexState() {
+export function IndexStatus() {
   const { state, busy, progress, held, pending, building, problem, limited, folders } = knowledge.value;
   if (state !== "ready") return null;
-  const seen = new Set(folders.map((folder) => folder.name));
-  const hidden = limited.filter((limit) => limit.problem && !seen.has(limit.folder));
+  const listedNames = new Set(folders.map((folder) => folder.name));
+  const unlisted = limited.filter((limit) => limit.problem && !listedNames.has(limit.folder));
   return html`
     ${problem && html`<div class="notice error" role="alert"><${Icon} name="alert" size=${16} />
       <span><strong>${t("index.problem")}</strong>${problem}<br />${t("index.retried")}</span></div>`}
     ${held != null && html`<div class="notice warning held" role="status"><${Icon} name="clock" size=${16} />
       <span><strong>${t("index.held", { n: held })}</strong>${pending > 0 && t("index.pending", { n: pending })}</span>
-      ${isAdmin() && html`<button type="button" class="button small" onClick=${follow}>${t("index.follow")}</button>`}
+      ${isAdmin() && html`<button type="button" class="button small"
+        onClick=${followFiles}>${t("index.follow")}</button>`}
     </div>`}
-    ${hidden.map((limit) => html`<div key=${limit.folder} class="notice warning"><${Icon} name="lock" size=${16} />
+    ${unlisted.map((limit) => html`<div key=${limit.folder} class="notice warning"><${Icon} name="lock" size=${16} />
       <span><strong>${t("index.hidden", { folder: limit.folder })}</strong>${limit.problem}</span></div>`)}
     ${building && html`<p class="phase" role="status"><span class="dots"
       aria-hidden="true"></span><span>${t("index.building")}</span></p>`}
@@ -28,16 +29,17 @@ export function IndexState() {
 }
 
 function Progress({ progress }) {
-  const { files, of_files: of, bytes, of_bytes: all, left_s: left } = progress;
-  const text = t("index.progress", { files: number(files), of: number(of) });
+  const { files, of_files: totalFiles, bytes, of_bytes: totalBytes, left_s: secondsLeft } = progress;
+  const label = t("index.progress", { files: number(files), of: number(totalFiles) });
   return html`<div class="import">
-    <progress max=${all || 1} value=${bytes} aria-label=${t("knowledge.busy")}></progress>
-    <p><span>${text}</span>${left != null && html`<span>${t("index.left", { seconds: duration(left) })}</span>`}</p>
+    <progress max=${totalBytes || 1} value=${bytes} aria-label=${t("knowledge.busy")}></progress>
+    <p><span>${label}</span>${secondsLeft != null
+      && html`<span>${t("index.left", { seconds: durationLabel(secondsLeft) })}</span>`}</p>
   </div>`;
 }
 
 /** Rounded up: "0 seconds left" is never true. */
-function duration(seconds) {
+function durationLabel(seconds) {
   return seconds < 90 ? t("index.seconds", { n: Math.max(1, Math.ceil(seconds)) })
     : t("index.minutes", { n: Math.ceil(seconds / 60) });
 }

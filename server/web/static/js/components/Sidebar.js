@@ -1,78 +1,79 @@
-// The sidebar: new chat, the user's chats by date, the four levers, settings.
+// The sidebar: new chat, the user's chats by date, buttons of the four panels, settings.
 import { useRef, useState } from "preact/hooks";
-import { newChat, rename } from "../actions.js";
-import { byDay } from "../format.js";
-import { html, cx } from "../html.js";
+import { newChat, renameChat } from "../actions.js";
+import { groupByDay } from "../format.js";
+import { cx, html } from "../html.js";
 import { t } from "../i18n.js";
-import { Icon, Mark } from "../icons.js";
-import { addressOf, go, route } from "../router.js";
-import { dialog, domains, drawer, narrow, panel, session } from "../state.js";
+import { Icon, Logo } from "../icons.js";
+import { chatUrl, navigate, openChatId } from "../router.js";
+import { dialog, domains, drawerOpen, isNarrow, panel, session } from "../state.js";
 import { memories } from "../memories.js";
-import { list, loadList } from "../threads.js";
-import { FoundTurns, SearchField } from "./ChatSearch.js";
+import { chatList, loadChatList } from "../threads.js";
+import { ChatSearchResults, SearchField } from "./ChatSearch.js";
 import { IconButton, InlineEdit, ListState, MenuItem, Popover } from "./controls.js";
 
 export function Sidebar() {
-  const hidden = narrow.value && !drawer.value;
-  return html`<nav class=${cx("sidebar", drawer.value && "open")} aria-label=${t("nav.label")}
-    inert=${hidden || (narrow.value && panel.value !== null)}>
+  const hidden = isNarrow.value && !drawerOpen.value;
+  return html`<nav class=${cx("sidebar", drawerOpen.value && "open")} aria-label=${t("nav.label")}
+    inert=${hidden || (isNarrow.value && panel.value !== null)}>
     <div class="sidebar-top">
-      <a class="brand" href="#/" onClick=${newChat}><${Mark} /><span>Tailor</span></a>
-      ${narrow.value && html`<${IconButton} icon="close" label=${t("nav.close")}
-        onClick=${() => (drawer.value = false)} />`}
+      <a class="brand" href="#/" onClick=${newChat}><${Logo} /><span>Tailor</span></a>
+      ${isNarrow.value && html`<${IconButton} icon="close" label=${t("nav.close")}
+        onClick=${() => (drawerOpen.value = false)} />`}
     </div>
     <button type="button" class="button new-chat" onClick=${newChat}><${Icon} name="plus" />${t("nav.new")}</button>
-    <${Chats} />
-    <${Levers} />
+    <${ChatList} />
+    <${PanelButtons} />
   </nav>`;
 }
 
-function Chats() {
+function ChatList() {
   const [filter, setFilter] = useState("");
-  const box = useRef(null);
-  const { state, items, error } = list.value;
-  const wanted = filter.trim().toLowerCase();
-  const shown = wanted ? items.filter((item) => item.title.toLowerCase().includes(wanted)) : items;
-  return html`<div class="chats" ref=${box} aria-busy=${state === "loading"}
-    onKeyDown=${(event) => walk(event, box.current)}>
-    ${(items.length > 0 || wanted) && html`<${SearchField} value=${filter} onInput=${setFilter} />`}
-    <${ListState} state=${state} error=${error} onRetry=${loadList} lines=${6}
-      empty=${state === "ready" && shown.length === 0 && !wanted && t("nav.empty")} />
-    ${byDay(shown, (item) => item.updated_at).map((group) => html`<section key=${group.label} aria-label=${group.label}>
+  const container = useRef(null);
+  const { state, items, error } = chatList.value;
+  const query = filter.trim().toLowerCase();
+  const shown = query ? items.filter((item) => item.title.toLowerCase().includes(query)) : items;
+  return html`<div class="chats" ref=${container} aria-busy=${state === "loading"}
+    onKeyDown=${(event) => moveFocus(event, container.current)}>
+    ${(items.length > 0 || query) && html`<${SearchField} value=${filter} onInput=${setFilter} />`}
+    <${ListState} state=${state} error=${error} onRetry=${loadChatList} lines=${6}
+      empty=${state === "ready" && shown.length === 0 && !query && t("nav.empty")} />
+    ${groupByDay(shown, (item) => item.updated_at).map((group) => html`<section key=${group.label}
+      aria-label=${group.label}>
       <h2>${group.label}</h2>
       <ul>${group.items.map((item) => html`<${ChatRow} key=${item.id} item=${item} />`)}</ul>
     </section>`)}
-    ${wanted && html`<${FoundTurns} titles=${shown.length} />`}
+    ${query && html`<${ChatSearchResults} titleMatches=${shown.length} />`}
   </div>`;
 }
 
 /** Up and down go through the search field and the chats below it. */
-function walk(event, box) {
+function moveFocus(event, container) {
   const step = { ArrowDown: 1, ArrowUp: -1 }[event.key];
   if (!step || event.isComposing || event.target.closest("[role=menu]")) return;
-  const all = [...box.querySelectorAll("input[type=search], a[href]")];
-  const next = all.indexOf(document.activeElement) + step;
-  if (!all.includes(document.activeElement) || !all[next]) return;
+  const focusable = [...container.querySelectorAll("input[type=search], a[href]")];
+  const next = focusable.indexOf(document.activeElement) + step;
+  if (!focusable.includes(document.activeElement) || !focusable[next]) return;
   event.preventDefault();
-  all[next].focus();
+  focusable[next].focus();
 }
 
 function ChatRow({ item }) {
   const [renaming, setRenaming] = useState(false);
-  const active = route.value === item.id;
+  const active = openChatId.value === item.id;
   if (renaming) {
     return html`<li class="chat-row"><${InlineEdit} value=${item.title} label=${t("chat.rename")}
-      onSave=${(title) => { setRenaming(false); rename(item.id, title); }}
+      onSave=${(title) => { setRenaming(false); renameChat(item.id, title); }}
         onCancel=${() => setRenaming(false)} /></li>`;
   }
   const open = (event) => {
     if (event.metaKey || event.ctrlKey || event.shiftKey) return; // the browser's own: a new tab
     event.preventDefault();
-    drawer.value = false;
-    go(item.id);
+    drawerOpen.value = false;
+    navigate(item.id);
   };
   return html`<li class=${cx("chat-row", active && "active")}>
-    <a href=${addressOf(item.id)} aria-current=${active ? "page" : undefined} title=${item.title} onClick=${open}
+    <a href=${chatUrl(item.id)} aria-current=${active ? "page" : undefined} title=${item.title} onClick=${open}
       onDblClick=${() => setRenaming(true)}>${item.temporary && html`<span class="temporary-mark"
         title=${t("temporary.chat")}><${Icon} name="temporary" size=${14} /><span
         class="unseen">${t("temporary.chat")}: </span></span>`}${item.title}</a>
@@ -86,16 +87,16 @@ function ChatRow({ item }) {
   </li>`;
 }
 
-const LEVERS = [
+const PANELS = [
   ["domains", "route"],
   ["knowledge", "book"],
   ["memory", "memory"],
   ["adapters", "layers"],
 ];
 
-function Levers() {
-  const open = (name) => {
-    drawer.value = false;
+function PanelButtons() {
+  const togglePanel = (name) => {
+    drawerOpen.value = false;
     panel.value = panel.value === name ? null : name;
   };
   const problems = domains.value.problems.length;
@@ -103,10 +104,10 @@ function Levers() {
   return html`<div class="levers">
     <h2>${t("nav.levers")}</h2>
     <ul>
-      ${LEVERS.map(([name, icon]) => html`<li key=${name}>
+      ${PANELS.map(([name, icon]) => html`<li key=${name}>
         <button type="button" class=${cx("lever", panel.value === name && "active")}
           aria-expanded=${panel.value === name}
-          onClick=${() => open(name)}>
+          onClick=${() => togglePanel(name)}>
           <${Icon} name=${icon} /><span>${t(`panel.${name}`)}</span>
           ${name === "domains" && problems > 0 &&
           html`<span class="badge warn" title=${t("domains.problems", { n: problems })}>${problems}</span>`}
