@@ -135,6 +135,8 @@ class Sampler:
             mass = float(likely.sum())
         elif whole:
             mass = float(likely.sum())
+        elif params.top_k and params.top_p < 1:  # the share is one of the top-k's mass, which this head does not hold
+            return self._draw_further(len(ids), mass, logits)
         sums = np.cumsum(likely)
         kept = int(np.count_nonzero(likely))
         if params.top_p < 1:  # the fewest whose share reaches it (Holtzman et al., 2020, section 3.1)

@@ -203,6 +203,14 @@ def test_a_short_head_decides_like_the_whole_list(values, temperature, top_p, to
     assert np.isfinite(values[found[0]])
 
 
+def test_top_p_counts_within_top_k_also_where_top_k_is_larger_than_the_head(monkeypatch) -> None:
+    """Of four equal tokens top-k leaves three, and the first holds .3 of these; of all four it would take two."""
+    params = [SamplingParams(temperature=1, top_p=0.3, top_k=3, seed=seed) for seed in range(100)]
+    for head in (1, 2, 4):
+        monkeypatch.setattr("server.engine.sampling.sampler._HEAD", head)
+        assert {choose(Sampler(one, []), np.zeros(4, np.float32)).token for one in params} == {0}
+
+
 def test_rows_of_all_kinds_choose_side_by_side_what_they_choose_alone() -> None:
     def samplers() -> list[Sampler]:
         return [

@@ -178,7 +178,6 @@ export const en = {
   "gate.none": "nothing",
   "fate.used": "Used", "fate.no_evidence": "Left out: not close enough",
   "fate.far_below_the_best": "Left out: far below the best", "fate.near_copy": "Left out: a better one says the same",
-  "fate.poses_as_an_instruction": "Left out: poses as an instruction",
   "fate.beyond_the_limit": "Left out: enough better ones", "fate.no_room": "Left out: no room in the prompt",
   "fate.poses_as_an_instruction": "Left out: it reads like an instruction to the model",
 

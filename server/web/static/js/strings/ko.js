@@ -158,7 +158,6 @@ export const ko = {
   "gate.meaning": "뜻", "gate.words": "낱말", "gate.earlier": "앞의 메시지", "gate.none": "통과하지 못함",
   "fate.used": "사용됨", "fate.no_evidence": "제외: 충분히 가깝지 않음",
   "fate.far_below_the_best": "제외: 가장 좋은 것보다 훨씬 낮음", "fate.near_copy": "제외: 더 나은 구절과 같은 내용",
-  "fate.poses_as_an_instruction": "제외: 지시문처럼 쓰임",
   "fate.beyond_the_limit": "제외: 더 나은 구절이 충분함", "fate.no_room": "제외: 프롬프트에 자리가 없음",
   "fate.poses_as_an_instruction": "제외: 모델에 내리는 지시처럼 보임",
 
