@@ -462,9 +462,9 @@ SHAPES = [
 @pytest.mark.parametrize("piece", SHAPES)
 def test_a_megabyte_of_anything_takes_less_than_a_second(piece: str) -> None:
     text = piece * (MEGABYTE // len(piece))
-    started = time.process_time()
+    started = time.thread_time()
     extract(clean(text))
-    assert time.process_time() - started < 1.0
+    assert time.thread_time() - started < 1.0
 
 
 @pytest.mark.parametrize(
@@ -473,6 +473,6 @@ def test_a_megabyte_of_anything_takes_less_than_a_second(piece: str) -> None:
 @pytest.mark.parametrize("piece", [*SHAPES[15:], "word "])
 def test_a_sentence_of_the_longest_kind_takes_no_time(head: str, piece: str) -> None:
     text = head + piece * (1_900 // len(piece))
-    started = time.process_time()
+    started = time.thread_time()
     extract(clean(text))
-    assert time.process_time() - started < 0.5
+    assert time.thread_time() - started < 0.5
