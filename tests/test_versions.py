@@ -57,3 +57,11 @@ def test_the_oldest_versions_are_the_lower_bounds() -> None:
     for requirement in NEEDED:
         if requirement.name != "torch":
             assert Version(found[requirement.name]) in requirement.specifier
+
+
+def test_the_python_they_were_tested_with_is_named_where_make_looks_for_it() -> None:
+    """make says so where another Python installs them."""
+    head = (ROOT / "constraints.txt").read_text(encoding="utf-8").splitlines()[0]
+    assert re.match(r"# Python 3\.\d+: ", head)
+    makefile = (ROOT / "Makefile").read_text(encoding="utf-8")
+    assert r"s/^# Python \([0-9.]*\):.*/\1/p" in makefile
