@@ -78,6 +78,7 @@ def look(browser, request):  # type: ignore[no-untyped-def]
         page.add_init_script("addEventListener('click', (e) => e.target.closest('a') && e.preventDefault(), true)")
         page.goto("/")
         page.wait_for_selector(".composer")
+        page.wait_for_load_state("networkidle")  # what the page asks for by itself is over
         requests: list[str] = []
         page.on("request", lambda made: requests.append(made.url))
 
