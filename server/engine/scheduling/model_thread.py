@@ -153,6 +153,8 @@ class ModelThread:
     def serve(self) -> None:
         """Runs until `stop`. A step that fails ends its rows, never the thread."""
         with torch.inference_mode():
+            with self._changed:  # requests that came before the thread was ready start together, too
+                self.batch_window.wait(self._scheduler.waiting, lambda: self._stopping)
             while not self._stopping:
                 try:
                     self._loop_once()
