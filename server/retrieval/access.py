@@ -16,13 +16,13 @@ import logging
 import stat
 import threading
 import time
-import unicodedata
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 
 from server.types import UserId
+from server.words import normalize
 
 log = logging.getLogger("tailor.retrieval")
 
@@ -66,7 +66,7 @@ class Access:
             return NOBODY
         folders = [self._root / form for form in _forms(folder)]
         found = [access_list for access_list in map(self._read, folders) if access_list is not None]
-        key = unicodedata.normalize("NFC", folder)
+        key = normalize(folder, "NFC")
         with self._lock:
             if not found:
                 return AccessList(self._last_seen[key]) if key in self._last_seen else NOBODY
@@ -82,7 +82,7 @@ class Access:
     def is_new(self, folder: str) -> bool:
         """Nothing of that name is there, or was."""
         with self._lock:
-            known = unicodedata.normalize("NFC", folder) in self._last_seen
+            known = normalize(folder, "NFC") in self._last_seen
         return not known and not any((self._root / form).exists() for form in _forms(folder))
 
     def _read(self, folder: Path) -> AccessList | None:
@@ -130,7 +130,7 @@ def _parse(text: str) -> AccessList:
 
 def _forms(folder: str) -> set[str]:
     """Some systems store names decomposed; a limit counts under each form."""
-    return {folder, unicodedata.normalize("NFC", folder), unicodedata.normalize("NFD", folder)}
+    return {folder, normalize(folder, "NFC"), normalize(folder, "NFD")}
 
 
 def _strictest(access_lists: Iterable[AccessList]) -> AccessList:
