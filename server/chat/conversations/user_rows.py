@@ -35,8 +35,8 @@ def erase(db: Connection, user: UserId) -> dict[str, int]:
 
 
 def conversations(db: Connection, user: UserId) -> Iterator[dict[str, Any]]:
-    """The oldest first."""
-    for row in db.query(f"SELECT {_CONVERSATION} FROM conversations WHERE user_id = ? ORDER BY rowid", [user]):
+    """The one that was written in last comes last."""
+    for row in db.query(f"SELECT {_CONVERSATION} FROM conversations WHERE user_id = ? ORDER BY sequence", [user]):
         yield row | {"temporary": bool(row["temporary"])}
 
 
@@ -49,7 +49,7 @@ def messages(
     """
     rows = db.query(
         "SELECT messages.*, trace FROM messages LEFT JOIN traces ON traces.message_id = messages.id "
-        "WHERE conversation_id = ? AND messages.user_id = ? ORDER BY messages.rowid",
+        "WHERE conversation_id = ? AND messages.user_id = ? ORDER BY sequence",
         [conversation_id, user],
     )
     hidden = False

@@ -89,6 +89,7 @@ class Episode:
     score: float = 0.0
     snippet: str = ""  # the part of the text that the question is about
     speaker: str = ""
+    sequence: int = 0  # rises from turn to turn
 
 
 @dataclass(slots=True)
@@ -223,7 +224,7 @@ class Episodes:
         return tuple(
             Episode(
                 row["conversation_id"], row["message_id"], row["role"], row["text"], row["at"], score,
-                _snippet(row["text"], query.terms), row["speaker"],
+                _snippet(row["text"], query.terms), row["speaker"], row["id"],
             )
             for one, score in found
             if (row := rows.get(one))
