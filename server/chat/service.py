@@ -77,6 +77,7 @@ class ChatService:
         )
         self._streams = StreamRegistry(stream_retention_seconds)
         self._running: dict[str, tuple[asyncio.Task[None], TurnRunner]] = {}
+        self._temporary_used: dict[str, float] = {}  # temporary chat → when it was last used, by the process's clock
         self._subscribers: list[Callable[[UserId], None]] = []
         self._tasks: tuple[asyncio.Task[None], ...] = ()
 
@@ -103,7 +104,17 @@ class ChatService:
     async def _sweep(self) -> None:
         while True:
             await asyncio.sleep(SWEEP_SECONDS)
-            await asyncio.to_thread(self.store.delete_temporary, time.time() - TEMPORARY_CHAT_SECONDS)
+            await self._delete_old_temporary()
+
+    async def _delete_old_temporary(self) -> None:
+        """Their age is the process's own, not the clock's: a clock that is set forward deletes no chat in use."""
+        since = time.monotonic() - TEMPORARY_CHAT_SECONDS
+        running = {runner.conversation_id for _, runner in self._running.values()}
+        for conversation_id, used in list(self._temporary_used.items()):
+            if used < since and conversation_id not in running:
+                del self._temporary_used[conversation_id]
+        for user in await asyncio.to_thread(self.store.delete_temporary, self._temporary_used):
+            self._notify_subscribers(user)
 
     async def _save_partial_answers(self) -> None:
         """Checkpoints running answers, in one transaction a second, off their readers' path."""
@@ -137,9 +148,19 @@ class ChatService:
     async def create(self, user: UserId, *, temporary: bool, domain: str | None = None) -> Conversation:
         """An empty chat; its first question gives it its title. Raises NotFound for a domain that is not there."""
         self._check_domain(domain)
-        conversation = await asyncio.to_thread(self.store.create, user, "", domain, temporary=temporary)
+        conversation = await asyncio.to_thread(self._create, user, domain, temporary)
         self._notify_subscribers(user)
         return conversation
+
+    def _create(self, user: UserId, domain: str | None, temporary: bool) -> Conversation:
+        with self.store.transaction():  # a sweep comes before it, or sees it used
+            conversation = self.store.create(user, "", domain, temporary=temporary)
+            self._note_use(conversation)
+        return conversation
+
+    def _note_use(self, conversation: Conversation) -> None:
+        if conversation.temporary:
+            self._temporary_used[conversation.id] = time.monotonic()
 
     async def send(
         self,
@@ -190,6 +211,7 @@ class ChatService:
                     parent_id = store.newest(user, conversation_id)
                 elif parent_id is not None and store.message(user, parent_id).conversation_id != conversation_id:
                     raise InvalidInput(f"message '{parent_id}' is not in conversation '{conversation_id}'")
+            self._note_use(conversation)
             question = store.add_question(user, conversation.id, parent_id, text)
             return conversation, question, store.add_answer(user, conversation.id, question.id)
 
@@ -210,6 +232,7 @@ class ChatService:
                     raise Conflict("this answer is still being written; stop it first")
                 message = store.message(user, message.parent_id or "")
             conversation = self._with_domain(user, store.get(user, message.conversation_id), domain)
+            self._note_use(conversation)
             return conversation, message, store.add_answer(user, conversation.id, message.id)
 
     async def stop(self, user: UserId, message_id: str) -> None:
@@ -219,6 +242,15 @@ class ChatService:
         if running is None or running[1].answered:
             raise Conflict(f"answer '{message_id}' is not running; it is {message.status.value}")
         running[0].cancel()
+
+    async def stop_all(self, user: UserId) -> None:
+        """Stops all running answers of the user, and waits until they have stored what they store."""
+        tasks = [task for task, runner in self._running.values() if runner.user == user]
+        for task in tasks:
+            task.cancel()
+        if tasks:
+            await asyncio.wait(tasks)
+        self._streams.drop(user)
 
     def follow(self, user: UserId, message_id: str) -> TurnStream:
         return self._streams.get(user, message_id)

@@ -114,6 +114,7 @@ def _conversation(found: Conversation) -> dict[str, Any]:
         "temporary": found.temporary,
         "created_at": found.created_at,
         "updated_at": found.updated_at,
+        "revision": found.revision,
     }
 
 

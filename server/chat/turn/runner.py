@@ -109,6 +109,10 @@ class TurnRunner:
         self.stop_status = Status.STOPPED  # what a cancellation means
         self.answered = False  # `done` is out; what is left is off the reply's path
 
+    @property
+    def conversation_id(self) -> str:
+        return self._conversation.id
+
     async def run(self) -> None:
         """One turn, from the stored question to the stored answer. Never raises."""
         try:
