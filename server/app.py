@@ -17,8 +17,8 @@ from fastapi.responses import HTMLResponse, Response
 from fastapi.staticfiles import StaticFiles
 from watchfiles import awatch
 
+from server.accounts import Accounts, PasswordWorkers, SignIn
 from server.api import errors, websocket
-from server.api.accounts import Accounts
 from server.api.hub import Hub
 from server.api.openai import routes as openai
 from server.api.protocol import Changed
@@ -164,6 +164,7 @@ class _Application:
             chat=chat,
             pipeline=pipeline,
             accounts=accounts,
+            sign_in=SignIn(accounts, PasswordWorkers()),
             hub=Hub(),
             login_needed=_login_needed(settings, accounts),
             version=version("tailor-chat"),
@@ -174,6 +175,7 @@ class _Application:
         services = self.services
         async with AsyncExitStack() as stack:
             stack.callback(self.database.close)
+            stack.callback(services.sign_in.close)
             stack.enter_context(index_lock(self.settings.paths.data / "index"))
             services.hub.bind(asyncio.get_running_loop())
             await services.engine.start()

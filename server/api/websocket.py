@@ -13,7 +13,7 @@ from typing import TypeGuard
 
 from fastapi import APIRouter, WebSocket, WebSocketDisconnect
 
-from server.api.accounts import Account
+from server.accounts import Account
 from server.api.protocol import (
     Changed,
     FrameError,
