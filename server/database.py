@@ -8,11 +8,12 @@ tables.
 
 from __future__ import annotations
 
+import os
 import re
 import sqlite3
 import threading
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Collection, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -21,7 +22,9 @@ from sqlite_utils import Database as Connection
 from server.errors import StorageFull
 
 BUSY_MS = 10_000
-SCRUB_MS = 250
+SCRUB_MS = 250  # that a scrub waits for readers, while writers wait for it
+SCRUB_RETRY_S = (0.5, 30.0)  # the first pause before a scrub is tried again, and the longest
+_READ_BYTES = 1 << 22
 
 
 class Database:
@@ -34,6 +37,10 @@ class Database:
         self._open: list[sqlite3.Connection] = []
         self._lock = threading.Lock()
         self._write = threading.Lock()  # SQLite lets a second writer sleep for up to 100 ms, however short the first is
+        self._file: int | None = None  # closed last: closing any handle of the file would drop SQLite's locks on it
+        self._unscrubbed: set[str] | None = None  # words of a scrub that is yet to succeed
+        self._scrubber: threading.Thread | None = None
+        self._closing = threading.Event()
 
     def connection(self) -> Connection:
         """This thread's sqlite-utils database."""
@@ -91,21 +98,92 @@ class Database:
                     db.conn.execute(statement)
                 db.conn.execute("INSERT INTO migrations VALUES (?, ?, ?)", (part, number, time.time()))
 
-    def scrub(self) -> None:
-        """Moves what was deleted out of the write-ahead log, too, as far as nobody reads it just now."""
+    # ── deleted text ─────────────────────────────────────────────────────────────────────────────
+
+    def scrub(self, words: Collection[str] = ()) -> bool:
+        """Moves what was deleted out of the write-ahead log. Where one of `words`, deleted texts, still stands in the
+        file, that is rewritten: pages that SQLite has divided may keep bytes of rows that moved.
+
+        False: somebody reads the database just now, and a thread goes on until it is done. Inside a transaction it does
+        nothing: who began that scrubs after it.
+        """
+        if self.connection().conn.in_transaction:
+            return False
+        if not self.unscrubbed and self._scrubbed(words):
+            return True
+        with self._lock:
+            self._unscrubbed = {*(self._unscrubbed or ()), *words}
+            if self._scrubber is None and not self._closing.is_set():
+                self._scrubber = threading.Thread(target=self._scrub_until_done, name="tailor-scrub", daemon=True)
+                self._scrubber.start()
+        return False
+
+    @property
+    def unscrubbed(self) -> bool:
+        """Whether deleted text may still stand in the write-ahead log."""
+        return self._unscrubbed is not None
+
+    def _scrubbed(self, words: Collection[str]) -> bool:
         raw = self.connection().conn
-        raw.execute(f"PRAGMA busy_timeout = {SCRUB_MS}")
-        try:
-            raw.execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchone()
-        finally:
-            raw.execute(f"PRAGMA busy_timeout = {BUSY_MS}")
+        with self._write:
+            raw.execute(f"PRAGMA busy_timeout = {SCRUB_MS}")
+            try:
+                if not _checkpointed(raw):
+                    return False
+                if self._holds(words):
+                    raw.execute("VACUUM")
+                    return _checkpointed(raw)
+                return True
+            except sqlite3.OperationalError:  # locked, or no room to rewrite it: tried again
+                return False
+            finally:
+                raw.execute(f"PRAGMA busy_timeout = {BUSY_MS}")
+
+    def _scrub_until_done(self) -> None:
+        pause, longest = SCRUB_RETRY_S
+        while not self._closing.wait(pause):
+            pause = min(2 * pause, longest)
+            with self._lock:
+                words = set(self._unscrubbed or ())
+            if self._scrubbed(words):
+                with self._lock:
+                    if self._unscrubbed == words:
+                        self._unscrubbed = self._scrubber = None
+                        return
+
+    def _holds(self, words: Collection[str]) -> bool:
+        """Whether one of the words stands in the file, in a row or not."""
+        wanted = [word.encode() for word in words if word]
+        if not wanted:
+            return False
+        if self._file is None:
+            self._file = os.open(self.path, os.O_RDONLY)
+        overlap, at, tail = max(map(len, wanted)), 0, b""
+        while piece := os.pread(self._file, _READ_BYTES, at):
+            if any(word in tail + piece for word in wanted):
+                return True
+            at, tail = at + len(piece), piece[-overlap:]
+        return False
 
     def close(self) -> None:
+        self._closing.set()
+        if self._scrubber is not None:
+            self._scrubber.join()
         with self._lock:
             for raw in self._open:
                 raw.close()
             self._open.clear()
+            if self._file is not None:
+                os.close(self._file)
+                self._file = None
+        self._scrubber = self._unscrubbed = None
+        self._closing.clear()
         self._local = threading.local()
+
+
+def _checkpointed(raw: sqlite3.Connection) -> bool:
+    """Whether the write-ahead log is empty now."""
+    return bool(raw.execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchone()[0] == 0)
 
 
 def _write_ahead(raw: sqlite3.Connection) -> None:

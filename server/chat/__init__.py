@@ -1,5 +1,6 @@
 """The turn pipeline, conversations and durable streams. Knows nothing of HTTP, sockets or sessions."""
 
+from server.chat.conversations import user_rows
 from server.chat.conversations.past_chats import PastChats
 from server.chat.conversations.records import AnswerRecord, Conversation, PromptRecord, StoredMessage
 from server.chat.conversations.redaction import RedactionCounts
@@ -41,4 +42,5 @@ __all__ = [
     "gather_context",
     "number_passages",
     "redact_inaccessible",
+    "user_rows",
 ]

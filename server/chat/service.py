@@ -220,6 +220,15 @@ class ChatService:
             raise Conflict(f"answer '{message_id}' is not running; it is {message.status.value}")
         running[0].cancel()
 
+    async def stop_all(self, user: UserId) -> None:
+        """Stops all running answers of the user, and waits until they have stored what they store."""
+        tasks = [task for task, runner in self._running.values() if runner.user == user]
+        for task in tasks:
+            task.cancel()
+        if tasks:
+            await asyncio.wait(tasks)
+        self._streams.drop(user)
+
     def follow(self, user: UserId, message_id: str) -> TurnStream:
         return self._streams.get(user, message_id)
 

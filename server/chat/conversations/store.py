@@ -17,6 +17,7 @@ from typing import Any
 
 from pydantic import TypeAdapter
 
+from server.chat.conversations import user_rows
 from server.chat.conversations.records import AnswerRecord, Conversation, PromptRecord, Status, StoredMessage
 from server.chat.conversations.redaction import Redaction, RedactionCounts, redact_answer, redact_prompt
 from server.database import Database
@@ -120,19 +121,18 @@ class ConversationStore:
 
     def delete(self, user: UserId, conversation_id: str) -> None:
         with self._database.transaction() as db:
-            deleted = db.conn.execute(
-                "DELETE FROM conversations WHERE id = ? AND user_id = ?", (conversation_id, user)
-            ).rowcount
-        if not deleted:
-            raise NotFound(f"there is no conversation '{conversation_id}' of yours")
+            if not user_rows.delete_conversation(db, user, conversation_id):
+                raise NotFound(f"there is no conversation '{conversation_id}' of yours")
         self._database.scrub()
 
     def delete_temporary(self, before: float = float("inf")) -> int:
         """Temporary chats whose last message is older; how many there were. Of all users: for the server itself."""
         with self._database.transaction() as db:
-            deleted = db.conn.execute(
-                "DELETE FROM conversations WHERE temporary AND updated_at < ?", (before,)
-            ).rowcount
+            old = "FROM conversations WHERE temporary AND updated_at < ?"
+            db.conn.execute(
+                f"UPDATE messages SET parent_id = NULL WHERE conversation_id IN (SELECT id {old})", (before,)
+            )
+            deleted = db.conn.execute(f"DELETE {old}", (before,)).rowcount
         if deleted:
             self._database.scrub()
         return int(deleted)

@@ -171,7 +171,7 @@ class Episodes:
         """Deletes all turns of the user; how many there were."""
         _check(user)
         with self._database.transaction() as db:
-            return _remove(db, "TRUE", {"user": user})
+            return erase(db, user)
 
     def reembed(self, limit: int = REEMBED_BATCH) -> int:
         """Embeds turns anew that have another embedder's vectors; how many it did, 0 when there are none left."""
@@ -267,6 +267,11 @@ class Episodes:
         chunks = [spoken[at : at + CHUNK_CHARS] for at in range(0, len(spoken), CHUNK_CHARS)][:MAX_CHUNKS]
         mean: NDArray[np.float32] = self._embedder.embed(chunks).mean(axis=0)
         return (mean / np.float32(max(float(np.linalg.norm(mean)), 1e-9))).tobytes()
+
+
+def erase(db: Connection, user: UserId) -> int:
+    """Deletes all turns of the user; how many there were. Inside a transaction."""
+    return _remove(db, "TRUE", {"user": user})
 
 
 def _check(user: str, *ids: str) -> None:
