@@ -15,6 +15,7 @@ from starlette.requests import HTTPConnection
 
 from server.accounts import Account, Accounts, Credential, Login, Origin, Permission, Role, SignIn, roles_with
 from server.api.hub import Hub
+from server.api.revocation import Revocations
 from server.chat import ChatService, TurnPipeline
 from server.config import Settings
 from server.engine import Engine
@@ -24,6 +25,7 @@ from server.model_router import ModelRouter
 from server.prompting import PromptLibrary
 from server.retrieval import LOCAL_USER, SharedKnowledge
 from server.types import Embedder
+from server.user_data import UserData
 
 COOKIE = "tailor_session"
 LOCAL = Login(Account(LOCAL_USER, "local", frozenset(Role)), Credential("local"))
@@ -43,6 +45,8 @@ class Services:
     pipeline: TurnPipeline
     accounts: Accounts
     sign_in: SignIn
+    revocations: Revocations
+    user_data: UserData
     hub: Hub
     login_needed: bool
     version: str
