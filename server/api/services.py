@@ -1,7 +1,7 @@
 """The services that routes depend on, built once by `server/app.py`, and who is calling.
 
 `CurrentUser`, `CurrentLogin` and `Permitted` are the only ways a route learns a user id: from the session or the key,
-never from the request's own fields.
+never from the request's own fields. Knows no route.
 """
 
 from __future__ import annotations
