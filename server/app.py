@@ -17,11 +17,12 @@ from fastapi.responses import HTMLResponse, Response
 from fastapi.staticfiles import StaticFiles
 from watchfiles import awatch
 
+from server.accounts import Accounts, PasswordWorkers, SignIn
 from server.api import errors, websocket
-from server.api.accounts import Accounts
 from server.api.hub import Hub
 from server.api.openai import routes as openai
 from server.api.protocol import Changed
+from server.api.revocation import Revocations
 from server.api.routes import conversations, knowledge, levers, memory, metrics, session
 from server.api.security import SecurityMiddleware, content_security_policy
 from server.api.services import Services
@@ -44,6 +45,7 @@ from server.model_store import ModelStore
 from server.prompting import PromptLibrary
 from server.retrieval import Access, KnowledgeBase, SharedKnowledge, index_lock
 from server.types import Embedder
+from server.user_data import UserData
 from server.web import STATIC
 
 log = logging.getLogger("tailor.app")
@@ -135,9 +137,8 @@ class _Application:
         router = ModelRouter(embedder, settings.router, settings.prompts.default_domain)
         index = settings.paths.data / "index"
         files = KnowledgeBase(settings.paths.knowledge, index, embedder, settings.retrieval)
-        shared_knowledge = SharedKnowledge(
-            files, Access(settings.paths.knowledge, index / "access.json", accounts.name_of)
-        )
+        access = Access(settings.paths.knowledge, index / "access.json", accounts.principals_of)
+        shared_knowledge = SharedKnowledge(files, access)
         pipeline = TurnPipeline(engine, settings.prompts)
         store = ConversationStore(self.database)
         traces = TraceStore(self.database)
@@ -152,6 +153,7 @@ class _Application:
             MemoryDependencies(memories, past_chats, writer),
             stream_retention_seconds=settings.server.stream_keep_seconds,
         )
+        user_data = UserData(self.database, chat, may_see=access.may_see)
         self.services = Services(
             settings=settings,
             engine=engine,
@@ -164,6 +166,9 @@ class _Application:
             chat=chat,
             pipeline=pipeline,
             accounts=accounts,
+            sign_in=SignIn(accounts, PasswordWorkers()),
+            revocations=Revocations(accounts, chat, user_data),
+            user_data=user_data,
             hub=Hub(),
             login_needed=_login_needed(settings, accounts),
             version=version("tailor-chat"),
@@ -174,6 +179,7 @@ class _Application:
         services = self.services
         async with AsyncExitStack() as stack:
             stack.callback(self.database.close)
+            stack.callback(services.sign_in.close)
             stack.enter_context(index_lock(self.settings.paths.data / "index"))
             services.hub.bind(asyncio.get_running_loop())
             await services.engine.start()
@@ -185,7 +191,7 @@ class _Application:
             services.chat.subscribe(lambda user: services.hub.announce(Changed("conversations"), user))
             await services.chat.start()
             stack.push_async_callback(services.chat.close)
-            for watch in (self._watch_adapters(), self._watch_prompts()):
+            for watch in (self._watch_adapters(), self._watch_prompts(), services.revocations.run()):
                 task = asyncio.create_task(watch)
                 stack.push_async_callback(_cancel, task)
             yield

@@ -20,6 +20,7 @@ from pathlib import Path
 from sqlite_utils import Database as Connection
 
 from server.errors import StorageFull
+from server.private_files import make_private, private_folder
 
 BUSY_MS = 10_000
 SCRUB_MS = 250  # that a scrub waits for readers, while writers wait for it
@@ -28,10 +29,13 @@ _READ_BYTES = 1 << 22
 
 
 class Database:
-    """Opens `path` (its folder is made) once for each thread."""
+    """Opens `path` once for each thread. Its folder is made; both are for the server's account alone."""
 
     def __init__(self, path: Path) -> None:
-        path.parent.mkdir(parents=True, exist_ok=True)
+        private_folder(path.parent)
+        path.touch(mode=0o600)  # SQLite gives its other files the rights of this one
+        for beside in ("", "-wal", "-shm"):
+            make_private(Path(f"{path}{beside}"))
         self.path = path
         self._local = threading.local()
         self._open: list[sqlite3.Connection] = []

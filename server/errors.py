@@ -8,6 +8,9 @@
     ├── Forbidden               a session, but not for this (origin, path)
     ├── NotFound                no such thing, or not this user's
     ├── Conflict                the thing is not in a state that allows this
+    ├── RateLimited             too much in a time: `retry_after` seconds later it is taken
+    │   ├── QuotaExceeded       … of what a user may have in a day
+    │   └── Overloaded          too many wait already
     ├── StorageFull             the disk has no room: nothing was written
     ├── PromptFileError         a prompts/<domain>.md cannot be used (file, line, reason)
     ├── PromptError             a prompt cannot be composed (undefined variable, …)
@@ -65,6 +68,24 @@ class NotFound(TailorError):
 
 class Conflict(TailorError):
     code = "conflict"
+
+
+class RateLimited(TailorError):
+    """`retry_after` in seconds."""
+
+    code = "rate_limited"
+
+    def __init__(self, message: str, retry_after: float) -> None:
+        super().__init__(message)
+        self.retry_after = retry_after
+
+
+class QuotaExceeded(RateLimited):
+    code = "quota_exceeded"
+
+
+class Overloaded(RateLimited):
+    code = "overloaded"
 
 
 class StorageFull(TailorError):

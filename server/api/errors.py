@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import math
 
 from fastapi import FastAPI, Request
 from fastapi.exceptions import RequestValidationError
@@ -27,6 +28,8 @@ STATUS: tuple[tuple[type[errors.TailorError], int], ...] = (
     (errors.ContextFull, 400),
     (errors.PromptError, 422),
     (errors.KnowledgeError, 422),
+    (errors.Overloaded, 503),
+    (errors.RateLimited, 429),
     (errors.EngineBusy, 503),
     (errors.EngineDown, 503),
     (errors.StorageFull, 507),
@@ -43,10 +46,17 @@ def openai_shape(message: str, code: str, status: int) -> dict[str, object]:
     return {"error": {"message": message, "type": kind, "param": None, "code": code}}
 
 
-def error_response(request: Request, status: int, code: str, message: str) -> JSONResponse:
+def error_response(
+    request: Request, status: int, code: str, message: str, headers: dict[str, str] | None = None
+) -> JSONResponse:
     if request.url.path.startswith("/v1/"):
-        return JSONResponse(openai_shape(message, code, status), status)
-    return JSONResponse({"error": {"code": code, "message": message}}, status)
+        return JSONResponse(openai_shape(message, code, status), status, headers)
+    return JSONResponse({"error": {"code": code, "message": message}}, status, headers)
+
+
+def retry_headers(error: errors.TailorError) -> dict[str, str] | None:
+    """`Retry-After` in whole seconds, where the error knows."""
+    return {"retry-after": str(math.ceil(error.retry_after))} if isinstance(error, errors.RateLimited) else None
 
 
 def install_handlers(app: FastAPI) -> None:
@@ -55,7 +65,7 @@ def install_handlers(app: FastAPI) -> None:
         status = status_of(error)
         if status == 500:
             log.error("%s %s: %s", request.method, request.url.path, error)
-        return error_response(request, status, error.code, str(error))
+        return error_response(request, status, error.code, str(error), retry_headers(error))
 
     @app.exception_handler(RequestValidationError)
     async def malformed(request: Request, error: RequestValidationError) -> JSONResponse:

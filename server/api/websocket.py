@@ -13,7 +13,7 @@ from typing import TypeGuard
 
 from fastapi import APIRouter, WebSocket, WebSocketDisconnect
 
-from server.api.accounts import Account
+from server.accounts import Login
 from server.api.protocol import (
     Changed,
     FrameError,
@@ -28,7 +28,7 @@ from server.api.protocol import (
     parse_frame,
 )
 from server.api.security import origin_allowed
-from server.api.services import Services, find_user, get_services
+from server.api.services import Services, find_login, get_services
 from server.chat import EvidenceFound, TurnEvent, Unchanged
 from server.errors import TailorError, TooLarge
 from server.retrieval import KnowledgeView
@@ -37,28 +37,29 @@ log = logging.getLogger("tailor.api")
 router = APIRouter()
 
 POLICY_VIOLATION = 1008
-RECHECK_SECONDS = 60.0  # how long a revoked session keeps an open connection
+ENDED = "the session ended; log in again"
 
 
 @router.websocket("/ws")
 async def chat_socket(socket: WebSocket) -> None:
     services = get_services(socket)
-    user = await find_user(socket)
+    login = await find_login(socket)
     if not origin_allowed(socket, services.settings.server.allowed_origins):
         await socket.close(POLICY_VIOLATION, "this origin is not allowed; add it to server.allowed_origins")
         return
-    if user is None:
+    if login is None:
         await socket.close(POLICY_VIOLATION, "log in first")
         return
     await socket.accept()
-    await _Connection(socket, services, user).serve()
+    await _Connection(socket, services, login).serve()
 
 
 class _Connection:
-    def __init__(self, socket: WebSocket, services: Services, user: Account) -> None:
+    def __init__(self, socket: WebSocket, services: Services, login: Login) -> None:
         self._socket = socket
         self._services = services
-        self._user = user
+        self._login = login
+        self._user = login.account
         self._outbox: asyncio.Queue[ServerFrame] = asyncio.Queue()
         self._followers: dict[str, asyncio.Task[None]] = {}
 
@@ -95,17 +96,18 @@ class _Connection:
 
     async def _watch_session(self) -> None:
         """A session that is revoked or expires loses its open connections too."""
-        while True:
-            await asyncio.sleep(RECHECK_SECONDS)
-            if await find_user(self._socket) is None:
-                await self._socket.close(POLICY_VIOLATION, "the session ended; log in again")
-                return
+        with self._services.revocations.watch(self._login) as ended:
+            await ended.wait()
+            await self._socket.close(POLICY_VIOLATION, ENDED)
 
     async def _read(self) -> None:
         limit = self._services.settings.server.max_message_bytes
         while True:
             message = await self._socket.receive()
             if message["type"] == "websocket.disconnect":
+                return
+            if await find_login(self._socket) is None:  # revoked, and not yet noticed
+                await self._socket.close(POLICY_VIOLATION, ENDED)
                 return
             data: str | bytes = message.get("text") or message.get("bytes") or ""
             request_id = None

@@ -20,11 +20,12 @@ from fastapi import APIRouter
 from fastapi.responses import JSONResponse, Response, StreamingResponse
 from pydantic import BaseModel
 
+from server.accounts import Login
 from server.api.errors import openai_shape, status_of
 from server.api.openai.request import BASE, ChatRequest, Plan, plan
-from server.api.services import CurrentUser, Services, ServicesDep
+from server.api.services import CurrentLogin, CurrentUser, Services, ServicesDep
 from server.chat import Finished, TextDelta, WithoutAdapter, number_passages
-from server.errors import InvalidInput, TailorError
+from server.errors import InvalidInput, TailorError, Unauthorized
 from server.grounding import SentenceCheck, check_answer, find_citations, shown_text
 from server.types import AdapterState, FinishReason, PromptBundle, TokenLogprob, Usage
 
@@ -49,10 +50,10 @@ async def models(services: ServicesDep, user: CurrentUser) -> dict[str, Any]:
 
 
 @router.post("/chat/completions")
-async def chat_completions(body: ChatRequest, services: ServicesDep, user: CurrentUser) -> Response:
-    planned = await plan(body, services, user.user_id)
+async def chat_completions(body: ChatRequest, services: ServicesDep, login: CurrentLogin) -> Response:
+    planned = await plan(body, services, login.account.user_id)
     builder = _ResponseBuilder(body.model, planned, body.logprobs)
-    runs = [_run_plan(services, _nth_plan(planned, n)) for n in range(body.n)]
+    runs = [_run_plan(services, login, _nth_plan(planned, n)) for n in range(body.n)]
     if body.stream:
         usage = body.stream_options is not None and body.stream_options.include_usage
         return await _stream_response(services, builder, runs, include_usage=usage)
@@ -77,8 +78,8 @@ def _nth_plan(planned: Plan, n: int) -> Plan:
 Step = PromptBundle | WithoutAdapter | TextDelta | Finished
 
 
-async def _run_plan(services: Services, planned: Plan) -> AsyncIterator[Step]:
-    with ExitStack() as expecting:
+async def _run_plan(services: Services, login: Login, planned: Plan) -> AsyncIterator[Step]:
+    with ExitStack() as expecting, services.revocations.watch(login) as ended:
         expecting.enter_context(services.engine.announce_request())
         if planned.turn is not None:
             steps: Any = services.pipeline.run(planned.turn)
@@ -86,6 +87,8 @@ async def _run_plan(services: Services, planned: Plan) -> AsyncIterator[Step]:
             steps = services.pipeline.generate(planned.raw)  # type: ignore[arg-type]  # a plan has one of the two
         async with aclosing(steps):
             async for step in steps:
+                if ended.is_set():
+                    raise Unauthorized("the key or session that asked for this has ended; log in again")
                 if not isinstance(step, PromptBundle):
                     expecting.close()
                 if isinstance(step, Step):

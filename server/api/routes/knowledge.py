@@ -16,8 +16,9 @@ from pydantic import BaseModel, ConfigDict, Field
 from starlette.routing import Match
 from starlette.types import Scope
 
+from server.accounts import Permission
 from server.api.protocol import Changed
-from server.api.services import Admin, CurrentUser, ServicesDep
+from server.api.services import CurrentUser, KnowledgeWriter, ServicesDep
 from server.chat import answer_trace
 from server.errors import NotFound, TailorError, TooLarge
 from server.retrieval import REACH, KnowledgeView, PassageContext, SearchFilter
@@ -79,8 +80,9 @@ async def knowledge(services: ServicesDep, user: CurrentUser, files: bool = True
     status = await asyncio.to_thread(view.status)
     body = asdict(status)
     if files:
-        limits = await asyncio.to_thread(view.access_lists, problems=user.admin)
-        shown = ("folder", "users", "problem") if user.admin else ("folder",)
+        writes = user.may(Permission.KNOWLEDGE_WRITE)
+        limits = await asyncio.to_thread(view.access_lists, problems=writes)
+        shown = ("folder", "users", "problem") if writes else ("folder",)
         body["limited"] = [{name: getattr(limit, name) for name in shown} for limit in limits]
     else:
         del body["folders"]
@@ -89,7 +91,7 @@ async def knowledge(services: ServicesDep, user: CurrentUser, files: bool = True
 
 @files.post("/api/knowledge/{folder}")
 async def upload(
-    folder: str, files: Annotated[list[UploadFile], File()], services: ServicesDep, user: Admin
+    folder: str, files: Annotated[list[UploadFile], File()], services: ServicesDep, user: KnowledgeWriter
 ) -> dict[str, Any]:
     """Each file stands alone: one that is refused does not stop the others."""
     limit = services.settings.server.max_upload_bytes
@@ -110,7 +112,7 @@ async def upload(
 
 
 @files.delete("/api/knowledge/{folder}/{file:path}", status_code=204)
-async def delete_file(folder: str, file: str, services: ServicesDep, user: Admin) -> None:
+async def delete_file(folder: str, file: str, services: ServicesDep, user: KnowledgeWriter) -> None:
     await asyncio.to_thread(services.knowledge.for_user(user.user_id).delete, folder, file)
 
 
@@ -140,7 +142,7 @@ def _passage_body(passage: Passage) -> dict[str, Any]:
 
 
 @files.get("/api/knowledge/generations")
-async def generations(services: ServicesDep, user: Admin) -> dict[str, Any]:
+async def generations(services: ServicesDep, user: KnowledgeWriter) -> dict[str, Any]:
     """Those that are kept, newest first, each with what changed in it."""
     view = services.knowledge.for_user(user.user_id)
     made = await asyncio.to_thread(view.history)
@@ -156,20 +158,20 @@ async def generations(services: ServicesDep, user: Admin) -> dict[str, Any]:
 
 
 @commands.post("/api/knowledge/rollback")
-async def roll_back(body: RollbackRequest, services: ServicesDep, user: Admin) -> dict[str, Any]:
+async def roll_back(body: RollbackRequest, services: ServicesDep, user: KnowledgeWriter) -> dict[str, Any]:
     number = await asyncio.to_thread(services.knowledge.for_user(user.user_id).roll_back, body.generation)
     services.hub.announce(Changed("knowledge"))
     return {"generation": number, "held": body.generation}
 
 
 @commands.post("/api/knowledge/follow", status_code=202)
-async def follow(services: ServicesDep, user: Admin) -> dict[str, Any]:
+async def follow(services: ServicesDep, user: KnowledgeWriter) -> dict[str, Any]:
     await asyncio.to_thread(services.knowledge.for_user(user.user_id).follow)
     return {"held": None}
 
 
 @commands.post("/api/knowledge/rebuild", status_code=202)
-async def rebuild(services: ServicesDep, user: Admin) -> dict[str, Any]:
+async def rebuild(services: ServicesDep, user: KnowledgeWriter) -> dict[str, Any]:
     await asyncio.to_thread(services.knowledge.for_user(user.user_id).rebuild)
     return {"building": True}
 
@@ -178,7 +180,7 @@ async def rebuild(services: ServicesDep, user: Admin) -> dict[str, Any]:
 
 
 @commands.post("/api/knowledge/search")
-async def search(body: SearchRequest, services: ServicesDep, user: Admin) -> dict[str, Any]:
+async def search(body: SearchRequest, services: ServicesDep, user: KnowledgeWriter) -> dict[str, Any]:
     """What a chat would find, and why; nothing is stored."""
     view = services.knowledge.for_user(user.user_id)
     folders = body.folders if body.folders is not None else await asyncio.to_thread(_all_folders, view)

@@ -11,7 +11,7 @@ from fastapi import APIRouter
 from pydantic import BaseModel
 
 from server.api.protocol import Changed
-from server.api.services import Admin, CurrentUser, ServicesDep
+from server.api.services import AdapterLoader, CurrentUser, ServicesDep
 from server.errors import InvalidInput
 
 router = APIRouter()
@@ -68,7 +68,7 @@ async def adapters(services: ServicesDep, user: CurrentUser) -> dict[str, Any]:
 
 
 @router.post("/v1/load_lora_adapter")
-async def load_adapter(body: LoadAdapterRequest, services: ServicesDep, user: Admin) -> dict[str, Any]:
+async def load_adapter(body: LoadAdapterRequest, services: ServicesDep, user: AdapterLoader) -> dict[str, Any]:
     name = body.lora_name
     if body.lora_path is not None:
         name = _versioned(name, Path(body.lora_path), services.settings.paths.adapters)
@@ -78,7 +78,7 @@ async def load_adapter(body: LoadAdapterRequest, services: ServicesDep, user: Ad
 
 
 @router.post("/v1/unload_lora_adapter")
-async def unload_adapter(body: UnloadAdapterRequest, services: ServicesDep, user: Admin) -> dict[str, Any]:
+async def unload_adapter(body: UnloadAdapterRequest, services: ServicesDep, user: AdapterLoader) -> dict[str, Any]:
     await services.engine.unload_adapter(body.lora_name)
     services.hub.announce(Changed("adapters"))
     return {"message": f"Success: LoRA adapter '{body.lora_name}' removed successfully."}
