@@ -15,6 +15,7 @@ from starlette.requests import HTTPConnection
 
 from server.api.accounts import Account, Accounts
 from server.api.hub import Hub
+from server.api.routing import before_body
 from server.chat import ChatService, TurnPipeline
 from server.config import Settings
 from server.engine import Engine
@@ -71,6 +72,7 @@ async def find_user(connection: HTTPConnection) -> Account | None:
     return await asyncio.to_thread(services.accounts.session, token) if token else None
 
 
+@before_body
 async def _current_user(connection: HTTPConnection) -> Account:
     user = await find_user(connection)
     if user is None:
@@ -78,7 +80,9 @@ async def _current_user(connection: HTTPConnection) -> Account:
     return user
 
 
-async def _admin(user: Annotated[Account, Depends(_current_user)]) -> Account:
+@before_body
+async def _admin(connection: HTTPConnection) -> Account:
+    user = await _current_user(connection)
     if not user.admin:
         raise Forbidden("only an administrator may change knowledge and adapters")
     return user

@@ -16,11 +16,12 @@ from prometheus_client.exposition import CONTENT_TYPE_PLAIN_0_0_4, generate_late
 from prometheus_client.registry import Collector
 from starlette.requests import HTTPConnection
 
+from server.api.routing import Route
 from server.api.services import CurrentUser, ServicesDep, api_key_of
 from server.engine import Engine
 from server.errors import EngineDown, Forbidden
 
-router = APIRouter()
+router = APIRouter(route_class=Route)
 
 # (field of EngineStats, metric, what it says); a bound stands under its level.
 GAUGES = (

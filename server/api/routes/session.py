@@ -3,22 +3,23 @@
 from __future__ import annotations
 
 import asyncio
-from typing import Any
+from typing import Annotated, Any
 
+from annotated_types import MaxLen
 from fastapi import APIRouter, Request, Response
 from fastapi.responses import JSONResponse
-from pydantic import BaseModel, ConfigDict
 
 from server.api.accounts import Account
+from server.api.fields import RequestModel
+from server.api.routing import KIB, Route, takes_body
 from server.api.services import COOKIE, Services, ServicesDep, find_user
 
-router = APIRouter()
+router = APIRouter(route_class=Route)
 
 
-class LoginRequest(BaseModel):
-    model_config = ConfigDict(extra="forbid")
-    name: str
-    password: str
+class LoginRequest(RequestModel):
+    name: Annotated[str, MaxLen(64)]
+    password: Annotated[str, MaxLen(1024)]
 
 
 @router.get("/health")
@@ -35,6 +36,7 @@ async def session(request: Request, services: ServicesDep) -> dict[str, Any]:
 
 
 @router.post("/api/login")
+@takes_body(16 * KIB)
 async def login(body: LoginRequest, request: Request, response: Response, services: ServicesDep) -> dict[str, Any]:
     days = services.settings.server.session_days
     opened = await asyncio.to_thread(services.accounts.login, body.name, body.password, days=days)
