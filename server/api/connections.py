@@ -127,6 +127,7 @@ class BoundedHTTP(H11Protocol):
         self._settings = self.config.server_settings
         self._write_timer = _WriteTimer(self._settings.write_seconds)
         self._deadline: asyncio.TimerHandle | None = None
+        self._upgraded = False
         self._awaited: object = None  # the client's state that the deadline is for
         self._came, self._since = 0, self.loop.time()
         if not self.config.connection_limits.enter(transport):
@@ -145,9 +146,11 @@ class BoundedHTTP(H11Protocol):
             return
         self._came += len(data)
         super().data_received(data)
-        self._watch()
+        if not self._upgraded:
+            self._watch()
 
     def handle_websocket_upgrade(self, event: h11.Request) -> None:
+        self._upgraded = True  # the transport is the socket's from here on
         self._stop_deadline()
         super().handle_websocket_upgrade(event)
 

@@ -144,6 +144,12 @@ def test_a_reader_of_a_stream_who_takes_nothing_is_dropped(tmp_path: Path) -> No
         assert (engine.cancelled, engine.finished) == (1, 0)
 
 
+async def test_the_time_of_a_request_is_not_the_time_of_a_socket(strict: LiveServer) -> None:
+    async with chat_session(strict) as client:
+        await asyncio.sleep(1.5)
+        assert text_of(await client.ask("Hello")) == "All right."
+
+
 async def test_a_slow_reader_of_the_socket_loses_nothing(tmp_path: Path) -> None:
     """It is dropped; the answer goes on, and another connection reads it from the first event."""
     with server(tmp_path, SHORT, ScriptedEngine(endless)) as live:
