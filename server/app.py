@@ -12,8 +12,8 @@ from os import PathLike
 from pathlib import Path
 from typing import Any
 
-from fastapi import FastAPI
-from fastapi.responses import HTMLResponse, Response
+from fastapi import FastAPI, Request
+from fastapi.responses import HTMLResponse, JSONResponse, Response
 from fastapi.staticfiles import StaticFiles
 from watchfiles import awatch
 
@@ -25,7 +25,7 @@ from server.api.protocol import Changed
 from server.api.revocation import Revocations
 from server.api.routes import conversations, knowledge, levers, memory, metrics, session
 from server.api.security import SecurityMiddleware, content_security_policy
-from server.api.services import Services
+from server.api.services import CurrentUser, Services
 from server.chat import (
     ChatService,
     ConversationStore,
@@ -86,8 +86,7 @@ def create_app(
         title="Tailor",
         version=application.services.version,
         lifespan=application.lifespan,
-        docs_url=None,
-        redoc_url=None,
+        openapi_url=None,  # below, for those who are logged in
     )
     app.state.services = application.services
     for router in (memory.chats, *(module.router for module in ROUTE_MODULES)):
@@ -98,6 +97,10 @@ def create_app(
     @app.get("/", response_class=HTMLResponse)
     async def client() -> HTMLResponse:
         return HTMLResponse(index, headers={"cache-control": "no-cache"})
+
+    @app.get("/openapi.json", include_in_schema=False)
+    async def schema(request: Request, user: CurrentUser) -> JSONResponse:
+        return JSONResponse(request.app.openapi())
 
     app.mount("/static", _ClientFiles(directory=STATIC))
     app.add_middleware(

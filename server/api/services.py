@@ -16,6 +16,7 @@ from starlette.requests import HTTPConnection
 from server.accounts import Account, Accounts, Credential, Login, Origin, Permission, Role, SignIn, roles_with
 from server.api.hub import Hub
 from server.api.revocation import Revocations
+from server.api.routing import before_body
 from server.chat import ChatService, TurnPipeline
 from server.config import Settings
 from server.engine import Engine
@@ -28,6 +29,7 @@ from server.types import Embedder
 from server.user_data import UserData
 
 COOKIE = "tailor_session"
+_FOUND = "tailor.login"  # in the scope of a request
 LOCAL = Login(Account(LOCAL_USER, "local", frozenset(Role)), Credential("local"))
 
 
@@ -87,10 +89,13 @@ async def find_user(connection: HTTPConnection) -> Account | None:
     return login.account if login else None
 
 
+@before_body
 async def _current_login(connection: HTTPConnection) -> Login:
-    login = await find_login(connection)
+    """Looked up once a request, which asks before its body is read and again for its endpoint."""
+    login: Login | None = connection.scope.get(_FOUND) or await find_login(connection)
     if login is None:
         raise Unauthorized("log in first, or send 'Authorization: Bearer <API key>'")
+    connection.scope[_FOUND] = login
     return login
 
 
@@ -107,10 +112,13 @@ CurrentUser = Annotated[Account, Depends(_current_user)]
 class Permitted:
     """A dependency: the caller, who has this permission. Raises Forbidden naming the roles that have it."""
 
+    before_body = True
+
     def __init__(self, permission: Permission) -> None:
         self.permission = permission
 
-    async def __call__(self, user: CurrentUser) -> Account:
+    async def __call__(self, connection: HTTPConnection) -> Account:
+        user = (await _current_login(connection)).account
         if not user.may(self.permission):
             roles = ", ".join(roles_with(self.permission))
             raise Forbidden(f"this needs the permission '{self.permission}', which these roles have: {roles}")

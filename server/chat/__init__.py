@@ -11,6 +11,7 @@ from server.chat.service import NEWEST, ChatService, MemoryDependencies, Unchang
 from server.chat.turn.context import gather_context, redact_inaccessible
 from server.chat.turn.pipeline import Answer, Finished, TextDelta, Turn, TurnPipeline, WithoutAdapter
 from server.chat.turn.runner import TurnDependencies, number_passages
+from server.chat.turn.streams import TurnStream
 from server.chat.turn.traces import AnswerTrace, TraceStore, answer_trace
 
 __all__ = [
@@ -36,6 +37,7 @@ __all__ = [
     "TurnDependencies",
     "TurnEvent",
     "TurnPipeline",
+    "TurnStream",
     "Unchanged",
     "WithoutAdapter",
     "answer_trace",

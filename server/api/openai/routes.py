@@ -14,8 +14,9 @@ import uuid
 from collections.abc import AsyncIterator
 from contextlib import ExitStack, aclosing
 from dataclasses import asdict, dataclass, field, replace
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
+from annotated_types import MaxLen
 from fastapi import APIRouter
 from fastapi.responses import JSONResponse, Response, StreamingResponse
 from pydantic import BaseModel
@@ -23,6 +24,7 @@ from pydantic import BaseModel
 from server.accounts import Login
 from server.api.errors import openai_shape, status_of
 from server.api.openai.request import BASE, ChatRequest, Plan, plan
+from server.api.routing import MIB, Route, takes_body
 from server.api.services import CurrentLogin, CurrentUser, Services, ServicesDep
 from server.chat import Finished, TextDelta, WithoutAdapter, number_passages
 from server.errors import InvalidInput, TailorError, Unauthorized
@@ -30,9 +32,10 @@ from server.grounding import SentenceCheck, check_answer, find_citations, shown_
 from server.types import AdapterState, FinishReason, PromptBundle, TokenLogprob, Usage
 
 log = logging.getLogger("tailor.api")
-router = APIRouter(prefix="/v1")
+router = APIRouter(prefix="/v1", route_class=Route)
 
 MAX_EMBEDDINGS = 2048
+STREAM_STEPS = 64  # that wait for a reader who is slower than the model
 FINISH = {"stop": "stop", "length": "length", "cancelled": "stop"}
 
 
@@ -50,6 +53,7 @@ async def models(services: ServicesDep, user: CurrentUser) -> dict[str, Any]:
 
 
 @router.post("/chat/completions")
+@takes_body(8 * MIB)  # a long history
 async def chat_completions(body: ChatRequest, services: ServicesDep, login: CurrentLogin) -> Response:
     planned = await plan(body, services, login.account.user_id)
     builder = _ResponseBuilder(body.model, planned, body.logprobs)
@@ -225,14 +229,14 @@ async def _stream_response(
     services: Services, builder: _ResponseBuilder, runs: list[AsyncIterator[Step]], *, include_usage: bool
 ) -> Response:
     """Server-sent events. The first step is awaited here, so that an error before any text keeps its status."""
-    queue: asyncio.Queue[tuple[int, Step | Exception]] = asyncio.Queue()
+    queue: asyncio.Queue[tuple[int, Step | Exception]] = asyncio.Queue(STREAM_STEPS)
 
     async def pump(index: int, run: AsyncIterator[Step]) -> None:
         try:
             async for step in run:
-                queue.put_nowait((index, step))
+                await queue.put((index, step))
         except Exception as error:  # noqa: BLE001  edge of the task: handed to the reader, which tells the client
-            queue.put_nowait((index, error))
+            await queue.put((index, error))
 
     tasks = [asyncio.create_task(pump(index, run)) for index, run in enumerate(runs)]
     buffered: list[tuple[int, Step]] = []
@@ -297,12 +301,13 @@ def _sse(body: dict[str, Any]) -> str:
 
 class EmbeddingRequest(BaseModel):
     input: str | list[str]
-    model: str = ""
+    model: Annotated[str, MaxLen(255)] = ""
     encoding_format: Literal["float", "base64"] = "float"
     dimensions: int | None = None
 
 
 @router.post("/embeddings")
+@takes_body(8 * MIB)
 async def embeddings(body: EmbeddingRequest, services: ServicesDep, user: CurrentUser) -> dict[str, Any]:
     texts = [body.input] if isinstance(body.input, str) else body.input
     if not texts or len(texts) > MAX_EMBEDDINGS or any(not text.strip() for text in texts):

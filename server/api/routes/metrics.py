@@ -17,11 +17,12 @@ from prometheus_client.registry import Collector
 from starlette.requests import HTTPConnection
 
 from server.accounts import Permission
+from server.api.routing import Route
 from server.api.services import CurrentUser, ServicesDep, api_key_of
 from server.engine import Engine
 from server.errors import EngineDown, Forbidden
 
-router = APIRouter()
+router = APIRouter(route_class=Route)
 
 # (field of EngineStats, metric, what it says); a bound stands under its level.
 GAUGES = (

@@ -7,16 +7,17 @@ from typing import Any
 
 from fastapi import APIRouter, Request, Response
 from fastapi.responses import JSONResponse
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import Field
 
 from server.accounts import MAX_NAME, MAX_PASSWORD, Account
+from server.api.fields import RequestModel
+from server.api.routing import KIB, Route, takes_body
 from server.api.services import COOKIE, Services, ServicesDep, find_user, origin_of
 
-router = APIRouter()
+router = APIRouter(route_class=Route)
 
 
-class LoginRequest(BaseModel):
-    model_config = ConfigDict(extra="forbid")
+class LoginRequest(RequestModel):
     name: str = Field(max_length=MAX_NAME)
     password: str = Field(max_length=MAX_PASSWORD)
 
@@ -35,6 +36,7 @@ async def session(request: Request, services: ServicesDep) -> dict[str, Any]:
 
 
 @router.post("/api/login")
+@takes_body(16 * KIB)
 async def login(body: LoginRequest, request: Request, response: Response, services: ServicesDep) -> dict[str, Any]:
     days = services.settings.server.session_days
     current = request.cookies.get(COOKIE, "")
