@@ -29,6 +29,7 @@ STATUS: tuple[tuple[type[errors.TailorError], int], ...] = (
     (errors.KnowledgeError, 422),
     (errors.EngineBusy, 503),
     (errors.EngineDown, 503),
+    (errors.OutputFormatError, 422),
     (errors.StorageFull, 507),
 )
 
