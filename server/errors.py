@@ -25,7 +25,9 @@
     ├── ModelError              a model cannot be fetched, verified or loaded
     └── EngineError
         ├── EngineBusy          a bound is reached; try again
-        └── EngineDown          the model thread has failed
+        ├── EngineDown          the model thread has failed
+        ├── OutputFormatError   an answer's schema or grammar leads nowhere: that answer ends
+        └── AnswerFailed        the server failed over one answer; the others go on
 
 A message names the thing, the rule and the fix. `code` is what programs read; HTTP and WebSocket
 codes are chosen in `server/api/errors.py` alone.
@@ -162,3 +164,11 @@ class EngineBusy(EngineError):
 
 class EngineDown(EngineError):
     code = "engine_down"
+
+
+class OutputFormatError(EngineError):
+    code = "output_format"
+
+
+class AnswerFailed(EngineError):
+    code = "answer_failed"

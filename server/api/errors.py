@@ -38,6 +38,7 @@ STATUS: tuple[tuple[type[errors.TailorError], int], ...] = (
     (errors.RateLimited, 429),
     (errors.EngineBusy, 503),
     (errors.EngineDown, 503),
+    (errors.OutputFormatError, 422),
     (errors.StorageFull, 507),
 )
 
