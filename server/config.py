@@ -38,6 +38,7 @@ class ServerSettings(Section):
     max_message_bytes: int = Field(default=256 * 1024, ge=1024)
     max_upload_bytes: int = Field(default=32 * 1024 * 1024, ge=1024)
     stream_keep_seconds: float = Field(default=600, ge=0)  # a finished answer's events stay resumable
+    drain_seconds: float = Field(default=30, ge=0)  # running answers may go on after SIGTERM
 
 
 class PathSettings(Section):
@@ -47,6 +48,15 @@ class PathSettings(Section):
     knowledge: Path = Path("knowledge")
     adapters: Path = Path("adapters")
     data: Path = Path("data")
+
+
+class StorageSettings(Section):
+    reserve_bytes: int = Field(default=16 * 1024**2, ge=0)  # kept free, so that deleting works on a full disk; 0: none
+
+
+class LoggingSettings(Section):
+    format: Literal["text", "json"] = "text"
+    level: Literal["debug", "info", "warning", "error"] = "info"
 
 
 class ModelSettings(Section):
@@ -111,6 +121,8 @@ class PromptSettings(Section):
 class Settings(Section):
     server: ServerSettings = ServerSettings()
     paths: PathSettings = PathSettings()
+    storage: StorageSettings = StorageSettings()
+    logging: LoggingSettings = LoggingSettings()
     model: ModelSettings = ModelSettings()
     engine: EngineSettings = EngineSettings()
     embedding: EmbeddingSettings = EmbeddingSettings()

@@ -68,7 +68,8 @@ def make_workspace(folder: Path) -> Path:
 
 
 def make_settings(folder: Path, flags: Mapping[str, Any] | None = None) -> Settings:
-    return load_settings(folder, environ={}, flags={"router.threshold": 0.4, **(flags or {})})
+    own = {"router.threshold": 0.4, "storage.reserve_bytes": 64 * 1024}
+    return load_settings(folder, environ={}, flags={**own, **(flags or {})})
 
 
 def make_app(
@@ -102,7 +103,13 @@ class LiveServer:
 def serving(app: FastAPI) -> Iterator[LiveServer]:
     """The application in a thread of its own until the block ends."""
     config = uvicorn.Config(
-        app, port=0, log_level="error", ws="websockets-sansio", ws_max_size=2**24, timeout_graceful_shutdown=5
+        app,
+        port=0,
+        log_config=None,
+        log_level="error",
+        ws="websockets-sansio",
+        ws_max_size=2**24,
+        timeout_graceful_shutdown=5,
     )
     server = uvicorn.Server(config)
     thread = threading.Thread(target=server.run, daemon=True)

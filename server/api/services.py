@@ -7,6 +7,7 @@ own fields.
 from __future__ import annotations
 
 import asyncio
+from collections.abc import AsyncIterator
 from dataclasses import dataclass
 from typing import Annotated
 
@@ -17,6 +18,7 @@ from server.api.accounts import Account, Accounts
 from server.api.hub import Hub
 from server.chat import ChatService, TurnPipeline
 from server.config import Settings
+from server.database import Database
 from server.engine import Engine
 from server.errors import Forbidden, Unauthorized
 from server.memory import MemoryStore, MemoryWriter
@@ -26,6 +28,7 @@ from server.retrieval import LOCAL_USER, SharedKnowledge
 from server.types import Embedder
 
 COOKIE = "tailor_session"
+LOGIN, LOGOUT = "/api/login", "/api/logout"
 LOCAL = Account(LOCAL_USER, "local", True)
 
 
@@ -45,6 +48,7 @@ class Services:
     hub: Hub
     login_needed: bool
     version: str
+    database: Database
 
 
 def get_services(connection: HTTPConnection) -> Services:
@@ -75,6 +79,7 @@ async def _current_user(connection: HTTPConnection) -> Account:
     user = await find_user(connection)
     if user is None:
         raise Unauthorized("log in first, or send 'Authorization: Bearer <API key>'")
+    connection.state.user_id = user.user_id
     return user
 
 
@@ -82,6 +87,21 @@ async def _admin(user: Annotated[Account, Depends(_current_user)]) -> Account:
     if not user.admin:
         raise Forbidden("only an administrator may change knowledge and adapters")
     return user
+
+
+async def open_reserve(connection: HTTPConnection) -> AsyncIterator[None]:
+    """A deletion works on a full disk, too, and so do the login that it needs and the logout."""
+    reserve = get_services(connection).database.reserve
+    scope = connection.scope
+    if reserve is None or (scope.get("method") != "DELETE" and scope["path"] not in (LOGIN, LOGOUT)):
+        yield
+        return
+    try:
+        with reserve.open_to_caller():
+            await asyncio.to_thread(reserve.give_up_if_short)
+            yield
+    finally:
+        await asyncio.to_thread(reserve.restore, at_once=True)
 
 
 CurrentUser = Annotated[Account, Depends(_current_user)]

@@ -50,6 +50,7 @@ async def models(services: ServicesDep, user: CurrentUser) -> dict[str, Any]:
 
 @router.post("/chat/completions")
 async def chat_completions(body: ChatRequest, services: ServicesDep, user: CurrentUser) -> Response:
+    services.chat.admission.check()
     planned = await plan(body, services, user.user_id)
     builder = _ResponseBuilder(body.model, planned, body.logprobs)
     runs = [_run_plan(services, _nth_plan(planned, n)) for n in range(body.n)]
@@ -78,7 +79,7 @@ Step = PromptBundle | WithoutAdapter | TextDelta | Finished
 
 
 async def _run_plan(services: Services, planned: Plan) -> AsyncIterator[Step]:
-    with ExitStack() as expecting:
+    with ExitStack() as expecting, services.chat.admission.answering():
         expecting.enter_context(services.engine.announce_request())
         if planned.turn is not None:
             steps: Any = services.pipeline.run(planned.turn)

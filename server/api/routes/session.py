@@ -1,4 +1,4 @@
-"""Who is calling, logging in and out, and whether the server is well."""
+"""Who is calling, logging in and out."""
 
 from __future__ import annotations
 
@@ -6,11 +6,10 @@ import asyncio
 from typing import Any
 
 from fastapi import APIRouter, Request, Response
-from fastapi.responses import JSONResponse
 from pydantic import BaseModel, ConfigDict
 
 from server.api.accounts import Account
-from server.api.services import COOKIE, Services, ServicesDep, find_user
+from server.api.services import COOKIE, LOGIN, LOGOUT, Services, ServicesDep, find_user
 
 router = APIRouter()
 
@@ -21,20 +20,13 @@ class LoginRequest(BaseModel):
     password: str
 
 
-@router.get("/health")
-async def health(services: ServicesDep) -> Response:
-    state = services.engine.health()
-    body = {"ok": state.ok, "running": state.running, "waiting": state.waiting, "reason": state.reason}
-    return JSONResponse(body, 200 if state.ok else 503)
-
-
 @router.get("/api/session")
 async def session(request: Request, services: ServicesDep) -> dict[str, Any]:
     user = await find_user(request)
     return session_body(services, user)
 
 
-@router.post("/api/login")
+@router.post(LOGIN)
 async def login(body: LoginRequest, request: Request, response: Response, services: ServicesDep) -> dict[str, Any]:
     days = services.settings.server.session_days
     opened = await asyncio.to_thread(services.accounts.login, body.name, body.password, days=days)
@@ -49,7 +41,7 @@ async def login(body: LoginRequest, request: Request, response: Response, servic
     return session_body(services, opened.account)
 
 
-@router.post("/api/logout", status_code=204)
+@router.post(LOGOUT, status_code=204)
 async def logout(request: Request, response: Response, services: ServicesDep) -> None:
     token = request.cookies.get(COOKIE)
     if token:

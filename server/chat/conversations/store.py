@@ -77,18 +77,19 @@ class ConversationStore:
         """An empty title is given by the first question; `domain` is the user's own choice."""
         now = time.time()
         conversation = Conversation(uuid.uuid4().hex, short_title(title), domain, None, now, now, temporary)
-        self._database.connection().table("conversations").insert(
-            {
-                "id": conversation.id,
-                "user_id": user,
-                "title": conversation.title,
-                "created_at": now,
-                "updated_at": now,
-                "domain": domain,
-                "sticky": None,
-                "temporary": int(temporary),
-            }
-        )
+        with self._database.transaction() as db:
+            db.table("conversations").insert(
+                {
+                    "id": conversation.id,
+                    "user_id": user,
+                    "title": conversation.title,
+                    "created_at": now,
+                    "updated_at": now,
+                    "domain": domain,
+                    "sticky": None,
+                    "temporary": int(temporary),
+                }
+            )
         return conversation
 
     def list(self, user: UserId) -> tuple[Conversation, ...]:
