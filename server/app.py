@@ -12,7 +12,7 @@ from os import PathLike
 from pathlib import Path
 from typing import Any
 
-from fastapi import FastAPI, Request
+from fastapi import Depends, FastAPI, Request
 from fastapi.responses import HTMLResponse, JSONResponse, Response
 from fastapi.staticfiles import StaticFiles
 from watchfiles import awatch
@@ -22,10 +22,11 @@ from server.api import errors, websocket
 from server.api.hub import Hub
 from server.api.openai import routes as openai
 from server.api.protocol import Changed
+from server.api.request_log import RequestLog
 from server.api.revocation import Revocations
-from server.api.routes import conversations, knowledge, levers, memory, metrics, session
+from server.api.routes import conversations, health, knowledge, levers, memory, metrics, session
 from server.api.security import SecurityMiddleware, content_security_policy
-from server.api.services import CurrentUser, Services
+from server.api.services import CurrentUser, Services, open_reserve
 from server.chat import (
     ChatService,
     ConversationStore,
@@ -43,6 +44,7 @@ from server.memory import Episodes, MemoryStore, MemoryWriter
 from server.model_router import ModelRouter
 from server.model_store import ModelStore
 from server.prompting import PromptLibrary
+from server.reserve import Reserve
 from server.retrieval import Access, KnowledgeBase, SharedKnowledge, index_lock
 from server.types import Embedder
 from server.user_data import UserData
@@ -50,7 +52,7 @@ from server.web import STATIC
 
 log = logging.getLogger("tailor.app")
 
-ROUTE_MODULES = (session, metrics, memory, conversations, knowledge, levers, openai, websocket)
+ROUTE_MODULES = (session, health, metrics, memory, conversations, knowledge, levers, openai, websocket)
 ADMIN = "admin"  # the account that server.password opens
 
 
@@ -86,6 +88,7 @@ def create_app(
         title="Tailor",
         version=application.services.version,
         lifespan=application.lifespan,
+        dependencies=[Depends(open_reserve)],
         openapi_url=None,  # below, for those who are logged in
     )
     app.state.services = application.services
@@ -109,6 +112,7 @@ def create_app(
         login_needed=application.services.login_needed,
         policy=content_security_policy(index),
     )
+    app.add_middleware(RequestLog)  # the outermost
     return app
 
 
@@ -133,7 +137,8 @@ class _Application:
 
     def __post_init__(self) -> None:
         settings, engine, embedder = self.settings, self.engine, self.embedder
-        self.database = Database(settings.paths.data / "tailor.db")
+        self.reserve = Reserve(settings.paths.data / "reserve", settings.storage.reserve_bytes)
+        self.database = Database(settings.paths.data / "tailor.db", self.reserve)
         accounts = Accounts(self.database)
         memories = MemoryStore(self.database, embedder, settings.memory)
         library = PromptLibrary(settings.paths.prompts, settings.prompts.default_domain)
@@ -175,6 +180,7 @@ class _Application:
             hub=Hub(),
             login_needed=_login_needed(settings, accounts),
             version=version("tailor-chat"),
+            database=self.database,
         )
 
     @asynccontextmanager
@@ -184,6 +190,7 @@ class _Application:
             stack.callback(self.database.close)
             stack.callback(services.sign_in.close)
             stack.enter_context(index_lock(self.settings.paths.data / "index"))
+            await asyncio.to_thread(self.reserve.take)
             services.hub.bind(asyncio.get_running_loop())
             await services.engine.start()
             stack.push_async_callback(services.engine.close)

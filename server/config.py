@@ -50,6 +50,7 @@ class ServerSettings(Section):
     body_bytes_per_second: int = Field(default=1024, ge=1)  # … so many bytes that came
     write_seconds: float = Field(default=60, gt=0)  # that a reader may take nothing of what waits for it
     stream_keep_seconds: float = Field(default=600, ge=0)  # a finished answer's events stay resumable
+    drain_seconds: float = Field(default=30, ge=0)  # running answers may go on after SIGTERM
 
 
 class PathSettings(Section):
@@ -59,6 +60,15 @@ class PathSettings(Section):
     knowledge: Path = Path("knowledge")
     adapters: Path = Path("adapters")
     data: Path = Path("data")
+
+
+class StorageSettings(Section):
+    reserve_bytes: int = Field(default=16 * 1024**2, ge=0)  # kept free, so that deleting works on a full disk; 0: none
+
+
+class LoggingSettings(Section):
+    format: Literal["text", "json"] = "text"
+    level: Literal["debug", "info", "warning", "error"] = "info"
 
 
 class ModelSettings(Section):
@@ -123,6 +133,8 @@ class PromptSettings(Section):
 class Settings(Section):
     server: ServerSettings = ServerSettings()
     paths: PathSettings = PathSettings()
+    storage: StorageSettings = StorageSettings()
+    logging: LoggingSettings = LoggingSettings()
     model: ModelSettings = ModelSettings()
     engine: EngineSettings = EngineSettings()
     embedding: EmbeddingSettings = EmbeddingSettings()

@@ -2,41 +2,49 @@
 
 A part hands its migrations to `migrate` when it is built. A migration that has landed is never
 edited; the next one is appended. Connections belong to the thread that asked, so `connection()` may
-be called from any thread; a caller on the event loop goes through `asyncio.to_thread`. Knows nothing of any part's
-tables.
+be called from any thread; a caller on the event loop goes through `asyncio.to_thread`. What SQLite refuses comes as one
+of our errors: a full disk, a database that another process holds, a damaged file. Knows nothing of any part's tables.
 """
 
 from __future__ import annotations
 
 import os
 import re
+import shutil
 import sqlite3
 import threading
 import time
 from collections.abc import Collection, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
 from sqlite_utils import Database as Connection
 
-from server.errors import StorageFull
+from server.errors import StorageBusy, StorageError, StorageFull
 from server.private_files import make_private, private_folder
+from server.reserve import Reserve
 
-BUSY_MS = 10_000
+BUSY_MS = 5_000  # how long a writer waits for another process
 SCRUB_MS = 250  # that a scrub waits for readers, while writers wait for it
 SCRUB_RETRY_S = (0.5, 30.0)  # the first pause before a scrub is tried again, and the longest
+HELD_ELSEWHERE_S = 0.25  # a writer that waits longer for SQLite's lock waits for another process
+MIN_FREE_BYTES = 64 * 1024  # with less on the disk hardly a write fits
+MAX_WAITING = 2  # writers that wait for another process; the others are refused, so that threads are left for reads
 _READ_BYTES = 1 << 22
 
 
 class Database:
-    """Opens `path` once for each thread. Its folder is made; both are for the server's account alone."""
+    """Opens `path` once for each thread. Its folder is made; both are for the server's account alone. `reserve` is what
+    deletions may use on a full disk."""
 
-    def __init__(self, path: Path) -> None:
+    def __init__(self, path: Path, reserve: Reserve | None = None) -> None:
         private_folder(path.parent)
         path.touch(mode=0o600)  # SQLite gives its other files the rights of this one
         for beside in ("", "-wal", "-shm"):
             make_private(Path(f"{path}{beside}"))
         self.path = path
+        self.reserve = reserve
         self._local = threading.local()
         self._open: list[sqlite3.Connection] = []
         self._lock = threading.Lock()
@@ -45,12 +53,16 @@ class Database:
         self._unscrubbed: set[str] | None = None  # words of a scrub that is yet to succeed
         self._scrubber: threading.Thread | None = None
         self._closing = threading.Event()
+        self._waiting = 0  # writers before their BEGIN is through
+        self._began_at: float | None = None  # the BEGIN of the writer that has the lock
 
     def connection(self) -> Connection:
         """This thread's sqlite-utils database."""
         connection: Connection | None = getattr(self._local, "connection", None)
         if connection is None:
-            raw = sqlite3.connect(self.path, BUSY_MS / 1000, check_same_thread=False, isolation_level=None)
+            raw = sqlite3.connect(
+                self.path, BUSY_MS / 1000, check_same_thread=False, isolation_level=None, factory=_Connection
+            )
             _write_ahead(raw)
             raw.execute("PRAGMA synchronous = NORMAL")
             raw.execute("PRAGMA foreign_keys = ON")
@@ -64,26 +76,65 @@ class Database:
     @contextmanager
     def transaction(self) -> Iterator[Connection]:
         """All or nothing; takes the write lock at once, so that two writers queue instead of failing. Inside another
-        it is a part of that one. Raises StorageFull where the disk has no room; nothing is written then."""
+        it is a part of that one. Raises StorageFull where the disk has no room, StorageBusy where another process holds
+        the database; nothing is written then."""
         connection = self.connection()
         if connection.conn.in_transaction:
             yield connection
             return
-        with self._write:
-            connection.conn.execute("BEGIN IMMEDIATE")
+        if self.reserve is not None and self.reserve.is_closed_to_caller():
+            raise _full(self.path)
+        self._begin(connection.conn)
+        try:
+            yield connection
+            connection.conn.execute("COMMIT")
+        finally:
             try:
-                yield connection
-                connection.conn.execute("COMMIT")
-            except sqlite3.OperationalError as error:
-                if error.sqlite_errorcode & 0xFF != sqlite3.SQLITE_FULL:
-                    raise
-                raise StorageFull(
-                    f"the disk that holds {self.path.name} is full: nothing was saved and nothing was lost; "
-                    "free some space and try again"
-                ) from error
-            finally:
                 if connection.conn.in_transaction:  # it was not committed, and a full disk has not rolled it back
                     connection.conn.execute("ROLLBACK")
+            finally:
+                self._write.release()
+
+    def _begin(self, raw: sqlite3.Connection) -> None:
+        """Takes the lock of this process, then SQLite's."""
+        deadline = time.monotonic() + BUSY_MS / 1000
+        with self._lock:
+            self._waiting += 1
+        try:
+            while not self._write.acquire(timeout=HELD_ELSEWHERE_S / 2):
+                if self._is_held_elsewhere() and (self._waiting > MAX_WAITING or time.monotonic() > deadline):
+                    raise _busy(self.path)
+            self._began_at = time.monotonic()
+            try:
+                raw.execute("BEGIN IMMEDIATE")
+            except BaseException:
+                self._write.release()
+                raise
+            finally:
+                self._began_at = None
+        finally:
+            with self._lock:
+                self._waiting -= 1
+
+    def _is_held_elsewhere(self) -> bool:
+        began_at = self._began_at
+        return began_at is not None and time.monotonic() - began_at > HELD_ELSEWHERE_S
+
+    def check_writable(self) -> None:
+        """Raises StorageError, soon, where a write would fail now. A writer of this process is no reason."""
+        if shutil.disk_usage(self.path.parent).free < MIN_FREE_BYTES:
+            raise _full(self.path)
+        if self._is_held_elsewhere():
+            raise _busy(self.path)
+        if self._write.acquire(blocking=False):
+            raw = self.connection().conn
+            try:
+                raw.execute("PRAGMA busy_timeout = 0")
+                raw.execute("BEGIN IMMEDIATE")
+                raw.execute("ROLLBACK")
+            finally:
+                raw.execute(f"PRAGMA busy_timeout = {BUSY_MS}")
+                self._write.release()
 
     def migrate(self, part: str, migrations: Sequence[str]) -> None:
         """Runs those SQL scripts of `part` that this file has not seen, in order, each in a transaction."""
@@ -190,6 +241,56 @@ def _checkpointed(raw: sqlite3.Connection) -> bool:
     return bool(raw.execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchone()[0] == 0)
 
 
+class _Connection(sqlite3.Connection):
+    """Raises our errors where SQLite cannot store or read: every statement goes through here."""
+
+    def execute(self, *args: Any) -> sqlite3.Cursor:
+        try:
+            return super().execute(*args)
+        except sqlite3.DatabaseError as error:
+            raise _as_ours(error, self) from error
+
+    def executemany(self, *args: Any) -> sqlite3.Cursor:
+        try:
+            return super().executemany(*args)
+        except sqlite3.DatabaseError as error:
+            raise _as_ours(error, self) from error
+
+
+_CONSEQUENCES = {
+    sqlite3.SQLITE_READONLY: "it may only be read: give the server's user the right to write it",
+    sqlite3.SQLITE_PERM: "the server's user may not open it: change its owner or its rights",
+    sqlite3.SQLITE_CANTOPEN: "it cannot be opened: look at its folder's rights and at the disk",
+    sqlite3.SQLITE_IOERR: "the disk reports an error: look at the system's log",
+    sqlite3.SQLITE_CORRUPT: "it is damaged: run 'tailor doctor', and restore a backup",
+    sqlite3.SQLITE_NOTADB: "it is no database: run 'tailor doctor', and restore a backup",
+}
+
+
+def _as_ours(error: sqlite3.DatabaseError, raw: sqlite3.Connection) -> Exception:
+    """The same error where it is a matter of the statement."""
+    code = getattr(error, "sqlite_errorcode", 0) & 0xFF
+    if code not in (sqlite3.SQLITE_FULL, sqlite3.SQLITE_BUSY, sqlite3.SQLITE_LOCKED, *_CONSEQUENCES):
+        return error
+    path = Path(next(row[2] for row in sqlite3.Connection.execute(raw, "PRAGMA database_list")))
+    if code == sqlite3.SQLITE_FULL or (code == sqlite3.SQLITE_IOERR and not shutil.disk_usage(path.parent).free):
+        return _full(path)
+    if code in _CONSEQUENCES:
+        return StorageError(f"{path.name} cannot be used ({error}): {_CONSEQUENCES[code]}")
+    return _busy(path)
+
+
+def _full(path: Path) -> StorageFull:
+    return StorageFull(
+        f"the disk that holds {path.name} is full: nothing was saved and nothing was lost; "
+        "free some space and try again"
+    )
+
+
+def _busy(path: Path) -> StorageBusy:
+    return StorageBusy(f"another process holds {path.name}: nothing was saved; try again in a moment")
+
+
 def _write_ahead(raw: sqlite3.Connection) -> None:
     """Switches to WAL. SQLite does not wait for this lock when two connections want it at once: one is refused."""
     deadline = time.monotonic() + BUSY_MS / 1000
@@ -197,8 +298,8 @@ def _write_ahead(raw: sqlite3.Connection) -> None:
         try:
             raw.execute("PRAGMA journal_mode = WAL")
             return
-        except sqlite3.OperationalError as error:
-            if error.sqlite_errorcode & 0xFF != sqlite3.SQLITE_BUSY or time.monotonic() > deadline:
+        except StorageError as error:
+            if not isinstance(error, StorageBusy) or time.monotonic() > deadline:
                 raw.close()
                 raise
         time.sleep(0.01)

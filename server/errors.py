@@ -8,10 +8,13 @@
     ├── Forbidden               a session, but not for this (origin, path)
     ├── NotFound                no such thing, or not this user's
     ├── Conflict                the thing is not in a state that allows this
-    ├── RateLimited             too much in a time: `retry_after` seconds later it is taken
+    ├── RateLimited             too much in a time: `retry_after_s` later it is taken
     │   ├── QuotaExceeded       … of what a user may have in a day
     │   └── Overloaded          too many wait already
-    ├── StorageFull             the disk has no room: nothing was written
+    ├── StorageError            the disk or the database does not do what was asked
+    │   ├── StorageFull         … it has no room: nothing was written
+    │   └── StorageBusy         … another process holds the database: try again
+    ├── Draining                the server is about to stop: it begins no answer
     ├── PromptFileError         a prompts/<domain>.md cannot be used (file, line, reason)
     ├── PromptError             a prompt cannot be composed (undefined variable, …)
     │   └── ContextFull         the prompt does not fit into the model's context
@@ -39,9 +42,11 @@ from pathlib import Path
 
 
 class TailorError(Exception):
-    """Base of all errors. `str(error)` is fit to be shown to the user as it stands."""
+    """Base of all errors. `str(error)` is fit to be shown to the user as it stands. `retry_after_s`: when it is worth
+    trying again; None where that would not help."""
 
     code = "error"
+    retry_after_s: float | None = None
 
 
 class ConfigError(TailorError):
@@ -73,13 +78,11 @@ class Conflict(TailorError):
 
 
 class RateLimited(TailorError):
-    """`retry_after` in seconds."""
-
     code = "rate_limited"
 
-    def __init__(self, message: str, retry_after: float) -> None:
+    def __init__(self, message: str, retry_after_s: float) -> None:
         super().__init__(message)
-        self.retry_after = retry_after
+        self.retry_after_s = retry_after_s
 
 
 class QuotaExceeded(RateLimited):
@@ -90,8 +93,22 @@ class Overloaded(RateLimited):
     code = "overloaded"
 
 
-class StorageFull(TailorError):
+class StorageError(TailorError):
+    code = "storage"
+
+
+class StorageFull(StorageError):
     code = "storage_full"
+
+
+class StorageBusy(StorageError):
+    code = "storage_busy"
+    retry_after_s = 5
+
+
+class Draining(TailorError):
+    code = "draining"
+    retry_after_s = 10
 
 
 class PromptFileError(TailorError):

@@ -71,7 +71,8 @@ def make_workspace(folder: Path) -> Path:
 
 
 def make_settings(folder: Path, flags: Mapping[str, Any] | None = None) -> Settings:
-    return load_settings(folder, environ={}, flags={"router.threshold": 0.4, **(flags or {})})
+    own = {"router.threshold": 0.4, "storage.reserve_bytes": 64 * 1024}
+    return load_settings(folder, environ={}, flags={**own, **(flags or {})})
 
 
 def make_app(
@@ -105,7 +106,8 @@ class LiveServer:
 def serving(app: FastAPI) -> Iterator[LiveServer]:
     """The application in a thread of its own until the block ends."""
     settings = app.state.services.settings.server
-    with running(ServerConfig(app, settings, port=0, log_level="error", timeout_graceful_shutdown=5)) as port:
+    config = ServerConfig(app, settings, port=0, log_config=None, log_level="error", timeout_graceful_shutdown=5)
+    with running(config) as port:
         yield LiveServer(port, app)
 
 

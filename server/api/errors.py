@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import logging
 import math
 from collections.abc import Mapping, Sequence
@@ -39,12 +40,24 @@ STATUS: tuple[tuple[type[errors.TailorError], int], ...] = (
     (errors.EngineBusy, 503),
     (errors.EngineDown, 503),
     (errors.OutputFormatError, 422),
+    (errors.Draining, 503),
+    (errors.StorageBusy, 503),
     (errors.StorageFull, 507),
 )
+FULL = (errno.ENOSPC, errno.EDQUOT)
 
 
 def status_of(error: errors.TailorError) -> int:
     return next((status for kind, status in STATUS if isinstance(error, kind)), 500)
+
+
+def as_ours(error: BaseException | None) -> errors.TailorError | None:
+    """The error as one of ours, where it says something that the caller can act on: a full disk."""
+    if isinstance(error, errors.TailorError):
+        return error
+    if isinstance(error, OSError) and error.errno in FULL:
+        return errors.StorageFull("the server's disk is full: nothing was saved; free some space and try again")
+    return None
 
 
 def openai_shape(message: str, code: str, status: int) -> dict[str, object]:
@@ -62,14 +75,10 @@ def error_body(path: str, status: int, code: str, message: str) -> dict[str, obj
 
 
 def error_response(
-    request: Request, status: int, code: str, message: str, headers: Mapping[str, str] | None = None
+    request: Request, status: int, code: str, message: str, retry_after_s: float | None = None
 ) -> JSONResponse:
+    headers = {"retry-after": str(math.ceil(retry_after_s))} if retry_after_s is not None else None
     return JSONResponse(error_body(request.scope["path"], status, code, message), status, headers)
-
-
-def retry_headers(error: errors.TailorError) -> dict[str, str] | None:
-    """`Retry-After` in whole seconds, where the error knows."""
-    return {"retry-after": str(math.ceil(error.retry_after))} if isinstance(error, errors.RateLimited) else None
 
 
 def install_handlers(app: FastAPI) -> None:
@@ -77,8 +86,13 @@ def install_handlers(app: FastAPI) -> None:
     async def known(request: Request, error: errors.TailorError) -> JSONResponse:
         status = status_of(error)
         if status == 500:
-            log.error("%s %s: %s", request.method, request.scope["path"], error)
-        return error_response(request, status, error.code, str(error), retry_headers(error))
+            log.error("%s failed: %s", request.method, error.code, exc_info=error)
+        return error_response(request, status, error.code, str(error), error.retry_after_s)
+
+    @app.exception_handler(OSError)
+    async def from_the_system(request: Request, error: OSError) -> JSONResponse:
+        ours = as_ours(error)
+        return await known(request, ours) if ours is not None else await unknown(request, error)
 
     @app.exception_handler(RequestValidationError)
     async def malformed(request: Request, error: RequestValidationError) -> JSONResponse:
@@ -86,14 +100,14 @@ def install_handlers(app: FastAPI) -> None:
 
     @app.exception_handler(HTTPException)
     async def plain(request: Request, error: HTTPException) -> JSONResponse:
-        if isinstance(error.__cause__, errors.TailorError):  # the framework wraps what reading the body raised
-            return await known(request, error.__cause__)
+        if (ours := as_ours(error.__cause__)) is not None:  # the framework wraps what reading the body raised
+            return await known(request, ours)
         code = {404: "not_found", 405: "method_not_allowed"}.get(error.status_code, "http")
         return error_response(request, error.status_code, code, str(error.detail))
 
     @app.exception_handler(Exception)
     async def unknown(request: Request, error: Exception) -> JSONResponse:
-        log.error("%s %s failed", request.method, request.scope["path"], exc_info=error)
+        log.error("%s failed", request.method, exc_info=error)
         return error_response(request, 500, "internal", "the server made a mistake; its log has the details")
 
 

@@ -7,6 +7,7 @@ never from the request's own fields. Knows no route.
 from __future__ import annotations
 
 import asyncio
+from collections.abc import AsyncIterator
 from dataclasses import dataclass
 from typing import Annotated
 
@@ -19,6 +20,7 @@ from server.api.revocation import Revocations
 from server.api.routing import before_body
 from server.chat import ChatService, TurnPipeline
 from server.config import Settings
+from server.database import Database
 from server.engine import Engine
 from server.errors import Forbidden, Unauthorized
 from server.memory import MemoryStore, MemoryWriter
@@ -29,8 +31,9 @@ from server.types import Embedder
 from server.user_data import UserData
 
 COOKIE = "tailor_session"
-_FOUND = "tailor.login"  # in the scope of a request
+LOGIN, LOGOUT = "/api/login", "/api/logout"
 LOCAL = Login(Account(LOCAL_USER, "local", frozenset(Role)), Credential("local"))
+_FOUND = "tailor.login"  # in the scope of a request
 
 
 @dataclass(frozen=True)
@@ -52,6 +55,7 @@ class Services:
     hub: Hub
     login_needed: bool
     version: str
+    database: Database
 
 
 def get_services(connection: HTTPConnection) -> Services:
@@ -96,6 +100,7 @@ async def _current_login(connection: HTTPConnection) -> Login:
     if login is None:
         raise Unauthorized("log in first, or send 'Authorization: Bearer <API key>'")
     connection.scope[_FOUND] = login
+    connection.state.user_id = login.account.user_id  # for the log
     return login
 
 
@@ -104,6 +109,21 @@ CurrentLogin = Annotated[Login, Depends(_current_login)]
 
 async def _current_user(login: CurrentLogin) -> Account:
     return login.account
+
+
+async def open_reserve(connection: HTTPConnection) -> AsyncIterator[None]:
+    """A deletion works on a full disk, too, and so do the login that it needs and the logout."""
+    reserve = get_services(connection).database.reserve
+    scope = connection.scope
+    if reserve is None or (scope.get("method") != "DELETE" and scope["path"] not in (LOGIN, LOGOUT)):
+        yield
+        return
+    try:
+        with reserve.open_to_caller():
+            await asyncio.to_thread(reserve.give_up_if_short)
+            yield
+    finally:
+        await asyncio.to_thread(reserve.restore, at_once=True)
 
 
 CurrentUser = Annotated[Account, Depends(_current_user)]

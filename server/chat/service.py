@@ -11,12 +11,14 @@ import logging
 import time
 from collections.abc import Callable
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from enum import Enum
+from functools import partial
 from typing import TypeAlias
 
+from server.chat.admission import Admission
 from server.chat.conversations.past_chats import FoundTurn, PastChats
-from server.chat.conversations.records import Conversation, PromptRecord, Status, StoredMessage
+from server.chat.conversations.records import AnswerRecord, Conversation, PromptRecord, Status, StoredMessage
 from server.chat.conversations.redaction import Redaction
 from server.chat.conversations.store import ConversationStore
 from server.chat.events import Started
@@ -30,7 +32,7 @@ from server.chat.memory_commands.forgetting import MemoryDeletion
 from server.chat.turn.runner import TurnDependencies, TurnRunner
 from server.chat.turn.streams import StreamRegistry, TurnStream
 from server.chat.turn.traces import AnswerTrace
-from server.errors import Conflict, InvalidInput
+from server.errors import Conflict, InvalidInput, StorageError
 from server.memory import MemoryStore, MemoryWriter
 from server.types import UserId
 
@@ -75,9 +77,11 @@ class ChatService:
         self.memory_deletion = MemoryDeletion(
             memory_dependencies.memory, memory_dependencies.writer, dependencies.store, self._redact_running
         )
+        self.admission = Admission()
         self._streams = StreamRegistry(stream_retention_seconds)
         self._running: dict[str, tuple[asyncio.Task[None], TurnRunner]] = {}
         self._temporary_used: dict[str, float] = {}  # temporary chat → when it was last used, by the process's clock
+        self._unsaved: dict[str, tuple[UserId, str, str, AnswerRecord]] = {}  # failed, while nothing could be stored
         self._subscribers: list[Callable[[UserId], None]] = []
         self._tasks: tuple[asyncio.Task[None], ...] = ()
 
@@ -121,14 +125,24 @@ class ChatService:
         while True:
             await asyncio.sleep(SAVE_INTERVAL_SECONDS)
             answers = [
-                partial for _, runner in self._running.values() if (partial := runner.partial_answer()) is not None
+                answer for _, runner in self._running.values() if (answer := runner.partial_answer()) is not None
             ]
-            if not answers:
-                continue
             try:
-                await asyncio.to_thread(self.store.save_partial_answers, answers)
+                if answers:
+                    await asyncio.to_thread(self.store.save_partial_answers, answers)
+                await self._save_failed_answers()
+            except StorageError as error:
+                log.warning("running answers could not be checkpointed; trying again: %s", error)
             except Exception:  # edge of the task: answers go on, and are stored when they end
                 log.exception("running answers could not be checkpointed; trying again")
+
+    async def _save_failed_answers(self) -> None:
+        """Answers that failed while nothing could be stored."""
+        for message_id, (user, _, text, record) in list(self._unsaved.items()):
+            save = partial(self.store.update_answer, text=text, status=Status.FAILED, record=record)
+            await asyncio.to_thread(save, user, message_id)
+            del self._unsaved[message_id]
+            self._notify_subscribers(user)
 
     async def close(self) -> None:
         """Stops running answers and stores what there is of them."""
@@ -176,8 +190,9 @@ class ChatService:
         """Stores the question and starts its answer. `domain` is remembered as the conversation's choice; `temporary`
         is said of a new conversation.
 
-        Raises InvalidInput (empty text, a parent that is no answer), NotFound.
+        Raises InvalidInput (empty text, a parent that is no answer), NotFound, Draining.
         """
+        self.admission.check()
         _check_text(text)
         if temporary and conversation_id is not None:
             raise InvalidInput("a chat is temporary from its first message on; begin a new one without conversation_id")
@@ -219,6 +234,7 @@ class ChatService:
         self, user: UserId, message_id: str, *, domain: str | Unchanged | None = Unchanged.DOMAIN, request_id: str = ""
     ) -> TurnStream:
         """Another answer beside `message_id`; given a question, an answer to it."""
+        self.admission.check()
         self._check_domain(domain)
         stored_turn = await asyncio.to_thread(self._store_regeneration, user, message_id, domain)
         return self._start_turn(user, *stored_turn, request_id)
@@ -288,7 +304,15 @@ class ChatService:
 
     async def conversation(self, user: UserId, conversation_id: str) -> tuple[Conversation, tuple[StoredMessage, ...]]:
         conversation = await asyncio.to_thread(self.store.get, user, conversation_id)
-        return conversation, await asyncio.to_thread(self.store.messages, user, conversation_id)
+        messages = await asyncio.to_thread(self.store.messages, user, conversation_id)
+        return conversation, tuple(map(self._as_ended, messages))
+
+    def _as_ended(self, message: StoredMessage) -> StoredMessage:
+        """An answer that failed, though that is not stored yet."""
+        if message.id not in self._unsaved:
+            return message
+        _, _, text, record = self._unsaved[message.id]
+        return replace(message, text=text, status=Status.FAILED, answer=record)
 
     async def prompt(self, user: UserId, message_id: str) -> tuple[StoredMessage, PromptRecord]:
         message = await asyncio.to_thread(self.store.message, user, message_id)
@@ -332,11 +356,15 @@ class ChatService:
         memory = self._chat_memory(user, conversation)
         runner = TurnRunner(self._dependencies, user, conversation, question, answer, stream, memory)
         self._memory_dependencies.past_chats.turn_started()
-        task = asyncio.create_task(runner.run(), name=f"turn-{answer.id}")
+        task = asyncio.create_task(self._run(runner), name=f"turn-{answer.id}")
         self._running[answer.id] = (task, runner)
         task.add_done_callback(lambda _: self._turn_ended(user, answer.id))
         self._notify_subscribers(user)
         return stream
+
+    async def _run(self, runner: TurnRunner) -> None:
+        with self.admission.answering():
+            await runner.run()
 
     def _chat_memory(self, user: UserId, conversation: Conversation) -> ChatMemory:
         """The only code that gives a chat access to memory, or none."""
@@ -359,7 +387,9 @@ class ChatService:
                 runner.redact(redaction)
 
     def _turn_ended(self, user: UserId, message_id: str) -> None:
-        self._running.pop(message_id, None)
+        _, runner = self._running.pop(message_id)
+        if runner.unsaved is not None:
+            self._unsaved[message_id] = runner.unsaved
         self._memory_dependencies.past_chats.turn_ended()
         self._notify_subscribers(user)
 

@@ -105,6 +105,10 @@ class KnowledgeBase:
         self._threads.clear()
         await asyncio.to_thread(self._updater.close)
 
+    @property
+    def is_open(self) -> bool:
+        return self._updater.is_open
+
     def subscribe(self, callback: Callable[[], None]) -> None:
         """`callback` runs after each change of the status, on whatever thread changed it; it must not block."""
         self._updater.progress.subscribe(callback)

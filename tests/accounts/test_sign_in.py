@@ -62,7 +62,7 @@ async def guess(sign_in: SignIn, name: str = "admin", origin: Origin = STRANGER,
     with pytest.raises((RateLimited, Unauthorized)) as caught:
         await sign_in.sign_in(name, "wrong password", origin, current_token=token)
     if isinstance(caught.value, RateLimited):
-        return caught.value.retry_after
+        return caught.value.retry_after_s
     assert str(caught.value) == "wrong name or password"
     return None
 
@@ -141,7 +141,7 @@ async def test_hashing_has_two_threads_and_a_bounded_queue_and_the_database_wait
     for _ in range(3 * FREE_FAILURES):  # refused, and no guess
         with pytest.raises(Overloaded) as refused:
             await sign_in.sign_in("mina", RIGHT, HOME)
-        assert refused.value.retry_after > 0
+        assert refused.value.retry_after_s > 0
     assert len(await asyncio.wait_for(asyncio.to_thread(accounts.list), 10)) == 2
     assert len(running) == 2
     release.set()

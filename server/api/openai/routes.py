@@ -59,6 +59,7 @@ async def models(services: ServicesDep, user: CurrentUser) -> dict[str, Any]:
 @router.post("/chat/completions")
 @takes_body(8 * MIB)  # a long history
 async def chat_completions(body: ChatRequest, request: Request, services: ServicesDep, login: CurrentLogin) -> Response:
+    services.chat.admission.check()
     try:
         return await unless_gone(request, _complete(body, services, login))
     except ClientGone:
@@ -94,7 +95,8 @@ Step = PromptBundle | WithoutAdapter | TextDelta | Finished
 
 
 async def _run_plan(services: Services, login: Login, planned: Plan) -> AsyncIterator[Step]:
-    with ExitStack() as expecting, services.revocations.watch(login) as ended:
+    admission, revocations = services.chat.admission, services.revocations
+    with ExitStack() as expecting, admission.answering(), revocations.watch(login) as ended:
         expecting.enter_context(services.engine.announce_request())
         if planned.turn is not None:
             steps: Any = services.pipeline.run(planned.turn)

@@ -1,4 +1,4 @@
-"""Who is calling, logging in and out, and whether the server is well."""
+"""Who is calling, logging in and out."""
 
 from __future__ import annotations
 
@@ -6,13 +6,12 @@ import asyncio
 from typing import Any
 
 from fastapi import APIRouter, Request, Response
-from fastapi.responses import JSONResponse
 from pydantic import Field
 
 from server.accounts import MAX_NAME, MAX_PASSWORD, Account
 from server.api.fields import RequestModel
 from server.api.routing import KIB, Route, takes_body
-from server.api.services import COOKIE, Services, ServicesDep, find_user, origin_of
+from server.api.services import COOKIE, LOGIN, LOGOUT, Services, ServicesDep, find_user, origin_of
 
 router = APIRouter(route_class=Route)
 
@@ -22,20 +21,13 @@ class LoginRequest(RequestModel):
     password: str = Field(max_length=MAX_PASSWORD)
 
 
-@router.get("/health")
-async def health(services: ServicesDep) -> Response:
-    state = services.engine.health()
-    body = {"ok": state.ok, "running": state.running, "waiting": state.waiting, "reason": state.reason}
-    return JSONResponse(body, 200 if state.ok else 503)
-
-
 @router.get("/api/session")
 async def session(request: Request, services: ServicesDep) -> dict[str, Any]:
     user = await find_user(request)
     return session_body(services, user)
 
 
-@router.post("/api/login")
+@router.post(LOGIN)
 @takes_body(16 * KIB)
 async def login(body: LoginRequest, request: Request, response: Response, services: ServicesDep) -> dict[str, Any]:
     days = services.settings.server.session_days
@@ -54,7 +46,7 @@ async def login(body: LoginRequest, request: Request, response: Response, servic
     return session_body(services, opened.account)
 
 
-@router.post("/api/logout", status_code=204)
+@router.post(LOGOUT, status_code=204)
 async def logout(request: Request, response: Response, services: ServicesDep) -> None:
     token = request.cookies.get(COOKIE)
     if token:

@@ -50,7 +50,7 @@ from server.chat.turn.pipeline import Finished, TextDelta, Turn, TurnPipeline, W
 from server.chat.turn.streams import TurnStream
 from server.chat.turn.traces import AnswerTrace, TraceStore, answer_trace
 from server.engine import Engine
-from server.errors import TailorError
+from server.errors import StorageError, TailorError
 from server.grounding import check_answer, find_citations
 from server.memory import parse_command
 from server.model_router import ModelRouter
@@ -108,6 +108,7 @@ class TurnRunner:
         self._expecting = ExitStack()  # while open, the engine expects a request
         self.stop_status = Status.STOPPED  # what a cancellation means
         self.answered = False  # `done` is out; what is left is off the reply's path
+        self.unsaved: tuple[UserId, str, str, AnswerRecord] | None = None  # it failed, and that could not be stored
 
     @property
     def conversation_id(self) -> str:
@@ -117,10 +118,11 @@ class TurnRunner:
         """One turn, from the stored question to the stored answer. Never raises."""
         try:
             self._expecting.enter_context(self._dependencies.engine.announce_request())
-            await self._answer_question()
-        except asyncio.CancelledError:
-            if not self.answered:
-                await self._finish(self.stop_status, FinishReason.CANCELLED, self._partial.usage_so_far())
+            try:
+                await self._answer_question()
+            except asyncio.CancelledError:
+                if not self.answered:
+                    await self._finish(self.stop_status, FinishReason.CANCELLED, self._partial.usage_so_far())
         except TailorError as error:
             await self._fail(error.code, str(error))
         except Exception:  # edge of the turn's task: the user gets an answer whatever broke
@@ -336,7 +338,10 @@ class TurnRunner:
 
     async def _fail(self, code: str, message: str) -> None:
         self._partial.record = replace(self._partial.record, error=ErrorNote(code, message))
-        await self._save_answer(Status.FAILED)
+        try:
+            await self._save_answer(Status.FAILED)
+        except StorageError:
+            self.unsaved = self.user, self._answer.id, self._partial.text, self._partial.record
         self._stream.publish(Failed, code=code, message=message)
 
     async def _learn(self, memory: ChatMemory) -> None:
@@ -344,15 +349,15 @@ class TurnRunner:
         used = [memory.id for memory in self._partial.record.context.memories]
         try:
             learned = await memory.learn(self._question, used)
+            if learned.saved:
+                self._partial.record = replace(self._partial.record, memories_saved=learned.saved)
+                self._stream.publish(MemorySaved, memories=learned.saved)
+                await self._save_answer(Status.COMPLETE)
         except TailorError as error:
             return self._stream.publish(Noticed, text=f"what you said was not kept in memory: {error}")
         except Exception:  # edge of the turn's task, behind its answer: that stands, and the reader is told
             log.exception("nothing could be learned from message %s", self._question.id)
             return self._stream.publish(Noticed, text="what you said was not kept in memory; the server's log says why")
-        if learned.saved:
-            self._partial.record = replace(self._partial.record, memories_saved=learned.saved)
-            await self._save_answer(Status.COMPLETE)
-            self._stream.publish(MemorySaved, memories=learned.saved)
         if learned.held_back:
             self._stream.publish(MemoryHeldBack, items=learned.held_back)
 

@@ -180,7 +180,9 @@ class MemoryWriter:
                 await asyncio.to_thread(self._queue.failed, turn, str(error))
             await asyncio.sleep(DOWN_POLL_S)
         except Exception as error:  # noqa: BLE001  edge of the task's work: it is tried again, then shown with the reason
-            logger.warning("a turn could not be read for memory: %s", error)
+            logger.warning(
+                "turn %d could not be read for memory: %s", turn.id, type(error).__name__
+            )  # its text is private
             reason = str(error) if isinstance(error, TailorError) else f"{type(error).__name__}: {error}"
             await asyncio.to_thread(self._queue.failed, turn, reason)
 

@@ -350,7 +350,11 @@ class IndexStore:
         with self._segment_number_lock:
             segment_id, self._next_segment = self._next_segment, self._next_segment + 1
         path = self._folder / _file_name(segment_id)
-        arrays, checksum = segment.write(path)
+        try:
+            arrays, checksum = segment.write(path)
+        except OSError:
+            path.unlink(missing_ok=True)  # a part of it would keep the room that is missing
+            raise
         return _WrittenSegment(segment_id, folder, Segment.open(path, arrays, checksum), json.dumps(arrays), checksum)
 
     def _drop_segment(self, segment_id: int) -> None:

@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import Final
 
 from server.config import RetrievalSettings
-from server.errors import Conflict
+from server.errors import Conflict, StorageError
 from server.retrieval.index.catalog import GenerationRecord
 from server.retrieval.index.directory import IndexDirectory, OpenIndex
 from server.retrieval.index.files import FileKey
@@ -98,6 +98,10 @@ class IndexUpdater:
         self._reader.close()
 
     # ── reading ──────────────────────────────────────────────────────────────────────────────────
+
+    @property
+    def is_open(self) -> bool:
+        return self._serving is not None
 
     def serving(self) -> tuple[Generation, frozenset[FileKey], bool]:
         """The generation to search, files in it that are deleted, and whether its vectors are of this embedder."""
@@ -202,7 +206,7 @@ class IndexUpdater:
                     if self._sync_once(paths, take_changes):
                         break
                     paths = None
-            except (OSError, sqlite3.Error) as error:
+            except (OSError, sqlite3.Error, StorageError) as error:
                 self.progress.set_problem(f"the index cannot be written: {error}")
                 log.error("the index cannot be written; it is tried again: %s", error)
             else:
@@ -243,7 +247,7 @@ class IndexUpdater:
             retry = update.result.retry
             if complete:
                 self._publish(update)
-        except (OSError, sqlite3.Error):
+        except (OSError, sqlite3.Error, StorageError):
             self.progress.mark_deleted(plan.removed, started)  # searches must miss them all the same
             raise
         if complete:
