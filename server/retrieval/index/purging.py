@@ -27,7 +27,7 @@ def generations_with(db: sqlite3.Connection, key: FileKey) -> tuple[int, ...]:
 
 
 def purge(db: sqlite3.Connection, key: FileKey) -> tuple[tuple[int, ...], tuple[str, ...], list[int]]:
-    """Numbers of the generations that it dropped, some of the file's texts, and the versions that are left of all files.
+    """Numbers of the generations that it dropped, some of the file's texts, and the versions that are left.
     A version that is live now stays. Inside a transaction."""
     dead = [
         version
