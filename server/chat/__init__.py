@@ -5,7 +5,7 @@ from server.chat.conversations.past_chats import PastChats
 from server.chat.conversations.records import AnswerRecord, Conversation, PromptRecord, StoredMessage
 from server.chat.conversations.redaction import RedactionCounts
 from server.chat.conversations.store import ConversationStore
-from server.chat.events import EvidenceFound, TurnEvent
+from server.chat.events import EvidenceFound, Mention, TurnEvent
 from server.chat.memory_commands.access import DeletionReceipt, EnabledMemory
 from server.chat.service import NEWEST, ChatService, MemoryDependencies, Unchanged
 from server.chat.turn.context import gather_context, redact_inaccessible
@@ -27,6 +27,7 @@ __all__ = [
     "EvidenceFound",
     "Finished",
     "MemoryDependencies",
+    "Mention",
     "PastChats",
     "PromptRecord",
     "RedactionCounts",

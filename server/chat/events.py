@@ -171,12 +171,23 @@ class MemorySaved:
 
 
 @dataclass(frozen=True, slots=True)
+class Mention:
+    """A chat in which so many messages still mention what was deleted, in words of their own."""
+
+    conversation_id: str
+    title: str
+    messages: int
+
+
+@dataclass(frozen=True, slots=True)
 class MemoryForgotten:
-    """What the user asked to forget, as it was; it is deleted, and shown here once."""
+    """What the user asked to forget, as it was; it is deleted, and shown here once. `mentions`: the chats that still
+    mention it in other words."""
 
     message_id: str
     seq: int
     memories: tuple[Memory, ...]
+    mentions: tuple[Mention, ...] = ()
     type: Literal["memory_forgotten"] = "memory_forgotten"
 
 

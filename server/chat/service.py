@@ -9,12 +9,13 @@ from __future__ import annotations
 import asyncio
 import logging
 import time
+from collections import Counter
 from collections.abc import Callable
-from contextlib import suppress
+from contextlib import ExitStack, suppress
 from dataclasses import dataclass, replace
 from enum import Enum
 from functools import partial
-from typing import TypeAlias
+from typing import Any, TypeAlias
 
 from server.chat.admission import Admission
 from server.chat.conversations.past_chats import FoundTurn, PastChats
@@ -75,11 +76,13 @@ class ChatService:
         self._dependencies = dependencies
         self._memory_dependencies = memory_dependencies
         self.memory_deletion = MemoryDeletion(
-            memory_dependencies.memory, memory_dependencies.writer, dependencies.store, self._redact_running
-        )
+            memory_dependencies.memory, memory_dependencies.writer, dependencies.store, memory_dependencies.past_chats,
+            self._redact_running,
+        )  # fmt: skip
         self.admission = Admission()
         self._streams = StreamRegistry(stream_retention_seconds)
         self._running: dict[str, tuple[asyncio.Task[None], TurnRunner]] = {}
+        self._turns: Counter[UserId] = Counter()  # running, and being stored
         self._temporary_used: dict[str, float] = {}  # temporary chat → when it was last used, by the process's clock
         self._unsaved: dict[str, tuple[UserId, str, str, AnswerRecord]] = {}  # failed, while nothing could be stored
         self._subscribers: list[Callable[[UserId], None]] = []
@@ -98,6 +101,7 @@ class ChatService:
         if left:
             log.warning("%d answers were cut off when the server last ended", left)
         await asyncio.to_thread(self.store.delete_temporary)
+        await asyncio.to_thread(self.store.scrub)  # a deletion may have been the last that a killed process did
         await self._memory_dependencies.past_chats.start()
         self._memory_dependencies.writer.start()
         self._tasks = (
@@ -197,9 +201,19 @@ class ChatService:
         if temporary and conversation_id is not None:
             raise InvalidInput("a chat is temporary from its first message on; begin a new one without conversation_id")
         self._check_domain(domain)
-        stored_turn = await asyncio.to_thread(
-            self._store_question, user, text, conversation_id, parent_id, domain, temporary
+        return await self._turn(
+            user, request_id, self._store_question, user, text, conversation_id, parent_id, domain, temporary
         )
+
+    async def _turn(
+        self, user: UserId, request_id: str, store_turn: Callable[..., _StoredTurn], *arguments: Any
+    ) -> TurnStream:
+        """Stores the turn and starts its answer."""
+        self._count_turn(user, 1)
+        with ExitStack() as failed:
+            failed.callback(self._count_turn, user, -1)
+            stored_turn = await asyncio.to_thread(store_turn, *arguments)
+            failed.pop_all()
         return self._start_turn(user, *stored_turn, request_id)
 
     def _store_question(
@@ -236,8 +250,7 @@ class ChatService:
         """Another answer beside `message_id`; given a question, an answer to it."""
         self.admission.check()
         self._check_domain(domain)
-        stored_turn = await asyncio.to_thread(self._store_regeneration, user, message_id, domain)
-        return self._start_turn(user, *stored_turn, request_id)
+        return await self._turn(user, request_id, self._store_regeneration, user, message_id, domain)
 
     def _store_regeneration(self, user: UserId, message_id: str, domain: str | Unchanged | None) -> _StoredTurn:
         store = self.store
@@ -261,11 +274,7 @@ class ChatService:
 
     async def stop_all(self, user: UserId) -> None:
         """Stops all running answers of the user, and waits until they have stored what they store."""
-        tasks = [task for task, runner in self._running.values() if runner.user == user]
-        for task in tasks:
-            task.cancel()
-        if tasks:
-            await asyncio.wait(tasks)
+        await self._stop_where(lambda runner: runner.user == user)
         self._streams.drop(user)
 
     def follow(self, user: UserId, message_id: str) -> TurnStream:
@@ -284,19 +293,23 @@ class ChatService:
         return changed
 
     async def delete(self, user: UserId, conversation_id: str, *, forget: bool = False) -> DeletionReceipt | None:
-        """With all its messages, and with `forget` all memories that came from it; running answers are stopped first.
-        The receipt lists those memories."""
-        for message in await asyncio.to_thread(self.store.messages, user, conversation_id):
-            running = self._running.get(message.id)
-            if running is not None:
-                running[0].cancel()
-                await asyncio.wait([running[0]])
-        receipt = await self.memory_deletion.forget_conversation(user, conversation_id) if forget else None
-        await asyncio.to_thread(self.store.delete, user, conversation_id)
-        await asyncio.to_thread(self._memory_dependencies.past_chats.remove, user, conversation_id)
-        await self.memory_deletion.redact_conversation(user, conversation_id)
+        """With all that was made of it, and with `forget` all memories that came from it, which the receipt lists."""
+        messages = await asyncio.to_thread(self.store.messages, user, conversation_id)
+        await self._stop_where(lambda runner: runner.conversation_id == conversation_id)
+        receipt = await self.memory_deletion.delete_conversation(user, conversation_id, forget=forget)
+        await self._stop_where(lambda runner: runner.conversation_id == conversation_id)  # begun meanwhile
+        self._streams.drop(user, {message.id for message in messages})
+        self._temporary_used.pop(conversation_id, None)
         self._notify_subscribers(user)
-        return receipt
+        return receipt if forget else None
+
+    async def _stop_where(self, wanted: Callable[[TurnRunner], bool]) -> None:
+        """Stops running answers, and waits until they have stored what they store."""
+        tasks = [task for task, runner in self._running.values() if wanted(runner)]
+        for task in tasks:
+            task.cancel()
+        if tasks:
+            await asyncio.wait(tasks)
 
     async def search(self, user: UserId, query: str) -> tuple[FoundTurn, ...]:
         """What the user's chats say about it; temporary ones are not searched."""
@@ -376,20 +389,27 @@ class ChatService:
             dependencies.memory.of(user),
             dependencies.past_chats,
             dependencies.writer,
+            store=self.store,
             forget=self.memory_deletion.forget_matching,
             erase=self.memory_deletion.erase,
         )
 
     def _redact_running(self, user: UserId, redaction: Redaction) -> None:
         self._streams.redact(user, redaction)
-        for _, runner in self._running.values():
-            if runner.user == user:
-                runner.redact(redaction)
+        self._count_turn(user, 0)
+        self._notify_subscribers(user)
+
+    def _count_turn(self, user: UserId, by: int) -> None:
+        """From before the question is stored until the answer is."""
+        self._turns[user] += by
+        if not self._turns[user]:
+            self.store.settle(user)
 
     def _turn_ended(self, user: UserId, message_id: str) -> None:
         _, runner = self._running.pop(message_id)
         if runner.unsaved is not None:
             self._unsaved[message_id] = runner.unsaved
+        self._count_turn(user, -1)
         self._memory_dependencies.past_chats.turn_ended()
         self._notify_subscribers(user)
 

@@ -9,10 +9,11 @@ from server.memory.reading.commands import ForgetCommand, ListCommand, parse_com
 from server.memory.reading.dates import named_period
 from server.memory.reading.own_words import clean
 from server.memory.store.store import MemoryStore, UserMemory
+from server.memory.store.wording import Wording
 from server.memory.user_rows import erase_user, export_user, make_tables
 
 __all__ = [
     "DeadLetter", "Episode", "Episodes", "Finding", "ForgetCommand", "ListCommand", "MemoryStore", "MemoryWriter",
-    "UserMemory", "clean", "erase_user", "export_user", "extract", "extract_held_back", "make_tables", "named_period",
-    "parse_command",
+    "UserMemory", "Wording", "clean", "erase_user", "export_user", "extract", "extract_held_back", "make_tables",
+    "named_period", "parse_command",
 ]  # fmt: skip

@@ -18,7 +18,7 @@ from typing import Final
 from watchfiles import watch
 
 from server.config import RetrievalSettings
-from server.errors import Conflict
+from server.errors import Conflict, NotFound
 from server.retrieval.access import USERS_FILE
 from server.retrieval.index.catalog import GenerationRecord
 from server.retrieval.index.chunker import CHUNKER_VERSION
@@ -48,6 +48,17 @@ class PassageContext:
     before: tuple[Passage, ...] = ()
     after: tuple[Passage, ...] = ()
     is_current: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class FileDeletion:
+    """`purged`: generations that were dropped with the file. `held_by`: those that have it until so many newer ones
+    (`kept_generations`) are there."""
+
+    file: str
+    purged: tuple[int, ...]
+    held_by: tuple[int, ...]
+    kept_generations: int
 
 
 class KnowledgeBase:
@@ -186,11 +197,24 @@ class KnowledgeBase:
         self._request_sync({path})
         return status
 
-    def delete(self, folder: str, file: str) -> None:
-        """Deletes a file; searches find it no more from now on. Raises NotFound."""
-        uploads.remove(self._root, folder, file)
-        self._updater.file_deleted(FileKey(folder, file))
+    def delete(self, folder: str, file: str, *, purge: bool = False) -> FileDeletion:
+        """Deletes a file; searches find it no more from now on. Generations that are kept for going back still have it,
+        unless `purge` drops them, with its passages and vectors. Raises NotFound."""
+        key = FileKey(folder, file)
+        if purge:
+            self._updater.purger.mark(
+                key, wanted=True
+            )  # first: a process that is killed goes on with it at its next start
+        try:
+            uploads.remove(self._root, folder, file)
+        except NotFound:
+            if purge:
+                self._updater.purger.mark(key, wanted=False)
+            raise
+        self._updater.file_deleted(key)
+        purged = self._updater.purger.purge(key) if purge else ()
         self._request_sync({self._root / folder / file})
+        return FileDeletion(file, purged, self._updater.generations_with(key), self._settings.generations)
 
     # ── generations ──────────────────────────────────────────────────────────────────────────────
 

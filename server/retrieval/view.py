@@ -14,7 +14,7 @@ from server.errors import NotFound
 from server.retrieval.access import Access
 from server.retrieval.index.catalog import GenerationRecord
 from server.retrieval.index.files import FileState
-from server.retrieval.knowledge import KnowledgeBase, PassageContext
+from server.retrieval.knowledge import FileDeletion, KnowledgeBase, PassageContext
 from server.retrieval.search.results import SearchResult
 from server.retrieval.search.searcher import SearchFilter
 from server.retrieval.updating.status import FileStatus, KnowledgeStatus
@@ -119,11 +119,11 @@ class KnowledgeView:
             raise NotFound(f"no folder '{folder[:80]}' that you may change; choose another name")
         return self._base.save(folder, filename, data)
 
-    def delete(self, folder: str, file: str) -> None:
-        """Raises NotFound."""
+    def delete(self, folder: str, file: str, *, purge: bool = False) -> FileDeletion:
+        """See `KnowledgeBase.delete`. Raises NotFound."""
         if not self.may_see(folder):
             raise NotFound(f"no file '{file[:200]}' in the knowledge folder '{folder[:80]}'")
-        self._base.delete(folder, file)
+        return self._base.delete(folder, file, purge=purge)
 
     # ── generations, of all folders together ─────────────────────────────────────────────────────
 

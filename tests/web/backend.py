@@ -214,6 +214,7 @@ class Backend:
             "domain": None,
             "created_at": now,
             "updated_at": now,
+            "revision": 0,
         }
         self.messages[conversation_id] = [
             {"created_at": now, "status": "complete", "parent_id": None} | message for message in messages
@@ -269,6 +270,7 @@ class Backend:
         }
         self.messages[conversation_id].append(answer)
         self.conversations[conversation_id]["updated_at"] = time.time()
+        self.conversations[conversation_id]["revision"] += 1
         self.events[answer["id"]] = []
         self.publish(
             answer["id"],
@@ -591,9 +593,11 @@ def _application(backend: Backend) -> FastAPI:  # noqa: PLR0915  (a route a line
             done.append(stored)
         return {"files": done}
 
-    @app.delete("/api/knowledge/{folder}/{file:path}", status_code=204)
-    async def delete_file(folder: str, file: str) -> None:
+    @app.delete("/api/knowledge/{folder}/{file:path}")
+    async def delete_file(folder: str, file: str, purge: bool = False) -> dict[str, Any]:
         backend.files[folder] = [entry for entry in backend.files[folder] if entry["file"] != file]
+        held_by = [] if purge else [1, 2]
+        return {"deleted": file, "purged": [1, 2] if purge else [], "held_by": held_by, "kept_generations": 20}
 
     @app.get("/api/adapters")
     async def adapters() -> dict[str, Any]:

@@ -578,7 +578,7 @@ def test_an_edit_in_another_tab_appears(page: Page, backend: Backend) -> None:
     expect(page.locator(".bubble")).to_have_text("First")
     answer = {"id": "a", "parent_id": "q", "role": "assistant", "text": "From elsewhere", "status": "complete"}
     backend.messages["one"].append(answer | {"created_at": 1})
-    backend.conversations["one"] |= {"title": "Renamed", "updated_at": time.time() + 1}
+    backend.conversations["one"] |= {"title": "Renamed", "updated_at": time.time() - 3600, "revision": 9}
     backend.announce("conversations")
     expect(answers(page)).to_contain_text("From elsewhere")
     expect(page).to_have_title("Renamed · Tailor")

@@ -407,3 +407,30 @@ def test_what_another_page_has_forgotten_is_no_error(page: Page, backend: Backen
     sheet.get_by_role("button", name="Forget: Likes tea.").click()
     expect(sheet.locator(".memory")).to_have_count(1)
     expect(page.locator(".toast.error")).to_have_count(0)
+
+
+# ── what a deletion leaves ───────────────────────────────────────────────────────────────────────
+
+
+def test_forgetting_names_the_chats_that_still_mention_it(page: Page, backend: Backend) -> None:
+    backend.store_chat("other", title="Nuts")
+    mention = {"conversation_id": "other", "title": "Nuts", "messages": 2}
+    gone = {"type": "memory_forgotten", "memories": [memory(1, "Likes nuts.")], "mentions": [mention]}
+    backend.script("Forgotten.", after=[gone])
+    open_client(page)
+    send_message(page, "Forget that I like nuts")
+    link = page.get_by_role("link", name="Still mentioned in “Nuts” (2 messages)")
+    expect(link).to_have_attribute("href", "#/c/other")
+
+
+def test_undo_keeps_the_message_and_the_panel_does_not(page: Page, backend: Backend) -> None:
+    asked: list[str] = []
+    page.on("request", lambda request: asked.append(request.url) if request.method == "DELETE" else None)
+    backend.memories = [memory(1, "Likes tea."), memory(2, "Likes nuts.")]
+    open_client(page)
+    page.evaluate("""async () => {
+        const { deleteMemory } = await import('/static/js/memories.js');
+        await deleteMemory({ id: 1 }, undefined, '?words=keep');
+        await deleteMemory({ id: 2 });
+    }""")
+    assert [url.rpartition("/")[2] for url in asked] == ["1?words=keep", "2"]

@@ -118,9 +118,14 @@ async def upload(
     return {"files": results}
 
 
-@files.delete("/api/knowledge/{folder}/{file:path}", status_code=204)
-async def delete_file(folder: Name, file: FilePath, services: ServicesDep, user: KnowledgeWriter) -> None:
-    await asyncio.to_thread(services.knowledge.for_user(user.user_id).delete, folder, file)
+@files.delete("/api/knowledge/{folder}/{file:path}")
+async def delete_file(
+    folder: Name, file: FilePath, services: ServicesDep, user: KnowledgeWriter, purge: bool = False
+) -> dict[str, Any]:
+    """`purge`: for good; the generations that have it, kept for going back, are dropped."""
+    view = services.knowledge.for_user(user.user_id)
+    receipt = asdict(await asyncio.to_thread(lambda: view.delete(folder, file, purge=purge)))
+    return {"deleted": receipt.pop("file"), **receipt}
 
 
 @files.get("/api/passages/{passage_id}")

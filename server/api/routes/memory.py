@@ -9,7 +9,7 @@ from __future__ import annotations
 import asyncio
 import datetime
 from dataclasses import asdict
-from typing import Annotated, Any
+from typing import Annotated, Any, Literal
 
 from annotated_types import MaxLen
 from fastapi import APIRouter
@@ -85,7 +85,7 @@ async def erase(services: ServicesDep, user: CurrentUser, confirm: bool = False)
         raise InvalidInput("this deletes all your memories for good; send confirm=true to do it")
     receipt = await services.chat.memory_deletion.erase(user.user_id)
     _announce_change(services, user.user_id)
-    return {"deleted": len(receipt.memories), "cleaned": asdict(receipt.cleaned)}
+    return {"deleted": len(receipt.memories), **_left(receipt)}
 
 
 @router.put("/paused")
@@ -154,11 +154,14 @@ async def edit(memory_id: RowId, body: UpdateMemoryRequest, services: ServicesDe
 
 
 @router.delete("/{memory_id}")
-async def delete(memory_id: RowId, services: ServicesDep, user: CurrentUser) -> dict[str, Any]:
-    receipt = await services.chat.memory_deletion.delete(user.user_id, memory_id)
+async def delete(
+    memory_id: RowId, services: ServicesDep, user: CurrentUser, words: Literal["forget", "keep"] = "forget"
+) -> dict[str, Any]:
+    """With what the caller said it by; `words=keep` leaves that, as where a memory that was just saved is undone."""
+    receipt = await services.chat.memory_deletion.delete(user.user_id, memory_id, keep_words=words == "keep")
     _announce_change(services, user.user_id)
     (gone,) = receipt.memories
-    return {"deleted": asdict(gone), "cleaned": asdict(receipt.cleaned)}
+    return {"deleted": asdict(gone), **_left(receipt)}
 
 
 # ── in chats ─────────────────────────────────────────────────────────────────────────────────────
@@ -183,7 +186,13 @@ async def of_conversation(conversation_id: Id, services: ServicesDep, user: Curr
 
 
 def receipt_body(receipt: DeletionReceipt) -> dict[str, Any]:
-    return {"memories": _bodies(receipt.memories), "cleaned": asdict(receipt.cleaned)}
+    return {"memories": _bodies(receipt.memories), **_left(receipt)}
+
+
+def _left(receipt: DeletionReceipt) -> dict[str, Any]:
+    """What was redacted, and what is left."""
+    mentions = [asdict(mention) for mention in receipt.mentions]
+    return {"cleaned": asdict(receipt.cleaned), "mentions": mentions, "pending": receipt.pending}
 
 
 def _bodies(found: tuple[Memory, ...]) -> list[dict[str, Any]]:

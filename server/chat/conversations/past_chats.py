@@ -10,7 +10,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import time
-from collections.abc import Collection
+from collections.abc import Collection, Mapping
 from contextlib import suppress
 from dataclasses import dataclass
 from typing import Final, cast
@@ -114,13 +114,16 @@ class PastChats:
         return len(messages)
 
     def index_message(self, user: UserId, message: StoredMessage) -> None:
-        """Indexes one message. Blocks."""
-        if message.text.strip():
-            self._episodes.add(
-                user, message.conversation_id, message.id, message.role, message.text, message.created_at
-            )
-        if not self._store.mark_indexed(user, message.id):  # deleted meanwhile
-            self._episodes.remove_message(user, message.id)
+        """Indexes one message, unless it is deleted or redacted meanwhile: then the next round sees it. Blocks."""
+
+        def is_gone() -> bool:
+            return not self._store.mark_indexed(user, message.id, message.text)
+
+        added = message.text.strip() and self._episodes.add(
+            user, message.conversation_id, message.id, message.role, message.text, message.created_at, unless=is_gone
+        )
+        if not added:
+            is_gone()
 
     # ── search ───────────────────────────────────────────────────────────────────────────────────
 
@@ -150,8 +153,19 @@ class PastChats:
         ]
         return tuple(_earlier_turn(episode, titles[episode.conversation_id]) for episode in visible[: self._max_turns])
 
+    # ── deletion, inside the transaction of whoever deletes ──────────────────────────────────────
+
     def remove(self, user: UserId, conversation_id: str) -> None:
         self._episodes.remove_conversation(user, conversation_id)
+
+    def redact(self, user: UserId, texts: Mapping[str, str]) -> None:
+        """Messages that have another text now, by id."""
+        self._episodes.redact(user, texts)
+
+    def erase(self, user: UserId) -> int:
+        """All that was said until now leaves the search, and does not come back; how many turns there were."""
+        self._store.mark_all_indexed(user)
+        return self._episodes.erase(user)
 
 
 def _earlier_turn(episode: Episode, title: str) -> PastChatTurn:

@@ -1,40 +1,82 @@
-"""Removes deleted memories and quotes of deleted chats from what is stored of other turns.
+"""Removes deleted memories, what says them, and quotes of deleted chats from texts, records and prompts.
 
 A memory stands in a record by its id, and in an exact prompt as a line of its own, with every text that the records say
-it had. What the user wrote themselves stays as they wrote it. Pure: knows no database.
+it had. The sentences that say it are found by its `Wording`, and then wherever they were copied. Pure: knows no
+database.
 """
 
 from __future__ import annotations
 
 import re
-from collections.abc import Collection
+from collections.abc import Collection, Iterable, Sequence
 from dataclasses import dataclass, field, replace
+from typing import Any
 
 from server.chat.conversations.records import AnswerRecord, PromptRecord
+from server.memory import Wording
 from server.prompting import MEMORY_HEAD
 from server.types import Memory, Message, PromptSection
 
 REDACTED = "…"
 MAX_SEARCH_STRINGS = 100
+MIN_CHARS = 4  # of a sentence that is looked for in other texts
+_ROW_OF_MARKS = re.compile(rf"{REDACTED}(?:\s*{REDACTED})+")
 
 
 @dataclass(frozen=True, slots=True)
 class RedactionCounts:
-    """How many stored answers and exact prompts contained what was deleted."""
+    """How many stored answers' records, exact prompts, messages and titles contained what was deleted."""
 
     answers: int = 0
     prompts: int = 0
+    messages: int = 0
+    titles: int = 0
 
 
 @dataclass
 class Redaction:
-    """What is to be removed. `memories` None: all of them. `texts` and `nonces` grow while records are read."""
+    """What is to be removed. `memories` None: all of them. `texts`, `nonces` and `strings` grow while rows are read."""
 
     memories: Collection[int] | None = ()
     names: Collection[str] = ()  # the user was called so in system texts
     chats: Collection[str] = ()  # deleted chats, which others may quote
     texts: set[str] = field(default_factory=set)
     nonces: set[str] = field(default_factory=set)  # of the fences around such quotes
+    wording: Wording | None = None  # of the sentences that go, too; None: those stay
+    strings: set[str] = field(default_factory=set)  # such sentences, as they stood: they go wherever they were copied
+    limit: int = 0  # the sequence of the last message that can hold it
+
+    def copy(self) -> Redaction:
+        """One of its own, for another thread."""
+        return replace(self, texts=set(self.texts), nonces=set(self.nonces), strings=set(self.strings))
+
+    def without_sentences(self, text: str, *, own: bool = False, at: float | None = None) -> str:
+        """`text` without the sentences that say it; they join `strings`. `own`: the user wrote it, `at` that time."""
+        spans = self.wording.sentences(text, own=own, at=at) if self.wording is not None else ()
+        if not spans:
+            return text
+        self.add_strings(text[start:end] for start, end in spans)
+        return _cut(text, spans)
+
+    def add_strings(self, texts: Iterable[str]) -> None:
+        for text in texts:
+            self.strings |= {one for one in (text.strip(), " ".join(text.split())) if len(one) >= MIN_CHARS}
+
+    def strike(self, text: str) -> str:
+        """`text` without copies of `strings`."""
+        struck = text
+        for string in sorted(self.strings, key=len, reverse=True):
+            if string in struck:
+                struck = re.sub(rf"(?<!\w){re.escape(string)}(?!\w)", REDACTED, struck)
+        return struck if struck == text else _ROW_OF_MARKS.sub(REDACTED, struck)
+
+    def strike_all(self, value: Any) -> Any:
+        """A JSON value with every text in it struck."""
+        if isinstance(value, str):
+            return self.strike(value)
+        if isinstance(value, list):
+            return [self.strike_all(one) for one in value]
+        return {key: self.strike_all(one) for key, one in value.items()} if isinstance(value, dict) else value
 
     def covers(self, memory: Memory) -> bool:
         return self.memories is None or memory.id in self.memories
@@ -90,7 +132,7 @@ def redact_prompt(prompt: PromptRecord, redaction: Redaction) -> PromptRecord | 
 
 
 def _redact_text(text: str, redaction: Redaction, *, names: bool) -> str:
-    text = remove_memory_lines(text, redaction.texts)
+    text = redaction.strike(remove_memory_lines(text, redaction.texts))
     if redaction.texts:
         text = re.sub(rf"{re.escape(MEMORY_HEAD)}\n(?!- )\n*", "", text)
     for nonce in redaction.nonces:
@@ -108,3 +150,11 @@ def remove_memory_lines(text: str, removed: Collection[str]) -> str:
         if memory in text:
             text = re.sub(rf"(?m)^- {re.escape(memory)}(?: \([^()\n]*\))?(?:\n|\Z)", "", text)
     return text
+
+
+def _cut(text: str, spans: Sequence[tuple[int, int]]) -> str:
+    pieces, done = [], 0
+    for start, end in spans:
+        pieces += [text[done:start], REDACTED]
+        done = end
+    return _ROW_OF_MARKS.sub(REDACTED, "".join([*pieces, text[done:]]))

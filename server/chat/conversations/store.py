@@ -18,14 +18,12 @@ from sqlite_utils import Database as Connection
 
 from server.chat.conversations import user_rows
 from server.chat.conversations.records import AnswerRecord, Conversation, PromptRecord, Status, StoredMessage
-from server.chat.conversations.redaction import Redaction, RedactionCounts, redact_answer, redact_prompt
-from server.chat.conversations.tables import ANSWER, MIGRATIONS, PROMPT, conversation_of, message_of
+from server.chat.conversations.redaction import Redaction, redact_prompt
+from server.chat.conversations.redactor import RedactionResult, Redactor, Replacement, redact_late
+from server.chat.conversations.tables import ANSWER, MIGRATIONS, PROMPT, conversation_of, message_of, short_title
 from server.database import Database
 from server.errors import InvalidInput, NotFound
 from server.types import HistoryTurn, Memory, UserId
-
-TITLE_LENGTH = 80
-
 
 _OWNED = "user_id = ?"
 _UNINDEXED = """
@@ -40,6 +38,7 @@ _UNINDEXED = """
 class ConversationStore:
     def __init__(self, database: Database) -> None:
         self._database = database
+        self._late: dict[UserId, list[Redaction]] = {}  # what was deleted while answers of the user ran
         database.migrate("chat", MIGRATIONS)
 
     def transaction(self) -> AbstractContextManager[object]:
@@ -183,11 +182,12 @@ class ConversationStore:
     def save_partial_answers(self, answers: Iterable[tuple[UserId, str, str, AnswerRecord]]) -> None:
         """Checkpoints answers that are being generated: (user, id, text, record). One that has ended stays as it
         ended."""
-        rows = [(text, ANSWER.dump_json(record).decode(), id, user) for user, id, text, record in answers]
         with self._database.transaction() as db:
-            db.conn.executemany(
-                "UPDATE messages SET text = ?, answer = ? WHERE id = ? AND user_id = ? AND status = 'streaming'", rows
-            )
+            for user, message_id, text, record in answers:
+                db.conn.execute(
+                    "UPDATE messages SET text = ?, answer = ? WHERE id = ? AND user_id = ? AND status = 'streaming'",
+                    (*self._as_stored(user, message_id, text, record), message_id, user),
+                )
 
     def update_answer(
         self,
@@ -201,12 +201,19 @@ class ConversationStore:
         """Silently does nothing if the conversation was deleted meanwhile."""
         with self._database.transaction() as db:
             db.conn.execute(
-                "UPDATE messages SET text = ?, status = ?, answer = ? WHERE id = ? AND user_id = ?",
-                (text, status, ANSWER.dump_json(record).decode(), message_id, user),
+                "UPDATE messages SET text = ?, answer = ?, status = ? WHERE id = ? AND user_id = ?",
+                (*self._as_stored(user, message_id, text, record), status, message_id, user),
             )
+
+    def _as_stored(self, user: UserId, message_id: str, text: str, record: AnswerRecord) -> tuple[str, str]:
+        for redaction in self.late(user, message_id):
+            text, record = redact_late(text, record, redaction)
+        return text, ANSWER.dump_json(record).decode()
 
     def save_prompt(self, user: UserId, message_id: str, prompt: PromptRecord) -> None:
         with self._database.transaction() as db:
+            for redaction in self.late(user, message_id):
+                prompt = redact_prompt(prompt, redaction) or prompt
             db.conn.execute(
                 "UPDATE messages SET prompt = ? WHERE id = ? AND user_id = ?",
                 (zlib.compress(PROMPT.dump_json(prompt)), message_id, user),
@@ -224,37 +231,36 @@ class ConversationStore:
 
     # ── redaction and indexing ───────────────────────────────────────────────────────────────────
 
-    def redact(self, user: UserId, redaction: Redaction) -> RedactionCounts:
-        """Removes what was deleted from stored answers' records and from the exact prompts."""
-        answers: list[tuple[str, str, str]] = []
-        chats: set[str] = set()
-        prompts: list[tuple[bytes, str]] = []
+    def redact(
+        self,
+        user: UserId,
+        redaction: Redaction,
+        *,
+        memories: tuple[Memory, ...] | None = None,
+        command: Replacement | None = None,
+    ) -> RedactionResult:
+        """Removes what was deleted from all stored rows, and from what running answers store after it."""
         with self._database.transaction() as db:
-            search_strings = redaction.search_strings
-            named = " OR ".join(["instr(answer, ?)"] * len(search_strings))
-            for row in db.query(
-                f"SELECT id, conversation_id, text, answer FROM messages WHERE {_OWNED} AND ({named})",
-                [user, *search_strings],
-            ):
-                text, record = redact_answer(row["text"], ANSWER.validate_json(row["answer"]), redaction)
-                if record is not None:
-                    answers.append((text, ANSWER.dump_json(record).decode(), row["id"]))
-                    chats.add(row["conversation_id"])
-            for row in db.query(
-                "SELECT id, conversation_id, prompt FROM messages WHERE user_id = ? AND prompt IS NOT NULL", [user]
-            ):
-                if row["conversation_id"] not in chats and not redaction.names:
-                    continue
-                prompt = redact_prompt(PROMPT.validate_json(zlib.decompress(row["prompt"])), redaction)
-                if prompt is not None:
-                    prompts.append((zlib.compress(PROMPT.dump_json(prompt)), row["id"]))
-            db.conn.executemany(f"UPDATE messages SET text = ?, answer = ? WHERE id = ? AND {_OWNED}",
-                                [(*each, user) for each in answers])  # fmt: skip
-            db.conn.executemany(f"UPDATE messages SET prompt = ? WHERE id = ? AND {_OWNED}",
-                                [(*each, user) for each in prompts])  # fmt: skip
-        if answers or prompts:
-            self._database.scrub()
-        return RedactionCounts(len(answers), len(prompts))
+            result = Redactor(db, user, redaction, memories=memories, command=command).run()
+            self._late.setdefault(user, []).append(redaction)
+        return result
+
+    def settle(self, user: UserId) -> None:
+        """No answer of the user is running: what comes now knows of every deletion."""
+        self._late.pop(user, None)
+
+    def late(self, user: UserId, message_id: str) -> tuple[Redaction, ...]:
+        """What was deleted since that answer began. Inside the transaction that stores more of it."""
+        redactions = self._late.get(user)
+        if not redactions:
+            return ()
+        query = "SELECT sequence FROM messages WHERE id = ? AND user_id = ?"
+        found = self._database.connection().execute(query, [message_id, user]).fetchone()
+        return tuple(one for one in redactions if found is not None and found[0] <= one.limit)
+
+    def scrub(self, words: Collection[str] = ()) -> bool:
+        """See `Database.scrub`."""
+        return self._database.scrub(words)
 
     def titles(self, user: UserId) -> dict[str, str]:
         """Of the chats that are kept, by id."""
@@ -268,11 +274,24 @@ class ConversationStore:
         rows = self._database.connection().query(_UNINDEXED, [limit])
         return tuple((UserId(row["user_id"]), message_of(row)) for row in rows)
 
-    def mark_indexed(self, user: UserId, message_id: str) -> bool:
-        """False where the message is gone."""
+    def mark_indexed(self, user: UserId, message_id: str, text: str | None = None) -> bool:
+        """False where the message is gone, or has another text than `text` by now."""
         with self._database.transaction() as db:
-            changed = db.conn.execute("UPDATE messages SET fed = 1 WHERE id = ? AND user_id = ?", (message_id, user))
+            changed = db.execute(
+                "UPDATE messages SET fed = 1 WHERE id = :id AND user_id = :user AND text = coalesce(:text, text)",
+                {"id": message_id, "user": user, "text": text},
+            )
             return changed.rowcount > 0
+
+    def mark_all_indexed(self, user: UserId) -> None:
+        """Of what the user has said until now nothing is taken into the search of past chats."""
+        with self._database.transaction() as db:
+            db.execute("UPDATE messages SET fed = 1 WHERE user_id = ? AND fed = 0", [user])
+
+    def is_stored(self, user: UserId, message_id: str, text: str) -> bool:
+        """Whether the message is there and still says that."""
+        query = "SELECT 1 FROM messages WHERE id = ? AND user_id = ? AND text = ?"
+        return self._database.connection().execute(query, [message_id, user, text]).fetchone() is not None
 
     def mark_interrupted(self) -> int:
         """At start: answers that a former process was writing. Returns how many."""
@@ -344,8 +363,3 @@ def edited_memories(branch: Iterable[StoredMessage], memories: dict[int, Memory]
         for m in shown.values()
         if m.id in memories and memories[m.id].text != m.text
     )
-
-
-def short_title(text: str) -> str:
-    line = " ".join(text.split())
-    return line if len(line) <= TITLE_LENGTH else line[: TITLE_LENGTH - 1].rstrip() + "…"

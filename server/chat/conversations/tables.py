@@ -51,6 +51,7 @@ MIGRATIONS = (
     """,
 )
 
+TITLE_LENGTH = 80
 ANSWER: TypeAdapter[AnswerRecord] = TypeAdapter(AnswerRecord)
 PROMPT: TypeAdapter[PromptRecord] = TypeAdapter(PromptRecord)
 
@@ -72,3 +73,8 @@ def message_of(row: dict[str, Any]) -> StoredMessage:
         Status(row["status"]),
         answer,
     )
+
+
+def short_title(text: str) -> str:
+    line = " ".join(text.split())
+    return line if len(line) <= TITLE_LENGTH else line[: TITLE_LENGTH - 1].rstrip() + "…"

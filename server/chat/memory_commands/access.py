@@ -17,7 +17,9 @@ from typing import ClassVar, Protocol
 from server.chat.conversations.past_chats import PastChats
 from server.chat.conversations.records import StoredMessage
 from server.chat.conversations.redaction import RedactionCounts
-from server.chat.events import HeldBackItem
+from server.chat.conversations.redactor import Replacement
+from server.chat.conversations.store import ConversationStore
+from server.chat.events import HeldBackItem, Mention
 from server.errors import NotFound
 from server.memory import MemoryWriter, UserMemory, clean, extract_held_back
 from server.prompting import Domain
@@ -43,10 +45,13 @@ class LearnResult:
 
 @dataclass(frozen=True, slots=True)
 class DeletionReceipt:
-    """What was deleted, as it was, and how much of what is stored of chats was redacted."""
+    """What was deleted, as it was, how much of what is stored of chats was redacted, and which chats still mention it
+    in other words. `pending`: the database's log still has it until somebody who reads is done."""
 
     memories: tuple[Memory, ...] = ()
     cleaned: RedactionCounts = field(default_factory=RedactionCounts)
+    mentions: tuple[Mention, ...] = ()
+    pending: bool = False
 
 
 class ChatMemory(Protocol):
@@ -69,7 +74,8 @@ class ChatMemory(Protocol):
     async def list_current(self) -> tuple[tuple[Memory, ...], bool]:
         """All current memories, and whether memory is paused."""
 
-    async def forget(self, about: str) -> DeletionReceipt: ...
+    async def forget(self, about: str, command: Replacement | None = None) -> DeletionReceipt:
+        """`command`: the message that said so, and what it says from now on."""
 
     async def erase(self) -> DeletionReceipt: ...
 
@@ -97,7 +103,7 @@ class _DisabledMemory:
     async def list_current(self) -> tuple[tuple[Memory, ...], bool]:
         return (), False
 
-    async def forget(self, about: str) -> DeletionReceipt:
+    async def forget(self, about: str, command: Replacement | None = None) -> DeletionReceipt:
         return DeletionReceipt()
 
     async def erase(self) -> DeletionReceipt:
@@ -149,13 +155,15 @@ class EnabledMemory:
         past_chats: PastChats | None = None,
         writer: MemoryWriter | None = None,
         *,
-        forget: Callable[[UserId, str], Awaitable[DeletionReceipt]] | None = None,
+        store: ConversationStore | None = None,
+        forget: Callable[[UserId, str, Replacement | None], Awaitable[DeletionReceipt]] | None = None,
         erase: Callable[[UserId], Awaitable[DeletionReceipt]] | None = None,
     ) -> None:
         self._user = user
         self._memory = memory
         self._past_chats = past_chats
         self._writer = writer
+        self._store = store
         self._forget = forget
         self._erase = erase
 
@@ -192,8 +200,8 @@ class EnabledMemory:
     async def list_current(self) -> tuple[tuple[Memory, ...], bool]:
         return await asyncio.to_thread(lambda: (self._memory.current(), self._memory.paused))
 
-    async def forget(self, about: str) -> DeletionReceipt:
-        return await self._forget(self._user, about) if self._forget is not None else DeletionReceipt()
+    async def forget(self, about: str, command: Replacement | None = None) -> DeletionReceipt:
+        return await self._forget(self._user, about, command) if self._forget is not None else DeletionReceipt()
 
     async def erase(self) -> DeletionReceipt:
         return await self._erase(self._user) if self._erase is not None else DeletionReceipt()
@@ -207,10 +215,24 @@ class EnabledMemory:
         if memory.paused:
             return LearnResult()
         saved = memory.learn(
-            text, conversation_id=question.conversation_id, message_id=question.id, at=question.created_at
+            text,
+            conversation_id=question.conversation_id,
+            message_id=question.id,
+            at=question.created_at,
+            unless=lambda: self._is_gone(question),
         )
         held_back = extract_held_back(clean(text), question.created_at)
         items = tuple(HeldBackItem(found.text, found.reason) for found in held_back)
-        if self._writer is not None:
-            self._writer.enqueue(self._user, question.conversation_id, question.id, text)
+        self._enqueue(question)
         return LearnResult(saved, items)
+
+    def _enqueue(self, question: StoredMessage) -> None:
+        if self._writer is None or self._store is None:
+            return
+        with self._store.transaction():
+            if not self._is_gone(question):
+                self._writer.enqueue(self._user, question.conversation_id, question.id, question.text)
+
+    def _is_gone(self, question: StoredMessage) -> bool:
+        """Deleted or redacted since it was asked; inside the transaction that would keep something of it."""
+        return self._store is not None and not self._store.is_stored(self._user, question.id, question.text)

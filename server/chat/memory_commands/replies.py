@@ -10,6 +10,9 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Final
 
+from server.chat.conversations.records import StoredMessage
+from server.chat.conversations.redactor import Replacement
+from server.chat.events import Mention
 from server.chat.memory_commands.access import ChatMemory, DeletionReceipt
 from server.memory import ForgetCommand, ListCommand
 from server.prompting import memory_line
@@ -72,11 +75,25 @@ def deletion_text(receipt: DeletionReceipt, *, korean: bool) -> str:
         return 'I keep nothing like that, so nothing was deleted. Ask "what do you know about me?" to see all.'
     if korean:
         prompts = f" 저장된 프롬프트 {cleaned.prompts}개에서도 지웠어요." if cleaned.prompts else ""
-        return f"기억 {count}개를 완전히 지웠어요.{prompts} 대화에 직접 쓰신 말은 그대로 남아 있어요."
+        said = f" 그렇게 말한 메시지 {cleaned.messages}개에서도 그 말을 뺐어요." if cleaned.messages else ""
+        return f"기억 {count}개를 완전히 지웠어요.{prompts}{said}{_mentions_text(receipt, korean=True)}"
     things = "1 memory" if count == 1 else f"{count} memories"
     stored = "1 stored prompt" if cleaned.prompts == 1 else f"{cleaned.prompts} stored prompts"
     prompts = f", and took {'it' if count == 1 else 'them'} out of {stored}" if cleaned.prompts else ""
-    return f"Forgotten: I have deleted {things} for good{prompts}. What you wrote in your chats stays there."
+    messages = "1 message" if cleaned.messages == 1 else f"{cleaned.messages} messages"
+    said = f" The words that said so are gone from {messages}, too." if cleaned.messages else ""
+    return f"Forgotten: I have deleted {things} for good{prompts}.{said}{_mentions_text(receipt, korean=False)}"
+
+
+def _mentions_text(receipt: DeletionReceipt, *, korean: bool) -> str:
+    """Which chats, the receipt lists: a title could say it again."""
+    count = sum(one.messages for one in receipt.mentions)
+    if not count:
+        return ""
+    if korean:
+        return f" 다른 말로 언급한 메시지가 {count}개 남아 있어요. 그 대화를 지우면 함께 지워져요."
+    messages = "1 other message still mentions" if count == 1 else f"{count} other messages still mention"
+    return f" {messages} it in other words; delete those chats to remove that, too."
 
 
 def erase_confirmation_text(count: int, *, korean: bool) -> str:
@@ -97,13 +114,14 @@ class CommandReply:
     command: str
     listed: tuple[Memory, ...] = ()
     deleted: tuple[Memory, ...] = ()
+    mentions: tuple[Mention, ...] = ()
 
 
 async def answer_command(
-    command: ListCommand | ForgetCommand, memory: ChatMemory, question: str, *, erase_requested: bool
+    command: ListCommand | ForgetCommand, memory: ChatMemory, question: StoredMessage, *, erase_requested: bool
 ) -> CommandReply:
     """Runs the command. `erase_requested`: the reply before this one asked to confirm that all is erased."""
-    korean = has_hangul(question)
+    korean = has_hangul(question.text)
     if memory.disabled_reason:
         return CommandReply(disabled_text(memory.disabled_reason, korean=korean), "refused")
     memories, paused = await memory.list_current()
@@ -111,5 +129,8 @@ async def answer_command(
         return CommandReply(listing_text(memories, paused=paused, korean=korean), "tell", memories[:MAX_LINES])
     if command.everything and not (erase_requested and memories):
         return CommandReply(erase_confirmation_text(len(memories), korean=korean), ERASE_CONFIRMATION)
-    receipt = await (memory.erase() if command.everything else memory.forget(command.about))
-    return CommandReply(deletion_text(receipt, korean=korean), "forget", (), receipt.memories)
+    if command.everything:
+        receipt = await memory.erase()
+    else:
+        receipt = await memory.forget(command.about, Replacement(question.id, command.redacted))
+    return CommandReply(deletion_text(receipt, korean=korean), "forget", (), receipt.memories, receipt.mentions)

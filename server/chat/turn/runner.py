@@ -20,7 +20,6 @@ from server.chat.conversations.records import (
     Status,
     StoredMessage,
 )
-from server.chat.conversations.redaction import Redaction
 from server.chat.conversations.store import ConversationStore, build_history, edited_memories
 from server.chat.events import (
     AnswerDelta,
@@ -103,7 +102,6 @@ class TurnRunner:
         self._answer = answer
         self._stream = stream
         self._memory = memory
-        self._redactions: list[Redaction] = []  # while this turn ran
         self._partial = PartialAnswer()
         self._expecting = ExitStack()  # while open, the engine expects a request
         self.stop_status = Status.STOPPED  # what a cancellation means
@@ -130,11 +128,7 @@ class TurnRunner:
             await self._fail("internal", "the server made a mistake; its log has the details")
         finally:
             self._expecting.close()
-            try:
-                for redaction in self._redactions:
-                    await asyncio.to_thread(self._dependencies.store.redact, self.user, redaction)
-            finally:
-                self._stream.publish(Closed)
+            self._stream.publish(Closed)
 
     def partial_answer(self) -> tuple[UserId, str, str, AnswerRecord] | None:
         """(user, id, text, record) of the answer as it stands; None before its first words."""
@@ -142,10 +136,6 @@ class TurnRunner:
         if partial.first_token_at is None:
             return None
         return self.user, self._answer.id, partial.text, partial.record
-
-    def redact(self, redaction: Redaction) -> None:
-        """Something was deleted while this turn runs: it is redacted from what the turn stored when the turn ends."""
-        self._redactions.append(redaction)
 
     async def _answer_question(self) -> None:
         # 1) the branch so far
@@ -161,7 +151,7 @@ class TurnRunner:
         if (memory_command := parse_command(self._question.text)) is not None:
             erase_requested = bool(branch and branch[-1].answer and branch[-1].answer.command == ERASE_CONFIRMATION)
             memory = await memory_for_domain(self._memory, domain)
-            reply = await answer_command(memory_command, memory, self._question.text, erase_requested=erase_requested)
+            reply = await answer_command(memory_command, memory, self._question, erase_requested=erase_requested)
             return await self._send_reply(reply, compaction)
         # 4) memories and passages for the question
         history = await asyncio.to_thread(redact_inaccessible, build_history(branch, stored_memories), view)
@@ -214,7 +204,7 @@ class TurnRunner:
         if reply.listed:
             self._stream.publish(MemoriesUsed, memories=reply.listed)
         if reply.deleted:
-            self._stream.publish(MemoryForgotten, memories=reply.deleted)
+            self._stream.publish(MemoryForgotten, memories=reply.deleted, mentions=reply.mentions)
         for line in reply.text.splitlines(keepends=True):
             self._publish_delta(TextDelta("", line, 0))
         await self._finish(Status.COMPLETE, FinishReason.STOP, Usage(0, 0, 0, 0.0, 0.0, 0.0))
@@ -305,6 +295,8 @@ class TurnRunner:
         with dependencies.store.transaction():
             dependencies.store.save_prompt(user, answer, prompt)
             if trace is not None:
+                for redaction in dependencies.store.late(user, answer):
+                    trace = replace(trace, queries=tuple(map(redaction.strike, trace.queries)))
                 dependencies.traces.save(user, answer, trace)
             dependencies.store.update_answer(user, answer, text="", status=Status.STREAMING, record=record)
 

@@ -13,7 +13,7 @@ from dataclasses import replace
 from typing import Any
 
 from server.chat.conversations.redaction import Redaction, remove_memory_lines
-from server.chat.events import AnswerDelta, ChatsFound, Closed, MemoriesUsed, MemorySaved, TurnEvent
+from server.chat.events import AnswerDelta, ChatsFound, Closed, MemoriesUsed, MemorySaved, Started, TurnEvent
 from server.errors import NotFound
 from server.types import UserId
 
@@ -24,11 +24,14 @@ class TurnStream:
         self.message_id = message_id
         self.finished_at: float | None = None
         self._events: list[TurnEvent] = []
+        self._redactions: list[Redaction] = []  # what was deleted since it began
         self._new_event = asyncio.Event()
 
     def publish(self, kind: type[TurnEvent], **fields: Any) -> None:
         """Appends one event with the next number and wakes the readers."""
         event = kind(message_id=self.message_id, seq=len(self._events) + 1, **fields)
+        for redaction in self._redactions:
+            event = _redacted(event, redaction)
         self._events.append(event)
         if isinstance(event, Closed):
             self.finished_at = time.monotonic()
@@ -36,15 +39,11 @@ class TurnStream:
         self._new_event = asyncio.Event()
 
     def redact(self, redaction: Redaction) -> None:
-        """Removes it from the events that later readers get; the event that says it was deleted stays."""
-        for index, event in enumerate(self._events):
-            if isinstance(event, MemoriesUsed | MemorySaved):
-                self._events[index] = replace(event, memories=redaction.remaining(event.memories))
-            elif isinstance(event, ChatsFound):
-                remaining_turns = tuple(turn for turn in event.turns if turn.conversation_id not in redaction.chats)
-                self._events[index] = replace(event, turns=remaining_turns)
-            elif isinstance(event, AnswerDelta):
-                self._events[index] = replace(event, text=remove_memory_lines(event.text, redaction.texts))
+        """Removes it from the events that later readers get, those to come included; the event that says it was
+        deleted stays."""
+        self._events = [_redacted(event, redaction) for event in self._events]
+        if self.finished_at is None:
+            self._redactions.append(redaction)
 
     async def follow(self, after_seq: int = 0) -> AsyncIterator[TurnEvent]:
         """Events numbered above `after_seq`, those to come included, up to `closed`."""
@@ -58,6 +57,24 @@ class TurnStream:
             if self.finished_at is not None:
                 return
             await new_event.wait()
+
+
+def _redacted(event: TurnEvent, redaction: Redaction) -> TurnEvent:
+    if isinstance(event, MemoriesUsed | MemorySaved):
+        return replace(event, memories=redaction.remaining(event.memories))
+    if isinstance(event, ChatsFound):
+        turns = (turn for turn in event.turns if turn.conversation_id not in redaction.chats)
+        return replace(
+            event,
+            turns=tuple(
+                replace(turn, text=redaction.strike(turn.text), title=redaction.strike(turn.title)) for turn in turns
+            ),
+        )
+    if isinstance(event, Started):
+        return replace(event, title=redaction.strike(event.title))
+    if isinstance(event, AnswerDelta):
+        return replace(event, text=remove_memory_lines(event.text, redaction.texts))
+    return event
 
 
 class StreamRegistry:

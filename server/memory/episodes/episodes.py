@@ -12,7 +12,7 @@ import math
 import re
 import threading
 from collections import OrderedDict
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Final
 
@@ -126,10 +126,12 @@ class Episodes:
         at: float,
         *,
         speaker: str = "",
+        unless: Callable[[], bool] = lambda: False,
     ) -> bool:
         """Keeps a turn, or its new text; False where it is kept already or blank. The turns of a chat come in order.
 
-        `speaker` is the name of who said it, where it is known. Embeds: call it off the reply's path. Raises
+        `speaker` is the name of who said it, where it is known. `unless` is asked in the transaction: it was deleted
+        meanwhile, and is not kept. Embeds: call it off the reply's path. Raises
         InvalidInput, StorageFull.
         """
         _check(user, conversation_id, message_id)
@@ -148,6 +150,8 @@ class Episodes:
             "embedder": self._embedder.fingerprint,
         }  # fmt: skip
         with self._database.transaction() as db:
+            if unless():
+                return False
             _remove(db, "message_id = :message", key)
             db.execute(
                 "INSERT INTO episodes (user_id, conversation_id, message_id, role, speaker, text, at, named_from, "
@@ -168,6 +172,25 @@ class Episodes:
         with self._database.transaction() as db:
             return _remove(db, "message_id = :message", {"user": user, "message": message_id})
 
+    def redact(self, user: UserId, texts: Mapping[str, str]) -> None:
+        """Gives turns, by message, the text that is left of them; where none is, they are deleted. Until `reembed` they
+        are found by their words."""
+        with self._database.transaction() as db:
+            for message_id, text in texts.items():
+                key: dict[str, Any] = {"user": user, "message": message_id, "text": _truncated(clean(text).strip())}
+                if not any(char.isalnum() for char in text):
+                    _remove(db, "message_id = :message", key)
+                    continue
+                query = "SELECT at FROM episodes WHERE user_id = :user AND message_id = :message AND text <> :text"
+                for (at,) in db.execute(query, key).fetchall():
+                    start, end = named_period(key["text"], at) or (None, None)
+                    db.execute(
+                        "UPDATE episodes SET text = :text, vector = NULL, embedder = '', named_from = :start, "
+                        "named_to = :end, change = :change WHERE user_id = :user AND message_id = :message",
+                        key | {"start": start, "end": end, "change": _next_change(db, user)},
+                    )
+                    _count_removal(db, user)
+
     def erase(self, user: UserId) -> int:
         """Deletes all turns of the user; how many there were."""
         _check(user)
@@ -185,7 +208,7 @@ class Episodes:
             for row in stale:
                 db.execute(
                     "UPDATE episodes SET vector = :vector, embedder = :embedder, change = :change "
-                    "WHERE user_id = :user_id AND id = :id",
+                    "WHERE user_id = :user_id AND id = :id AND text = :text",
                     row | {"change": _next_change(db, row["user_id"])},
                 )
         return len(stale)
@@ -296,8 +319,13 @@ def _remove(db: Connection, which: str, values: dict[str, Any]) -> int:
     """How many rows it deleted. Inside a transaction."""
     deleted = int(db.execute(f"DELETE FROM episodes WHERE user_id = :user AND {which}", values).rowcount)
     if deleted:
-        db.execute("UPDATE episode_users SET removals = removals + 1 WHERE user_id = ?", [values["user"]])
+        _count_removal(db, values["user"])
     return deleted
+
+
+def _count_removal(db: Connection, user: str) -> None:
+    """Has the index in RAM built anew."""
+    db.execute("UPDATE episode_users SET removals = removals + 1 WHERE user_id = ?", [user])
 
 
 def _indexed_turn(row: Mapping[str, Any], fingerprint: str) -> IndexedTurn:

@@ -170,8 +170,7 @@ class MemoryWriter:
         """One turn: kept and done, or its failure noted."""
         try:
             findings = await self.find(turn.text, turn.created_at, attempt=turn.attempts, preemptible=True)
-            if await asyncio.to_thread(self._queue.contains, turn):
-                await asyncio.to_thread(self._keep, turn, findings)
+            await asyncio.to_thread(self._keep, turn, findings)
             await asyncio.to_thread(self._queue.done, turn)
         except (_Preempted, EngineBusy):
             await asyncio.sleep(IDLE_POLL_S)
@@ -181,14 +180,19 @@ class MemoryWriter:
             await asyncio.sleep(DOWN_POLL_S)
         except Exception as error:  # noqa: BLE001  edge of the task's work: it is tried again, then shown with the reason
             logger.warning(
-                "turn %d could not be read for memory: %s", turn.id, type(error).__name__
-            )  # its text is private
+                "a turn could not be read for memory: %s", type(error).__name__
+            )  # its text may quote the user
             reason = str(error) if isinstance(error, TailorError) else f"{type(error).__name__}: {error}"
             await asyncio.to_thread(self._queue.failed, turn, reason)
 
     def _keep(self, turn: QueuedTurn, findings: Sequence[Finding]) -> None:
         self._store.of(turn.user_id).keep(
-            findings, source=turn.text, conversation_id=turn.conversation_id, message_id=turn.message_id
+            findings,
+            source=turn.text,
+            conversation_id=turn.conversation_id,
+            message_id=turn.message_id,
+            at=turn.created_at,
+            unless=lambda: not self._queue.contains(turn),  # it was deleted, dismissed or erased while it was read
         )
 
     async def find(

@@ -7,7 +7,7 @@ message, a quotation or a question about forgetting is none. Knows nothing of st
 from __future__ import annotations
 
 import re
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from server.memory.reading.own_words import MASK, clean, mask
 
@@ -22,10 +22,12 @@ class ListCommand:
 
 @dataclass(frozen=True, slots=True)
 class ForgetCommand:
-    """The user asks to forget `about`, in their own words: 'I like tea', '내 생일'. `everything`: all there is."""
+    """The user asks to forget `about`, in their own words: 'I like tea', '내 생일'. `everything`: all there is.
+    `redacted` is the command without those words."""
 
     about: str
     everything: bool = False
+    redacted: str = field(default="", compare=False)
 
 
 _POLITE = (
@@ -153,9 +155,13 @@ def _forget(plain: str, masked: str) -> ForgetCommand | None:
         i_said = _I_SAID.match(masked, start)
         start = i_said.end() if i_said else start
         about = plain[start:end].strip(" ,.")
-        return None if not about or _BACK_REFERENCE.match(about) else ForgetCommand(about)
+        if not about or _BACK_REFERENCE.match(about):
+            return None
+        return ForgetCommand(about, redacted=f"{plain[:start]}…{plain[end:]}")
     found = _KOREAN_FORGET.fullmatch(masked)
     if found is None:
         return None
     about = plain[found.start("about") : found.end("about")].strip(" ,.")
-    return None if _KOREAN_BACK_REFERENCE.match(about) or len(about) < 3 else ForgetCommand(about)
+    if _KOREAN_BACK_REFERENCE.match(about) or len(about) < 3:
+        return None
+    return ForgetCommand(about, redacted=f"{plain[: found.start('about')]}…{plain[found.end('about') :]}")

@@ -88,6 +88,11 @@ def memory_terms(memory: str) -> frozenset[str]:
     return frozenset(words.terms(text)) | {one for one in _ONE_SYLLABLE.findall(text) if one not in _FUNCTION_SYLLABLES}
 
 
+def memory_words(memory: str) -> tuple[QueryWord, ...]:
+    """The content words of a memory, without those that every memory has."""
+    return parse_query(_BOILERPLATE.sub(" ", memory)).words
+
+
 def common_weight(weight: float, found: int, memories: int) -> float:
     """A word's weight where so many of the memories have it."""
     common = memories >= COMMON_MIN_MEMORIES and found > COMMON_SHARE * memories

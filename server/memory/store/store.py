@@ -188,13 +188,9 @@ class UserMemory:
             return ()
         source = clean(text)
         return self.keep(
-            extract(source, at),
-            source=source,
-            conversation_id=conversation_id,
-            message_id=message_id,
-            at=at,
+            extract(source, at), source=source, conversation_id=conversation_id, message_id=message_id, at=at,
             unless=unless,
-        )
+        )  # fmt: skip
 
     def keep(
         self,
@@ -282,6 +278,13 @@ class UserMemory:
         if rows:
             self._database.scrub()
         return tuple(memory_of(row) for row in rows)
+
+    def redact_quotes(self, strike: Callable[[str], str]) -> None:
+        """Has `strike` take deleted text out of the words that other memories came from."""
+        with self._transaction() as db:
+            for row in self._table.all_rows(db):
+                if (kept := strike(row["quote"])) != row["quote"]:
+                    self._table.update(db, row["id"], quote=kept)
 
     def mark_used(self, ids: Iterable[int]) -> None:
         """Notes that these were put into a prompt just now."""

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
+import sqlite3
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any, Final
 
@@ -95,3 +96,10 @@ def generation_record_from_row(row: Sequence[Any]) -> GenerationRecord:
     number, at, cause, files, chunks, added, changed, removed, told = row
     listed = tuple((str(what), str(file)) for what, file in json.loads(told))
     return GenerationRecord(number, at, cause, files, chunks, added, changed, removed, listed)
+
+
+def update_read_times(db: sqlite3.Connection, versions: Iterable[FileVersion]) -> None:
+    db.executemany(
+        "UPDATE versions SET bytes = ?, mtime_ns = ?, read_ns = ? WHERE id = ?",
+        [(one.record.bytes, one.record.mtime_ns, one.record.read_ns, one.id) for one in versions],
+    )

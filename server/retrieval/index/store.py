@@ -23,7 +23,7 @@ from numpy.typing import NDArray
 
 from server.database import Database
 from server.errors import NotFound
-from server.retrieval.index import catalog
+from server.retrieval.index import catalog, purging
 from server.retrieval.index.catalog import CHUNK_COLUMNS, MIGRATIONS, VERSION_COLUMNS, GenerationRecord
 from server.retrieval.index.files import Chunk, FileKey, FileRecord, suspicious_locations
 from server.retrieval.index.generation import FileVersion, Generation
@@ -234,7 +234,7 @@ class IndexStore:
                 db.conn.executemany(
                     "INSERT INTO lives VALUES (?, ?, NULL)", [(version.id, number) for version in new_versions]
                 )
-                _update_read_times(db.conn, new_versions)  # a version that came back was read again
+                catalog.update_read_times(db.conn, new_versions)  # a version that came back was read again
                 self._prune(db.conn)
         return successor
 
@@ -252,13 +252,24 @@ class IndexStore:
         """Stores when files were read. No new generation: no search result changes."""
         successor = current.with_records(records)
         with self._lock, self._database.transaction() as db:
-            _update_read_times(db.conn, [successor.files[key] for key in records if key in successor.files])
+            catalog.update_read_times(db.conn, [successor.files[key] for key in records if key in successor.files])
         return successor
 
     def delete_unpublished(self) -> None:
         """Versions that were staged for a generation which was never published, and now never will be."""
         with self._lock, self._database.transaction() as db:
             db.conn.execute("DELETE FROM versions WHERE id NOT IN (SELECT version FROM lives)")
+
+    def generations_with(self, key: FileKey) -> tuple[int, ...]:
+        return purging.generations_with(self._database.connection().conn, key)
+
+    def purge(self, key: FileKey) -> tuple[tuple[int, ...], tuple[int, ...]]:
+        """Drops its versions that are not live and the generations that had one; these, and segments with dead rows."""
+        with self._lock:
+            with self._database.transaction() as db:
+                purged, words, known = purging.purge(db.conn, key)
+            self._database.scrub(words)
+            return purged, tuple(one for one, (_, part) in self._segments.items() if not part.mask(known).all())
 
     # ── merging ──────────────────────────────────────────────────────────────────────────────────
 
@@ -382,13 +393,6 @@ def _insert_segment(db: sqlite3.Connection, written: _WrittenSegment) -> None:
     db.execute(
         "INSERT INTO segments VALUES (?,?,?,?,?)",
         (written.segment_id, written.folder, len(written.segment), written.arrays, written.checksum),
-    )
-
-
-def _update_read_times(db: sqlite3.Connection, versions: Iterable[FileVersion]) -> None:
-    db.executemany(
-        "UPDATE versions SET bytes = ?, mtime_ns = ?, read_ns = ? WHERE id = ?",
-        [(one.record.bytes, one.record.mtime_ns, one.record.read_ns, one.id) for one in versions],
     )
 
 

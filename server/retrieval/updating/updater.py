@@ -24,6 +24,7 @@ from server.retrieval.index.generation import Generation
 from server.retrieval.updating.indexer import Indexer, IndexingResult, IndexingStopped, Plan
 from server.retrieval.updating.pending import LONG_IMPORT_FILES, FolderScan, PendingUpdate, TakeChanges
 from server.retrieval.updating.progress import UpdateProgress
+from server.retrieval.updating.purging import Purger
 from server.retrieval.updating.reader import Reader
 from server.retrieval.updating.scanner import scan, scan_paths
 from server.retrieval.updating.status import FileStatus, KnowledgeStatus, PendingFile
@@ -59,6 +60,10 @@ class IndexUpdater:
         self._publish_lock = threading.RLock()  # one change of the newest generations at a time; before the next
         self._state_lock = threading.Lock()  # which index serves, and its generation
         self.progress = UpdateProgress()
+        self.purger = Purger(
+            root, self._indexes, lambda index: self._generations[index.name], self._set_generation,
+            (self._merge_lock, self._publish_lock),
+        )  # fmt: skip
 
     # ── life ─────────────────────────────────────────────────────────────────────────────────────
 
@@ -88,7 +93,7 @@ class IndexUpdater:
     def close(self) -> None:
         self._reader.close()
         with self._publish_lock:
-            for index in filter(None, (self._serving, self._building)):
+            for index in self._indexes():
                 index.store.close()
             self._serving = self._building = None
 
@@ -132,7 +137,7 @@ class IndexUpdater:
 
     def check_integrity(self) -> None:
         with self._publish_lock:
-            for index in filter(None, (self._serving, self._building)):
+            for index in self._indexes():
                 index.store.check_integrity()
                 self._generations[index.name].check_integrity()
 
@@ -152,6 +157,13 @@ class IndexUpdater:
             if index is not None and index.store.get_mark(_HELD_MARK) is not None:
                 self._set_generation(index, index.store.publish(self._generations[index.name], (), [key], "files"))
         self.progress.notify()
+
+    def generations_with(self, key: FileKey) -> tuple[int, ...]:
+        """Kept generations in which the file is live."""
+        return self._require_open().store.generations_with(key)
+
+    def _indexes(self) -> list[OpenIndex]:
+        return [index for index in (self._serving, self._building) if index is not None]
 
     def roll_back(self, number: int) -> int:
         with self._publish_lock:
@@ -204,6 +216,7 @@ class IndexUpdater:
                     if attempt and self._interrupted.wait(self._settings.debounce_ms / 1000):
                         return
                     if self._sync_once(paths, take_changes):
+                        self.purger.purge_marked()
                         break
                     paths = None
             except (OSError, sqlite3.Error, StorageError) as error:

@@ -89,7 +89,7 @@ def test_deleting_gives_a_receipt(live: LiveServer, client: httpx.Client) -> Non
     receipt = client.delete(f"/api/memories/{memory['id']}")
     assert receipt.status_code == 200
     assert receipt.json()["deleted"]["text"] == "Name is Mina."
-    assert receipt.json()["cleaned"] == {"answers": 1, "prompts": 1}
+    assert receipt.json()["cleaned"] == {"answers": 1, "prompts": 1, "messages": 0, "titles": 0}
     assert "Mina" not in client.get(f"/api/messages/{answer}/prompt").text
     conversation = events[0]["conversation_id"]
     assert "Mina" not in client.get(f"/api/conversations/{conversation}").text

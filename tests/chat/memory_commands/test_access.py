@@ -112,7 +112,7 @@ async def test_what_should_be_forgotten_is_deleted_and_the_answer_does_not_repea
         assert memory_texts(services) == []
         assert [m.text for m in only(events, MemoryForgotten).memories] == [only(first, MemorySaved).memories[0].text]
         assert "deleted 1 memory" in answer_text(events)
-        assert "1 stored prompt" in answer_text(events)
+        assert "2 stored prompts. The words that said so are gone from 2 messages" in answer_text(events)
         assert "tea" not in answer_text(events)
         message = await stored_answer(services.chat, events)
         assert (message.answer.command, message.answer.memories_forgotten) == ("forget", 1)

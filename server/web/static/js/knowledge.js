@@ -100,11 +100,12 @@ export function dismissUpload(id) {
   uploads.value = uploads.value.filter((item) => item.id !== id);
 }
 
-export async function deleteFile(folder, file) {
+/** `purge`: from the generations that are kept for going back, too. */
+export async function deleteFile(folder, file, purge) {
   const path = `/api/knowledge/${encodeURIComponent(folder)}/${file.split("/").map(encodeURIComponent).join("/")}`;
   try {
-    await call("DELETE", path);
-    toast(t("knowledge.deleted", { file }));
+    const { held_by: heldBy = [] } = (await call("DELETE", purge ? `${path}?purge=true` : path)) ?? {};
+    toast(t(heldBy.length ? "knowledge.deleted_held" : "knowledge.deleted", { file, n: heldBy.length }));
   } catch (error) {
     toast(error.message, { kind: "error" });
   }

@@ -116,21 +116,26 @@ async function currentVersion(id) {
   return version;
 }
 
-export async function deleteMemory(memory, onError = showError) {
+/** Gives the receipt; null after an error. With the query `?words=keep` messages that said it stay as they are. */
+export async function deleteMemory(memory, onError = showError, query = "") {
   let alreadyGone = false;
-  const done = await mutate(() => call("DELETE", memoryUrl(memory.id)), (message, error) => {
+  const done = await mutate(() => call("DELETE", memoryUrl(memory.id) + query), (message, error) => {
     alreadyGone = error.status === 404; // by another page
     if (!alreadyGone) onError(message, error);
   });
   if (done || alreadyGone) cacheForgotten([memory.id]);
-  return Boolean(done || alreadyGone);
+  return done ?? (alreadyGone ? {} : null);
 }
 
-/** Forgets, with an undo that adds the same text anew. */
+/** Forgets, with an undo that adds the same text anew; says how many messages still mention it. */
 export async function forgetMemory(memory) {
-  if (!(await deleteMemory(memory))) return;
+  const receipt = await deleteMemory(memory);
+  if (!receipt) return;
   const action = { label: t("memory.undo"), onClick: () => addMemory(memory.text, memory.kind) };
-  toast(t("memory.forgotten", { text: memory.text }), { action });
+  const left = (receipt.mentions ?? []).reduce((sum, chat) => sum + chat.messages, 0);
+  const titles = (receipt.mentions ?? []).map((chat) => chat.title || t("thread.new")).join(", ");
+  const text = t("memory.forgotten", { text: memory.text });
+  toast(left ? `${text} ${t("memory.mentions", { n: left, titles })}` : text, { action });
 }
 
 export async function setMemoryPaused(paused) {

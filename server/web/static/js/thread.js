@@ -19,7 +19,7 @@ export class Thread {
     this.nodes = signal([]);        // {id, parent_id, role}, oldest first
     this.choices = signal({});
     this.messageSignals = new Map(); // id → signal of the message
-    this.updatedAt = 0;             // of the version shown
+    this.revision = 0;              // of the version shown
     this.ownChange = false;         // the next change of the list is this page's own doing
     this.shownIds = computed(() => branch(this.nodes.value, this.choices.value));
     this.roles = computed(() => new Map(this.nodes.value.map((node) => [node.id, node.role])));

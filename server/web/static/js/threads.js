@@ -34,10 +34,11 @@ function applyChatList(conversations) {
     thread.title.value = item.title;
     thread.domain.value = item.domain;
     thread.temporary.value = Boolean(item.temporary);
-    const changedElsewhere = item.updated_at > thread.updatedAt && !thread.ownChange;
+    const changedElsewhere = item.revision !== thread.revision && !thread.ownChange;
     thread.ownChange = false;
-    thread.updatedAt = item.updated_at;
-    if (changedElsewhere && thread.state.value === "ready" && !thread.hasLiveAnswers()) {
+    if (changedElsewhere && thread.hasLiveAnswers()) continue; // looked at again when they end
+    thread.revision = item.revision;
+    if (changedElsewhere && thread.state.value === "ready") {
       if (thread === currentThread.value) loadThread(thread);
       else threads.delete(item.id);
     }
@@ -68,7 +69,7 @@ export async function loadThread(thread) {
       thread.title.value = stored.title;
       thread.domain.value = stored.domain;
       thread.temporary.value = Boolean(stored.temporary);
-      thread.updatedAt = stored.updated_at;
+      thread.revision = stored.revision;
       for (const message of stored.messages) if (!threadOfAnswer.has(message.id)) thread.mergeStored(message);
       thread.state.value = "ready";
     });
@@ -174,7 +175,10 @@ function applyQueuedEvent(event) {
   }
   const previousStatus = messageSignal.value.status;
   messageSignal.value = applyEvent(messageSignal.value, event);
-  if (event.type === "closed") threadOfAnswer.delete(event.message_id);
+  if (event.type === "closed") {
+    threadOfAnswer.delete(event.message_id);
+    if (messageSignal.value.memories_forgotten) loadThread(thread); // messages lost the words that said it
+  }
   if (previousStatus === "streaming" && messageSignal.value.status !== "streaming") {
     answerHandler(messageSignal.value, false);
   }

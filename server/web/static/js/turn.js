@@ -12,6 +12,7 @@ const EMPTY_MESSAGE = {
   memories_used: [], memories_saved: [],
   memories_forgotten: 0, // how many; their texts come once, by event, in `forgotten`
   forgotten: [],
+  mentions: [],        // by that event, too: [{conversation_id, title, messages}] that still mention it
   held_back: [],       // [{text, reason}]: not kept unless the user says so; never stored
   chats_used: [],      // turns of earlier chats that were quoted to the model
   citations: [], invalid_citations: [],
@@ -21,7 +22,7 @@ const EMPTY_MESSAGE = {
 };
 
 /** Fields that only events carry; stored messages lack them. */
-export const EVENT_ONLY_FIELDS = ["seq", "prompt", "dropped", "forgotten", "held_back"];
+export const EVENT_ONLY_FIELDS = ["seq", "prompt", "dropped", "forgotten", "mentions", "held_back"];
 
 /** A message as the API gives it, with every field present. */
 export function fromStored(stored) {
@@ -89,7 +90,8 @@ export function applyEvent(message, event) {
     case "memory_saved":
       return { ...next, memories_saved: event.memories };
     case "memory_forgotten":
-      return { ...next, memories_forgotten: event.memories.length, forgotten: event.memories };
+      return { ...next, memories_forgotten: event.memories.length, forgotten: event.memories,
+        mentions: event.mentions ?? [] };
     case "memory_held_back":
       return { ...next, held_back: event.items };
     case "error":

@@ -50,7 +50,7 @@ function TurnLink({ turn, query = "" }) {
     navigate(id, { message });
   };
   return html`<li><a class="turn" href=${chatUrl(id, message)} onClick=${open}>
-    <span class="turn-head"><b>${turn.title}</b><time datetime=${new Date(turn.at * 1000).toISOString()}
+    <span class="turn-head"><b>${turn.title || t("thread.new")}</b><time datetime=${new Date(turn.at * 1000).toISOString()}
       title=${date(turn.at)}>${day(turn.at)}</time></span>
     <span class="turn-text"><span class="turn-role">${t(`role.${role}`)}</span> ${snippet(turn.snippet || turn.text, query)
       .map((part, index) => (part.marked ? html`<mark key=${index}>${part.text}</mark>`

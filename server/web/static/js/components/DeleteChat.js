@@ -44,7 +44,7 @@ export function DeleteChatDialog({ item }) {
     }
   };
   return html`<${Dialog} title=${t("chat.delete_title")} role="alertdialog">
-    <p>${t("chat.delete_text", { title: item.title })}</p>
+    <p>${t("chat.delete_text", { title: item.title || t("thread.new") })}</p>
     <${ListState} state=${related.state} error=${related.error} onRetry=${load} lines=${2} />
     ${related.items.length > 0 && html`<fieldset class="forget-too">
       <legend>${t("deletion.offer", { n: related.items.length })}</legend>

@@ -1,5 +1,5 @@
 // The one modal dialog: keeps the focus inside, closes on Escape or outside, and gives the focus back.
-import { useEffect, useId, useLayoutEffect, useRef } from "preact/hooks";
+import { useEffect, useId, useLayoutEffect, useRef, useState } from "preact/hooks";
 import { cx, html } from "../html.js";
 import { t } from "../i18n.js";
 import { dialog } from "../state.js";
@@ -47,11 +47,15 @@ export function Dialog({ title, wide, role = "dialog", children }) {
   </dialog>`;
 }
 
-export function ConfirmDialog({ title, text, action, danger, onConfirm }) {
+/** With `option` there is a box to tick, and `onConfirm` is told whether it was. */
+export function ConfirmDialog({ title, text, action, danger, option, onConfirm }) {
+  const [chosen, setChosen] = useState(false);
   const close = () => (dialog.value = null);
-  const confirm = () => { close(); onConfirm(); };
+  const confirm = () => { close(); onConfirm(chosen); };
   return html`<${Dialog} title=${title} role="alertdialog">
     <p>${text}</p>
+    ${option && html`<label class="check"><input type="checkbox" checked=${chosen}
+      onChange=${() => setChosen(!chosen)} /><span>${option}</span></label>`}
     <div class="dialog-actions">
       <button type="button" class="button" data-autofocus onClick=${close}>${t("action.cancel")}</button>
       <button type="button" class=${cx("button", danger ? "danger" : "primary")} onClick=${confirm}>${action}</button>

@@ -151,7 +151,8 @@ function FileRow({ folder, file }) {
   const failed = isUnreadable(file);
   const remove = () => (dialog.value = {
     kind: "confirm", title: t("knowledge.delete_title"), text: t("knowledge.delete_text", { file: file.file }),
-    action: t("action.delete"), danger: true, onConfirm: () => deleteFile(folder, file.file),
+    action: t("action.delete"), danger: true, option: t("knowledge.purge"),
+    onConfirm: (purge) => deleteFile(folder, file.file, purge),
   });
   return html`<li class=${cx("file", file.state)}>
     <${Icon} name="file" size=${16} />

@@ -8,7 +8,7 @@ import { acknowledge, acknowledged, receiptKey } from "../receipts.js";
 import { EditMemory } from "./EditMemory.js";
 
 export function Receipts({ message }) {
-  const { memories_saved: saved, memories_forgotten: count, forgotten, held_back: offers } = message;
+  const { memories_saved: saved, memories_forgotten: count, forgotten, mentions, held_back: offers } = message;
   if (!saved.length && !count && !offers.length) return null;
   return html`<ul class="receipts" aria-label=${t("memory.receipts")}>
     ${saved.map((memory) => html`<${SavedReceipt} key=${memory.id} memory=${memory} />`)}
@@ -16,6 +16,9 @@ export function Receipts({ message }) {
       size=${14} /><span class="receipt-text"><b>${t("memory.forgotten_label")}</b> ${memory.text}</span></li>`)}
     ${count > 0 && !forgotten.length && html`<li class="receipt gone"><${Icon} name="trash" size=${14} /><span
       class="receipt-text">${t("memory.forgotten_count", { n: count })}</span></li>`}
+    ${mentions.map((chat) => html`<li key=${`mention ${chat.conversation_id}`} class="receipt"><${Icon} name="chat"
+      size=${14} /><a class="receipt-text" href=${`#/c/${chat.conversation_id}`}>${t("memory.mentioned_in", {
+      n: chat.messages, title: chat.title || t("thread.new") })}</a></li>`)}
     ${offers.map((item, index) => html`<${HeldBackOffer} key=${`offer ${index}`} id=${`offer ${message.id} ${index}`}
       item=${item} />`)}
   </ul>`;
@@ -33,7 +36,7 @@ function SavedReceipt({ memory }) {
   const kept = acknowledged.value.has(receiptKey(memory));
   const refocus = () => row.current?.focus(); // the button that had the focus is gone
   const keep = () => { acknowledge(receiptKey(memory)); refocus(); };
-  const undo = async () => (await deleteMemory(current)) && refocus();
+  const undo = async () => (await deleteMemory(current, undefined, "?words=keep")) && refocus();
   const save = async (text) => { setEditing(null); await editMemory(editing, text); };
   if (editing) {
     return html`<li class="receipt editing"><${EditMemory} memory=${editing} onSave=${save}

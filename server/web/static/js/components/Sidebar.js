@@ -61,6 +61,7 @@ function moveFocus(event, container) {
 function ChatRow({ item }) {
   const [renaming, setRenaming] = useState(false);
   const active = openChatId.value === item.id;
+  const title = item.title || t("thread.new"); // nothing said yet, or what it was made of is deleted
   if (renaming) {
     return html`<li class="chat-row"><${InlineEdit} value=${item.title} label=${t("chat.rename")}
       onSave=${(title) => { setRenaming(false); renameChat(item.id, title); }}
@@ -73,11 +74,11 @@ function ChatRow({ item }) {
     navigate(item.id);
   };
   return html`<li class=${cx("chat-row", active && "active")}>
-    <a href=${chatUrl(item.id)} aria-current=${active ? "page" : undefined} title=${item.title} onClick=${open}
+    <a href=${chatUrl(item.id)} aria-current=${active ? "page" : undefined} title=${title} onClick=${open}
       onDblClick=${() => setRenaming(true)}>${item.temporary && html`<span class="temporary-mark"
         title=${t("temporary.chat")}><${Icon} name="temporary" size=${14} /><span
-        class="unseen">${t("temporary.chat")}: </span></span>`}${item.title}</a>
-    <${Popover} class="icon-button row-menu" label=${t("chat.menu", { title: item.title })} button=${html`<${Icon}
+        class="unseen">${t("temporary.chat")}: </span></span>`}${title}</a>
+    <${Popover} class="icon-button row-menu" label=${t("chat.menu", { title })} button=${html`<${Icon}
       name="more" />`}>
       ${(close) => html`
         <${MenuItem} icon="edit" onClick=${() => { close(); setRenaming(true); }}>${t("chat.rename")}</${MenuItem}>

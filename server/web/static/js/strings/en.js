@@ -126,6 +126,9 @@ export const en = {
   "knowledge.delete": "Delete {file}", "knowledge.delete_title": "Delete this file?",
   "knowledge.delete_text": "“{file}” leaves the folder on disk, and answers stop using it at once.",
   "knowledge.deleted": "{file} deleted.",
+  "knowledge.deleted_held": ({ file, n }) => (
+    `${file} deleted. ${n === 1 ? "1 earlier generation" : `${n} earlier generations`} of the index still ${n === 1 ? "has" : "have"} it.`),
+  "knowledge.purge": "Delete it for good: earlier generations of the index that have it are dropped",
   "file.indexed": "Indexed", "file.indexing": "Indexing", "file.empty": "Empty", "file.failed": "Failed",
   "file.unsupported": "Not supported",
 

@@ -6,6 +6,8 @@ export const memory = {
   "memory.receipts": "What was remembered", "memory.saved": "Saved:", "memory.kept": "Kept:", "memory.from": "from",
   "memory.keep": "Keep", "memory.keep_this": "Keep: {text}", "memory.undo": "Undo", "memory.undo_this": "Undo: {text}",
   "memory.undone": "Not remembered: {text}", "memory.forgotten_label": "Forgotten:", "memory.not_kept": "Not kept.",
+  "memory.mentioned_in": ({ n, title }) => `Still mentioned in “${title}” (${n === 1 ? "1 message" : `${n} messages`})`,
+  "memory.mentions": ({ n, titles }) => `${n === 1 ? "1 message still mentions" : `${n} messages still mention`} it: ${titles}`,
   "memory.forgotten_count": ({ n }) => `${memories(n, n)} forgotten.`,
   "held.secret": "This looks like a secret, such as a card number or a password, so it was not kept. Keep it all the same?",
   "held.order": "This reads like an order to the model, so it was not kept. Keep it all the same?",
@@ -37,7 +39,8 @@ export const memory = {
   "memory.export": "Export", "memory.erase": "Erase all…",
   "memory.erase_title": ({ n, count }) => (count ? `Erase ${memories(n, count)}?` : "Erase all that is past?"),
   "memory.erase_text":
-    "All that is remembered about you is deleted for good, past ones and their history too. Chats stay. " +
+    "All that is remembered about you is deleted for good, past ones and their history too, with the sentences of your " +
+    "chats that said it. What was said until now is no longer found in past chats. The rest of your chats stays. " +
     "This cannot be undone; Export makes a copy first.",
   "memory.erase_action": ({ n, count }) => (count ? `Erase ${memories(n, count)}` : "Erase"),
   "memory.erased": ({ n }) => `${memories(n, n)} erased.`,

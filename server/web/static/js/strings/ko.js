@@ -114,6 +114,8 @@ export const ko = {
   "knowledge.delete": "{file} 삭제", "knowledge.delete_title": "이 파일을 삭제할까요?",
   "knowledge.delete_text": "‘{file}’ 파일이 디스크의 폴더에서 삭제되고, 답변에서 바로 제외됩니다.",
   "knowledge.deleted": "{file} 파일을 삭제했습니다.",
+  "knowledge.deleted_held": "{file} 파일을 삭제했습니다. 색인의 이전 세대 {n}개에는 아직 남아 있습니다.",
+  "knowledge.purge": "완전히 삭제: 이 파일이 있는 색인의 이전 세대도 버립니다",
   "file.indexed": "색인됨", "file.indexing": "색인 중", "file.empty": "비어 있음", "file.failed": "실패",
   "file.unsupported": "지원 안 됨",
 

@@ -3,6 +3,8 @@ export const memory = {
   "memory.receipts": "기억한 내용", "memory.saved": "기억함:", "memory.kept": "기억함:", "memory.from": "원문:",
   "memory.keep": "유지", "memory.keep_this": "유지: {text}", "memory.undo": "되돌리기", "memory.undo_this": "되돌리기: {text}",
   "memory.undone": "기억하지 않음: {text}", "memory.forgotten_label": "잊음:", "memory.not_kept": "기억하지 않았습니다.",
+  "memory.mentioned_in": "‘{title}’에 아직 언급되어 있음 (메시지 {n}개)",
+  "memory.mentions": "메시지 {n}개가 아직 언급하고 있습니다: {titles}",
   "memory.forgotten_count": "메모리 {n}개를 잊었습니다.",
   "held.secret": "카드 번호나 비밀번호 같은 비밀 정보로 보여 기억하지 않았습니다. 그래도 기억할까요?",
   "held.order": "모델에 내리는 지시처럼 보여 기억하지 않았습니다. 그래도 기억할까요?",
@@ -33,7 +35,8 @@ export const memory = {
   "memory.export": "내보내기", "memory.erase": "모두 지우기…",
   "memory.erase_title": ({ n, count }) => (count ? `메모리 ${n}개를 모두 지울까요?` : "지난 내용을 모두 지울까요?"),
   "memory.erase_text":
-    "나에 대해 기억한 내용이 지난 것과 변경 기록까지 완전히 삭제됩니다. 채팅은 남습니다. 되돌릴 수 없으니 필요하면 먼저 내보내기로 사본을 만드세요.",
+    "나에 대해 기억한 내용이 지난 것과 변경 기록까지, 그렇게 말한 채팅의 문장과 함께 완전히 삭제됩니다. 지금까지 한 말은 지난 채팅에서 " +
+    "더 찾을 수 없습니다. 채팅의 나머지는 남습니다. 되돌릴 수 없으니 필요하면 먼저 내보내기로 사본을 만드세요.",
   "memory.erase_action": ({ n, count }) => (count ? `${n}개 모두 지우기` : "모두 지우기"), "memory.erased": "메모리 {n}개를 지웠습니다.",
   "kind.identity": "나에 대해", "kind.preference": "선호", "kind.instruction": "지시", "kind.project": "프로젝트",
   "kind.relation": "사람", "kind.event": "일정", "kind.fact": "사실",

@@ -1,0 +1,73 @@
+"""Files that are to leave nothing in the index: remembered across restarts until no sync can bring them back.
+
+Knows nothing of how files are read or what a search is.
+"""
+
+from __future__ import annotations
+
+import json
+import threading
+from collections.abc import Callable
+from pathlib import Path
+from typing import Final
+
+from server.retrieval.index.directory import OpenIndex
+from server.retrieval.index.files import FileKey
+from server.retrieval.index.generation import Generation
+
+_MARK: Final = "purge"
+
+
+class Purger:
+    """`indexes`: those that are open. `newest`, `set_newest`: the newest generation of each. The locks are those of
+    merging and of publishing, taken in this order."""
+
+    def __init__(
+        self,
+        root: Path,
+        indexes: Callable[[], list[OpenIndex]],
+        newest: Callable[[OpenIndex], Generation],
+        set_newest: Callable[[OpenIndex, Generation], None],
+        locks: tuple[threading.Lock, threading.RLock],
+    ) -> None:
+        self._root = root
+        self._indexes = indexes
+        self._newest = newest
+        self._set_newest = set_newest
+        self._merging, self._publishing = locks
+
+    def mark(self, key: FileKey, *, wanted: bool) -> None:
+        """Nothing is to be left of the file, whoever read it before it was deleted."""
+        with self._publishing:
+            for index in self._indexes():
+                keys = _marked(index) - {key} | ({key} if wanted else set())
+                index.store.set_mark(
+                    _MARK, json.dumps([(one.folder, one.file) for one in sorted(keys)]) if keys else None
+                )
+
+    def purge(self, key: FileKey) -> tuple[int, ...]:
+        """Drops all that is left of a deleted file, and the generations that had it; their numbers."""
+        purged: set[int] = set()
+        with self._merging, self._publishing:
+            for index in self._indexes():
+                purged |= set(self._purge(index, key))
+        return tuple(sorted(purged))
+
+    def _purge(self, index: OpenIndex, key: FileKey) -> tuple[int, ...]:
+        newest = self._newest(index)
+        if key in newest.files and not (self._root / key.folder / key.file).exists():
+            self._set_newest(index, index.store.publish(newest, (), [key], "files"))
+        numbers, segments = index.store.purge(key)
+        for segment_id in segments:  # their vectors were made of its text
+            self._set_newest(index, index.store.commit_merge(index.store.merge([segment_id])))
+        return numbers
+
+    def purge_marked(self) -> None:
+        """After a sync: nothing that was read before a deletion is on its way any more."""
+        for key in sorted(set().union(*map(_marked, self._indexes()))):
+            self.purge(key)
+            self.mark(key, wanted=False)
+
+
+def _marked(index: OpenIndex) -> set[FileKey]:
+    return {FileKey(*key) for key in json.loads(index.store.get_mark(_MARK) or "[]")}
