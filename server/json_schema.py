@@ -8,8 +8,9 @@ its own (joined patterns, multiples, pairs of name patterns) stays small. Knows 
 from __future__ import annotations
 
 import json
+import math
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from decimal import Decimal
 from types import MappingProxyType
 from typing import Any, Final, TypeGuard
@@ -18,10 +19,10 @@ from server.errors import InvalidInput
 
 GRAMMAR_LIMITS: Final[Mapping[str, Any]] = MappingProxyType(
     {  # of llguidance's LLParserLimits
-        "max_items_in_row": 400,
+        "max_items_in_row": 4_000,
         "initial_lexer_fuel": 300_000,
-        "step_lexer_fuel": 50_000,  # about 4 ms of a step
-        "step_max_items": 20_000,  # about 1 ms of a step
+        "step_lexer_fuel": 100_000,  # about 7 ms of a step
+        "step_max_items": 50_000,  # about 3 ms of a step
         "max_lexer_states": 20_000,  # 1 to 2 kB each
         "max_grammar_size": 20_000,
         "verbose_errors": False,
@@ -37,7 +38,7 @@ _MAX_OPTIONS = 256  # of one anyOf or oneOf
 _MAX_PATTERN = 1_000  # characters
 _MAX_JOINED_PATTERNS = 8  # all must match one string: the work doubles with each
 _MAX_NAME_PATTERNS = 32  # patternProperties: each pair is compared
-_MAX_MULTIPLES = 10_000  # product of the digits of all multipleOf: states of a machine that counts them
+_MAX_MULTIPLES = 10_000  # product of the digits of each different multipleOf: states of a machine that counts them
 _LARGEST_NUMBER = 2**53  # whole numbers up to it are exact
 _MAX_DIGITS = 17  # of a bound
 _OPEN_STEP_DIGITS = 12  # a value above 0 is at least 1e-12, one above 10 at least 10 + 1e-11
@@ -55,7 +56,7 @@ class _Counts:
     patterns: int = 0
     name_patterns: int = 0
     joins: bool = False  # somewhere several schemas hold for one value
-    multiples: int = 1
+    multiples: set[int] = field(default_factory=set)
 
 
 def usable_schema(source: str) -> dict[str, Any] | bool:
@@ -158,8 +159,8 @@ def _measure_multiple(value: Any, where: str, counts: _Counts) -> None:
         raise InvalidInput(f"the output JSON Schema has a multipleOf that is not above 0 at {where[:200]}")
     _, digits, exponent = Decimal(repr(value)).normalize().as_tuple()
     assert isinstance(exponent, int)  # narrows a type: the number is finite
-    counts.multiples *= int("".join(map(str, digits))) * 10 ** max(0, exponent)
-    if counts.multiples > _MAX_MULTIPLES:
+    counts.multiples.add(int("".join(map(str, digits))) * 10 ** max(0, exponent))
+    if math.prod(counts.multiples) > _MAX_MULTIPLES:
         raise _over(where, "multipleOf whose product is too large", _MAX_MULTIPLES)
 
 

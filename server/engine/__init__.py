@@ -4,10 +4,19 @@ Knows nothing of chats, users' words, domains or HTTP.
 """
 
 from server.engine.adapters.folders import AdapterCatalogue
+from server.engine.adapters.reading import continued_settings
 from server.engine.local import LocalEngine
 from server.engine.model.fingerprint import model_fingerprint
 from server.engine.model.tokenizer import ModelTokenizer
 from server.engine.protocol import Engine
 from server.engine.stats import EngineStats
 
-__all__ = ["AdapterCatalogue", "Engine", "EngineStats", "LocalEngine", "ModelTokenizer", "model_fingerprint"]
+__all__ = [
+    "AdapterCatalogue",
+    "Engine",
+    "EngineStats",
+    "LocalEngine",
+    "ModelTokenizer",
+    "continued_settings",
+    "model_fingerprint",
+]

@@ -22,6 +22,7 @@ from transformers import Trainer, TrainerCallback, TrainingArguments
 from transformers.trainer_callback import PrinterCallback
 from transformers.trainer_pt_utils import LengthGroupedSampler
 
+from server.engine import continued_settings
 from server.training.recipe import Recipe
 from server.training.rows import IGNORED, Row, collate
 from server.training.text import duration
@@ -107,7 +108,10 @@ def _quiet() -> Iterator[None]:
 def _with_lora(model: Any, recipe: Recipe, start: Path | None) -> Any:
     if start is None:
         return get_peft_model(model, lora_config(recipe))
-    adapted = PeftModel.from_pretrained(model, str(start), is_trainable=True)
+    config = LoraConfig.from_pretrained(str(start))
+    for name, value in continued_settings(start).items():
+        setattr(config, name, value)
+    adapted = PeftModel.from_pretrained(model, str(start), config=config, is_trainable=True)
     for parameter in adapted.parameters():
         if parameter.requires_grad:  # stored as float16, learnt in float32
             parameter.data = parameter.data.float()

@@ -57,6 +57,12 @@ def test_output_holds_the_answer_to_the_schema_in_one_layout():
         assert not accepts(constraint, bad), bad
 
 
+def test_a_domains_schema_means_what_it_says():
+    constraint = constraint_of(domain(output={"type": "number", "exclusiveMinimum": 0, "maximum": 0.5}), 100)
+    assert accepts(constraint, "0.25")
+    assert not accepts(constraint, "0")
+
+
 def test_a_schemas_own_layout_wins():
     free = {**SCHEMA, "x-guidance": {"whitespace_flexible": True}}
     assert accepts(constraint_of(domain(output=free), 100), '{ "risk":  "low",\n "count": 3 }')
@@ -88,7 +94,15 @@ def test_the_rules_show_the_schema_without_the_decoders_hints():
     assert json.loads(output.partition(": ")[2]) == SCHEMA
 
 
-@pytest.mark.parametrize("bad", [{"type": "objct"}, {"type": "string", "format": "no-such"}, {"$ref": "#/none"}])
+@pytest.mark.parametrize(
+    "bad",
+    [
+        {"type": "objct"},
+        {"type": "string", "format": "no-such"},
+        {"$ref": "#/none"},
+        {"type": "integer", "multipleOf": 10_007},
+    ],
+)
 def test_a_schema_that_cannot_be_followed_is_reported(bad: dict[str, object]):
     assert schema_fault(bad)
 

@@ -119,6 +119,26 @@ def test_a_run_goes_on_from_an_adapter_and_says_so(data: Path, adapters: Path, t
     assert json.loads((first.folder / "tailor.json").read_text())["continues"] is None
 
 
+def test_a_run_goes_on_from_an_adapter_with_any_patterns(data: Path, adapters: Path, tiny_folder: Path):
+    """PEFT would match them with `re`, and take for ever over these."""
+    few = replace(QUICK, epochs=1)
+    first = run(data, adapters, tiny_folder, recipe=few)
+    file = first.folder / "adapter_config.json"
+    evil = "((.*)*)*Z"
+    config = json.loads(file.read_text()) | {
+        "target_modules": f".*_proj|{evil}",
+        "exclude_modules": evil,
+        "rank_pattern": {evil: 3},
+        "alpha_pattern": {evil: 3, "layers.0.self_attn.q_proj": 5},
+    }
+    file.write_text(json.dumps(config))
+    second = run(data, adapters, tiny_folder, recipe=few, start=first.folder)
+    assert second.loss < first.loss
+    trained = json.loads((second.folder / "adapter_config.json").read_text())
+    assert trained["rank_pattern"] == {}
+    assert list(trained["alpha_pattern"].values()) == [5.0]
+
+
 def test_a_start_that_does_not_fit_is_refused(data: Path, adapters: Path, tiny_folder: Path, tmp_path: Path):
     with pytest.raises(AdapterError, match="version folder"):
         run(data, adapters, tiny_folder, start=tmp_path)

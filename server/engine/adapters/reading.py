@@ -22,6 +22,7 @@ from safetensors import SafetensorError
 from safetensors.torch import load
 from torch import Tensor
 
+from server.engine.adapters.patterns import LayerValues, check_targets, without_patterns
 from server.errors import AdapterForeign, AdapterInvalid
 
 CONFIG_FILE = "adapter_config.json"
@@ -115,13 +116,32 @@ def read_adapter(folder: Path, target: AdapterTarget) -> tuple[AdapterFacts, dic
         _check_config(config)
         description = _check_tailor(folder, target)
         tensors = _tensors(folder / WEIGHT_FILE, target)
-        pairs = {name: _pair(name, sides, config) for name, sides in tensors.items()}
+        ranks = LayerValues("rank_pattern", config.get("rank_pattern") or {}, config.get("r", 8))
+        alphas = LayerValues("alpha_pattern", config.get("alpha_pattern") or {}, config.get("lora_alpha", 8))
+        pairs = {name: _pair(name, sides, config, ranks.of(name), alphas.of(name)) for name, sides in tensors.items()}
     except AdapterInvalid as error:
         raise type(error)(f"the adapter in {_label(folder)} cannot be used: {error}") from error
-    except (OSError, SafetensorError, ValueError, TypeError, re.error) as error:
+    except (OSError, SafetensorError, ValueError, TypeError) as error:
         raise AdapterInvalid(f"the adapter in {_label(folder)} cannot be read: {error}") from error
     size = sum(pair.a.nbytes + pair.b.nbytes for pair in pairs.values())
     return AdapterFacts(max(pair.a.shape[0] for pair in pairs.values()), len(pairs), size, description), pairs
+
+
+def continued_settings(folder: Path) -> dict[str, Any]:
+    """Settings with which PEFT may read this adapter to train it further, instead of the patterns in its file; {} where
+    it has none. Raises AdapterInvalid, OSError."""
+    _check_files(folder)
+    config = _json(folder / CONFIG_FILE)
+    _check_config(config)
+    named = [config.get(key) for key in ("exclude_modules", "layers_pattern", "rank_pattern", "alpha_pattern")]
+    if not any(named) and not isinstance(config.get("target_modules"), str):
+        return {}
+    ranks: dict[str, int] = {}
+    for key, tensor in _header(folder / WEIGHT_FILE).items():
+        match = _TENSOR.fullmatch(key)
+        if match is not None and match["side"] == "A":
+            ranks[match["module"]] = int(tensor["shape"][0])
+    return without_patterns(config, ranks)
 
 
 def _label(folder: Path) -> str:
@@ -175,6 +195,7 @@ def _check_config(config: dict[str, Any]) -> None:
     if unknown:
         raise AdapterInvalid(f"it uses settings that are not supported: {', '.join(unknown)}")
     _check_numbers(config)
+    check_targets(config)
 
 
 def _check_numbers(config: dict[str, Any]) -> None:
@@ -217,6 +238,7 @@ def _tensors(path: Path, target: AdapterTarget) -> dict[str, dict[str, Tensor]]:
         raise AdapterInvalid(
             f"{path.name} has {size} bytes, and an adapter of rank {target.max_rank} for this base at most {most}"
         )
+    _header(path)
     found: dict[str, dict[str, Tensor]] = {}
     exact: dict[str, Tensor] = {}
     for key, tensor in load(path.read_bytes()).items():  # never mapped: a mapped file that shrinks ends the process
@@ -239,6 +261,21 @@ def _tensors(path: Path, target: AdapterTarget) -> dict[str, dict[str, Tensor]]:
         raise AdapterInvalid("it holds no tensors")
     _check_finite(exact)
     return found
+
+
+def _header(path: Path) -> dict[str, Any]:
+    """The file's table of tensors, which must be no longer than settings may be."""
+    with path.open("rb") as file:
+        size = int.from_bytes(file.read(8), "little")
+        if size > _MAX_JSON_BYTES:
+            raise AdapterInvalid(f"{path.name} has a header of {size} bytes, and the most is {_MAX_JSON_BYTES}")
+        try:
+            header = json.loads(file.read(size))
+        except (ValueError, RecursionError) as error:
+            raise AdapterInvalid(f"{path.name} cannot be read, it has no valid header: {error}") from error
+    if not isinstance(header, dict):
+        raise AdapterInvalid(f"{path.name} cannot be read, its header must be a JSON object")
+    return header
 
 
 def _check_finite(tensors: Mapping[str, Tensor]) -> None:
@@ -280,13 +317,11 @@ def _no_such_layer(module: str, target: AdapterTarget) -> str:
     return f"'{module[:200]}' is no linear layer of the base model: embeddings and other layers cannot be adapted"
 
 
-def _pair(module: str, sides: dict[str, Tensor], config: dict[str, Any]) -> LoraPair:
+def _pair(module: str, sides: dict[str, Tensor], config: dict[str, Any], rank: float, alpha: float) -> LoraPair:
     for side in ("A", "B"):
         if side not in sides:
             raise AdapterInvalid(f"lora_{side} of layer '{module}' is missing")
     a, b = sides["A"], sides["B"]
-    rank = _matching(config.get("rank_pattern") or {}, module, config.get("r", 8))
-    alpha = _matching(config.get("alpha_pattern") or {}, module, config.get("lora_alpha", 8))
     if a.shape[0] != b.shape[1] or a.shape[0] != rank:
         raise AdapterInvalid(
             f"layer '{module}' has ranks {a.shape[0]} (A) and {b.shape[1]} (B), and adapter_config.json says {rank:g}"
@@ -298,11 +333,3 @@ def _pair(module: str, sides: dict[str, Tensor], config: dict[str, Any]) -> Lora
             f"adapter_config.json says use_dora={bool(config.get('use_dora'))}"
         )
     return LoraPair(a, b, alpha / math.sqrt(rank) if config.get("use_rslora") else alpha / rank, magnitude)
-
-
-def _matching(patterns: dict[str, Any], module: str, default: float) -> float:
-    """PEFT's rule: the first pattern that matches the end of the layer's name, from a dot on."""
-    for pattern, value in patterns.items():
-        if re.fullmatch(rf"(.*\.)?({pattern})", module):
-            return float(value)
-    return float(default)

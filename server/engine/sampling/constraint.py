@@ -43,14 +43,14 @@ class GrammarMask:
         """Raises OutputFormatError where the grammar leads nowhere or costs too much."""
         llguidance.numpy.fill_next_token_bitmask(self._matcher, self._bits)
         if self._matcher.is_error():
-            raise self._dead_end()
+            raise _dead_end()
         allowed = np.unpackbits(self._bits.view(np.uint8), bitorder="little")[: len(logits)]
         logits[allowed == 0] = -np.inf
 
     def accept(self, token: int) -> None:
         """Raises OutputFormatError, as `apply`."""
         if not self._matcher.consume_token(token):
-            raise self._dead_end()
+            raise _dead_end()
 
     @property
     def complete(self) -> bool:
@@ -58,15 +58,16 @@ class GrammarMask:
         if not self._matcher.is_stopped():
             return False
         if not self._matcher.is_accepting():
-            raise self._dead_end()
+            raise _dead_end()
         return True
 
-    def _dead_end(self) -> OutputFormatError:
-        """llguidance's own words quote tokens and schema; of them only the name of its reason is used."""
-        return OutputFormatError(
-            f"the output format leads nowhere from here ({self._matcher.stop_reason()}): no text can go on as its "
-            "schema or grammar demands, or it is too complex; simplify it"
-        )
+
+def _dead_end() -> OutputFormatError:
+    """llguidance's own words quote tokens and schema: none of them are used."""
+    return OutputFormatError(
+        "the output format leads nowhere from here: no text can go on as its schema or grammar demands, or finding it "
+        "takes too many steps; simplify it"
+    )
 
 
 class ConstraintCompiler:

@@ -43,7 +43,7 @@ class Row:
 
     state: RowState = RowState.WAITING
     cancelled: bool = False
-    order: float = 0.0  # sorts the queue: smaller is earlier
+    turn: int = 0  # numbers rows in the order of their first admission; 0: none yet
     position: int = 0  # in the queue, as last emitted
     slot: Slot | None = None
     reservation: KVReservation | None = None  # its part of the KV arena while it runs

@@ -2,13 +2,14 @@
 
 Knows nothing of text, HTTP, files or tensors. Not thread-safe: the caller holds the engine's lock.
 
-The queue is fair between users: a row is ordered by its time of submission plus some seconds for each other row its
-user has here, so that one user's tenth row waits behind another's first, and no row starves. Where running rows
-outgrow memory, the last one is preempted and waits again; what it has computed goes to the prefix store.
+The queue is fair between users, and first come, first served within one (`fair_queue.py`). Only a row that waits for
+its adapter, or for a prompt that another row is computing, lets its user's later ones pass. Where running rows outgrow
+memory, the one admitted last is preempted and is the next one again; what it has computed goes to the prefix store.
 """
 
 from __future__ import annotations
 
+import itertools
 from collections import Counter
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
@@ -17,11 +18,11 @@ from server.config import EngineSettings
 from server.engine.adapters.slots import Slot, SlotState, SlotTable
 from server.engine.cache.kv import KV_GRANULARITY, KVBudget
 from server.engine.cache.prefix import BLOCK_SIZE, PrefixIndex
+from server.engine.scheduling.fair_queue import FairQueue
 from server.engine.scheduling.row import Row, RowState
 from server.errors import AdapterInvalid, EngineBusy
 from server.types import Queued
 
-_DELAY_PER_ROW_S = 10.0  # of a row in the queue, for each other row of its user
 _SLOT_PATIENCE_S = 2.0  # after it, later rows no longer take the slots that a waiting row needs
 _MIN_CHUNK = 16
 _PREFILL_WEIGHT = 3  # a row that waits for its first token counts as so many that wait for their next one
@@ -81,10 +82,11 @@ class Scheduler:
         self._prefix = prefix
         self._start_reading = start_reading
         self._chunked = chunked
-        self.waiting: list[Row] = []
+        self.waiting = FairQueue()
         self.running: list[Row] = []
         self.released: list[ReleasedRow] = []
         self.preempted = 0
+        self._turns = itertools.count(1)
 
     # ── submit and finish ────────────────────────────────────────────────────────────────────────
 
@@ -103,12 +105,7 @@ class Scheduler:
                 f"{len(self.waiting)} answers are waiting, which is the most (engine.max_waiting): "
                 "try again in a moment"
             )
-        row.order = row.submitted_at + _DELAY_PER_ROW_S * own
-        self._wait(row)
-
-    def _wait(self, row: Row) -> None:
-        self.waiting.append(row)
-        self.waiting.sort(key=lambda other: (other.order, other.id))
+        self.waiting.add(row)
 
     def finish(self, row: Row, now: float, *, keep: bool = True) -> None:
         """Takes a row out, wherever it is, and frees all it held. Does nothing the second time. `keep`: what
@@ -176,9 +173,9 @@ class Scheduler:
     def _grow_or_preempt(self) -> bool:
         """Reserves memory for each running row's next token; whether a row had to be preempted for it."""
         preempted = False
-        for row in sorted(self.running, key=lambda other: (other.order, other.id)):
+        for row in sorted(self.running, key=lambda other: other.turn):
             while row.state is RowState.RUNNING and not self._grow(row):
-                self._preempt(max(self.running, key=lambda other: (other.order, other.id)))
+                self._preempt(max(self.running, key=lambda other: other.turn))
                 preempted = True
         return preempted
 
@@ -194,7 +191,7 @@ class Scheduler:
         self.preempted += 1
         row.state = RowState.WAITING
         row.computed = row.position = 0
-        self._wait(row)
+        self.waiting.add(row)
 
     def _admit(self, now: float) -> list[AdmittedRow]:
         admitted: list[AdmittedRow] = []
@@ -221,8 +218,9 @@ class Scheduler:
             reservation = self._budget.reserve(row.id, min(len(row.tokens) + KV_GRANULARITY, self._budget.total))
             if reservation is None:
                 break  # later rows that are smaller must not pass it for ever
-            self.waiting.remove(row)
+            self.waiting.take(row)
             row.state = RowState.RUNNING
+            row.turn = row.turn or next(self._turns)
             row.reservation = reservation
             row.computed = len(blocks) * BLOCK_SIZE
             if not row.admitted_at:

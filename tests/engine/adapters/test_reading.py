@@ -14,6 +14,7 @@ import torch
 from safetensors.torch import load_file, save_file
 
 from server.engine.adapters.lora_layers import linear_layers
+from server.engine.adapters.patterns import LayerValues
 from server.engine.adapters.reading import AdapterTarget, check_adapter, read_adapter
 from server.engine.model.fingerprint import model_fingerprint
 from server.errors import AdapterInvalid
@@ -106,13 +107,53 @@ def test_a_pickle_is_never_opened(good: Path, target: AdapterTarget, name: str, 
         ({"r": 0.5}, "r must be a whole number"),
         ({"r": 8}, "adapter_config.json says 8"),
         ({"rank_pattern": {"q_proj": 2}}, "adapter_config.json says 2"),
-        ({"rank_pattern": {"(": 2}}, "cannot be read"),
+        ({"rank_pattern": {"(": 2}}, "rank_pattern has a pattern that cannot be used"),
+        ({"alpha_pattern": {"(?=q)q_proj": 2}}, "write it without look-around"),
+        ({"alpha_pattern": {"\udc80": 2}}, "alpha_pattern has a pattern that cannot be used"),
+        ({"rank_pattern": {"((a{1,500}){1,500}){1,500}": 2}}, "rank_pattern has a pattern that cannot be used"),
+        ({"rank_pattern": {"q" * 1025: 2}}, "a pattern of 1025 characters"),
+        ({"alpha_pattern": {f"q{n}": 2 for n in range(1025)}}, "1025 patterns"),
+        ({"target_modules": "("}, "target_modules has a pattern"),
+        ({"exclude_modules": "("}, "exclude_modules has a pattern"),
+        ({"target_modules": {"a": 1}}, "target_modules must be"),
         ({"rank_pattern": [1]}, "rank_pattern must map"),
     ],
 )
 def test_settings_that_are_not_served(good: Path, target: AdapterTarget, changes, words: str) -> None:
     edit_config(good, **changes)
     refused(good, target, words)
+
+
+EVIL = "((.*)*)*Z"  # takes for ever where a matcher backtracks
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {"rank_pattern": {EVIL: 2}},
+        {"alpha_pattern": {EVIL: 2, "((a|a)*)*!": 3}},
+        {"target_modules": EVIL},
+        {"exclude_modules": EVIL},
+        {"layers_pattern": EVIL},
+    ],
+)
+def test_no_pattern_takes_long(good: Path, target: AdapterTarget, changes) -> None:
+    edit_config(good, **changes)
+    assert check_adapter(good, target).modules > 0
+
+
+def test_the_first_pattern_that_matches_the_names_end_decides() -> None:
+    values = LayerValues("rank_pattern", {"q_proj": 2, "layers.1.mlp.(up|down)_proj": 3, r"layers\.\d+\..*": 4}, 8)
+    names = {"q_proj": 2, "a.q_proj": 2, "aq_proj": 8, "model.layers.1.mlp.up_proj": 3, "model.layers.12.x": 4}
+    assert {name: values.of(name) for name in names} == names
+
+
+def test_a_header_larger_than_any_is_not_read(good: Path, target: AdapterTarget) -> None:
+    weights = good / "adapter_model.safetensors"
+    weights.write_bytes((2**40).to_bytes(8, "little") + b"{" * 1000)
+    refused(good, target, "has a header of 1099511627776 bytes")
+    weights.write_bytes((4).to_bytes(8, "little") + b"[[[[")
+    refused(good, target, "no valid header")
 
 
 @pytest.mark.parametrize("text", ["", "{", "[1]", "\xff", '{"a":' * 3000, "null"])

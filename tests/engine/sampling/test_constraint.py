@@ -1,14 +1,19 @@
 from __future__ import annotations
 
+import asyncio
 import json
+import threading
+import time
+from collections.abc import Callable
 
 import numpy as np
 import pytest
 
+from server.engine import local
 from server.engine.model.tokenizer import ModelTokenizer
 from server.engine.sampling.constraint import ConstraintCompiler
 from server.engine.sampling.sampler import Sampler
-from server.errors import InvalidInput
+from server.errors import EngineBusy, InvalidInput, OutputFormatError
 from server.types import Constraint, FinishReason, Message, SamplingParams
 from tests.engine.conftest import VOCABULARY, EngineFactory, ask, choose
 
@@ -94,6 +99,107 @@ def test_rows_with_one_constraint_do_not_share_their_state(compiler: ConstraintC
 def test_a_broken_constraint_is_refused_with_its_reason(compiler: ConstraintCompiler, constraint, words: str) -> None:
     with pytest.raises(InvalidInput, match=words):
         compiler.mask(constraint)
+
+
+# ── compiling ────────────────────────────────────────────────────────────────────────────────────
+
+
+def numbered(number: int, filler: str = "") -> Constraint:
+    return Constraint("json_schema", json.dumps({"const": number, "description": filler}))
+
+
+def test_a_constraint_is_compiled_once_for_all_who_ask(compiler: ConstraintCompiler) -> None:
+    first = compiler.compile(numbered(1))
+    assert compiler.compile(numbered(1)) is first
+    first.result()
+    assert compiler.compile(numbered(1)) is first
+
+
+def test_failures_are_not_kept(compiler: ConstraintCompiler) -> None:
+    bad = Constraint("json_schema", '{"type": "nothing"}')
+    first = compiler.compile(bad)
+    assert first.exception() is not None
+    eventually(lambda: bad not in compiler._kept)
+
+
+def test_what_is_kept_is_bounded_in_number_and_in_bytes(compiler: ConstraintCompiler) -> None:
+    for number in range(90):
+        compiler.mask(numbered(number))
+    eventually(lambda: len(compiler._kept) <= 64)
+    fillers = [letter * 4_000 for letter in "abcdefghij"]
+    large = {"properties": {f"p{n}": {"description": text} for n, text in enumerate(fillers)}}
+    for number in range(40):
+        compiler.mask(Constraint("json_schema", json.dumps(large | {"title": str(number)})))
+    eventually(lambda: sum(len(known.source) for known in compiler._kept) <= 1 << 20)
+    assert len(compiler._kept) > 10
+    assert compiler._pending == 0
+
+
+def eventually(condition: Callable[[], bool]) -> None:
+    ends = time.monotonic() + 30
+    while not condition():
+        assert time.monotonic() < ends
+        time.sleep(0.01)
+
+
+def test_one_that_takes_long_does_not_hold_up_the_others(tiny, monkeypatch) -> None:
+    compiler = ConstraintCompiler(ModelTokenizer(str(tiny("llama"))), VOCABULARY)
+    known = compiler.compile(numbered(0))
+    known.result()
+    go_on = threading.Event()
+    real = ConstraintCompiler._grammar
+
+    def slow(self: ConstraintCompiler, constraint: Constraint) -> str:
+        assert "slow" not in constraint.source or go_on.wait(60)
+        return real(self, constraint)
+
+    monkeypatch.setattr(ConstraintCompiler, "_grammar", slow)
+    held = compiler.compile(numbered(1, "slow"))
+    compiler.mask(numbered(2))
+    assert compiler.compile(numbered(0)) is known
+    waiting = [compiler.compile(numbered(number, "slow")) for number in range(3, 34)]
+    with pytest.raises(EngineBusy, match="output formats"):
+        compiler.compile(numbered(99))
+    assert compiler.compile(numbered(0)) is known, "what is compiled costs no place"
+    go_on.set()
+    for future in (held, *waiting):
+        future.result(60)
+    compiler.close()
+
+
+async def test_the_event_loop_goes_on_while_the_costliest_schemas_compile(tiny, engines: EngineFactory) -> None:
+    engine = await engines(tiny("llama"))
+    enum = {"enum": [f"v{n}" for n in range(3_900)], "type": "string", "pattern": "^v.*[13579]$", "minLength": 2}
+    gaps, stop = [], asyncio.Event()
+
+    async def tick() -> None:
+        while not stop.is_set():
+            began = time.monotonic()
+            await asyncio.sleep(0.001)
+            gaps.append(time.monotonic() - began)
+
+    ticking = asyncio.create_task(tick())
+    with pytest.raises(OutputFormatError):  # behind the first token it is more than a step may cost
+        await ask(engine, "hello", constraint=Constraint("json_schema", json.dumps(enum)), max_tokens=3)
+    nested: dict[str, object] = {"type": "integer"}
+    for _ in range(4):
+        nested = {"type": "array", "items": nested, "minItems": 64}
+    await ask(engine, "hello", constraint=Constraint("json_schema", json.dumps(nested)), max_tokens=3)
+    stop.set()
+    await ticking
+    assert len(gaps) > 10
+    assert max(gaps) < 1.0
+
+
+async def test_a_schema_that_is_not_compiled_in_time_is_busy(tiny, engines: EngineFactory, monkeypatch) -> None:
+    engine = await engines(tiny("llama"))
+    go_on = threading.Event()
+    monkeypatch.setattr(local, "_COMPILE_WAIT_S", 0.05)
+    monkeypatch.setattr(ConstraintCompiler, "_grammar", lambda self, constraint: str(go_on.wait(60)))
+    with pytest.raises(EngineBusy, match="was not ready"):
+        await ask(engine, "hello", constraint=numbered(1))
+    assert (await ask(engine, "hello")).usage.completion_tokens > 0
+    go_on.set()
 
 
 async def test_an_engine_row_is_held_to_it_beside_free_rows(tiny, engines: EngineFactory) -> None:

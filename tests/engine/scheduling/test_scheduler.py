@@ -221,7 +221,7 @@ def test_nobody_waits_for_ever() -> None:
         harness.row(user=f"new{step}")
         harness.plan(seconds=1)
         harness.finish(running)
-        running = harness.scheduler.running[0] if harness.scheduler.running else harness.scheduler.waiting[0]
+        running = harness.scheduler.running[0] if harness.scheduler.running else next(iter(harness.scheduler.waiting))
         harness.plan()
         running = harness.scheduler.running[0]
         if running is second:
