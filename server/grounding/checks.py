@@ -22,7 +22,7 @@ class Verdict(StrEnum):
     DROPPED = "dropped"  # what it cites does not support it, and nothing else does
     UNSUPPORTED = "unsupported"  # it cites nothing, and nothing supports it
     NOTHING = "nothing"  # a greeting, a question, a heading, "I found nothing"
-    UNCHECKED = "unchecked"  # in a language that cannot be compared with the passages'
+    UNCHECKED = "unchecked"  # in a language that cannot be compared with the passages', or far down a long answer
 
 
 @dataclass(frozen=True, slots=True)

@@ -1,7 +1,7 @@
 """Checks each sentence of an answer against the passages that the model was given, and corrects its citations.
 
-What the model wrote stays as it is; `shown_text` applies the corrections to it. `check_sentences` is pure, and
-blocks for as long as the embedder does. Knows nothing of chats, search or how an answer is shown.
+What the model wrote stays as it is; `shown_text` applies the corrections to it. `check_sentences` keeps
+nothing, and blocks for as long as the embedder does. Knows nothing of chats, search or how an answer is shown.
 """
 
 from __future__ import annotations
@@ -10,6 +10,7 @@ import asyncio
 import json
 import logging
 import re
+import time
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import combinations
@@ -34,6 +35,8 @@ MIN_BLENDED_NO_NUMBER: Final = 0.66  # … and for one without
 JOINT_MARGIN: Final = 0.1  # by how much both thresholds rise for several passages together
 MIN_JOINT_GAIN: Final = 0.2  # share of the content for which each of them must be needed, if not for a fact
 CITED_TOLERANCE: Final = 0.25  # by how much a cited passage may be worse than the best one
+MAX_SENTENCES: Final = 300  # of an answer that are checked …
+CHECK_SECONDS: Final = 10.0  # … and in that time
 MAX_JOINT: Final = 3  # passages that support a sentence together …
 MAX_JOINT_CANDIDATES: Final = 6  # … out of so many
 
@@ -105,23 +108,29 @@ def check_sentences(
     complete: bool = True,
 ) -> tuple[SentenceCheck, ...]:
     """One check for each sentence, in order. `user_context` is what else the prompt says of the user: names in it need
-    no passage. `complete` is False for an answer that was cut off. Without passages only what is cited is checked."""
+    no passage. `complete` is False for an answer that was cut off. Without passages only what is cited is checked.
+    After `MAX_SENTENCES` or `CHECK_SECONDS` the rest is UNCHECKED."""
     if _is_json(answer):
         return ()
     found = split_sentences(answer, complete=complete)
     if not passages:
         return tuple(_sentence_check(one, Verdict.DROPPED, ()) for one in found if one.cited)
+    deadline = time.monotonic() + CHECK_SECONDS
     evidence = [parse_evidence(n, passage) for n, passage in enumerate(passages, 1)]
+    found, unread = found[:MAX_SENTENCES], found[MAX_SENTENCES:]
     claims = [parse_claim(one.text) for one in found]
     flags = [_is_claim(one, claim) for one, claim in zip(found, claims, strict=True)]
     cosines = _cosines([claim.text for claim, flag in zip(claims, flags, strict=True) if flag], evidence, embedder)
     exempt_terms = frozenset(terms(user_context))
-    return tuple(
-        _check_claim(one, claim, evidence, cosines.get(claim.text, {}), exempt_terms)
-        if is_claim
-        else _not_a_claim(one, len(passages))
-        for one, claim, is_claim in zip(found, claims, flags, strict=True)
-    )
+    checks = []
+    for one, claim, is_claim in zip(found, claims, flags, strict=True):
+        if not is_claim:
+            checks.append(_as_cited(one, Verdict.NOTHING, len(passages)))
+        elif time.monotonic() > deadline:
+            checks.append(_as_cited(one, Verdict.UNCHECKED, len(passages)))
+        else:
+            checks.append(_check_claim(one, claim, evidence, cosines.get(claim.text, {}), exempt_terms))
+    return (*checks, *(_as_cited(one, Verdict.UNCHECKED, len(passages)) for one in unread))
 
 
 async def check_answer(
@@ -188,9 +197,9 @@ def _is_claim(sentence: Sentence, claim: Claim) -> bool:
     return speaks_for_itself or not (_LEAD_IN.search(sentence.text) or _OFFER.search(sentence.text))
 
 
-def _not_a_claim(sentence: Sentence, count: int) -> SentenceCheck:
-    """Nothing to support: numbers stay, as far as there is such a passage."""
-    return _sentence_check(sentence, Verdict.NOTHING, tuple(n for n in sentence.cited if 1 <= n <= count))
+def _as_cited(sentence: Sentence, verdict: Verdict, count: int) -> SentenceCheck:
+    """Not held against the passages: numbers stay, as far as there is such a passage."""
+    return _sentence_check(sentence, verdict, tuple(n for n in sentence.cited if 1 <= n <= count))
 
 
 # ── checking a claim ─────────────────────────────────────────────────────────────────────────────

@@ -7,13 +7,17 @@ import re
 from collections.abc import Collection, Iterator
 from dataclasses import dataclass
 from functools import cached_property, lru_cache
+from itertools import islice
 from typing import Final
 
-from server.grounding.clauses import Clause, split_clauses
+from server.grounding.clauses import READ_CHARS, Clause, split_clauses
 from server.grounding.quantities import ParsedText, Quantity, parse_text
 from server.types import Passage
 from server.words import ContentWord, content_words, detect_script, stem, terms
 
+CLAIM_CHARS: Final = 2_000
+CLAIM_WORDS: Final = 60  # content words of a sentence that are compared
+MAX_CLAUSES: Final = 100  # of a passage
 PREFIX_MATCH_SCORE: Final = 0.75  # of a word that shares its prefix with one of the passage (deliver, delivery)
 MIN_BIGRAM_SHARE: Final = 0.5  # of a Korean word's bigrams that a passage must contain to contain the word at all
 NAME_WEIGHT: Final = 1.5
@@ -31,6 +35,8 @@ WEAK_WORDS: Final = frozenset(map(stem, _WEAK_ENGLISH.split())) | frozenset(_WEA
 
 _NAME = re.compile(r"(?<![\w.])[A-Z][\w'’&-]*")
 _WORD = re.compile(r"[^\W\d_]+")
+_FIRST_WORD = re.compile(r"\w")
+_OPENS_SENTENCE = tuple('.!?:"“‘(>*_')
 _PARTICLES: Final = "은는이가을를에의로와과도만"
 
 
@@ -80,15 +86,19 @@ class Claim:
 
 
 def parse_claim(text: str) -> Claim:
+    """Of a sentence; of one that goes on and on, its beginning."""
+    text = text[:CLAIM_CHARS]
     parsed = parse_text(text)
     found = content_words(parsed.rest) or tuple(ContentWord(word, (word,)) for word in terms(parsed.rest))
-    content = tuple(unit for unit in found if len(unit.word) > 1)  # a lone syllable has no bigram
+    content = tuple(unit for unit in found if len(unit.word) > 1)[:CLAIM_WORDS]  # a lone syllable has no bigram
     return Claim(text, content, parsed, frozenset(_names(text)))
 
 
 def parse_evidence(n: int, passage: Passage) -> Evidence:
+    """Of a passage; of one that is no prose, its beginning."""
+    text = passage.text[:READ_CHARS]
     heading = " ".join((*passage.heading, re.sub(r"[\W_]+", " ", passage.file.rsplit(".", 1)[0])))
-    whole = f"{heading}\n{passage.text}"
+    whole = f"{heading}\n{text}"
     parsed = parse_text(whole)
     words = frozenset(terms(whole))
     return Evidence(
@@ -99,9 +109,9 @@ def parse_evidence(n: int, passage: Passage) -> Evidence:
         prefixes=_prefixes(words),
         quantities=parsed.quantities,
         codes=parsed.codes,
-        clauses=tuple(split_clauses(passage.text)),
+        clauses=tuple(islice(split_clauses(text), MAX_CLAUSES)),
         text=whole.casefold(),
-        script=detect_script(passage.text),
+        script=detect_script(text),
     )
 
 
@@ -148,7 +158,9 @@ def importance(unit: ContentWord, claim: Claim) -> float:
 def _names(text: str) -> Iterator[str]:
     """Stems of capitalised words inside a sentence, where not most words are capitalised."""
     words = _WORD.findall(text)
-    found = [match for match in _NAME.finditer(text) if not _starts_sentence(text[: match.start()])]
+    first_word = _FIRST_WORD.search(text)
+    begin = first_word.start() if first_word else 0
+    found = [match for match in _NAME.finditer(text, begin + 1) if not _starts_sentence(text, match.start())]
     latin = [word for word in words if word.isascii()]
     if len(found) > 2 and len(found) > MAX_NAME_SHARE * len(latin):
         return
@@ -159,6 +171,8 @@ def _names(text: str) -> Iterator[str]:
                 yield stem(part.casefold())
 
 
-def _starts_sentence(before: str) -> bool:
-    """What follows stands at the beginning of a sentence, a quotation or a list."""
-    return not re.search(r"\w", before) or bool(re.search(r"[.!?:\"“‘(>*_]\s*$", before))
+def _starts_sentence(text: str, at: int) -> bool:
+    """What stands there is the beginning of a sentence, a quotation or a list."""
+    while at > 0 and text[at - 1].isspace():
+        at -= 1
+    return text[at - 1 : at] in _OPENS_SENTENCE

@@ -8,9 +8,12 @@ from __future__ import annotations
 import re
 from collections.abc import Iterator
 from dataclasses import dataclass
+from typing import Final
 
 from server.grounding.quantities import Quantity, parse_text
 from server.words import sentences, terms
+
+READ_CHARS: Final = 8_000  # of a passage; one that is longer is no prose
 
 _BREAK = re.compile(
     r"[;；:]\s|,\s+(?=\D)|[、，]|\s(?=(?:but|while|whereas)\s)"
@@ -33,7 +36,9 @@ class Clause:
 
 
 def split_clauses(text: str) -> Iterator[Clause]:
-    """Clauses of prose, cells of tables (each with the names of its row and column), whole records."""
+    """Clauses of prose, cells of tables (each with the names of its row and column), whole records; of the first
+    `READ_CHARS`."""
+    text = text[:READ_CHARS]
     lines = [line for line in text.split("\n") if line.strip()]
     if len(lines) > 1 and sum(bool(_ENTRY.match(line)) for line in lines) >= 0.6 * len(lines):
         yield _clause(0, len(text), text, continues_topic=False)

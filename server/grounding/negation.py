@@ -4,8 +4,11 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterator, Sequence
+from itertools import islice
 
 from server.words import stem, terms
+
+MAX_DISTANCE = 12  # words between a "not" and what it negates
 
 _TOKEN = re.compile(r"[^\W\d_]+(?:['’]t\b)?|[.,;:!?()]")
 _NOT = re.compile(r"not|no|never|neither|nor|cannot|without|\w+n['’]t", re.IGNORECASE)
@@ -32,7 +35,7 @@ def _negated(text: str) -> tuple[frozenset[str], frozenset[str]]:
     near: set[str] = set()
     for at, token in enumerate(tokens):
         if _NOT.fullmatch(token):
-            following = [_key(word) for word in _until_stop(tokens[at + 1 :]) if terms(word)][:2]
+            following = [_key(word) for word in islice(filter(terms, _until_stop(tokens, at + 1)), 2)]
         elif _KOREAN_NOT.match(token):
             before = [word for word in tokens[max(0, at - 2) : at] if word[0].isalpha() and word not in _FILLER_WORDS]
             following = [_key(word) for word in before[-1:]]
@@ -43,11 +46,11 @@ def _negated(text: str) -> tuple[frozenset[str], frozenset[str]]:
     return frozenset(next_to), frozenset(near)
 
 
-def _until_stop(tokens: Sequence[str]) -> Iterator[str]:
-    for token in tokens:
-        if not token[0].isalpha():
+def _until_stop(tokens: Sequence[str], start: int) -> Iterator[str]:
+    for at in range(start, min(start + MAX_DISTANCE, len(tokens))):
+        if not tokens[at][0].isalpha():
             return
-        yield token
+        yield tokens[at]
 
 
 def _keys(text: str) -> frozenset[str]:

@@ -14,6 +14,8 @@ from typing import Final
 
 from server.words import fold, numbers, terms
 
+READ_CHARS: Final = 20_000
+
 _UNITS: Final[dict[str, tuple[str, float, str]]] = {  # dimension and size of one, and its names
     "second": ("time", 1 / 60, "seconds?|secs?|초|秒"),
     "minute": ("time", 1, "minutes?|mins?|분|分(?!の)"),
@@ -133,8 +135,8 @@ class ParsedText:
 
 
 def parse_text(text: str) -> ParsedText:
-    """The quantities of a text, in no order."""
-    rest = fold(text)
+    """The quantities of a text (of its first `READ_CHARS`), in no order."""
+    rest = fold(text[:READ_CHARS])
     found: list[Quantity] = []
     codes: set[str] = set()
 
@@ -238,7 +240,9 @@ def _clock(match: re.Match[str]) -> list[Quantity]:
 def _in_words(match: re.Match[str]) -> list[Quantity]:
     value = _WORDS[match["word"]]
     kind, size = _unit(match)
-    optional = match["word"] in ("a", "an") and not _DURATION_LEAD_IN.search(match.string, 0, match.start())
+    optional = match["word"] in ("a", "an") and not _DURATION_LEAD_IN.search(
+        match.string, max(0, match.start() - 20), match.start()
+    )
     return [Quantity(kind, value * size, value, optional=optional)]
 
 

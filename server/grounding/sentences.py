@@ -9,18 +9,20 @@ Pure.
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator
+from bisect import bisect_left, bisect_right
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 from server.words import content_words, markdown, sentences
 
 CITATION_MARK = re.compile(r"\[(\d{1,3}(?:\s*,\s*\d{1,3})*)\](?![(:])")
-MIN_CONTENT_WORDS = 2  # content words that make a part of a sentence a claim of its own
+MIN_CONTENT_WORDS = 2  # content words that make a part of a sentence a claim of its own, …
+PART_CHARS = 100  # … in so much of it before its mark
 
 _BOLD_HEADING = re.compile(r"\s*(?P<bold>\*\*|__)(?:(?!(?P=bold))[^.!?。])+(?P=bold)\s*:?\s*$")
 _PREFIX = re.compile(r"\s*(?:>\s*)*(?:(?:[-*+•]|\d{1,3}[.)])\s+(?:\[[ xX]\]\s+)?)?")
-_CODE_SPAN = re.compile(r"(?<!`)(`+)(?!`)(.+?)(?<!`)\1(?!`)")
-_ADDRESS = re.compile(r"(?<=\])\([^)\s]*\)")
+_CODE_SPAN = re.compile(r"(?<!`)(`+)(?!`)(.{1,2000}?)(?<!`)\1(?!`)")
+_ADDRESS = re.compile(r"(?<=\])\([^)\s]{0,1000}\)")
 
 
 @dataclass(frozen=True, slots=True)
@@ -55,7 +57,7 @@ def split_sentences(answer: str, *, complete: bool = True) -> list[Sentence]:
     plain = _blank_out(plain, [match.span() for match in _ADDRESS.finditer(plain)])
     found: list[Sentence] = []
     for start, end, is_heading in _blocks(plain, marks):
-        inside = [mark for mark in marks if start <= mark.start < end]
+        inside = _between(marks, start, end)
         found += _block_sentences(plain, start, end, inside, is_heading=is_heading)
     if found and not complete and not re.search(r"[.!?…。！？][\"'”’»)*_\]\s]*$", found[-1].text):
         last = found[-1]
@@ -65,11 +67,33 @@ def split_sentences(answer: str, *, complete: bool = True) -> list[Sentence]:
 
 def find_citation_marks(answer: str) -> Iterator[CitationMark]:
     """All citation marks outside of code."""
-    code = [(start, end) for start, end in markdown.fenced_code(answer)]
-    code += [match.span() for match in _CODE_SPAN.finditer(answer)]
+    code = _merged([*markdown.fenced_code(answer), *(match.span() for match in _CODE_SPAN.finditer(answer))])
     for match in CITATION_MARK.finditer(answer):
-        if not any(start <= match.start() < end for start, end in code):
+        if not _is_inside(match.start(), code):
             yield CitationMark(match.start(), match.end(), tuple(int(part) for part in match[1].split(",")))
+
+
+def _merged(spans: list[tuple[int, int]]) -> list[tuple[int, int]]:
+    """In order, those that overlap as one."""
+    found: list[tuple[int, int]] = []
+    for start, end in sorted(spans):
+        if found and start < found[-1][1]:
+            found[-1] = (found[-1][0], max(end, found[-1][1]))
+        else:
+            found.append((start, end))
+    return found
+
+
+def _is_inside(at: int, spans: Sequence[tuple[int, int]]) -> bool:
+    """Of spans in order that do not overlap."""
+    before = bisect_right(spans, at, key=lambda span: span[0]) - 1
+    return before >= 0 and at < spans[before][1]
+
+
+def _between(marks: Sequence[CitationMark], start: int, end: int) -> list[CitationMark]:
+    """Of marks in order, those that begin there."""
+    first, stop = (bisect_left(marks, at, key=lambda mark: mark.start) for at in (start, end))
+    return [*marks[first:stop]]
 
 
 def _blank_out(text: str, spans: list[tuple[int, int]]) -> str:
@@ -89,13 +113,11 @@ def _blocks(text: str, marks: list[CitationMark]) -> Iterator[tuple[int, int, bo
     rows = 0
     for at, line in markdown.lines(text):
         end = at + len(line)
-        if any(start <= at < stop for start, stop in fences):
-            kind = "code"
-        else:
-            kind = _line_kind(line, has_marks=any(at <= mark.start < end for mark in marks))
+        inside = _between(marks, at, end)
+        kind = "code" if _is_inside(at, fences) else _line_kind(line, has_marks=bool(inside))
         words = at + len(line) - len(line.lstrip())
         first = at + _PREFIX.match(line).end()  # type: ignore[union-attr]  # matches everything
-        leading = [mark.start for mark in marks if at <= mark.start < first]
+        leading = [mark.start for mark in inside if mark.start < first]
         leads = first > words or bool(leading)
         first = min([first, *leading])
         if open_block is not None and (kind == "marks" or (kind == "words" and not leads)):
@@ -106,7 +128,6 @@ def _blocks(text: str, marks: list[CitationMark]) -> Iterator[tuple[int, int, bo
             open_block = None
         rows = rows + 1 if kind == "row" else rows if kind == "rule" else 0
         if kind == "row":  # without the bars at its ends
-            inside = [mark for mark in marks if at <= mark.start < end]
             begin = min([at + len(line) - len(line.lstrip(" \t|")), *(mark.start for mark in inside)])
             yield begin, max([at + len(line.rstrip(" \t|")), *(mark.end for mark in inside)]), rows == 1
         elif kind == "heading":
@@ -139,7 +160,7 @@ def _block_sentences(
     leading = bool(marks) and marks[0].start < spans[0][0]
     marks_of_span: list[list[CitationMark]] = [[] for _ in spans]
     for mark in marks:
-        at = next((n for n, span in enumerate(spans) if mark.start < span[1]), len(spans) - 1)
+        at = min(bisect_right(spans, mark.start, key=lambda span: span[1]), len(spans) - 1)
         if mark.start < spans[at][0] and at > 0 and not leading:
             at -= 1
         marks_of_span[at].append(mark)
@@ -164,7 +185,7 @@ def _split_at_marks(plain: str, start: int, end: int, marks: list[CitationMark])
 
 
 def _is_substantial(text: str) -> bool:
-    return len(content_words(text)) >= MIN_CONTENT_WORDS
+    return len(content_words(text[-PART_CHARS:])) >= MIN_CONTENT_WORDS
 
 
 def _sentence(plain: str, start: int, end: int, marks: list[CitationMark], *, is_heading: bool = False) -> Sentence:

@@ -31,6 +31,7 @@ from server.types import SamplingParams
 NAME = re.compile(r"[a-z0-9._-]{1,64}")
 MAX_BYTES = 256 * 1024
 MAX_DEPTH = 40
+MAX_ENTRIES = 5_000  # of the front matter: keys, values, lists, mappings
 
 _MUST_BE = {
     "string_type": "must be text; put it in quotes",
@@ -144,7 +145,7 @@ class _Reader:
 
     def _text(self) -> str:
         if len(self._data) > MAX_BYTES:
-            raise self._error(1, f"the file has {len(self._data):,} bytes; a prompt may have {MAX_BYTES:,}")
+            raise self._error(1, f"the file has over {MAX_BYTES:,} bytes; shorten it: a prompt may have no more")
         try:
             text = self._data.decode("utf-8-sig")
         except UnicodeDecodeError as error:
@@ -167,9 +168,10 @@ class _Reader:
     def _loaded(self, front: str) -> dict[str, Any]:
         try:
             self._check_events(front)
-            self._root = yaml.compose(front, yaml.SafeLoader)
+            loader = yaml.SafeLoader(front)
+            self._root = loader.get_single_node()
             self._check_keys(self._root)
-            loaded = yaml.safe_load(front)
+            loaded = loader.construct_document(self._root) if self._root is not None else None
         except yaml.MarkedYAMLError as error:
             mark = error.problem_mark or error.context_mark
             reason = " ".join(filter(None, (error.context, error.problem)))
@@ -189,12 +191,14 @@ class _Reader:
     def _check_events(self, front: str) -> None:
         """Before anything is built: an alias can make a small file a huge tree, and so can brackets."""
         depth = 0
-        for event in yaml.parse(front, yaml.SafeLoader):
+        for number, event in enumerate(yaml.parse(front, yaml.SafeLoader)):
             if isinstance(event, yaml.AliasEvent):
                 raise self._error(_line(event), f"'*{event.anchor}': YAML aliases are not read; write it out")
             depth += isinstance(event, yaml.CollectionStartEvent) - isinstance(event, yaml.CollectionEndEvent)
             if depth > MAX_DEPTH:
                 raise self._error(_line(event), f"the front matter nests more than {MAX_DEPTH} levels deep")
+            if number > MAX_ENTRIES:
+                raise self._error(_line(event), f"the front matter has more than {MAX_ENTRIES:,} entries; shorten it")
 
     def _check_keys(self, node: yaml.Node | None) -> None:
         """YAML lets the last of two equal keys win in silence, and takes 1 or true for a key."""

@@ -15,7 +15,7 @@ from pathlib import Path
 
 from server.errors import NotFound, PromptFileError
 from server.prompting.domain import Domain
-from server.prompting.domain_file import parse_domain
+from server.prompting.domain_file import MAX_BYTES, parse_domain
 
 log = logging.getLogger("tailor.prompting")
 
@@ -107,7 +107,8 @@ class PromptLibrary:
             return previous
         path = self._folder / file
         try:
-            return _CachedFile(stamp, parse_domain(path, path.read_bytes()), None)
+            with path.open("rb") as opened:  # a byte more than it may have is enough to refuse it
+                return _CachedFile(stamp, parse_domain(path, opened.read(MAX_BYTES + 1)), None)
         except PromptFileError as error:
             problem = error
         except OSError as error:

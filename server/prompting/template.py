@@ -4,8 +4,8 @@
     domain.title   the domain's title
     today          the date, such as 2026-03-31
 
-The sandbox has no loader, no filters of its own, and an undefined variable is an error. Knows nothing
-of files: a TemplateFault's `line` counts inside the template.
+The sandbox has no loader, what a template makes is bounded, and an undefined variable is an error. What stands in
+for a variable is text, never a template. Knows nothing of files: a TemplateFault's `line` counts inside the template.
 """
 
 from __future__ import annotations
@@ -16,17 +16,26 @@ import traceback
 from dataclasses import dataclass
 from functools import lru_cache
 
-from jinja2 import StrictUndefined, Template, TemplateError, TemplateSyntaxError, meta, nodes
-from jinja2.sandbox import ImmutableSandboxedEnvironment
+from jinja2 import Template, TemplateError, TemplateSyntaxError, meta, nodes
 
 from server.errors import PromptError
 from server.prompting.domain import Domain, UserProfile
+from server.prompting.sandbox import PromptEnvironment
 
 VARIABLES = ("domain", "today", "user")
 NAME_CHARS = 80
 
 # What a sandboxed template can raise while it runs: its own errors, and those of the operators it uses.
-_RENDER_ERRORS = (TemplateError, TypeError, ValueError, ArithmeticError, LookupError, AttributeError, RecursionError)
+_RENDER_ERRORS = (
+    TemplateError,
+    TypeError,
+    ValueError,
+    ArithmeticError,
+    LookupError,
+    AttributeError,
+    RecursionError,
+    MemoryError,
+)
 
 
 class TemplateFault(Exception):
@@ -43,14 +52,14 @@ class _TemplateDomain:
     title: str
 
 
-_ENVIRONMENT = ImmutableSandboxedEnvironment(undefined=StrictUndefined, autoescape=False)
+_ENVIRONMENT = PromptEnvironment()
 
 
 def check_template(source: str, title: str) -> None:
     """Raises TemplateFault: bad syntax, unknown variables (all of them), or a failure when it is rendered."""
     try:
-        tree = _ENVIRONMENT.parse(source)
         _compiled(source)
+        tree = _ENVIRONMENT.parse(source)
     except TemplateSyntaxError as error:
         raise TemplateFault(error.lineno, f"the template is not valid Jinja2: {error.message}") from error
     unknown = meta.find_undeclared_variables(tree) - set(VARIABLES)
@@ -77,13 +86,13 @@ def render_system(domain: Domain, user: UserProfile, today: datetime.date | None
 
 def _rendered(source: str, title: str, user: UserProfile, today: datetime.date) -> str:
     name = " ".join(user.name.split())[:NAME_CHARS]  # the user's own words: one line, no room for a speech
-    text = _compiled(source).render(user=UserProfile(name), domain=_TemplateDomain(title), today=today.isoformat())
-    return text.strip()
+    variables = {"user": UserProfile(name), "domain": _TemplateDomain(title), "today": today.isoformat()}
+    return _ENVIRONMENT.rendered(_compiled(source), **variables).strip()
 
 
 @lru_cache(maxsize=256)
 def _compiled(source: str) -> Template:
-    return _ENVIRONMENT.from_string(source)
+    return _ENVIRONMENT.compiled(source)
 
 
 def _unknown(names: list[str]) -> str:

@@ -34,7 +34,7 @@ def sentences(text: str, start: int = 0, end: int | None = None, *, wrapped_from
     end = len(text) if end is None else end
     for match in _END.finditer(text, start, end):
         closing = match.start() + len(match[0].rstrip())
-        if closing <= start or _is_abbreviation(text, max(start, match.start() - 12), match.end()):
+        if closing <= start or _is_abbreviation(text, max(start, match.start() - 12), closing, match.end()):
             continue
         if match["line"] and match.start() - start >= wrapped_from and text[match.end() : match.end() + 1].islower():
             continue
@@ -45,8 +45,9 @@ def sentences(text: str, start: int = 0, end: int | None = None, *, wrapped_from
     yield start, end
 
 
-def _is_abbreviation(text: str, start: int, end: int) -> bool:
-    """Whether the stop before `end` shortens a word or stands behind a list's number."""
-    if _NUMBERED.search(text, start, end):
-        return text[end : end + 1].isdigit()
-    return _ABBREVIATED.search(text, start, end) is not None
+def _is_abbreviation(text: str, start: int, closing: int, following: int) -> bool:
+    """Whether the stop before `closing` shortens a word or stands behind a list's number."""
+    space = min(closing + 1, following)  # one is enough to see
+    if _NUMBERED.search(text, start, space):
+        return text[following : following + 1].isdigit()
+    return _ABBREVIATED.search(text, start, space) is not None

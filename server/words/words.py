@@ -45,7 +45,7 @@ _VERB = re.compile(r"[가-힣]{2,}(?:[요다까]|는지|려면|[어아져여]서
 # 아이들은요, 병가요, 언제까지요: a polite end after a noun and its particle
 _POLITE = re.compile(r"(?P<noun>[가-힣]+(?:은|는|도|만|을|를|로|까지|부터|한테|에게|에서|하고|보다)|[가-힣]{2,}이)요")
 # 빌릴 수 있나요, 써도 되나요: the word before is a verb
-_POSSIBLE = re.compile(r"[가-힣]+ (?=수가? ?[있없])|[가-힣]+도 ?(?=[되돼될]|괜찮)")
+_POSSIBLE = re.compile(r"(?<![가-힣])(?:[가-힣]+ (?=수가? ?[있없])|[가-힣]+도 ?(?=[되돼될]|괜찮))")
 FOLLOW_UP_WORDS = 3  # a message with more content words than this is complete by itself
 _PRONOUN = re.compile(
     r"\b(?:it|its|that|this|those|these|they|them|there|one|ones)\b"
@@ -67,7 +67,7 @@ _FRAGMENT = re.compile(
 _RETRACTED = re.compile(
     r"\bnot (?:the |a |an |for |in |on |to )*(?P<denied>\w+)(?:\W*,| but\b)"
     r"|,\s*not (?:the |a |an |for )*(?P<late>\w+)\W*$"
-    r"|(?P<word>[가-힣]+)\s+(?:말고|아니고|아니라)(?=\s)",
+    r"|(?<![가-힣])(?P<word>[가-힣]+)\s+(?:말고|아니고|아니라)(?=\s)",
     re.IGNORECASE,
 )
 _COURTESY = re.compile(

@@ -26,6 +26,7 @@ router = APIRouter(route_class=Route)
 async def domains(services: ServicesDep, user: CurrentUser) -> dict[str, Any]:
     """A folder that the caller may not see is not named."""
     found = await asyncio.to_thread(services.library.domains)
+    problems = await asyncio.to_thread(services.library.problems)
     view = services.knowledge.for_user(user.user_id)
     folders = {name for domain in found for name in domain.knowledge}
     seen = await asyncio.to_thread(lambda: {name for name in folders if view.may_see(name) or view.is_new(name)})
@@ -44,7 +45,7 @@ async def domains(services: ServicesDep, user: CurrentUser) -> dict[str, Any]:
             }
             for domain in found
         ],
-        "problems": [{"file": p.file, "line": p.line, "reason": p.reason} for p in services.library.problems()],
+        "problems": [{"file": p.file, "line": p.line, "reason": p.reason} for p in problems],
         "default": services.settings.prompts.default_domain,
     }
 

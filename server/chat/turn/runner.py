@@ -214,11 +214,11 @@ class TurnRunner:
         decision = await asyncio.to_thread(
             dependencies.router.decide,
             self._question.text,
-            dependencies.library.domains(),
+            await asyncio.to_thread(dependencies.library.domains),
             chosen=conversation.domain,
             sticky=conversation.sticky,
         )
-        domain = dependencies.library.get(decision.domain)
+        domain = await asyncio.to_thread(dependencies.library.get, decision.domain)
         if decision.how is RouteHow.SIMILAR:
             await asyncio.to_thread(dependencies.store.set_sticky_domain, self.user, conversation.id, domain.name)
         self._partial.record = replace(

@@ -52,6 +52,8 @@ class Slot:
     past: bool = False
 
 
+SLOT_CHARS = 300  # a longer text fills no slot
+
 _NO_WORK = "".join(
     f"(?<!{place})"
     for place in ("학교", "대학", "학원", "대학원", "헬스장", "교회", "성당", "수영장", "병원", "도서관", "치과")
@@ -106,6 +108,8 @@ _KOREAN_END = re.compile(
 def slot_of(text: str) -> Slot | None:
     """The slot that the whole of `text` fills, if it fills one."""
     bare = text.strip().rstrip(".!。")
+    if len(bare) > SLOT_CHARS:
+        return None
     korean_kin = bare.startswith("사용자의 ")
     for name, pattern in _SLOTS:
         found = pattern.fullmatch(bare)

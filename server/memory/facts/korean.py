@@ -7,6 +7,7 @@ found by `korean_self`. Knows nothing of storage.
 from __future__ import annotations
 
 import re
+from itertools import islice
 
 from server.memory.facts.findings import Finding
 from server.memory.facts.korean_life import find_life
@@ -17,6 +18,7 @@ from server.memory.reading.own_words import MASK, Span
 from server.types import MemoryKind
 
 SENTENCE_CHARS = 400  # of what the patterns with free parts are tried on
+MAX_CLAUSES = 8  # of one sentence
 
 _OPENERS = re.compile(
     r"(?:(?:안녕(?:하세요|하십니까)?|반가워요?|반갑습니다|네|예|응|음|아|저기|저기요|그리고|참고로|그런데|근데|그럼|그래서|참|혹시"
@@ -144,7 +146,7 @@ def _fact(span: Span, ending: str = "") -> Finding:
 
 def _before_question(body: Span) -> tuple[Finding, ...]:
     """'저는 채식주의자인데 뭘 먹을까요?': what is stated before what is asked."""
-    for gap in re.finditer(r"(?<=데)[,\s]\s*", body.masked):
+    for gap in islice(re.finditer(r"(?<=데)[,\s]\s*", body.masked), MAX_CLAUSES):
         found = _own(body.cut(0, gap.start()), False)
         if found:
             return found
@@ -153,7 +155,7 @@ def _before_question(body: Span) -> tuple[Finding, ...]:
 
 def _statement(body: Span, own: bool) -> tuple[Finding, ...]:
     """A first part that ends in '-고' or '-데' with what follows it; else the whole."""
-    for gap in re.finditer(r"(?<=[고데])[,\s]\s*(?!싶|있|말)", body.masked):
+    for gap in islice(re.finditer(r"(?<=[고데])[,\s]\s*(?!싶|있|말)", body.masked), MAX_CLAUSES):
         head = _own(body.cut(0, gap.start()), own)
         if head:
             return (*head, *_statement(body.cut(gap.end()).strip(","), own or has_subject(body.masked)))

@@ -19,6 +19,7 @@ READ_CHARS = 4_000  # from each end of a long message: what lies between is past
 SENTENCE_CHARS = 2_000  # a longer run without an end is no statement
 WRAP_CHARS = 50  # a line this long that goes on in lower case was wrapped, not ended
 MIN_CHARS = 4  # nor is a shorter one
+MAX_GAP = 20  # white space inside a sentence; with more it is a layout
 
 # An opener may not stand inside its own quotation, or many of them without an end would cost a scan each.
 _QUOTED = re.compile(
@@ -27,6 +28,7 @@ _QUOTED = re.compile(
 )
 _QUOTED_LINE = re.compile(r"^[ \t]*>.*$", re.MULTILINE)
 _END_MARKS = ".!?。！？…~"
+_LAYOUT = re.compile(rf"\s{{{MAX_GAP + 1}}}")
 
 _TASK = re.compile(
     r"\s*(?:please\s+|can you\s+|could you\s+|help me\s+)*"
@@ -131,7 +133,7 @@ def _split(masked: str, source: str, window: tuple[int, int]) -> Iterator[Span]:
 def _span(masked: str, source: str, start: int, end: int, mark: str) -> Iterator[Span]:
     if end - start <= SENTENCE_CHARS:
         span = Span(masked[start:end], source[start:end], start, mark).strip()
-        if len(span.masked) >= MIN_CHARS:
+        if len(span.masked) >= MIN_CHARS and not _LAYOUT.search(span.masked):
             yield span
 
 

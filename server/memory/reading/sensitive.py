@@ -30,7 +30,7 @@ _PASSWORD = re.compile(
 _LONG_TOKEN = re.compile(r"(?<![\w/+-])[\w/+-]{32,}={0,2}(?![\w/+-])", re.ASCII)
 
 _ROLE_MARKERS = re.compile(
-    r"<\|\w+\|>|\[/?INST\]|<<\s*/?SYS\s*>>|</?(?:system|assistant)>|^\W*(?:system|assistant|developer)\s*(?:prompt|message|note)?\s*[:>\]]",
+    r"<\|\w+\|>|\[/?INST\]|<<\s*/?SYS\s*>>|</?(?:system|assistant)>|^[^\w\n]*(?:system|assistant|developer)\s*(?:prompt|message|note)?\s*[:>\]]",
     re.IGNORECASE | re.MULTILINE,
 )
 _RULES = (

@@ -10,6 +10,8 @@ from dataclasses import dataclass
 
 from server.memory.facts.findings import ADDRESS, AGE, HOME, NAME, WORK
 
+READ_CHARS = 4_000  # of a question; the gate hands over less
+
 
 @dataclass(frozen=True, slots=True)
 class QuestionIntent:
@@ -82,6 +84,7 @@ _PAST = re.compile(
 
 
 def parse_intent(question: str) -> QuestionIntent:
+    question = question[:READ_CHARS]
     slots = frozenset(slot for slot, pattern in _SLOT_PATTERNS if pattern.search(question))
     statement = _REQUEST.sub(" ", question)
     personal = bool(slots or _SELF_QUESTION.search(question) or _OWN.search(statement) or _KOREAN_OWN.search(question))

@@ -35,7 +35,7 @@ def safe_name(filename: str) -> str:
     stem, dot, ending = name.rpartition(".")
     if not dot or not is_supported(f"x.{ending}"):
         raise InvalidInput(
-            f"'{name or filename[:80]}' cannot be read into knowledge: supported are {' '.join(SUPPORTED)}"
+            f"'{name[:80] or filename[:80]}' cannot be read into knowledge: supported are {' '.join(SUPPORTED)}"
         )
     stem = stem.lstrip("~$. ").rstrip(". ")
     if not stem or _RESERVED.fullmatch(stem.split(".")[0]):

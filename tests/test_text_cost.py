@@ -1,0 +1,392 @@
+"""What a user writes, or a file or a model says, is read in linear time: no text of 100 kB costs much.
+
+`WALK` has every public function of every module with regular expressions that such text reaches. A new module or
+function that is in neither of the two tables fails a test. Time is the thread's own, so a busy machine does not count,
+and its bound is scaled to the machine.
+"""
+
+from __future__ import annotations
+
+import ast
+import asyncio
+import gc
+import re
+import time
+from collections.abc import Callable, Iterator
+from importlib import import_module
+from pathlib import Path
+
+import pytest
+
+from server.chat.conversations import past_chat_questions, redaction
+from server.config import MemorySettings, RouterSettings
+from server.errors import KnowledgeError, PromptFileError, TailorError
+from server.grounding import citations, claims, clauses, negation, quantities, support
+from server.grounding import sentences as answers
+from server.memory.episodes import episodes
+from server.memory.facts import (
+    english,
+    english_life,
+    english_self,
+    findings,
+    korean,
+    korean_life,
+    korean_self,
+    person,
+    rules,
+)
+from server.memory.model_pass import trivia
+from server.memory.reading import commands, dates, own_words, sensitive
+from server.memory.recall import profile, question, relevance
+from server.memory.store import statement
+from server.model_router import ModelRouter
+from server.prompting import Domain, blocks, domain_file
+from server.retrieval import loaders
+from server.retrieval.index import chunker, suspicion
+from server.retrieval.loaders import decoding, document
+from server.retrieval.updating import uploads
+from server.types import Memory, MemoryKind, Passage, TurnContext
+from server.words import markdown, normalization, scripts, words
+from server.words import sentences as split_text
+from tests.adversarial_text import UNITS, adversarial_texts
+from tests.conftest import ROOT
+from tests.fakes import WordEmbedder
+
+SIZE = 100_000  # bytes
+MOST_S = 0.3
+REFERENCE_S = 0.055  # what `calibration` takes where `MOST_S` was chosen
+
+NOW = 1_774_900_000.0
+NONCE = "0a1b2c3d"
+PROSE = "Refunds take 14 days. Mina answers in Busan, not on Sundays."
+
+
+def passage(text: str) -> Passage:
+    return Passage(id="p", folder="shop", file="returns.md", text=text, heading=("Returns",), line_start=1, line_end=2)
+
+
+def evidence(text: str) -> claims.Evidence:
+    return claims.parse_evidence(1, passage(text))
+
+
+def memory(text: str) -> Memory:
+    return Memory(1, MemoryKind.FACT, text, "", None, None, NOW, NOW)
+
+
+def spans(text: str) -> Iterator[own_words.Span]:
+    """What the rules for facts are given of a message."""
+    return own_words.sentences(own_words.clean(text), NOW)
+
+
+def match_of(text: str) -> re.Match[str]:
+    found = re.match(r"(?P<x>.*)(?P<p>)(?P<a>)", text)
+    assert found is not None
+    return found
+
+
+def whole(text: str) -> own_words.Span:
+    return own_words.Span(text, text, 0)
+
+
+def loaded(ending: str) -> Callable[[str], object]:
+    def load(text: str) -> object:
+        try:
+            return loaders.load(f"file{ending}", text.encode())
+        except KnowledgeError as error:
+            return error
+
+    return load
+
+
+def chunked(text: str) -> object:
+    document = loaders.load("file.txt", text.encode().replace(b"\0", b" "))
+    return chunker.chunk(document, lambda part: len(part) // 4 + 1, 250)
+
+
+def checked(answer: str) -> object:
+    context = TurnContext(nonce=NONCE, searched=True, passages=(passage(PROSE), passage("Lamps cost 30 euros.")))
+    checks = asyncio.run(citations.check_answer(answer, context, WordEmbedder(), complete=False))
+    return citations.find_citations(answer, context.passages, checks), citations.shown_text(answer, checks)
+
+
+def parsed(front: str, body: str) -> object:
+    try:
+        return domain_file.parse_domain("d.md", f"---\n{front}\n---\n{body}".encode())
+    except PromptFileError as error:
+        return error
+
+
+def refused(call: Callable[[], object]) -> object:
+    try:
+        return call()
+    except TailorError as error:
+        return error
+
+
+CLAIM = claims.parse_claim("It takes 14 days and 30 euros for Mina in Busan [1].")
+ROUTER = ModelRouter(WordEmbedder(), RouterSettings(), "general")
+DOMAINS = (Domain("shop", "Shop", "", "Answer.", routes=("When is my refund?", "환불은 언제 되나요?")),)
+
+WALK: dict[str, Callable[[str], object]] = {
+    # ── words ──
+    "words.normalization:normalize": lambda text: [normalization.normalize(text, form) for form in ("NFC", "NFKD")],
+    "words.words:terms": words.terms,
+    "words.words:term_counts": words.term_counts,
+    "words.words:content_words": words.content_words,
+    "words.words:is_courtesy": words.is_courtesy,
+    "words.words:is_follow_up": words.is_follow_up,
+    "words.words:is_explicit_follow_up": words.is_explicit_follow_up,
+    "words.words:needs_subject": words.needs_subject,
+    "words.words:without_retracted": lambda text: words.without_retracted(text, "returns and exchanges"),
+    "words.words:fold": words.fold,
+    "words.words:pairs": words.pairs,
+    "words.words:stem": words.stem,
+    "words.scripts:has_hangul": scripts.has_hangul,
+    "words.scripts:detect_script": scripts.detect_script,
+    "words.markdown:lines": lambda text: [*markdown.lines(text)],
+    "words.markdown:fenced_code": lambda text: [*markdown.fenced_code(text)],
+    "words.markdown:heading": markdown.heading,
+    "words.markdown:is_break": markdown.is_break,
+    "words.markdown:is_table_rule": markdown.is_table_rule,
+    "words.sentences:sentences": lambda text: [*split_text(text)],
+    # ── memory ──
+    "memory.reading.sensitive:is_sensitive": sensitive.is_sensitive,
+    "memory.reading.sensitive:is_prompt_injection": sensitive.is_prompt_injection,
+    "memory.reading.commands:parse_command": commands.parse_command,
+    "memory.reading.dates:named_period": lambda text: dates.named_period(text, NOW),
+    "memory.reading.dates:find_date": lambda text: dates.find_date(text, NOW),
+    "memory.reading.dates:find_future_date": lambda text: dates.find_future_date(text, NOW),
+    "memory.reading.dates:strip_date": lambda text: dates.strip_date(text, NOW),
+    "memory.reading.own_words:clean": own_words.clean,
+    "memory.reading.own_words:mask": own_words.mask,
+    "memory.reading.own_words:sentences": lambda text: [*own_words.sentences(text)],
+    "memory.facts.rules:extract": rules.extract,
+    "memory.facts.rules:extract_held_back": rules.extract_held_back,
+    "memory.facts.english:find": lambda text: [english.find(span, span) for span in spans(text)],
+    "memory.facts.english_life:find_life": lambda text: [english_life.find_life(span) for span in spans(text)],
+    "memory.facts.english_self:find_self": lambda text: [english_self.find_self(span, True) for span in spans(text)],
+    "memory.facts.english_self:single_finding": lambda text: english_self.single_finding(
+        MemoryKind.FACT, text, whole(text)
+    ),
+    "memory.facts.korean:find": lambda text: [korean.find(span, span) for span in spans(text)],
+    "memory.facts.korean_life:find_life": lambda text: [korean_life.find_life(span, True) for span in spans(text)],
+    "memory.facts.korean_self:find_self": lambda text: [korean_self.find_self(span, True) for span in spans(text)],
+    "memory.facts.korean_self:has_subject": korean_self.has_subject,
+    "memory.facts.korean_self:single_finding": lambda text: korean_self.single_finding(
+        MemoryKind.FACT, text, whole(text)
+    ),
+    "memory.facts.korean_self:polite_form": lambda text: korean_self.polite_form(whole(text), match_of(text), "해요"),
+    "memory.facts.korean_self:is_about_speaker": lambda text: korean_self.is_about_speaker(text, match_of(text), True),
+    "memory.facts.findings:slot_of": findings.slot_of,
+    "memory.facts.findings:normalised": findings.normalised,
+    "memory.facts.person:to_third_person": person.to_third_person,
+    "memory.facts.person:as_sentence": person.as_sentence,
+    "memory.facts.person:with_they": person.with_they,
+    "memory.facts.person:third_person_verb": person.third_person_verb,
+    "memory.recall.question:parse_intent": question.parse_intent,
+    "memory.recall.relevance:excerpt": relevance.excerpt,
+    "memory.recall.relevance:parse_query": relevance.parse_query,
+    "memory.recall.relevance:memory_terms": relevance.memory_terms,
+    "memory.recall.profile:profile_rank": lambda text: profile.profile_rank(
+        {"subject": "", "slot": None, "kind": MemoryKind.PREFERENCE, "text": text}
+    ),
+    "memory.recall.profile:in_profile_order": lambda text: profile.in_profile_order(
+        [{"subject": "", "slot": None, "kind": MemoryKind.PREFERENCE, "text": text}]
+    ),
+    "memory.model_pass.trivia:candidates": lambda text: [*trivia.candidates(own_words.clean(text))],
+    "memory.model_pass.trivia:is_trivia": lambda text: [trivia.is_trivia(span) for span in spans(text)],
+    "memory.store.statement:one_line": statement.one_line,
+    "memory.store.statement:validated": lambda text: refused(lambda: statement.validated(text, MemorySettings())),
+    "memory.store.statement:slot_of_statement": statement.slot_of_statement,
+    "memory.store.statement:kind_of_statement": statement.kind_of_statement,
+    "memory.episodes.episodes:search": lambda text: (
+        episodes._roles(text),
+        episodes._snippet(episodes._truncated(text), {"tea": 1}),
+    ),
+    # ── knowledge ──
+    "retrieval.index.suspicion:suspicion": suspicion.suspicion,
+    "retrieval.index.suspicion:matched_rules": suspicion.matched_rules,
+    "retrieval.index.chunker:chunk": chunked,
+    "retrieval.loaders.markdown_text:load_markdown": loaded(".md"),
+    "retrieval.loaders.plain_text:load_plain": loaded(".txt"),
+    "retrieval.loaders.rst_text:load_rst": loaded(".rst"),
+    "retrieval.loaders.csv_rows:load_csv": loaded(".csv"),
+    "retrieval.loaders.csv_rows:load_tsv": loaded(".tsv"),
+    "retrieval.loaders.json_entries:load_json": loaded(".json"),
+    "retrieval.loaders.json_entries:load_json_lines": loaded(".jsonl"),
+    "retrieval.loaders.html_page:load_html": loaded(".html"),
+    "retrieval.loaders.email_parts:load_email": lambda text: loaded(".eml")(f"Subject: a\n\n{text}"),
+    "retrieval.loaders.source_code:load_code": lambda text: [loaded(ending)(text) for ending in (".py", ".xml")],
+    "retrieval.loaders.pdf_pages:load_pdf": lambda text: loaded(".pdf")(f"%PDF-1.4\n{text}"),
+    "retrieval.loaders.docx_body:load_docx": loaded(".docx"),
+    "retrieval.loaders.decoding:decode": lambda text: refused(lambda: decoding.decode(text.encode("utf-16"))),
+    "retrieval.loaders.document:bounded": lambda text: document.bounded(
+        document.Document(text, (document.Block(0, len(text), (text,) * 20, header=text),))
+    ),
+    "retrieval.updating.uploads:safe_name": lambda text: refused(lambda: uploads.safe_name(f"{text}.md")),
+    # ── answers ──
+    "grounding.sentences:split_sentences": lambda text: answers.split_sentences(text, complete=False),
+    "grounding.sentences:find_citation_marks": lambda text: [*answers.find_citation_marks(text)],
+    "grounding.quantities:parse_text": quantities.parse_text,
+    "grounding.quantities:number": lambda text: quantities.number(
+        "1" + re.sub(r"[^\d.,]", "", text)[: SIZE // 2] + "0"
+    ),
+    "grounding.clauses:split_clauses": lambda text: [*clauses.split_clauses(text)],
+    "grounding.claims:parse_claim": claims.parse_claim,
+    "grounding.claims:parse_evidence": evidence,
+    "grounding.claims:term_match": lambda text: claims.term_match(CLAIM.units[0], evidence(text).words, ()),
+    "grounding.claims:clause_match": lambda text: claims.clause_match(CLAIM.units[0], evidence(text).words),
+    "grounding.claims:importance": lambda text: [
+        claims.importance(unit, CLAIM) for unit in claims.parse_claim(text).units
+    ],
+    "grounding.negation:negation_differs": lambda text: negation.negation_differs(text[:4_000], PROSE),
+    "grounding.support:term_weights": lambda text: support.term_weights(CLAIM, [evidence(text)]),
+    "grounding.support:coverage": lambda text: support.coverage(CLAIM, [evidence(text)], [1.0] * len(CLAIM.units), 1),
+    "grounding.support:contradicts": lambda text: (
+        support.contradicts(CLAIM, [evidence(text)], ()),
+        support.contradicts(claims.parse_claim(text), [evidence(PROSE)], ()),
+    ),
+    "grounding.support:supporting_span": lambda text: support.supporting_span(CLAIM, evidence(text)),
+    "grounding.citations:find_citations": lambda text: citations.find_citations(text, (passage(PROSE),)),
+    "grounding.citations:shown_text": lambda text: citations.shown_text(text, ()),
+    # ── prompts and chats ──
+    "prompting.blocks:user_block": lambda text: blocks.user_block(text, TurnContext(nonce=NONCE)),
+    "prompting.blocks:memory_section": lambda text: blocks.memory_section([memory(text)] * 3),
+    "prompting.blocks:memory_line": lambda text: blocks.memory_line(memory(text)),
+    "prompting.blocks:evidence_section": lambda text: blocks.evidence_section([passage(text)], NONCE),
+    "prompting.blocks:passage_label": lambda text: blocks.passage_label(1, passage(text)),
+    "prompting.domain_file:parse_domain": lambda text: (parsed(text, "Answer."), parsed("title: T", text)),
+    "chat.conversations.past_chat_questions:asks_for_chats": past_chat_questions.asks_for_chats,
+    "chat.conversations.redaction:remove_memory_lines": lambda text: redaction.remove_memory_lines(text, {text[:500]}),
+    "model_router:decide": lambda text: ROUTER.decide(text, DOMAINS),
+}
+# Checked as a whole, with as much time as its many steps have together.
+WALK_LONGER: dict[str, Callable[[str], object]] = {
+    "grounding.citations:check_answer": checked,
+}
+
+# Public functions of such modules that no text of a user's, a file's or a model's own length reaches.
+NOT_REACHED = {
+    "grounding.citations:check_sentences": "what check_answer calls",
+    "prompting.blocks:chats_section": "of turns that are cut where they are kept, by the same rules as passages",
+    "prompting.blocks:chat_label": "a title has a bound of its own",
+    "memory.recall.relevance:common_weight": "numbers alone",
+    "memory.recall.relevance:relevance_gate": "numbers alone",
+    "retrieval.updating.uploads:folder_path": "the same steps as safe_name",
+    "retrieval.updating.uploads:write": "what safe_name gives",
+    "retrieval.updating.uploads:remove": "what the index knows",
+    "chat.conversations.redaction:redact_answer": "exact strings; remove_memory_lines does the reading",
+    "chat.conversations.redaction:redact_prompt": "exact strings; remove_memory_lines does the reading",
+}
+# Modules with regular expressions that such text does not reach.
+NOT_READERS = {
+    "api.accounts": "names and passwords, whose length is checked first",
+    "api.security": "headers, which the HTTP server bounds",
+    "database": "the program's own SQL",
+    "engine.adapters.folders": "names of folders",
+    "engine.adapters.reading": "names in an adapter's settings",
+    "engine.model.tokenizer": "control tokens, each a fixed string",
+    "evaluation.scoring": "rows of the operator's own, on the command line",
+    "model_store": "names of files of a download",
+    "training.run": "names of adapters",
+}
+
+
+def calibration() -> float:
+    """Seconds of this thread for work like that of the functions."""
+    text = "the quick brown fox jumps over 13 lazy dogs. " * 1_000
+    begun = time.thread_time()
+    for _ in range(30):
+        re.findall(r"[^\W\d_]+|\d+(?:[.,]\d+)*", text.casefold())
+        sum(len(part) for part in text.split(" "))
+    return time.thread_time() - begun
+
+
+@pytest.fixture(scope="module")
+def most_seconds() -> Iterator[float]:
+    """What one text may take on this machine."""
+    gc.collect()
+    gc.freeze()  # what other tests left is not looked through for each new object
+    yield MOST_S * max(1.0, min(calibration() for _ in range(5)) / REFERENCE_S)
+    gc.unfreeze()
+
+
+TEXTS = adversarial_texts(SIZE)
+
+
+def slow_texts(function: Callable[[str], object], bound: float) -> dict[str, float]:
+    """Those that take longer, with their seconds; tried twice, since caches of the processor are shared."""
+    slow = {}
+    for name, text in TEXTS.items():
+        for _ in range(2):
+            begun = time.thread_time()
+            function(text)
+            spent = time.thread_time() - begun
+            if spent <= bound:
+                break
+        else:
+            slow[name] = round(spent, 2)
+    return slow
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(300)
+@pytest.mark.parametrize("name", WALK)
+def test_no_text_costs_much(name: str, most_seconds: float) -> None:
+    assert slow_texts(WALK[name], most_seconds) == {}
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(600)
+@pytest.mark.parametrize("name", WALK_LONGER)
+def test_nor_does_the_check_of_a_whole_answer(name: str, most_seconds: float) -> None:
+    assert slow_texts(WALK_LONGER[name], 10 * most_seconds) == {}
+
+
+# ── nothing is left out ──────────────────────────────────────────────────────────────────────────
+
+
+def modules_with_patterns() -> dict[str, Path]:
+    found = {}
+    for path in sorted((ROOT / "server").rglob("*.py")):
+        calls = (
+            node for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))) if isinstance(node, ast.Attribute)
+        )
+        if any(isinstance(node.value, ast.Name) and node.value.id == "re" for node in calls):
+            found[".".join(path.relative_to(ROOT / "server").with_suffix("").parts)] = path
+    return found
+
+
+def public_functions(path: Path) -> list[str]:
+    body = ast.parse(path.read_text(encoding="utf-8")).body
+    functions = [node for node in body if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef)]
+    return [node.name for node in functions if not node.name.startswith("_")]
+
+
+MODULES = modules_with_patterns()
+
+
+def test_every_module_with_a_pattern_is_walked_or_said_to_be_out_of_reach() -> None:
+    walked = {name.partition(":")[0] for name in (*WALK, *WALK_LONGER)}
+    assert sorted(set(MODULES) - walked - set(NOT_READERS)) == []
+    assert sorted(set(NOT_READERS) - set(MODULES)) == [], "they have no patterns any more"
+
+
+@pytest.mark.parametrize("module", [module for module in MODULES if module not in NOT_READERS])
+def test_so_is_every_public_function_of_it(module: str) -> None:
+    named = {*WALK, *WALK_LONGER, *NOT_REACHED}
+    assert [name for name in public_functions(MODULES[module]) if f"{module}:{name}" not in named] == []
+
+
+def test_each_entry_names_a_function_that_is_there() -> None:
+    for name in (*WALK, *WALK_LONGER, *NOT_REACHED):
+        module, _, function = name.partition(":")
+        source = import_module(f"server.{module}")
+        assert re.search(rf"def {function}\(", Path(str(source.__file__)).read_text(encoding="utf-8")), name
+
+
+def test_the_walk_finds_what_takes_the_square_of_the_length(most_seconds: float) -> None:
+    """Or it would show nothing."""
+    quadratic = re.compile(r"\w+!")
+    assert "one letter" in slow_texts(lambda text: quadratic.search(text[:20_000]), most_seconds)
+    assert len(UNITS) > 100
