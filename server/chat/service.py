@@ -123,7 +123,7 @@ class ChatService:
         """Stops running answers and stores what there is of them."""
         for task, runner in self._running.values():
             runner.stop_status = Status.INTERRUPTED
-            task.cancel()
+            _cancel_once(task)
         if self._running:
             await asyncio.wait([task for task, _ in self._running.values()], timeout=CLOSE_SECONDS)
         await self._memory_dependencies.writer.close()
@@ -218,7 +218,7 @@ class ChatService:
         running = self._running.get(message_id)
         if running is None or running[1].answered:
             raise Conflict(f"answer '{message_id}' is not running; it is {message.status.value}")
-        running[0].cancel()
+        _cancel_once(running[0])
 
     def follow(self, user: UserId, message_id: str) -> TurnStream:
         return self._streams.get(user, message_id)
@@ -241,7 +241,7 @@ class ChatService:
         for message in await asyncio.to_thread(self.store.messages, user, conversation_id):
             running = self._running.get(message.id)
             if running is not None:
-                running[0].cancel()
+                _cancel_once(running[0])
                 await asyncio.wait([running[0]])
         receipt = await self.memory_deletion.forget_conversation(user, conversation_id) if forget else None
         await asyncio.to_thread(self.store.delete, user, conversation_id)
@@ -334,6 +334,12 @@ class ChatService:
     def _notify_subscribers(self, user: UserId) -> None:
         for callback in self._subscribers:
             callback(user)
+
+
+def _cancel_once(task: asyncio.Task[None]) -> None:
+    """A second cancellation would fall on the turn while it stores what there is of its answer."""
+    if not task.cancelling():
+        task.cancel()
 
 
 def _check_text(text: str) -> None:
