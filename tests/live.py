@@ -164,6 +164,13 @@ class ChatClient:
             events.append(await self.next(seconds))
         return events
 
+    async def until_request(self, request_id: str, seconds: float = 120) -> list[dict[str, Any]]:
+        """Events up to the first that gives that request back, inside."""
+        events = [await self.next(seconds)]
+        while events[-1].get("request_id") != request_id:
+            events.append(await self.next(seconds))
+        return events
+
     async def ask(self, text: str, **fields: Any) -> list[dict[str, Any]]:
         """Sends a message and gives all events of its turn, up to `closed`."""
         await self.frame(type="send", request_id=uuid.uuid4().hex, text=text, **fields)

@@ -152,7 +152,7 @@ class ChatService:
         """Stops running answers and stores what there is of them."""
         for task, runner in self._running.values():
             runner.stop_status = Status.INTERRUPTED
-            task.cancel()
+            _cancel_once(task)
         if self._running:
             await asyncio.wait([task for task, _ in self._running.values()], timeout=CLOSE_SECONDS)
         await self._memory_dependencies.writer.close()
@@ -270,7 +270,7 @@ class ChatService:
         running = self._running.get(message_id)
         if running is None or running[1].answered:
             raise Conflict(f"answer '{message_id}' is not running; it is {message.status.value}")
-        running[0].cancel()
+        _cancel_once(running[0])
 
     async def stop_all(self, user: UserId) -> None:
         """Stops all running answers of the user, and waits until they have stored what they store."""
@@ -307,7 +307,7 @@ class ChatService:
         """Stops running answers, and waits until they have stored what they store."""
         tasks = [task for task, runner in self._running.values() if wanted(runner)]
         for task in tasks:
-            task.cancel()
+            _cancel_once(task)
         if tasks:
             await asyncio.wait(tasks)
 
@@ -416,6 +416,12 @@ class ChatService:
     def _notify_subscribers(self, user: UserId) -> None:
         for callback in self._subscribers:
             callback(user)
+
+
+def _cancel_once(task: asyncio.Task[None]) -> None:
+    """A second cancellation would fall on the turn while it stores what there is of its answer."""
+    if not task.cancelling():
+        task.cancel()
 
 
 def _check_text(text: str) -> None:

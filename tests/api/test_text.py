@@ -3,11 +3,8 @@
 from __future__ import annotations
 
 import asyncio
-import http.client
 import json
-import logging
 from collections.abc import Iterator
-from contextlib import closing
 from typing import Any
 
 import pytest
@@ -16,7 +13,9 @@ from websockets.exceptions import InvalidStatus
 
 from server.api.text import MAX_DEPTH, MAX_INTEGER, MAX_VALUES, check_head, host_name, parse_json
 from server.errors import InvalidInput
+from tests import raw_http
 from tests.live import LiveServer, chat_session, make_app, make_workspace, serving, text_of
+from tests.raw_http import Headers
 
 HUGE = "9" * 20
 
@@ -35,28 +34,16 @@ def locked(tmp_path_factory: pytest.TempPathFactory) -> Iterator[LiveServer]:
 
 
 @pytest.fixture(autouse=True)
-def no_traceback(caplog: pytest.LogCaptureFixture) -> Iterator[None]:
-    yield
-    assert [record.getMessage() for record in caplog.records if record.levelno >= logging.ERROR] == []
+def no_traceback(live: LiveServer, locked: LiveServer) -> Iterator[None]:
+    with raw_http.errors_logged() as errors:
+        yield
+    assert errors == []
 
 
 def raw_request(
-    live: LiveServer, method: str, target: str | bytes, body: bytes = b"", headers: tuple[tuple[str, bytes], ...] = ()
+    live: LiveServer, method: str, target: str, body: bytes = b"", headers: Headers = ()
 ) -> tuple[int, str]:
-    """Status and message of the answer to bytes that a well-behaved client would not send."""
-    with closing(http.client.HTTPConnection("127.0.0.1", live.port, timeout=60)) as connection:
-        lines = [f"{method} ".encode() + (target if isinstance(target, bytes) else target.encode()) + b" HTTP/1.1"]
-        given = {name.lower() for name, _ in headers}
-        lines += [name.encode() + b": " + value for name, value in headers]
-        lines += [] if "host" in given else [f"Host: 127.0.0.1:{live.port}".encode()]
-        lines += [b"Content-Length: %d" % len(body), b"Connection: close"]
-        connection.connect()
-        connection.sock.sendall(b"\r\n".join([*lines, b"", body]))
-        response = http.client.HTTPResponse(connection.sock)
-        response.begin()
-        content = response.read()
-    error = json.loads(content).get("error", {}) if "json" in response.headers.get("content-type", "") else {}
-    return response.status, str(error.get("message", content[:200]))
+    return raw_http.raw_request(live.port, method, target, body, headers)
 
 
 JSON_TYPE = (("Content-Type", b"application/json"),)

@@ -214,6 +214,16 @@ async def test_stop_frees_the_engine_and_keeps_the_text(tmp_path: Path) -> None:
             await services.chat.stop(JUN, stream.message_id)
 
 
+async def test_an_answer_that_is_stopped_again_and_again_is_stored_all_the_same(tmp_path: Path) -> None:
+    engine = ScriptedEngine(lambda request, prompt: "word " * 40_000, pause=0.01)
+    async with running(tmp_path, engine) as services:
+        stream = await services.chat.send(MINA, "Talk")
+        await asyncio.gather(*(services.chat.stop(MINA, stream.message_id) for _ in range(20)), return_exceptions=True)
+        events = [event async for event in stream.follow()]
+        assert only(events, Done).finish_reason == "cancelled"
+        assert services.chat.store.message(MINA, stream.message_id).status == "stopped"
+
+
 async def test_an_answer_is_finished_though_nobody_watches(tmp_path: Path) -> None:
     async with running(tmp_path, ScriptedEngine(lambda r, p: "a b c d e", pause=0.01)) as services:
         stream = await services.chat.send(MINA, "Go on")
