@@ -108,6 +108,10 @@ class PromptSettings(Section):
     default_domain: str = "general"
 
 
+class AuditSettings(Section):
+    keep_days: float = Field(default=365, ge=1, le=3650)  # how long the audit log keeps a row
+
+
 class Settings(Section):
     server: ServerSettings = ServerSettings()
     paths: PathSettings = PathSettings()
@@ -118,6 +122,7 @@ class Settings(Section):
     memory: MemorySettings = MemorySettings()
     router: RouterSettings = RouterSettings()
     prompts: PromptSettings = PromptSettings()
+    audit: AuditSettings = AuditSettings()
 
 
 @dataclass(frozen=True)

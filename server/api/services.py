@@ -13,7 +13,19 @@ from typing import Annotated
 from fastapi import Depends
 from starlette.requests import HTTPConnection
 
-from server.accounts import Account, Accounts, Credential, Login, Origin, Permission, Role, SignIn, roles_with
+from server.accounts import (
+    Account,
+    Accounts,
+    AuditLog,
+    Credential,
+    Groups,
+    Login,
+    Origin,
+    Permission,
+    Role,
+    SignIn,
+    roles_with,
+)
 from server.api.hub import Hub
 from server.api.revocation import Revocations
 from server.chat import ChatService, TurnPipeline
@@ -22,7 +34,7 @@ from server.engine import Engine
 from server.errors import Forbidden, Unauthorized
 from server.memory import MemoryStore, MemoryWriter
 from server.model_router import ModelRouter
-from server.prompting import PromptLibrary
+from server.prompting import SharedDomains
 from server.retrieval import LOCAL_USER, SharedKnowledge
 from server.types import Embedder
 from server.user_data import UserData
@@ -36,7 +48,7 @@ class Services:
     settings: Settings
     engine: Engine
     embedder: Embedder
-    library: PromptLibrary
+    domains: SharedDomains
     router: ModelRouter
     knowledge: SharedKnowledge
     memory: MemoryStore
@@ -44,6 +56,8 @@ class Services:
     chat: ChatService
     pipeline: TurnPipeline
     accounts: Accounts
+    groups: Groups
+    audit: AuditLog
     sign_in: SignIn
     revocations: Revocations
     user_data: UserData
@@ -87,8 +101,10 @@ async def find_user(connection: HTTPConnection) -> Account | None:
     return login.account if login else None
 
 
-async def _current_login(connection: HTTPConnection) -> Login:
-    login = await find_login(connection)
+OptionalLogin = Annotated[Login | None, Depends(find_login)]
+
+
+async def _current_login(login: OptionalLogin) -> Login:
     if login is None:
         raise Unauthorized("log in first, or send 'Authorization: Bearer <API key>'")
     return login

@@ -136,7 +136,7 @@ class ChatService:
 
     async def create(self, user: UserId, *, temporary: bool, domain: str | None = None) -> Conversation:
         """An empty chat; its first question gives it its title. Raises NotFound for a domain that is not there."""
-        self._check_domain(domain)
+        await self._check_domain(user, domain)
         conversation = await asyncio.to_thread(self.store.create, user, "", domain, temporary=temporary)
         self._notify_subscribers(user)
         return conversation
@@ -160,7 +160,7 @@ class ChatService:
         _check_text(text)
         if temporary and conversation_id is not None:
             raise InvalidInput("a chat is temporary from its first message on; begin a new one without conversation_id")
-        self._check_domain(domain)
+        await self._check_domain(user, domain)
         stored_turn = await asyncio.to_thread(
             self._store_question, user, text, conversation_id, parent_id, domain, temporary
         )
@@ -197,7 +197,7 @@ class ChatService:
         self, user: UserId, message_id: str, *, domain: str | Unchanged | None = Unchanged.DOMAIN, request_id: str = ""
     ) -> TurnStream:
         """Another answer beside `message_id`; given a question, an answer to it."""
-        self._check_domain(domain)
+        await self._check_domain(user, domain)
         stored_turn = await asyncio.to_thread(self._store_regeneration, user, message_id, domain)
         return self._start_turn(user, *stored_turn, request_id)
 
@@ -234,7 +234,7 @@ class ChatService:
 
     async def choose_domain(self, user: UserId, conversation_id: str, domain: str | None) -> Conversation:
         """Raises NotFound for a domain that is not there."""
-        self._check_domain(domain)
+        await self._check_domain(user, domain)
         changed = await asyncio.to_thread(self.store.choose_domain, user, conversation_id, domain)
         self._notify_subscribers(user)
         return changed
@@ -280,9 +280,9 @@ class ChatService:
         """From the first message of the branch to that one."""
         return await asyncio.to_thread(self.store.branch, user, message_id)
 
-    def _check_domain(self, domain: str | Unchanged | None) -> None:
+    async def _check_domain(self, user: UserId, domain: str | Unchanged | None) -> None:
         if isinstance(domain, str):
-            self._dependencies.library.get(domain)
+            await asyncio.to_thread(lambda: self._dependencies.domains.for_user(user).get(domain))
 
     def _with_domain(self, user: UserId, conversation: Conversation, domain: str | Unchanged | None) -> Conversation:
         if isinstance(domain, Unchanged) or domain == conversation.domain:

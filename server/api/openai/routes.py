@@ -38,7 +38,7 @@ FINISH = {"stop": "stop", "length": "length", "cancelled": "stop"}
 
 @router.get("/models")
 async def models(services: ServicesDep, user: CurrentUser) -> dict[str, Any]:
-    domains = await asyncio.to_thread(services.library.domains)
+    domains = await asyncio.to_thread(lambda: services.domains.for_user(user.user_id).domains())
     adapters = [a.name for a in services.engine.adapters() if a.state is not AdapterState.INVALID]
     owned = {BASE: "model", **dict.fromkeys(adapters, "adapter"), **{domain.name: "domain" for domain in domains}}
     return {

@@ -16,7 +16,8 @@ from pydantic import BaseModel, ConfigDict, Field
 from starlette.routing import Match
 from starlette.types import Scope
 
-from server.accounts import Permission
+from server.accounts import Action, Permission
+from server.api.audit import Record
 from server.api.protocol import Changed
 from server.api.services import CurrentUser, KnowledgeWriter, ServicesDep
 from server.chat import answer_trace
@@ -91,7 +92,11 @@ async def knowledge(services: ServicesDep, user: CurrentUser, files: bool = True
 
 @files.post("/api/knowledge/{folder}")
 async def upload(
-    folder: str, files: Annotated[list[UploadFile], File()], services: ServicesDep, user: KnowledgeWriter
+    folder: str,
+    files: Annotated[list[UploadFile], File()],
+    services: ServicesDep,
+    user: KnowledgeWriter,
+    record: Record,
 ) -> dict[str, Any]:
     """Each file stands alone: one that is refused does not stop the others."""
     limit = services.settings.server.max_upload_bytes
@@ -108,12 +113,15 @@ async def upload(
             raise
         except TailorError as error:
             results.append({"name": name, "error": {"code": error.code, "message": str(error)}})
+    for saved in (result["file"] for result in results if "file" in result):
+        await record(Action.KNOWLEDGE_UPLOADED, f"{folder}/{saved}", folder=folder)
     return {"files": results}
 
 
 @files.delete("/api/knowledge/{folder}/{file:path}", status_code=204)
-async def delete_file(folder: str, file: str, services: ServicesDep, user: KnowledgeWriter) -> None:
+async def delete_file(folder: str, file: str, services: ServicesDep, user: KnowledgeWriter, record: Record) -> None:
     await asyncio.to_thread(services.knowledge.for_user(user.user_id).delete, folder, file)
+    await record(Action.KNOWLEDGE_DELETED, f"{folder}/{file}", folder=folder)
 
 
 @files.get("/api/passages/{passage_id}")
@@ -158,21 +166,26 @@ async def generations(services: ServicesDep, user: KnowledgeWriter) -> dict[str,
 
 
 @commands.post("/api/knowledge/rollback")
-async def roll_back(body: RollbackRequest, services: ServicesDep, user: KnowledgeWriter) -> dict[str, Any]:
+async def roll_back(
+    body: RollbackRequest, services: ServicesDep, user: KnowledgeWriter, record: Record
+) -> dict[str, Any]:
     number = await asyncio.to_thread(services.knowledge.for_user(user.user_id).roll_back, body.generation)
+    await record(Action.KNOWLEDGE_ROLLED_BACK, str(body.generation), generation=number)
     services.hub.announce(Changed("knowledge"))
     return {"generation": number, "held": body.generation}
 
 
 @commands.post("/api/knowledge/follow", status_code=202)
-async def follow(services: ServicesDep, user: KnowledgeWriter) -> dict[str, Any]:
+async def follow(services: ServicesDep, user: KnowledgeWriter, record: Record) -> dict[str, Any]:
     await asyncio.to_thread(services.knowledge.for_user(user.user_id).follow)
+    await record(Action.KNOWLEDGE_FOLLOWED)
     return {"held": None}
 
 
 @commands.post("/api/knowledge/rebuild", status_code=202)
-async def rebuild(services: ServicesDep, user: KnowledgeWriter) -> dict[str, Any]:
+async def rebuild(services: ServicesDep, user: KnowledgeWriter, record: Record) -> dict[str, Any]:
     await asyncio.to_thread(services.knowledge.for_user(user.user_id).rebuild)
+    await record(Action.KNOWLEDGE_REBUILT)
     return {"building": True}
 
 
