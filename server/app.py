@@ -17,7 +17,7 @@ from fastapi.responses import HTMLResponse, Response
 from fastapi.staticfiles import StaticFiles
 from watchfiles import awatch
 
-from server.accounts import Accounts, AuditLog, Groups, PasswordWorkers, SignIn
+from server.accounts import Accounts, AuditLog, Groups, PasswordWorkers, Quotas, SignIn
 from server.api import errors, websocket
 from server.api.hub import Hub
 from server.api.openai import routes as openai
@@ -140,7 +140,8 @@ class _Application:
         files = KnowledgeBase(settings.paths.knowledge, index, embedder, settings.retrieval)
         access = Access(settings.paths.knowledge, index / "access.json", accounts.principals_of)
         shared_knowledge = SharedKnowledge(files, access)
-        pipeline = TurnPipeline(engine, settings.prompts)
+        quotas = Quotas(self.database, settings.limits)
+        pipeline = TurnPipeline(engine, settings.prompts, quotas.spend)
         store = ConversationStore(self.database)
         traces = TraceStore(self.database)
         turn_dependencies = TurnDependencies(
@@ -169,6 +170,7 @@ class _Application:
             accounts=accounts,
             groups=Groups(self.database),
             audit=AuditLog(self.database, settings.audit.keep_days),
+            quotas=quotas,
             sign_in=SignIn(accounts, PasswordWorkers()),
             revocations=Revocations(accounts, chat, user_data),
             user_data=user_data,
@@ -183,6 +185,7 @@ class _Application:
         async with AsyncExitStack() as stack:
             stack.callback(self.database.close)
             stack.callback(services.sign_in.close)
+            stack.callback(services.quotas.close)
             stack.enter_context(index_lock(self.settings.paths.data / "index"))
             services.hub.bind(asyncio.get_running_loop())
             await services.engine.start()

@@ -8,6 +8,7 @@ from server.accounts.audit import COMMAND_LINE, Action, AuditLog, Entry
 from server.accounts.groups import Group, Groups
 from server.accounts.passwords import MAX_PASSWORD, PasswordWorkers
 from server.accounts.permissions import GRANTS, Permission, Role, roles_with
+from server.accounts.quotas import Quotas
 from server.accounts.records import MAX_NAME, Account, ApiKey, Credential, Login, OpenSession, Origin, Session
 from server.accounts.sign_in import SignIn
 
@@ -31,6 +32,7 @@ __all__ = [
     "Origin",
     "PasswordWorkers",
     "Permission",
+    "Quotas",
     "Role",
     "Session",
     "SignIn",

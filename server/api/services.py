@@ -22,6 +22,7 @@ from server.accounts import (
     Login,
     Origin,
     Permission,
+    Quotas,
     Role,
     SignIn,
     roles_with,
@@ -58,6 +59,7 @@ class Services:
     accounts: Accounts
     groups: Groups
     audit: AuditLog
+    quotas: Quotas
     sign_in: SignIn
     revocations: Revocations
     user_data: UserData

@@ -30,7 +30,7 @@ from server.api.protocol import (
 from server.api.security import origin_allowed
 from server.api.services import Services, find_login, get_services
 from server.chat import EvidenceFound, TurnEvent, Unchanged
-from server.errors import TailorError, TooLarge
+from server.errors import RateLimited, TailorError, TooLarge
 from server.retrieval import KnowledgeView
 
 log = logging.getLogger("tailor.api")
@@ -119,7 +119,8 @@ class _Connection:
                 request_id = getattr(frame, "request_id", None)
                 await self._handle(frame)
             except TailorError as error:
-                self._outbox.put_nowait(FrameError(error.code, str(error), request_id))
+                wait = error.retry_after if isinstance(error, RateLimited) else None
+                self._outbox.put_nowait(FrameError(error.code, str(error), request_id, wait))
             except Exception:  # edge of the connection's task: what breaks over one frame must not end it
                 log.exception("a frame failed")
                 self._outbox.put_nowait(
@@ -128,6 +129,8 @@ class _Connection:
 
     async def _handle(self, frame: Send | Regenerate | Stop | Resume) -> None:
         chat, user = self._services.chat, self._user.user_id
+        if isinstance(frame, Send | Regenerate):
+            await asyncio.to_thread(self._services.quotas.admit, user)
         match frame:
             case Send():
                 stream = await chat.send(

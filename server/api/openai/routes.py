@@ -51,7 +51,9 @@ async def models(services: ServicesDep, user: CurrentUser) -> dict[str, Any]:
 
 @router.post("/chat/completions")
 async def chat_completions(body: ChatRequest, services: ServicesDep, login: CurrentLogin) -> Response:
-    planned = await plan(body, services, login.account.user_id)
+    user = login.account.user_id
+    await asyncio.to_thread(services.quotas.admit, user)
+    planned = await plan(body, services, user)
     builder = _ResponseBuilder(body.model, planned, body.logprobs)
     runs = [_run_plan(services, login, _nth_plan(planned, n)) for n in range(body.n)]
     if body.stream:
