@@ -17,14 +17,14 @@ from fastapi.responses import HTMLResponse, JSONResponse, Response
 from fastapi.staticfiles import StaticFiles
 from watchfiles import awatch
 
-from server.accounts import Accounts, PasswordWorkers, SignIn
+from server.accounts import Accounts, AuditLog, Groups, PasswordWorkers, Quotas, SignIn
 from server.api import errors, websocket
 from server.api.hub import Hub
 from server.api.openai import routes as openai
 from server.api.protocol import Changed
 from server.api.request_log import RequestLog
 from server.api.revocation import Revocations
-from server.api.routes import conversations, health, knowledge, levers, memory, metrics, session
+from server.api.routes import account, conversations, health, knowledge, levers, memory, metrics, session, users
 from server.api.security import SecurityMiddleware, content_security_policy
 from server.api.services import CurrentUser, Services, open_reserve
 from server.chat import (
@@ -43,16 +43,16 @@ from server.engine import AdapterCatalogue, Engine, LocalEngine
 from server.memory import Episodes, MemoryStore, MemoryWriter
 from server.model_router import ModelRouter
 from server.model_store import ModelStore
-from server.prompting import PromptLibrary
+from server.prompting import PromptLibrary, SharedDomains
 from server.reserve import Reserve
-from server.retrieval import Access, KnowledgeBase, SharedKnowledge, index_lock
+from server.retrieval import LOCAL_USER, Access, KnowledgeBase, SharedKnowledge, index_lock
 from server.types import Embedder
 from server.user_data import UserData
 from server.web import STATIC
 
 log = logging.getLogger("tailor.app")
 
-ROUTE_MODULES = (session, health, metrics, memory, conversations, knowledge, levers, openai, websocket)
+ROUTE_MODULES = (session, account, users, health, metrics, memory, conversations, knowledge, levers, openai, websocket)
 ADMIN = "admin"  # the account that server.password opens
 
 
@@ -142,16 +142,18 @@ class _Application:
         accounts = Accounts(self.database)
         memories = MemoryStore(self.database, embedder, settings.memory)
         library = PromptLibrary(settings.paths.prompts, settings.prompts.default_domain)
+        domains = SharedDomains(library, lambda user: None if user == LOCAL_USER else accounts.principals_of(user))
         router = ModelRouter(embedder, settings.router, settings.prompts.default_domain)
         index = settings.paths.data / "index"
         files = KnowledgeBase(settings.paths.knowledge, index, embedder, settings.retrieval)
         access = Access(settings.paths.knowledge, index / "access.json", accounts.principals_of)
         shared_knowledge = SharedKnowledge(files, access)
-        pipeline = TurnPipeline(engine, settings.prompts)
+        quotas = Quotas(self.database, settings.limits)
+        pipeline = TurnPipeline(engine, settings.prompts, quotas.spend)
         store = ConversationStore(self.database)
         traces = TraceStore(self.database)
         turn_dependencies = TurnDependencies(
-            engine, pipeline, library, router, shared_knowledge, store, embedder, traces
+            engine, pipeline, domains, router, shared_knowledge, store, embedder, traces
         )
         episodes = Episodes(self.database, embedder, settings.memory)
         writer = MemoryWriter(self.database, memories, engine, settings.memory)
@@ -166,7 +168,7 @@ class _Application:
             settings=settings,
             engine=engine,
             embedder=embedder,
-            library=library,
+            domains=domains,
             router=router,
             knowledge=shared_knowledge,
             memory=memories,
@@ -174,6 +176,9 @@ class _Application:
             chat=chat,
             pipeline=pipeline,
             accounts=accounts,
+            groups=Groups(self.database),
+            audit=AuditLog(self.database, settings.audit.keep_days),
+            quotas=quotas,
             sign_in=SignIn(accounts, PasswordWorkers()),
             revocations=Revocations(accounts, chat, user_data),
             user_data=user_data,
@@ -189,6 +194,7 @@ class _Application:
         async with AsyncExitStack() as stack:
             stack.callback(self.database.close)
             stack.callback(services.sign_in.close)
+            stack.callback(services.quotas.close)
             stack.enter_context(index_lock(self.settings.paths.data / "index"))
             await asyncio.to_thread(self.reserve.take)
             services.hub.bind(asyncio.get_running_loop())

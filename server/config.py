@@ -130,6 +130,17 @@ class PromptSettings(Section):
     default_domain: str = "general"
 
 
+class LimitSettings(Section):
+    """Of each user; 0: none."""
+
+    messages_per_minute: int = Field(default=0, ge=0)
+    tokens_per_day: int = Field(default=0, ge=0)  # of prompts and answers; a day is UTC's
+
+
+class AuditSettings(Section):
+    keep_days: float = Field(default=365, ge=1, le=3650)  # how long the audit log keeps a row
+
+
 class Settings(Section):
     server: ServerSettings = ServerSettings()
     paths: PathSettings = PathSettings()
@@ -142,6 +153,8 @@ class Settings(Section):
     memory: MemorySettings = MemorySettings()
     router: RouterSettings = RouterSettings()
     prompts: PromptSettings = PromptSettings()
+    audit: AuditSettings = AuditSettings()
+    limits: LimitSettings = LimitSettings()
 
 
 @dataclass(frozen=True)

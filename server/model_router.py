@@ -12,7 +12,7 @@ from __future__ import annotations
 import math
 import re
 import threading
-from collections import Counter
+from collections import Counter, OrderedDict
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -26,6 +26,7 @@ from server.types import Embedder, RouteDecision, RouteHow, RouteScore
 from server.words import fold, pairs
 
 READ_CHARS = 2000  # of a message; what it is about comes near its beginning
+MAX_INDEXES = 16  # users see different domains
 INNER_PAIR_WEIGHT = 0.3  # of a pair that does not begin its word: in Korean, endings and particles
 
 _NOT_WORD = re.compile(r"[\W_]+")
@@ -42,7 +43,7 @@ class ModelRouter:
         self._threshold = settings.threshold
         self._default = default
         self._lock = threading.Lock()
-        self._index = _RouteIndex((), {})
+        self._indexes: OrderedDict[_Key, _RouteIndex] = OrderedDict()
 
     def decide(
         self, text: str, domains: Sequence[Domain], *, chosen: str | None = None, sticky: str | None = None
@@ -75,19 +76,23 @@ class ModelRouter:
         return tuple(sorted(best, key=lambda each: (-each.score, each.domain)))
 
     def _index_of(self, key: _Key) -> _RouteIndex:
-        """Rebuilt when any domain's routes change; a route that was embedded keeps its vector."""
+        """Of each set of domains that users may see; made anew when any of their routes change. A route that was
+        embedded keeps its vector."""
         with self._lock:
-            index = self._index
-        if index.key == key:
-            return index
+            if key in self._indexes:
+                self._indexes.move_to_end(key)
+                return self._indexes[key]
+            known = {route: vector for index in self._indexes.values() for route, vector in index.vectors.items()}
         routes = dict.fromkeys(route for _, routes in key for route in routes)
-        vectors: dict[str, _Vector | None] = {route: index.vectors.get(route) for route in routes}
-        new = [route for route in routes if route not in index.vectors and self._embedder.knows(route)]
+        vectors: dict[str, _Vector | None] = {route: known.get(route) for route in routes}
+        new = [route for route in routes if route not in known and self._embedder.knows(route)]
         if new:
             vectors.update(zip(new, self._embedder.embed(new), strict=True))
         index = _RouteIndex(key, vectors)
         with self._lock:
-            self._index = index
+            self._indexes[key] = index
+            if len(self._indexes) > MAX_INDEXES:
+                self._indexes.popitem(last=False)
         return index
 
 

@@ -4,25 +4,35 @@ Knows nothing of HTTP, chats or files.
 """
 
 from server.accounts.accounts import SESSION_DAYS, Accounts
+from server.accounts.audit import COMMAND_LINE, Action, AuditLog, Entry
+from server.accounts.groups import Group, Groups
 from server.accounts.passwords import MAX_PASSWORD, PasswordWorkers
 from server.accounts.permissions import GRANTS, Permission, Role, roles_with
+from server.accounts.quotas import Quotas
 from server.accounts.records import MAX_NAME, Account, ApiKey, Credential, Login, OpenSession, Origin, Session
 from server.accounts.sign_in import SignIn
 
 __all__ = [
+    "COMMAND_LINE",
     "GRANTS",
     "MAX_NAME",
     "MAX_PASSWORD",
     "SESSION_DAYS",
     "Account",
     "Accounts",
+    "Action",
     "ApiKey",
+    "AuditLog",
     "Credential",
+    "Entry",
+    "Group",
+    "Groups",
     "Login",
     "OpenSession",
     "Origin",
     "PasswordWorkers",
     "Permission",
+    "Quotas",
     "Role",
     "Session",
     "SignIn",

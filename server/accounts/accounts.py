@@ -110,6 +110,7 @@ class Accounts:
             if next(iter(db.query("SELECT count(*) AS n FROM accounts")))["n"] > 1:
                 _require_another_admin(db, row)
             db.execute("DELETE FROM accounts WHERE user_id = ?", [row["user_id"]])
+            db.execute("DELETE FROM token_usage WHERE user_id = ?", [row["user_id"]])
             db.execute("INSERT INTO account_erasures VALUES (?, ?, ?)", [row["user_id"], row["name"], time.time()])
         return _account(row)
 

@@ -61,4 +61,12 @@ MIGRATIONS = (
     );
     CREATE INDEX groups_of_user ON user_group_members (user_id);
     """,
+    """
+    CREATE TABLE token_usage (
+        user_id TEXT NOT NULL,
+        day INTEGER NOT NULL,
+        tokens INTEGER NOT NULL,
+        PRIMARY KEY (user_id, day)
+    );
+    """,
 )

@@ -76,11 +76,12 @@ class Changed:
 
 @dataclass(frozen=True, slots=True)
 class FrameError:
-    """A frame was refused; nothing changed."""
+    """A frame was refused; nothing changed. `retry_after`: seconds until it is taken, where that is known."""
 
     code: str
     message: str
     request_id: str | None = None
+    retry_after: float | None = None
     type: Literal["error"] = "error"
 
 

@@ -14,7 +14,20 @@ from typing import Annotated
 from fastapi import Depends
 from starlette.requests import HTTPConnection
 
-from server.accounts import Account, Accounts, Credential, Login, Origin, Permission, Role, SignIn, roles_with
+from server.accounts import (
+    Account,
+    Accounts,
+    AuditLog,
+    Credential,
+    Groups,
+    Login,
+    Origin,
+    Permission,
+    Quotas,
+    Role,
+    SignIn,
+    roles_with,
+)
 from server.api.hub import Hub
 from server.api.revocation import Revocations
 from server.api.routing import before_body
@@ -25,7 +38,7 @@ from server.engine import Engine
 from server.errors import Forbidden, Unauthorized
 from server.memory import MemoryStore, MemoryWriter
 from server.model_router import ModelRouter
-from server.prompting import PromptLibrary
+from server.prompting import SharedDomains
 from server.retrieval import LOCAL_USER, SharedKnowledge
 from server.types import Embedder
 from server.user_data import UserData
@@ -41,7 +54,7 @@ class Services:
     settings: Settings
     engine: Engine
     embedder: Embedder
-    library: PromptLibrary
+    domains: SharedDomains
     router: ModelRouter
     knowledge: SharedKnowledge
     memory: MemoryStore
@@ -49,6 +62,9 @@ class Services:
     chat: ChatService
     pipeline: TurnPipeline
     accounts: Accounts
+    groups: Groups
+    audit: AuditLog
+    quotas: Quotas
     sign_in: SignIn
     revocations: Revocations
     user_data: UserData
@@ -93,13 +109,22 @@ async def find_user(connection: HTTPConnection) -> Account | None:
     return login.account if login else None
 
 
+async def _optional_login(connection: HTTPConnection) -> Login | None:
+    """Looked up once a request, which asks before its body is read and again for its endpoint."""
+    if _FOUND not in connection.scope:
+        connection.scope[_FOUND] = await find_login(connection)
+    found: Login | None = connection.scope[_FOUND]
+    return found
+
+
+OptionalLogin = Annotated[Login | None, Depends(_optional_login)]
+
+
 @before_body
 async def _current_login(connection: HTTPConnection) -> Login:
-    """Looked up once a request, which asks before its body is read and again for its endpoint."""
-    login: Login | None = connection.scope.get(_FOUND) or await find_login(connection)
+    login = await _optional_login(connection)
     if login is None:
         raise Unauthorized("log in first, or send 'Authorization: Bearer <API key>'")
-    connection.scope[_FOUND] = login
     connection.state.user_id = login.account.user_id  # for the log
     return login
 

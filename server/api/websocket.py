@@ -127,7 +127,7 @@ class _Connection:
             request_id = request_id_of(value)
             await self._handle(client_frame(value))
         except TailorError as error:
-            await self._outbox.put(FrameError(error.code, str(error), request_id))
+            await self._outbox.put(FrameError(error.code, str(error), request_id, error.retry_after_s))
         except Exception:  # edge of the connection's task: what breaks over one frame must not end it
             log.exception("a frame failed")
             await self._outbox.put(
@@ -142,6 +142,8 @@ class _Connection:
 
     async def _handle(self, frame: Send | Regenerate | Stop | Resume) -> None:
         chat, user = self._services.chat, self._user.user_id
+        if isinstance(frame, Send | Regenerate):
+            await asyncio.to_thread(self._services.quotas.admit, user)
         match frame:
             case Send():
                 stream = await chat.send(

@@ -165,7 +165,7 @@ class ChatService:
 
     async def create(self, user: UserId, *, temporary: bool, domain: str | None = None) -> Conversation:
         """An empty chat; its first question gives it its title. Raises NotFound for a domain that is not there."""
-        await self._check_domain(domain)
+        await self._check_domain(user, domain)
         conversation = await asyncio.to_thread(self._create, user, domain, temporary)
         self._notify_subscribers(user)
         return conversation
@@ -200,7 +200,7 @@ class ChatService:
         _check_text(text)
         if temporary and conversation_id is not None:
             raise InvalidInput("a chat is temporary from its first message on; begin a new one without conversation_id")
-        await self._check_domain(domain)
+        await self._check_domain(user, domain)
         return await self._turn(
             user, request_id, self._store_question, user, text, conversation_id, parent_id, domain, temporary
         )
@@ -249,7 +249,7 @@ class ChatService:
     ) -> TurnStream:
         """Another answer beside `message_id`; given a question, an answer to it."""
         self.admission.check()
-        await self._check_domain(domain)
+        await self._check_domain(user, domain)
         return await self._turn(user, request_id, self._store_regeneration, user, message_id, domain)
 
     def _store_regeneration(self, user: UserId, message_id: str, domain: str | Unchanged | None) -> _StoredTurn:
@@ -282,7 +282,7 @@ class ChatService:
 
     async def choose_domain(self, user: UserId, conversation_id: str, domain: str | None) -> Conversation:
         """Raises NotFound for a domain that is not there."""
-        await self._check_domain(domain)
+        await self._check_domain(user, domain)
         changed = await asyncio.to_thread(self.store.choose_domain, user, conversation_id, domain)
         self._notify_subscribers(user)
         return changed
@@ -340,9 +340,9 @@ class ChatService:
         """From the first message of the branch to that one."""
         return await asyncio.to_thread(self.store.branch, user, message_id)
 
-    async def _check_domain(self, domain: str | Unchanged | None) -> None:
+    async def _check_domain(self, user: UserId, domain: str | Unchanged | None) -> None:
         if isinstance(domain, str):
-            await asyncio.to_thread(self._dependencies.library.get, domain)
+            await asyncio.to_thread(lambda: self._dependencies.domains.for_user(user).get(domain))
 
     def _with_domain(self, user: UserId, conversation: Conversation, domain: str | Unchanged | None) -> Conversation:
         if isinstance(domain, Unchanged) or domain == conversation.domain:

@@ -8,13 +8,16 @@ from server.prompting.compose import compose
 from server.prompting.domain import Domain, FewShot, UserProfile, new_nonce
 from server.prompting.library import PromptLibrary
 from server.prompting.reasoning import ReasoningSplitter
+from server.prompting.view import DomainView, SharedDomains
 
 __all__ = [
     "MEMORY_HEAD",
     "Domain",
+    "DomainView",
     "FewShot",
     "PromptLibrary",
     "ReasoningSplitter",
+    "SharedDomains",
     "UserProfile",
     "compose",
     "memory_line",

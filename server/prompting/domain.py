@@ -22,7 +22,7 @@ class Domain:
 
     `body` is a Jinja2 template of the system text. `output` is a JSON Schema as JSON text; with
     `reasoning`, the model thinks inside `<think>…</think>` before it answers. `fingerprint` changes
-    whenever the file's bytes do.
+    whenever the file's bytes do. `access`: names and `@groups` of those who may see it; None: everybody.
     """
 
     name: str
@@ -38,6 +38,7 @@ class Domain:
     output: str | None = None
     sampling: SamplingParams = field(default_factory=SamplingParams)
     fingerprint: str = ""
+    access: frozenset[str] | None = None
 
 
 @dataclass(frozen=True, slots=True)

@@ -20,7 +20,17 @@ from pathlib import Path
 from typing import Annotated, Any
 
 import yaml
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, StrictBool, StrictInt, StrictStr, ValidationError
+from pydantic import (
+    AfterValidator,
+    BaseModel,
+    BeforeValidator,
+    ConfigDict,
+    Field,
+    StrictBool,
+    StrictInt,
+    StrictStr,
+    ValidationError,
+)
 
 from server.errors import PromptFileError
 from server.prompting.constraint import schema_fault
@@ -56,6 +66,10 @@ def _number(value: object) -> object:
 _Number = Annotated[float, BeforeValidator(_number)]
 _Text = Annotated[StrictStr, Field(min_length=1)]
 _Name = Annotated[StrictStr, Field(pattern=r"^[A-Za-z0-9._-]{1,64}(@[A-Za-z0-9._-]{1,64})?$")]
+
+_Principal = Annotated[
+    StrictStr, AfterValidator(str.lower), Field(pattern=r"^@?[A-Za-z0-9._-]{1,64}$")
+]  # an account's name, or @ and a group's
 
 
 class _StrictModel(BaseModel):
@@ -96,6 +110,7 @@ class _FrontMatter(_StrictModel):
     reasoning: StrictBool = False
     output: dict[str, Any] | None = None
     sampling: _Sampling = _Sampling()
+    access: tuple[_Principal, ...] | None = None
 
 
 def parse_domain(file: Path | str, data: bytes) -> Domain:
@@ -138,6 +153,7 @@ class _Reader:
             reasoning=matter.reasoning,
             output=self._schema(matter.output),
             sampling=SamplingParams(**matter.sampling.model_dump()),
+            access=frozenset(matter.access) if matter.access is not None else None,
             fingerprint=hashlib.sha256(self._data).hexdigest()[:16],
         )
 
@@ -277,6 +293,8 @@ def _reason(fault: Any) -> str:
         return f"unknown key '{key}'{_suggestion(path)}"
     if fault["type"] == "missing":
         return f"'{key}' is missing"
+    if fault["type"] == "string_pattern_mismatch" and path[0] == "access":
+        return f"'{key}' must be an account's name or '@' and a group's, and is '{fault['input']}'"
     if fault["type"] == "string_pattern_mismatch":
         return f"'{key}' must be a plain folder name (letters, digits, '.', '_', '-'), and is '{fault['input']}'"
     message = _MUST_BE.get(fault["type"]) or fault["msg"].removeprefix("Value error, ").replace("Input should", "must")

@@ -44,7 +44,7 @@ class PromptLibrary:
 
     def __init__(self, folder: Path, default: str) -> None:
         self._folder = folder
-        self._built_in = parse_domain(f"{default}.md", BUILT_IN)
+        self.built_in = parse_domain(f"{default}.md", BUILT_IN)
         self._lock = threading.Lock()
         self._files: dict[str, _CachedFile] = {}
 
@@ -69,7 +69,7 @@ class PromptLibrary:
 
     def _valid_domains(self) -> dict[str, Domain]:
         found = [cached.valid for cached in self._current_files().values() if cached.valid is not None]
-        return {self._built_in.name: self._built_in, **{domain.name: domain for domain in found}}
+        return {self.built_in.name: self.built_in, **{domain.name: domain for domain in found}}
 
     def _current_files(self) -> dict[str, _CachedFile]:
         with self._lock:

@@ -150,13 +150,24 @@ async def test_hashing_has_two_threads_and_a_bounded_queue_and_the_database_wait
     assert (await sign_in.sign_in("mina", RIGHT, HOME)).account.name == "mina"
 
 
-async def test_a_caller_who_hangs_up_has_tried(sign_in: SignIn, clock: Clock) -> None:
+async def test_a_caller_who_hangs_up_has_tried(
+    sign_in: SignIn, accounts: Accounts, clock: Clock, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    release = threading.Event()
+
+    class Slow(PasswordHasher):
+        def verify(self, hash: str | bytes, password: str | bytes) -> bool:  # type: ignore[override]
+            release.wait(60)
+            return bool(super().verify(hash, password))
+
+    monkeypatch.setattr(accounts._passwords, "_hasher", Slow(time_cost=1, memory_cost=8, parallelism=1))
     for _ in range(FREE_FAILURES):
         task = asyncio.create_task(sign_in.sign_in("admin", "wrong password", STRANGER))
         await until(lambda: bool(sign_in._throttle._running))
         task.cancel()
         await asyncio.wait([task])
     assert await guess(sign_in)
+    release.set()
 
 
 # ── guessing is slowed ───────────────────────────────────────────────────────────────────────────

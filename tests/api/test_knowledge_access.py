@@ -23,6 +23,7 @@ from tests.tiers import cases
 
 PASSWORD = "long enough for all"
 USERS = ("ann", "bob", "eve")  # eve is no administrator
+GROUPS = {"night": ["bob", "eve"], "day": ["ann"], "none": []}
 FOLDERS = ("alpha", "beta", "gamma")
 QUESTION = "What is the code of the vault?"
 DOMAIN = """---
@@ -93,6 +94,8 @@ def deployment(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Deployment]
             made.keys[name] = app.state.services.accounts.new_api_key(name)
             headers = {"Authorization": f"Bearer {made.keys[name]}"}
             made.clients[name] = stack.enter_context(httpx.Client(base_url=live.url, headers=headers, timeout=60))
+        for group, members in GROUPS.items():
+            app.state.services.groups.add(group, members)
         for name in FOLDERS:
             wait_for(made.clients["ann"], name, "codes.md", "indexed")
         yield made
@@ -106,7 +109,20 @@ def open_again(deployment: Deployment) -> Iterator[None]:
 
 
 RULES = st.sampled_from(
-    [None, "", "# nobody\n", b"\xff\xfe", "ann\n", "bob\n", "eve\n", "ann\nbob\n", "Ann # x\nEVE\n"]
+    [
+        None,
+        "",
+        "# nobody\n",
+        b"\xff\xfe",
+        "ann\n",
+        "bob\n",
+        "eve\n",
+        "ann\nbob\n",
+        "Ann # x\nEVE\n",
+        "@night\n",
+        "@Day # x\nbob",
+        "@none\nnight\n",
+    ]
 )
 
 
@@ -115,7 +131,8 @@ def allowed(rule: str | bytes | None, user: str) -> bool:
     if rule is None:
         return True
     text = rule.decode("latin-1") if isinstance(rule, bytes) else rule
-    return user in [line.split("#")[0].strip().lower() for line in text.split("\n")]
+    named = [line.split("#")[0].strip().lower() for line in text.split("\n")]
+    return user in named or any(user in members for group, members in GROUPS.items() if f"@{group}" in named)
 
 
 def check(body: object, hidden: list[str], route: str) -> None:

@@ -388,7 +388,7 @@ async def test_a_schema_reaches_the_engine_and_an_edit_takes_effect(tmp_path: Pa
         path.write_text("---\ntitle: [\n---\nbroken\n")
         await ask(services.chat, MINA, "Rate this", domain="risk")
         assert "kindly" in engine.tokenizer.decode(engine.requests[-1].prompt)
-        assert services.library.problems()[0].file.endswith("risk.md")
+        assert services.domains.for_user(UserId("local")).problems()[0].file.endswith("risk.md")
 
 
 async def test_a_domains_sampling_reaches_the_engine(tmp_path: Path) -> None:

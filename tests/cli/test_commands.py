@@ -8,12 +8,14 @@ import json
 import re
 import socket
 import sys
+import zipfile
 from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
 from urllib.request import urlopen
 
+import httpx
 import pytest
 import uvicorn
 from typer.testing import CliRunner
@@ -160,9 +162,88 @@ def test_accounts_are_made_changed_and_removed(tmp_path: Path) -> None:
     run("users", "password", "mina", *place, text="something else\nsomething else\n")
     assert accounts.by_api_key(key) is None
     assert accounts.login("mina", "something else").account.name == "mina"
-    run("users", "remove", "mina", *place)
+    run("users", "remove", "mina", "--yes", *place)
     with pytest.raises(NotFound):
         run("users", "key", "mina", *place)
+
+
+def test_removing_asks_exports_and_erases(tmp_path: Path) -> None:
+    make_workspace(tmp_path)
+    place = ("--workspace", str(tmp_path))
+    for name in ("boss", "mina"):
+        run("users", "add", name, *(["--admin"] if name == "boss" else []), *place, text="long enough\nlong enough\n")
+    database = Database(tmp_path / "data" / "tailor.db")
+    accounts = Accounts(database)
+    user = accounts.get("mina").user_id
+    with serving(make_app(tmp_path)) as live:
+        headers = {"Authorization": f"Bearer {accounts.new_api_key('mina')}"}
+        made = httpx.post(f"{live.url}/api/memories", json={"text": "Likes tea."}, headers=headers, timeout=60)
+        assert made.status_code == 201
+    file = tmp_path / "mina.zip"
+    assert (
+        runner.invoke(cli.app, ["users", "remove", "mina", "--export", str(file), *place], input="n\n").exit_code == 1
+    )
+    assert accounts.get("mina").user_id == user  # asked, and told no
+    with zipfile.ZipFile(file) as archive:
+        assert "Likes tea." in archive.read("memories.json").decode()
+        assert json.loads(archive.read("account.json"))["name"] == "mina"
+    assert file.stat().st_mode & 0o077 == 0
+    run("users", "remove", "mina", *place, text="y\n")
+    count = "SELECT count(*) FROM memories WHERE user_id = ?"
+    assert database.connection().execute(count, [user]).fetchone()[0] == 0
+    assert accounts.erasures() == ()
+    run("users", "add", "jun", *place, text="long enough\nlong enough\n")
+    with pytest.raises(Conflict, match="only administrator"):
+        run("users", "remove", "boss", "--yes", *place)
+
+
+def test_removing_beside_a_running_server_lets_it_erase(tmp_path: Path) -> None:
+    make_workspace(tmp_path)
+    place = ("--workspace", str(tmp_path))
+    run("users", "add", "boss", "--admin", *place, text="long enough\nlong enough\n")
+    run("users", "add", "mina", *place, text="long enough\nlong enough\n")
+    with serving(make_app(tmp_path)) as live:
+        key = run("users", "key", "mina", *place).strip()
+        headers = {"Authorization": f"Bearer {key}"}
+        httpx.post(f"{live.url}/api/memories", json={"text": "Likes tea."}, headers=headers, timeout=60)
+        run("users", "remove", "mina", "--yes", *place)
+        database = Database(tmp_path / "data" / "tailor.db")
+        assert database.connection().execute("SELECT count(*) FROM memories").fetchone()[0] == 0
+        assert httpx.get(f"{live.url}/api/memories", headers=headers, timeout=60).status_code == 401
+
+
+def test_roles_groups_keys_and_the_audit_log(tmp_path: Path) -> None:
+    place = ("--workspace", str(tmp_path))
+    run("users", "add", "boss", "--admin", *place, text="long enough\nlong enough\n")
+    run("users", "add", "mina", "--role", "curator", *place, text="long enough\nlong enough\n")
+    assert run("users", "roles", "mina", "trainer", "approver", *place) == "mina: approver, trainer, user\n"
+    assert run("users", "group", "@sales", "mina", *place) == "@sales: mina\n"
+    assert run("users", "list", *place) == "boss (admin)\nmina (approver, trainer, @sales)\n"
+    assert run("users", "group", "sales", *place) == run("users", "groups", *place) == "@sales: (nobody)\n"
+    run("users", "group", "sales", "--remove", *place)
+    assert run("users", "groups", *place) == ""
+    accounts = Accounts(Database(tmp_path / "data" / "tailor.db"))
+    key = run("users", "key", "mina", "--label", "backup", *place).strip()
+    token = accounts.login("mina", "long enough").token
+    listed = run("users", "keys", "mina", *place)
+    assert "backup" in listed
+    assert key not in listed
+    key_id = re.search(r"^key +(\w+)", listed, re.MULTILINE)
+    assert key_id
+    run("users", "revoke", "mina", key_id.group(1), *place)
+    assert accounts.by_api_key(key) is None
+    run("users", "revoke", "mina", *place)
+    assert accounts.session(token) is None
+    with pytest.raises(NotFound, match="no key and no session 'x'"):
+        run("users", "revoke", "mina", "x", *place)
+    told = run("users", "audit", *place).splitlines()
+    actions = [line.split()[3] for line in reversed(told)]
+    assert actions == [
+        *["user.added"] * 2, "user.roles", "group.added", "group.members", "group.removed", "key.made", "key.revoked",
+        "session.revoked",
+    ]  # fmt: skip
+    assert all("command line" in line for line in told)
+    assert not any("long enough" in line or key in line for line in told)
 
 
 @pytest.mark.model

@@ -191,6 +191,10 @@ class Backend:
 
     # ── called by tests ───────────────────────────────────────────────────────────────────────────
 
+    def user(self) -> dict[str, Any]:
+        permissions = ["knowledge:write", "adapters:load"] if self.admin else []
+        return {"id": "local", "name": "mina", "admin": self.admin, "permissions": permissions}
+
     def script(self, *tokens: str, **more: Any) -> None:
         self.scripts.append(Script(list(tokens), **more))
 
@@ -468,7 +472,7 @@ def _application(backend: Backend) -> FastAPI:  # noqa: PLR0915  (a route a line
     async def session() -> dict[str, Any]:
         logged_in = backend.logged_in or not backend.password
         return {
-            "user": {"id": "local", "name": "mina", "admin": backend.admin} if logged_in else None,
+            "user": backend.user() if logged_in else None,
             "login_needed": bool(backend.password),
             "version": "0.1.0",
             "default_domain": "general",

@@ -140,7 +140,7 @@ def test_a_change_on_disk_shows_by_itself(page: Page, backend: Backend) -> None:
 def test_those_who_may_not_change_knowledge_see_it_without_the_buttons(page: Page, backend: Backend) -> None:
     backend.admin = False
     sheet = panel(page, "Knowledge")
-    expect(sheet).to_contain_text("Only an admin can add or delete files.")
+    expect(sheet).to_contain_text("Only curators and admins can add or delete files.")
     expect(sheet.locator(".file")).to_have_count(1)
     expect(sheet.get_by_role("button", name="Delete")).to_have_count(0)
     expect(sheet.locator("input[type=file]")).to_have_count(0)

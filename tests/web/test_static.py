@@ -6,6 +6,7 @@ import json
 import re
 from pathlib import Path
 
+from server.accounts import Action, Role
 from server.api.security import content_security_policy
 from server.chat.turn.traces import NO_ROOM
 from server.retrieval.search.results import FATES
@@ -120,3 +121,9 @@ def test_nothing_is_fetched_from_other_hosts() -> None:
     for path in own:
         text = path.read_text(encoding="utf-8").replace("http://www.w3.org/2000/svg", "")
         assert not re.search(r"""["'(]https?://(?![^"']*\$)\w""", text), path.name
+
+
+def test_every_action_of_the_audit_log_and_every_role_has_words() -> None:
+    for language in ("en", "ko"):
+        assert {f"audit.{action.replace('.', '_')}" for action in Action} <= keys(language)
+        assert {f"rights.{role}" for role in Role if role is not Role.USER} <= keys(language)

@@ -102,7 +102,8 @@ async def plan(request: ChatRequest, services: Services, user: UserId) -> Plan:
         raise InvalidInput(f"{', '.join(refused)}: not supported by this server")
     if request.messages[-1].role != "user":
         raise InvalidInput("messages: the last message must be the user's")
-    domains = {domain.name: domain for domain in await asyncio.to_thread(services.library.domains)}
+    visible = await asyncio.to_thread(lambda: services.domains.for_user(user).domains())
+    domains = {domain.name: domain for domain in visible}
     if request.model == AUTO or request.model in domains:
         return await _plan_domain_turn(request, services, user, domains)
     adapter = None if request.model == BASE else _adapter(request.model, services)

@@ -45,7 +45,7 @@ FINISH = {"stop": "stop", "length": "length", "cancelled": "stop"}
 
 @router.get("/models")
 async def models(services: ServicesDep, user: CurrentUser) -> dict[str, Any]:
-    domains = await asyncio.to_thread(services.library.domains)
+    domains = await asyncio.to_thread(lambda: services.domains.for_user(user.user_id).domains())
     adapters = [a.name for a in services.engine.adapters() if a.state is not AdapterState.INVALID]
     owned = {BASE: "model", **dict.fromkeys(adapters, "adapter"), **{domain.name: "domain" for domain in domains}}
     return {
@@ -60,6 +60,7 @@ async def models(services: ServicesDep, user: CurrentUser) -> dict[str, Any]:
 @takes_body(8 * MIB)  # a long history
 async def chat_completions(body: ChatRequest, request: Request, services: ServicesDep, login: CurrentLogin) -> Response:
     services.chat.admission.check()
+    await asyncio.to_thread(services.quotas.admit, login.account.user_id)
     try:
         return await unless_gone(request, _complete(body, services, login))
     except ClientGone:

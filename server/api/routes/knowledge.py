@@ -16,7 +16,8 @@ from pydantic import Field
 from starlette.routing import Match
 from starlette.types import Scope
 
-from server.accounts import Permission
+from server.accounts import Action, Permission
+from server.api.audit import Record
 from server.api.fields import FilePath, Id, Name, RequestModel, RowId
 from server.api.protocol import Changed
 from server.api.routing import KIB, Route, takes_body
@@ -98,7 +99,11 @@ async def knowledge(services: ServicesDep, user: CurrentUser, files: bool = True
 @files.post("/api/knowledge/{folder}")
 @takes_body(MULTIPART_OVERHEAD, setting="max_upload_bytes")
 async def upload(
-    folder: Name, files: Annotated[list[UploadFile], File()], services: ServicesDep, user: KnowledgeWriter
+    folder: Name,
+    files: Annotated[list[UploadFile], File()],
+    services: ServicesDep,
+    user: KnowledgeWriter,
+    record: Record,
 ) -> dict[str, Any]:
     """Each file stands alone: one that is refused does not stop the others."""
     limit = services.settings.server.max_upload_bytes
@@ -115,16 +120,19 @@ async def upload(
             raise
         except TailorError as error:
             results.append({"name": name, "error": {"code": error.code, "message": str(error)}})
+    for saved in (result["file"] for result in results if "file" in result):
+        await record(Action.KNOWLEDGE_UPLOADED, f"{folder}/{saved}", folder=folder)
     return {"files": results}
 
 
 @files.delete("/api/knowledge/{folder}/{file:path}")
 async def delete_file(
-    folder: Name, file: FilePath, services: ServicesDep, user: KnowledgeWriter, purge: bool = False
+    folder: Name, file: FilePath, services: ServicesDep, user: KnowledgeWriter, record: Record, purge: bool = False
 ) -> dict[str, Any]:
     """`purge`: for good; the generations that have it, kept for going back, are dropped."""
     view = services.knowledge.for_user(user.user_id)
     receipt = asdict(await asyncio.to_thread(lambda: view.delete(folder, file, purge=purge)))
+    await record(Action.KNOWLEDGE_DELETED, f"{folder}/{file}", folder=folder)
     return {"deleted": receipt.pop("file"), **receipt}
 
 
@@ -171,21 +179,26 @@ async def generations(services: ServicesDep, user: KnowledgeWriter) -> dict[str,
 
 @commands.post("/api/knowledge/rollback")
 @takes_body(4 * KIB)
-async def roll_back(body: RollbackRequest, services: ServicesDep, user: KnowledgeWriter) -> dict[str, Any]:
+async def roll_back(
+    body: RollbackRequest, services: ServicesDep, user: KnowledgeWriter, record: Record
+) -> dict[str, Any]:
     number = await asyncio.to_thread(services.knowledge.for_user(user.user_id).roll_back, body.generation)
+    await record(Action.KNOWLEDGE_ROLLED_BACK, str(body.generation), generation=number)
     services.hub.announce(Changed("knowledge"))
     return {"generation": number, "held": body.generation}
 
 
 @commands.post("/api/knowledge/follow", status_code=202)
-async def follow(services: ServicesDep, user: KnowledgeWriter) -> dict[str, Any]:
+async def follow(services: ServicesDep, user: KnowledgeWriter, record: Record) -> dict[str, Any]:
     await asyncio.to_thread(services.knowledge.for_user(user.user_id).follow)
+    await record(Action.KNOWLEDGE_FOLLOWED)
     return {"held": None}
 
 
 @commands.post("/api/knowledge/rebuild", status_code=202)
-async def rebuild(services: ServicesDep, user: KnowledgeWriter) -> dict[str, Any]:
+async def rebuild(services: ServicesDep, user: KnowledgeWriter, record: Record) -> dict[str, Any]:
     await asyncio.to_thread(services.knowledge.for_user(user.user_id).rebuild)
+    await record(Action.KNOWLEDGE_REBUILT)
     return {"building": True}
 
 

@@ -10,6 +10,8 @@ from typing import Any
 from fastapi import APIRouter
 from pydantic import BaseModel
 
+from server.accounts import Action
+from server.api.audit import Record
 from server.api.fields import FilePath, Name
 from server.api.protocol import Changed
 from server.api.routing import KIB, Route, takes_body
@@ -24,9 +26,9 @@ router = APIRouter(route_class=Route)
 
 @router.get("/api/domains")
 async def domains(services: ServicesDep, user: CurrentUser) -> dict[str, Any]:
-    """A folder that the caller may not see is not named."""
-    found = await asyncio.to_thread(services.library.domains)
-    problems = await asyncio.to_thread(services.library.problems)
+    """A domain or a folder that the caller may not see is not named."""
+    visible = await asyncio.to_thread(services.domains.for_user, user.user_id)
+    found, problems = await asyncio.to_thread(lambda: (visible.domains(), visible.problems()))
     view = services.knowledge.for_user(user.user_id)
     folders = {name for domain in found for name in domain.knowledge}
     seen = await asyncio.to_thread(lambda: {name for name in folders if view.may_see(name) or view.is_new(name)})
@@ -72,19 +74,25 @@ async def adapters(services: ServicesDep, user: CurrentUser) -> dict[str, Any]:
 
 @router.post("/v1/load_lora_adapter")
 @takes_body(16 * KIB)
-async def load_adapter(body: LoadAdapterRequest, services: ServicesDep, user: AdapterLoader) -> dict[str, Any]:
+async def load_adapter(
+    body: LoadAdapterRequest, services: ServicesDep, user: AdapterLoader, record: Record
+) -> dict[str, Any]:
     name = body.lora_name
     if body.lora_path is not None:
         name = _versioned(name, Path(body.lora_path), services.settings.paths.adapters)
     adapter = await services.engine.load_adapter(name)
+    await record(Action.ADAPTER_LOADED, name)
     services.hub.announce(Changed("adapters"))
     return {"message": f"Success: LoRA adapter '{body.lora_name}' added successfully.", "adapter": asdict(adapter)}
 
 
 @router.post("/v1/unload_lora_adapter")
 @takes_body(4 * KIB)
-async def unload_adapter(body: UnloadAdapterRequest, services: ServicesDep, user: AdapterLoader) -> dict[str, Any]:
+async def unload_adapter(
+    body: UnloadAdapterRequest, services: ServicesDep, user: AdapterLoader, record: Record
+) -> dict[str, Any]:
     await services.engine.unload_adapter(body.lora_name)
+    await record(Action.ADAPTER_UNLOADED, body.lora_name)
     services.hub.announce(Changed("adapters"))
     return {"message": f"Success: LoRA adapter '{body.lora_name}' removed successfully."}
 

@@ -100,7 +100,7 @@ async def pause(body: PauseRequest, services: ServicesDep, user: CurrentUser) ->
 @takes_body(4 * KIB)
 async def use_in(name: Name, body: DomainMemoryRequest, services: ServicesDep, user: CurrentUser) -> dict[str, Any]:
     """Whether the caller's chats of that domain save and recall."""
-    domain = await asyncio.to_thread(services.library.get, name)
+    domain = await asyncio.to_thread(lambda: services.domains.for_user(user.user_id).get(name))
     if not domain.memory:
         raise Conflict(f"domain '{name}' uses no memory: its file says so (memory: false)")
     memory = services.memory.of(user.user_id)

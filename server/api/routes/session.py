@@ -8,12 +8,17 @@ from typing import Any
 from fastapi import APIRouter, Request, Response
 from pydantic import Field
 
-from server.accounts import MAX_NAME, MAX_PASSWORD, Account
+from server.accounts import MAX_NAME, MAX_PASSWORD, Account, Action
+from server.api.audit import Record
 from server.api.fields import RequestModel
 from server.api.routing import KIB, Route, takes_body
 from server.api.services import COOKIE, LOGIN, LOGOUT, Services, ServicesDep, find_user, origin_of
+from server.errors import NotFound, Unauthorized
+from server.types import UserId
 
 router = APIRouter(route_class=Route)
+
+NOBODY = Account(UserId(""), "")
 
 
 class LoginRequest(RequestModel):
@@ -29,28 +34,49 @@ async def session(request: Request, services: ServicesDep) -> dict[str, Any]:
 
 @router.post(LOGIN)
 @takes_body(16 * KIB)
-async def login(body: LoginRequest, request: Request, response: Response, services: ServicesDep) -> dict[str, Any]:
+async def login(
+    body: LoginRequest, request: Request, response: Response, services: ServicesDep, record: Record
+) -> dict[str, Any]:
     days = services.settings.server.session_days
     current = request.cookies.get(COOKIE, "")
-    opened = await services.sign_in.sign_in(
-        body.name, body.password, origin_of(request), current_token=current, days=days
-    )
-    response.set_cookie(
-        COOKIE,
-        opened.token,
-        max_age=int(days * 86400),
-        httponly=True,
-        samesite="strict",
-        secure=request.url.scheme == "https",
-    )
+    try:
+        opened = await services.sign_in.sign_in(
+            body.name, body.password, origin_of(request), current_token=current, days=days
+        )
+    except Unauthorized:
+        known = await asyncio.to_thread(_known, services, body.name)
+        await record(Action.SIGN_IN_FAILED, known, actor=NOBODY)
+        raise
+    set_cookie(request, response, opened.token, days)
+    await record(Action.SIGNED_IN, actor=opened.account)
     return session_body(services, opened.account)
 
 
+def _known(services: Services, name: str) -> str:
+    """The name, if it is one: what is typed into its field may be a password."""
+    try:
+        return services.accounts.get(name).name
+    except NotFound:
+        return ""
+
+
 @router.post(LOGOUT, status_code=204)
-async def logout(request: Request, response: Response, services: ServicesDep) -> None:
+async def logout(request: Request, response: Response, services: ServicesDep, record: Record) -> None:
     token = request.cookies.get(COOKIE)
     if token:
+        user = await asyncio.to_thread(services.accounts.session, token)
         await asyncio.to_thread(services.accounts.logout, token)
+        if user is not None:
+            await record(Action.SIGNED_OUT, actor=user)
+    forget_cookie(response)
+
+
+def set_cookie(request: Request, response: Response, token: str, days: float) -> None:
+    secure = request.url.scheme == "https"
+    response.set_cookie(COOKIE, token, max_age=int(days * 86400), httponly=True, samesite="strict", secure=secure)
+
+
+def forget_cookie(response: Response) -> None:
     response.delete_cookie(COOKIE)
 
 

@@ -8,7 +8,7 @@ so that what is compared is what is served.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncGenerator
+from collections.abc import AsyncGenerator, Callable
 from contextlib import aclosing
 from dataclasses import dataclass, field, replace
 
@@ -21,6 +21,7 @@ from server.types import (
     Constraint,
     FinishReason,
     GenerationDone,
+    GenerationEvent,
     GenerationRequest,
     HistoryTurn,
     PromptBundle,
@@ -91,9 +92,17 @@ class Answer:
 
 
 class TurnPipeline:
-    def __init__(self, engine: Engine, settings: PromptSettings) -> None:
+    """`on_tokens(user, tokens)` hears what each generation took, prompt and answer, however it ended."""
+
+    def __init__(
+        self,
+        engine: Engine,
+        settings: PromptSettings,
+        on_tokens: Callable[[UserId, int], None] = lambda user, tokens: None,
+    ) -> None:
         self._engine = engine
         self._settings = settings
+        self._on_tokens = on_tokens
 
     async def run(self, turn: Turn) -> AsyncGenerator[TurnStep, None]:
         """The PromptBundle, then WithoutAdapter, Queued and TextDelta as they come, then Finished.
@@ -128,7 +137,7 @@ class TurnPipeline:
     ) -> AsyncGenerator[Queued | TextDelta | Finished, None]:
         """The part of `run` after the prompt. With `reasoning`, `<think>` is separated from the answer."""
         splitter = ReasoningSplitter() if reasoning else None
-        async with aclosing(self._engine.generate(request)) as events:
+        async with aclosing(self._counted(request)) as events:
             async for event in events:
                 if isinstance(event, Queued):
                     yield event
@@ -139,6 +148,18 @@ class TurnPipeline:
                     if splitter and any(remaining := splitter.flush()):
                         yield TextDelta(*remaining, tokens=0)
                     yield Finished(event.reason, event.usage)
+
+    async def _counted(self, request: GenerationRequest) -> AsyncGenerator[GenerationEvent, None]:
+        tokens = 0
+        try:
+            async with aclosing(self._engine.generate(request)) as events:
+                async for event in events:
+                    if isinstance(event, TokenDelta):
+                        tokens = tokens + event.tokens if tokens else len(request.prompt) + event.tokens
+                    yield event
+        finally:
+            if tokens and request.user_id is not None:
+                self._on_tokens(request.user_id, tokens)
 
     async def complete(self, turn: Turn) -> Answer:
         """The whole answer at once."""

@@ -53,7 +53,7 @@ from server.errors import StorageError, TailorError
 from server.grounding import check_answer, find_citations
 from server.memory import parse_command
 from server.model_router import ModelRouter
-from server.prompting import Domain, PromptLibrary
+from server.prompting import Domain, SharedDomains
 from server.retrieval import SharedKnowledge
 from server.types import (
     Compaction,
@@ -62,6 +62,7 @@ from server.types import (
     Passage,
     PromptBundle,
     Queued,
+    RouteDecision,
     RouteHow,
     Usage,
     UserId,
@@ -76,7 +77,7 @@ class TurnDependencies:
 
     engine: Engine
     pipeline: TurnPipeline
-    library: PromptLibrary
+    domains: SharedDomains
     router: ModelRouter
     knowledge: SharedKnowledge
     store: ConversationStore
@@ -209,16 +210,17 @@ class TurnRunner:
             self._publish_delta(TextDelta("", line, 0))
         await self._finish(Status.COMPLETE, FinishReason.STOP, Usage(0, 0, 0, 0.0, 0.0, 0.0))
 
+    def _decide(self) -> tuple[RouteDecision, Domain]:
+        conversation, dependencies = self._conversation, self._dependencies
+        domains = dependencies.domains.for_user(self.user).domains()
+        decision = dependencies.router.decide(
+            self._question.text, domains, chosen=conversation.domain, sticky=conversation.sticky
+        )
+        return decision, next(domain for domain in domains if domain.name == decision.domain)
+
     async def _route(self) -> Domain:
         conversation, dependencies = self._conversation, self._dependencies
-        decision = await asyncio.to_thread(
-            dependencies.router.decide,
-            self._question.text,
-            await asyncio.to_thread(dependencies.library.domains),
-            chosen=conversation.domain,
-            sticky=conversation.sticky,
-        )
-        domain = await asyncio.to_thread(dependencies.library.get, decision.domain)
+        decision, domain = await asyncio.to_thread(self._decide)
         if decision.how is RouteHow.SIMILAR:
             await asyncio.to_thread(dependencies.store.set_sticky_domain, self.user, conversation.id, domain.name)
         self._partial.record = replace(

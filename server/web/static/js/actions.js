@@ -79,7 +79,7 @@ export function handleStarted(event) {
 export function handleRefusal(event) {
   const item = outgoing.value.find((other) => other.request_id === event.request_id);
   if (!item) return false;
-  const error = { code: event.code, message: event.message };
+  const error = { code: event.code, message: event.message, retry_after: event.retry_after };
   outgoing.value = outgoing.value.map((other) => (other === item ? { ...other, error } : other));
   return true;
 }

@@ -2,10 +2,11 @@
 import { t } from "./i18n.js";
 
 export class ApiError extends Error {
-  constructor(status, code, message) {
+  constructor(status, code, message, retryAfter = 0) {
     super(message);
     this.status = status; // 0: the server was not reached
     this.code = code;
+    this.retry_after = retryAfter; // seconds; 0: unknown
   }
 }
 
@@ -32,7 +33,8 @@ export async function call(method, path, body) {
   }
   if (response.status === 204) return null;
   const text = await response.text().catch(() => "");
-  return parseResponse(response.status, text, path !== "/api/login");
+  const retryAfter = Number(response.headers.get("retry-after")) || 0;
+  return parseResponse(response.status, text, path !== "/api/login", retryAfter);
 }
 
 /** Sends one file with progress: `onProgress(fraction)` with fraction from 0 to 1. */
@@ -57,7 +59,7 @@ export function upload(path, file, onProgress) {
   });
 }
 
-function parseResponse(status, text, needsSession) {
+function parseResponse(status, text, needsSession, retryAfter = 0) {
   let parsed = null;
   try {
     parsed = JSON.parse(text);
@@ -67,5 +69,5 @@ function parseResponse(status, text, needsSession) {
   if (status >= 200 && status < 300 && parsed !== null) return parsed;
   if (status === 401 && needsSession) unauthorizedHandler();
   const error = parsed?.error ?? {};
-  throw new ApiError(status, error.code ?? "http", error.message ?? t("error.status", { status }));
+  throw new ApiError(status, error.code ?? "http", error.message ?? t("error.status", { status }), retryAfter);
 }

@@ -17,6 +17,12 @@ export function bytes(count) {
   return `${unit === 0 || value >= 100 ? number(Math.round(value)) : decimal(value)} ${units[unit]}`;
 }
 
+/** "12 seconds", "5 minutes" or "3 hours", rounded up. */
+export function duration(seconds) {
+  const [unit, size] = seconds < 90 ? ["second", 1] : seconds < 5400 ? ["minute", 60] : ["hour", 3600];
+  return new Intl.NumberFormat(lang.value, { style: "unit", unit, unitDisplay: "long" }).format(Math.ceil(seconds / size));
+}
+
 export function date(seconds) {
   return new Intl.DateTimeFormat(lang.value, { dateStyle: "medium", timeStyle: "short" }).format(seconds * 1000);
 }

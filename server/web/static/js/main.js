@@ -12,7 +12,7 @@ import { cacheMemories, loadMemories, refreshReceiptMemories } from "./memories.
 import { openChatId } from "./router.js";
 import { installShortcuts } from "./shortcuts.js";
 import { connect, disconnect } from "./socket.js";
-import { announcement, bootError, changeCounters, panel, session, stagedFiles, toast } from "./state.js";
+import { announcement, bootError, changeCounters, may, panel, session, stagedFiles, toast } from "./state.js";
 import { currentThread, loadChatList, openThread } from "./threads.js";
 import { handleResumeRefused, queueEvent, resumeAll, setAnswerHandler } from "./threads.js";
 import { followViewport } from "./viewport.js";
@@ -125,7 +125,7 @@ effect(() => {
 addEventListener("dragover", (event) => event.preventDefault());
 addEventListener("drop", (event) => {
   event.preventDefault();
-  if (!event.dataTransfer?.files.length || !session.value?.user?.admin) return;
+  if (!event.dataTransfer?.files.length || !may("knowledge:write")) return;
   stagedFiles.value = [...stagedFiles.value, ...event.dataTransfer.files];
   panel.value = "knowledge";
 });

@@ -5,9 +5,10 @@ import { load, save } from "./storage.js";
 /** GET /api/session, or null before it answered. */
 export const session = signal(null);
 export const bootError = signal("");
-export const isAdmin = () => Boolean(session.value?.user?.admin);
+/** Whether the user has that permission, such as "knowledge:write". */
+export const may = (permission) => Boolean(session.value?.user?.permissions?.includes(permission));
 
-/** null, "knowledge", "memory", "adapters" or "domains". */
+/** null, "knowledge", "memory", "adapters", "domains", "account" or "people". */
 export const panel = signal(null);
 export const drawerOpen = signal(false);
 

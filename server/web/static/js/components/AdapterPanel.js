@@ -6,7 +6,7 @@ import { bytes } from "../format.js";
 import { cx, html } from "../html.js";
 import { t } from "../i18n.js";
 import { latestOnly } from "../latestOnly.js";
-import { changeCounters, isAdmin, toast } from "../state.js";
+import { changeCounters, may, toast } from "../state.js";
 import { ListState } from "./controls.js";
 
 const adapterList = signal({ state: "loading", adapters: [], max_loras: 0, error: "" });
@@ -58,10 +58,10 @@ function AdapterRow({ adapter, all }) {
     ${adapter.description && html`<p class="adapter-text">${adapter.description}</p>`}
     ${adapter.reason && html`<p class="reason">${adapter.reason}</p>`}
     <div class="adapter-foot"><span>${facts.join(" · ")}</span>
-      ${isAdmin() && adapter.state === "loaded" && html`<button type="button" class="button small" disabled=${loading}
+      ${may("adapters:load") && adapter.state === "loaded" && html`<button type="button" class="button small" disabled=${loading}
         aria-label=${t("adapters.unload_this", { name })}
         onClick=${() => change("/v1/unload_lora_adapter")}>${t("adapters.unload")}</button>`}
-      ${isAdmin() && (adapter.state === "available" || adapter.state === "loading") && html`<button type="button"
+      ${may("adapters:load") && (adapter.state === "available" || adapter.state === "loading") && html`<button type="button"
         class="button small" disabled=${loading}
         aria-label=${t("adapters.load_this", { name })}
           onClick=${() => change("/v1/load_lora_adapter")}>

@@ -3,6 +3,7 @@ import { html } from "../html.js";
 import { t } from "../i18n.js";
 import { Icon } from "../icons.js";
 import { bootError, dialog, drawerOpen, isNarrow, panel, session } from "../state.js";
+import { EraseAccountDialog } from "./AccountPanel.js";
 import { Sidebar } from "./Sidebar.js";
 import { QuotedTurnsDialog } from "./ChatSearch.js";
 import { DeleteChatDialog } from "./DeleteChat.js";
@@ -10,6 +11,7 @@ import { ConfirmDialog } from "./Dialog.js";
 import { Login } from "./Login.js";
 import { ConflictDialog, UsedMemoriesDialog } from "./MemoryDialogs.js";
 import { PanelView } from "./Panel.js";
+import { AddUserDialog, EditUserDialog } from "./PeoplePanel.js";
 import { PromptDialog } from "./PromptView.js";
 import { SettingsDialog } from "./Settings.js";
 import { SourceDialog } from "./SourceDialog.js";
@@ -19,6 +21,9 @@ import { TraceDialog } from "./Trace.js";
 import { TrySearchDialog } from "./TrySearch.js";
 
 const DIALOGS = {
+  "add-user": AddUserDialog,
+  "edit-user": EditUserDialog,
+  "erase-account": EraseAccountDialog,
   "quoted-turns": QuotedTurnsDialog,
   confirm: ConfirmDialog,
   conflict: ConflictDialog,

@@ -4,7 +4,7 @@ import { html } from "../html.js";
 import { t } from "../i18n.js";
 import { Icon } from "../icons.js";
 import { followFiles, knowledge } from "../knowledge.js";
-import { isAdmin } from "../state.js";
+import { may } from "../state.js";
 
 export function IndexStatus() {
   const { state, busy, progress, held, pending, building, problem, limited, folders } = knowledge.value;
@@ -16,7 +16,7 @@ export function IndexStatus() {
       <span><strong>${t("index.problem")}</strong>${problem}<br />${t("index.retried")}</span></div>`}
     ${held != null && html`<div class="notice warning held" role="status"><${Icon} name="clock" size=${16} />
       <span><strong>${t("index.held", { n: held })}</strong>${pending > 0 && t("index.pending", { n: pending })}</span>
-      ${isAdmin() && html`<button type="button" class="button small"
+      ${may("knowledge:write") && html`<button type="button" class="button small"
         onClick=${followFiles}>${t("index.follow")}</button>`}
     </div>`}
     ${unlisted.map((limit) => html`<div key=${limit.folder} class="notice warning"><${Icon} name="lock" size=${16} />

@@ -5,7 +5,7 @@ import { cx, html } from "../html.js";
 import { t } from "../i18n.js";
 import { Icon } from "../icons.js";
 import { addFiles, deleteFile, dismissUpload, folderProblem, knowledge, loadKnowledge, uploads } from "../knowledge.js";
-import { changeCounters, dialog, isAdmin, stagedFiles } from "../state.js";
+import { changeCounters, dialog, may, stagedFiles } from "../state.js";
 import { IconButton, ListState } from "./controls.js";
 import { IndexHistory } from "./IndexHistory.js";
 import { IndexStatus } from "./IndexStatus.js";
@@ -29,16 +29,16 @@ export function KnowledgePanel() {
   }, [indexing]);
   return html`
     <${IndexStatus} />
-    ${isAdmin() ? html`<${UploadForm} folders=${folders} />` : html`<p class="notice">${t("knowledge.admin")}</p>`}
+    ${may("knowledge:write") ? html`<${UploadForm} folders=${folders} />` : html`<p class="notice">${t("knowledge.admin")}</p>`}
     <${Uploads} />
     <${ListState} state=${state} error=${error} onRetry=${loadKnowledge}
       empty=${state === "ready" && folders.length === 0 && t("knowledge.empty")} />
-    ${isAdmin() && state === "ready" && folders.length > 0 && html`<div class="panel-tools"><button type="button"
+    ${may("knowledge:write") && state === "ready" && folders.length > 0 && html`<div class="panel-tools"><button type="button"
       class="button small" onClick=${() => (dialog.value = { kind: "try-search" })}>
       <${Icon} name="search" size=${16} />${t("trial.open")}</button></div>`}
     ${folders.map((folder) => html`<${Folder} key=${folder.name} folder=${folder}
       limit=${limited.find((limit) => limit.folder === folder.name)} />`)}
-    ${isAdmin() && state === "ready" && html`<${IndexHistory} />`}`;
+    ${may("knowledge:write") && state === "ready" && html`<${IndexHistory} />`}`;
 }
 
 /** The upload form: a folder, existing or new, and a drop zone. */
@@ -162,7 +162,7 @@ function FileRow({ folder, file }) {
         ${bytes(file.bytes)}${file.state === "indexed" && ` · ${t("knowledge.chunks", { n: file.chunks })}`}</span>
       ${file.reason && html`<span class=${cx("reason", !failed && "mild")}>${file.reason}</span>`}</div>
     <span class=${cx("state", file.state)}>${t(`file.${file.state}`)}</span>
-    ${isAdmin() && html`<${IconButton} icon="trash" size=${16} label=${t("knowledge.delete", { file: file.file })}
+    ${may("knowledge:write") && html`<${IconButton} icon="trash" size=${16} label=${t("knowledge.delete", { file: file.file })}
       onClick=${remove} />`}
   </li>`;
 }

@@ -1,9 +1,18 @@
 // The page for those who have no session yet.
 import { useState } from "preact/hooks";
 import { call } from "../api.js";
+import { duration } from "../format.js";
 import { html } from "../html.js";
 import { t } from "../i18n.js";
 import { Logo } from "../icons.js";
+import { limitMessage } from "./Failure.js";
+
+/** Why it failed, in the reader's language. */
+function loginMessage(failure) {
+  if (failure.code === "rate_limited") return t("login.wait", { wait: duration(failure.retry_after || 1) });
+  if (failure.code === "unauthorized") return t("login.wrong");
+  return limitMessage(failure) || failure.message;
+}
 
 export function Login({ onDone }) {
   const [error, setError] = useState("");
@@ -16,7 +25,7 @@ export function Login({ onDone }) {
     try {
       onDone(await call("POST", "/api/login", { name: form.get("name").trim(), password: form.get("password") }));
     } catch (failure) {
-      setError(failure.message);
+      setError(loginMessage(failure));
       event.target.elements.password.select();
     } finally {
       setBusy(false);

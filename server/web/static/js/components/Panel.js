@@ -1,15 +1,20 @@
-// The side sheet (over the chat on a phone) that shows one of the four panels.
+// The side sheet (over the chat on a phone) that shows one of the panels.
 import { useLayoutEffect, useRef } from "preact/hooks";
 import { html } from "../html.js";
 import { t } from "../i18n.js";
 import { panel } from "../state.js";
+import { AccountPanel } from "./AccountPanel.js";
 import { AdapterPanel } from "./AdapterPanel.js";
 import { IconButton } from "./controls.js";
 import { DomainPanel } from "./DomainPanel.js";
 import { KnowledgePanel } from "./KnowledgePanel.js";
 import { MemoryPanel } from "./MemoryPanel.js";
+import { PeoplePanel } from "./PeoplePanel.js";
 
-const PANELS = { knowledge: KnowledgePanel, memory: MemoryPanel, adapters: AdapterPanel, domains: DomainPanel };
+const PANELS = {
+  knowledge: KnowledgePanel, memory: MemoryPanel, adapters: AdapterPanel, domains: DomainPanel,
+  account: AccountPanel, people: PeoplePanel,
+};
 
 export function PanelView() {
   const name = panel.value;

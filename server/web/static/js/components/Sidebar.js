@@ -6,7 +6,7 @@ import { cx, html } from "../html.js";
 import { t } from "../i18n.js";
 import { Icon, Logo } from "../icons.js";
 import { chatUrl, navigate, openChatId } from "../router.js";
-import { dialog, domains, drawerOpen, isNarrow, panel, session } from "../state.js";
+import { dialog, domains, drawerOpen, isNarrow, may, panel, session } from "../state.js";
 import { memories } from "../memories.js";
 import { chatList, loadChatList } from "../threads.js";
 import { ChatSearchResults, SearchField } from "./ChatSearch.js";
@@ -95,6 +95,11 @@ const PANELS = [
   ["adapters", "layers"],
 ];
 
+const ACCOUNT_PANELS = [
+  ["people", "people", "users:manage"],
+  ["account", "user"],
+];
+
 function PanelButtons() {
   const togglePanel = (name) => {
     drawerOpen.value = false;
@@ -117,7 +122,12 @@ function PanelButtons() {
     </ul>
     <button type="button" class="lever" onClick=${() => (dialog.value = { kind: "settings" })}>
       <${Icon} name="gear" /><span>${t("settings.title")}</span>
-      ${session.value?.login_needed && user && html`<span class="lever-note">${user.name}</span>`}
     </button>
+    ${session.value?.login_needed && user && ACCOUNT_PANELS.filter(([, , permission]) => !permission || may(permission))
+      .map(([name, icon]) => html`<button key=${name} type="button" class=${cx("lever", panel.value === name && "active")}
+        aria-expanded=${panel.value === name} onClick=${() => togglePanel(name)}>
+        <${Icon} name=${icon} /><span>${t(`panel.${name}`)}</span>
+        ${name === "account" && html`<span class="lever-note">${user.name}</span>`}
+      </button>`)}
   </div>`;
 }

@@ -1,4 +1,5 @@
 // English. A function gets the values, where a number changes the words.
+import { account } from "./en_account.js";
 import { memory } from "./en_memory.js";
 
 const s = (n) => (n === 1 ? "" : "s");
@@ -118,7 +119,7 @@ export const en = {
   "knowledge.choose": "Choose files", "knowledge.formats": "Markdown, text, HTML, PDF, Word, PowerPoint, Excel, CSV, JSON, e-mail, source code",
   "knowledge.staged": ({ n, names }) => `${n} file${s(n)} waiting for a folder: ${names}`, "knowledge.send": "Add",
   "knowledge.too_large": "Larger than {limit} bytes. Split it, or raise server.max_upload_bytes.",
-  "knowledge.admin": "Only an admin can add or delete files.",
+  "knowledge.admin": "Only curators and admins can add or delete files.",
   "knowledge.empty": "No folders yet. Add a first file above.",
   "knowledge.busy": "Indexing…", "knowledge.folder_without": "No files.",
   "knowledge.count": ({ files, chunks }) => `${files} file${s(files)}, ${chunks} passage${s(chunks)}`,
@@ -217,5 +218,6 @@ export const en = {
   "login.title": "Log in to Tailor", "login.name": "Name", "login.password": "Password", "login.action": "Log in",
   "login.busy": "Logging in…", "login.out": "Log out {name}",
   "toast.label": "Notifications",
+  ...account,
   ...memory,
 };

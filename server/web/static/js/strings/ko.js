@@ -1,4 +1,5 @@
 // 한국어.
+import { account } from "./ko_account.js";
 import { memory } from "./ko_memory.js";
 
 export const ko = {
@@ -108,7 +109,7 @@ export const ko = {
   "knowledge.choose": "파일 선택", "knowledge.formats": "Markdown, 텍스트, HTML, PDF, Word, PowerPoint, Excel, CSV, JSON, 이메일, 소스 코드",
   "knowledge.staged": "폴더를 기다리는 파일 {n}개: {names}", "knowledge.send": "추가",
   "knowledge.too_large": "{limit}바이트보다 큽니다. 나누거나 server.max_upload_bytes를 올리세요.",
-  "knowledge.admin": "파일 추가와 삭제는 관리자만 할 수 있습니다.", "knowledge.empty": "아직 폴더가 없습니다. 위에서 첫 파일을 추가하세요.",
+  "knowledge.admin": "파일 추가와 삭제는 큐레이터와 관리자만 할 수 있습니다.", "knowledge.empty": "아직 폴더가 없습니다. 위에서 첫 파일을 추가하세요.",
   "knowledge.busy": "색인하는 중…", "knowledge.folder_without": "파일이 없습니다.",
   "knowledge.count": "파일 {files}개, 구절 {chunks}개", "knowledge.chunks": "구절 {n}개",
   "knowledge.delete": "{file} 삭제", "knowledge.delete_title": "이 파일을 삭제할까요?",
@@ -192,5 +193,6 @@ export const ko = {
   "login.title": "Tailor 로그인", "login.name": "이름", "login.password": "비밀번호", "login.action": "로그인",
   "login.busy": "로그인하는 중…", "login.out": "{name} 로그아웃",
   "toast.label": "알림",
+  ...account,
   ...memory,
 };
