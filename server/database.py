@@ -8,13 +8,14 @@ of our errors: a full disk, a database that another process holds, a damaged fil
 
 from __future__ import annotations
 
+import os
 import re
 import shutil
 import sqlite3
 import threading
 import time
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
@@ -34,7 +35,7 @@ class Database:
     """Opens `path` (its folder is made) once for each thread. `reserve` is what deletions may use on a full disk."""
 
     def __init__(self, path: Path, reserve: Reserve | None = None) -> None:
-        path.parent.mkdir(parents=True, exist_ok=True)
+        path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
         self.path = path
         self.reserve = reserve
         self._local = threading.local()
@@ -48,6 +49,7 @@ class Database:
         """This thread's sqlite-utils database."""
         connection: Connection | None = getattr(self._local, "connection", None)
         if connection is None:
+            _make_private(self.path)
             raw = sqlite3.connect(
                 self.path, BUSY_MS / 1000, check_same_thread=False, isolation_level=None, factory=_Connection
             )
@@ -125,11 +127,17 @@ class Database:
                 self._write.release()
 
     def migrate(self, part: str, migrations: Sequence[str]) -> None:
-        """Runs those SQL scripts of `part` that this file has not seen, in order, each in a transaction."""
+        """Runs those SQL scripts of `part` that this file has not seen, in order, each in a transaction. Raises
+        StorageError where it has seen more: a newer version wrote it."""
         self.connection().conn.execute(
             "CREATE TABLE IF NOT EXISTS migrations "
             "(part TEXT NOT NULL, number INTEGER NOT NULL, applied_at REAL NOT NULL, PRIMARY KEY (part, number))"
         )
+        newest = "SELECT coalesce(max(number), 0) FROM migrations WHERE part = ?"
+        if self.connection().conn.execute(newest, (part,)).fetchone()[0] > len(migrations):
+            raise StorageError(
+                f"{self.path} was written by a newer version of Tailor: use that one, or restore a backup of this one"
+            )
         for number, script in enumerate(migrations, start=1):
             with self.transaction() as db:
                 seen = db.conn.execute(
@@ -206,6 +214,12 @@ def _full(path: Path) -> StorageFull:
 
 def _busy(path: Path) -> StorageBusy:
     return StorageBusy(f"another process holds {path.name}: nothing was saved; try again in a moment")
+
+
+def _make_private(path: Path) -> None:
+    """A new file is its owner's alone, and so are SQLite's files beside it, which take its rights over."""
+    with suppress(FileExistsError):
+        os.close(os.open(path, os.O_CREAT | os.O_EXCL | os.O_RDWR, 0o600))
 
 
 def _write_ahead(raw: sqlite3.Connection) -> None:

@@ -3,6 +3,7 @@
 Knows nothing of chats, users' words, domains or HTTP.
 """
 
+from server.engine.adapters.checking import adapter_faults
 from server.engine.adapters.folders import AdapterCatalogue
 from server.engine.local import LocalEngine
 from server.engine.model.fingerprint import model_fingerprint
@@ -10,4 +11,12 @@ from server.engine.model.tokenizer import ModelTokenizer
 from server.engine.protocol import Engine
 from server.engine.stats import EngineStats
 
-__all__ = ["AdapterCatalogue", "Engine", "EngineStats", "LocalEngine", "ModelTokenizer", "model_fingerprint"]
+__all__ = [
+    "AdapterCatalogue",
+    "Engine",
+    "EngineStats",
+    "LocalEngine",
+    "ModelTokenizer",
+    "adapter_faults",
+    "model_fingerprint",
+]
