@@ -151,14 +151,16 @@ def _copy_database(source: Path, target: Path) -> None:
     """A consistent copy while others write, by SQLite's backup API."""
     target.unlink(missing_ok=True)
     try:
-        with closing(sqlite3.connect(f"{source.absolute().as_uri()}?mode=ro", uri=True, timeout=30)) as opened:
-            with closing(sqlite3.connect(target, isolation_level=None)) as copy:
-                opened.backup(copy)
-                copy.execute("PRAGMA foreign_keys = ON")
-                copy.execute("PRAGMA secure_delete = ON")
-                copy.execute("PRAGMA journal_mode = DELETE")
-                if copy.execute("SELECT 1 FROM sqlite_master WHERE name = 'conversations'").fetchone():
-                    copy.execute("DELETE FROM conversations WHERE temporary")
+        with (
+            closing(sqlite3.connect(f"{source.absolute().as_uri()}?mode=ro", uri=True, timeout=30)) as opened,
+            closing(sqlite3.connect(target, isolation_level=None)) as copy,
+        ):
+            opened.backup(copy)
+            copy.execute("PRAGMA foreign_keys = ON")
+            copy.execute("PRAGMA secure_delete = ON")
+            copy.execute("PRAGMA journal_mode = DELETE")
+            if copy.execute("SELECT 1 FROM sqlite_master WHERE name = 'conversations'").fetchone():
+                copy.execute("DELETE FROM conversations WHERE temporary")
     except sqlite3.Error as error:
         raise StorageError(f"{source} cannot be copied: {error}; run 'tailor doctor'") from error
 
@@ -271,8 +273,8 @@ def _read_manifest(stream: IO[bytes], source: Path) -> dict[str, Any]:
         raise InvalidInput(f"the {MANIFEST} of {source} cannot be read") from error
     if made > FORMAT:
         raise InvalidInput(
-            f"{source} was made by Tailor {manifest.get('version', '?')} in format {made}, and this one knows formats up "
-            f"to {FORMAT}: use a newer Tailor"
+            f"{source} was made by Tailor {manifest.get('version', '?')} in format {made}, and this one knows formats "
+            f"up to {FORMAT}: use a newer Tailor"
         )
     return {**manifest, "files": files}
 

@@ -57,7 +57,7 @@ def doctor(
     as_json: Annotated[bool, typer.Option("--json", help="The findings as JSON.")] = False,
     settings: Set = None,
 ) -> None:
-    """Look over settings, database, index, adapters, models, permissions and disk. Exit status 1: something is wrong."""
+    """Look over settings, database, index, adapters, models, permissions and disk. Exit status 1: not all is well."""
     findings = _findings(workspace, settings)
     if as_json:
         typer.echo(json.dumps([asdict(finding) for finding in findings], ensure_ascii=False, indent=1))
