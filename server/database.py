@@ -15,7 +15,7 @@ import sqlite3
 import threading
 import time
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager, suppress
+from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
@@ -94,14 +94,13 @@ class Database:
             while not self._write.acquire(timeout=HELD_ELSEWHERE_S / 2):
                 if self._is_held_elsewhere() and (self._waiting > MAX_WAITING or time.monotonic() > deadline):
                     raise _busy(self.path)
-            self._began_at = time.monotonic()
-            try:
+            with ExitStack() as undo:
+                undo.callback(self._write.release)
+                self._began_at = time.monotonic()
+                undo.callback(setattr, self, "_began_at", None)
                 raw.execute("BEGIN IMMEDIATE")
-            except BaseException:
-                self._write.release()
-                raise
-            finally:
                 self._began_at = None
+                undo.pop_all()
         finally:
             with self._lock:
                 self._waiting -= 1

@@ -1,6 +1,7 @@
 """Looks over a workspace and says what is wrong with it, each finding with its remedy. Changes nothing.
 
-Whatever is slow to load is left to the caller: which embedder is configured, and which adapters fit the model.
+Whatever is slow to load is left to the caller: which embedder is configured, and which adapters fit the model. Knows
+nothing of a running server but that it holds the index.
 """
 
 from __future__ import annotations
