@@ -12,20 +12,21 @@ from os import PathLike
 from pathlib import Path
 from typing import Any
 
-from fastapi import Depends, FastAPI
-from fastapi.responses import HTMLResponse, Response
+from fastapi import Depends, FastAPI, Request
+from fastapi.responses import HTMLResponse, JSONResponse, Response
 from fastapi.staticfiles import StaticFiles
 from watchfiles import awatch
 
+from server.accounts import Accounts, PasswordWorkers, SignIn
 from server.api import errors, websocket
-from server.api.accounts import Accounts
 from server.api.hub import Hub
 from server.api.openai import routes as openai
 from server.api.protocol import Changed
 from server.api.request_log import RequestLog
+from server.api.revocation import Revocations
 from server.api.routes import conversations, health, knowledge, levers, memory, metrics, session
 from server.api.security import SecurityMiddleware, content_security_policy
-from server.api.services import Services, open_reserve
+from server.api.services import CurrentUser, Services, open_reserve
 from server.chat import (
     ChatService,
     ConversationStore,
@@ -46,6 +47,7 @@ from server.prompting import PromptLibrary
 from server.reserve import Reserve
 from server.retrieval import Access, KnowledgeBase, SharedKnowledge, index_lock
 from server.types import Embedder
+from server.user_data import UserData
 from server.web import STATIC
 
 log = logging.getLogger("tailor.app")
@@ -87,8 +89,7 @@ def create_app(
         version=application.services.version,
         lifespan=application.lifespan,
         dependencies=[Depends(open_reserve)],
-        docs_url=None,
-        redoc_url=None,
+        openapi_url=None,  # below, for those who are logged in
     )
     app.state.services = application.services
     for router in (memory.chats, *(module.router for module in ROUTE_MODULES)):
@@ -99,6 +100,10 @@ def create_app(
     @app.get("/", response_class=HTMLResponse)
     async def client() -> HTMLResponse:
         return HTMLResponse(index, headers={"cache-control": "no-cache"})
+
+    @app.get("/openapi.json", include_in_schema=False)
+    async def schema(request: Request, user: CurrentUser) -> JSONResponse:
+        return JSONResponse(request.app.openapi())
 
     app.mount("/static", _ClientFiles(directory=STATIC))
     app.add_middleware(
@@ -140,9 +145,8 @@ class _Application:
         router = ModelRouter(embedder, settings.router, settings.prompts.default_domain)
         index = settings.paths.data / "index"
         files = KnowledgeBase(settings.paths.knowledge, index, embedder, settings.retrieval)
-        shared_knowledge = SharedKnowledge(
-            files, Access(settings.paths.knowledge, index / "access.json", accounts.name_of)
-        )
+        access = Access(settings.paths.knowledge, index / "access.json", accounts.principals_of)
+        shared_knowledge = SharedKnowledge(files, access)
         pipeline = TurnPipeline(engine, settings.prompts)
         store = ConversationStore(self.database)
         traces = TraceStore(self.database)
@@ -157,6 +161,7 @@ class _Application:
             MemoryDependencies(memories, past_chats, writer),
             stream_retention_seconds=settings.server.stream_keep_seconds,
         )
+        user_data = UserData(self.database, chat, may_see=access.may_see)
         self.services = Services(
             settings=settings,
             engine=engine,
@@ -169,6 +174,9 @@ class _Application:
             chat=chat,
             pipeline=pipeline,
             accounts=accounts,
+            sign_in=SignIn(accounts, PasswordWorkers()),
+            revocations=Revocations(accounts, chat, user_data),
+            user_data=user_data,
             hub=Hub(),
             login_needed=_login_needed(settings, accounts),
             version=version("tailor-chat"),
@@ -180,6 +188,7 @@ class _Application:
         services = self.services
         async with AsyncExitStack() as stack:
             stack.callback(self.database.close)
+            stack.callback(services.sign_in.close)
             stack.enter_context(index_lock(self.settings.paths.data / "index"))
             await asyncio.to_thread(self.reserve.take)
             services.hub.bind(asyncio.get_running_loop())
@@ -192,7 +201,7 @@ class _Application:
             services.chat.subscribe(lambda user: services.hub.announce(Changed("conversations"), user))
             await services.chat.start()
             stack.push_async_callback(services.chat.close)
-            for watch in (self._watch_adapters(), self._watch_prompts()):
+            for watch in (self._watch_adapters(), self._watch_prompts(), services.revocations.run()):
                 task = asyncio.create_task(watch)
                 stack.push_async_callback(_cancel, task)
             yield

@@ -8,7 +8,9 @@ model is frozen, so a part can hold it and never see it change.
 from __future__ import annotations
 
 import difflib
+import ipaddress
 import os
+import re
 import tomllib
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
@@ -22,6 +24,7 @@ from server.errors import ConfigError
 DEFAULT_CHAT_MODEL = "smollm2-135m-instruct"
 DEFAULT_CHAT_MODEL_HUB_ID = "HuggingFaceTB/SmolLM2-135M-Instruct"  # what adapters call it
 DEFAULT_EMBEDDER = "all-minilm-l6-v2"
+_HOST_NAME = re.compile(r"[A-Za-z0-9._-]{1,253}|[0-9A-Fa-f:.]*:[0-9A-Fa-f:.]*")
 LOOPBACK = ("127.0.0.1", "localhost", "::1")
 
 
@@ -34,9 +37,18 @@ class ServerSettings(Section):
     port: int = Field(default=8321, ge=0, le=65535)
     password: SecretStr = SecretStr("")  # needed when host is not loopback
     allowed_origins: tuple[str, ...] = ()  # besides the server's own address
+    allowed_hosts: tuple[str, ...] = ()  # names in Host besides this machine's; empty: any, where a login is needed
+    trusted_proxies: tuple[str, ...] = ("127.0.0.1", "::1")  # whose X-Forwarded-For is believed; addresses, networks
     session_days: float = Field(default=30, gt=0)
     max_message_bytes: int = Field(default=256 * 1024, ge=1024)
     max_upload_bytes: int = Field(default=32 * 1024 * 1024, ge=1024)
+    max_connections: int = Field(default=2000, ge=1)
+    max_connections_per_address: int = Field(default=500, ge=1)  # not of this machine and of trusted proxies
+    max_sockets_per_user: int = Field(default=1000, ge=1)  # open WebSockets
+    header_seconds: float = Field(default=10, gt=0)  # in which a request's head has to be there
+    body_seconds: float = Field(default=30, gt=0)  # in which a body has to be there, and a second more for each …
+    body_bytes_per_second: int = Field(default=1024, ge=1)  # … so many bytes that came
+    write_seconds: float = Field(default=60, gt=0)  # that a reader may take nothing of what waits for it
     stream_keep_seconds: float = Field(default=600, ge=0)  # a finished answer's events stay resumable
     drain_seconds: float = Field(default=30, ge=0)  # running answers may go on after SIGTERM
 
@@ -168,6 +180,12 @@ def _sections() -> dict[str, type[Section]]:
 
 
 _KEYS = {f"{name}.{key}" for name, section in _sections().items() for key in section.model_fields}
+_LISTS = {
+    f"{name}.{key}"
+    for name, section in _sections().items()
+    for key, field in section.model_fields.items()
+    if isinstance(field.default, tuple)
+}  # in the environment: with commas between
 
 
 def _from_toml(path: Path) -> Iterator[tuple[str, _Value]]:
@@ -192,8 +210,8 @@ def _from_environment(environ: Mapping[str, str]) -> Iterator[tuple[str, _Value]
             continue
         section, _, key = name.removeprefix("TAILOR_").lower().partition("_")
         value: Any = text
-        if f"{section}.{key}" == "server.allowed_origins":
-            value = [origin.strip() for origin in text.split(",") if origin.strip()]
+        if f"{section}.{key}" in _LISTS:
+            value = [item.strip() for item in text.split(",") if item.strip()]
         yield f"{section}.{key}", _Value(value, f"environment variable {name}")
 
 
@@ -234,6 +252,18 @@ def _check_exposure(settings: Settings) -> None:
         )
     if "*" in server.allowed_origins:
         raise ConfigError("server.allowed_origins holds '*': name each origin, such as https://chat.example.org")
+    for host in server.allowed_hosts:
+        if not _HOST_NAME.fullmatch(host):
+            raise ConfigError(
+                f"server.allowed_hosts holds '{host}': name each host, without a port, such as tailor.lan"
+            )
+    for proxy in server.trusted_proxies:
+        try:
+            ipaddress.ip_network(proxy)
+        except ValueError as error:
+            raise ConfigError(
+                f"server.trusted_proxies holds '{proxy}': give addresses or networks ({error})"
+            ) from error
 
 
 def _with_absolute_paths(settings: Settings, workspace: Path) -> Settings:

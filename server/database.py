@@ -14,34 +14,45 @@ import shutil
 import sqlite3
 import threading
 import time
-from collections.abc import Iterator, Sequence
-from contextlib import ExitStack, contextmanager, suppress
+from collections.abc import Collection, Iterator, Sequence
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import Any
 
 from sqlite_utils import Database as Connection
 
 from server.errors import StorageBusy, StorageError, StorageFull
+from server.private_files import make_private, private_folder
 from server.reserve import Reserve
 
 BUSY_MS = 5_000  # how long a writer waits for another process
-SCRUB_MS = 250
+SCRUB_MS = 250  # that a scrub waits for readers, while writers wait for it
+SCRUB_RETRY_S = (0.5, 30.0)  # the first pause before a scrub is tried again, and the longest
 HELD_ELSEWHERE_S = 0.25  # a writer that waits longer for SQLite's lock waits for another process
 MIN_FREE_BYTES = 64 * 1024  # with less on the disk hardly a write fits
 MAX_WAITING = 2  # writers that wait for another process; the others are refused, so that threads are left for reads
+_READ_BYTES = 1 << 22
 
 
 class Database:
-    """Opens `path` (its folder is made) once for each thread. `reserve` is what deletions may use on a full disk."""
+    """Opens `path` once for each thread. Its folder is made; both are for the server's account alone. `reserve` is what
+    deletions may use on a full disk."""
 
     def __init__(self, path: Path, reserve: Reserve | None = None) -> None:
-        path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+        private_folder(path.parent)
+        path.touch(mode=0o600)  # SQLite gives its other files the rights of this one
+        for beside in ("", "-wal", "-shm"):
+            make_private(Path(f"{path}{beside}"))
         self.path = path
         self.reserve = reserve
         self._local = threading.local()
         self._open: list[sqlite3.Connection] = []
         self._lock = threading.Lock()
         self._write = threading.Lock()  # SQLite lets a second writer sleep for up to 100 ms, however short the first is
+        self._file: int | None = None  # closed last: closing any handle of the file would drop SQLite's locks on it
+        self._unscrubbed: set[str] | None = None  # words of a scrub that is yet to succeed
+        self._scrubber: threading.Thread | None = None
+        self._closing = threading.Event()
         self._waiting = 0  # writers before their BEGIN is through
         self._began_at: float | None = None  # the BEGIN of the writer that has the lock
 
@@ -49,7 +60,6 @@ class Database:
         """This thread's sqlite-utils database."""
         connection: Connection | None = getattr(self._local, "connection", None)
         if connection is None:
-            _make_private(self.path)
             raw = sqlite3.connect(
                 self.path, BUSY_MS / 1000, check_same_thread=False, isolation_level=None, factory=_Connection
             )
@@ -148,21 +158,92 @@ class Database:
                     db.conn.execute(statement)
                 db.conn.execute("INSERT INTO migrations VALUES (?, ?, ?)", (part, number, time.time()))
 
-    def scrub(self) -> None:
-        """Moves what was deleted out of the write-ahead log, too, as far as nobody reads it just now."""
+    # ── deleted text ─────────────────────────────────────────────────────────────────────────────
+
+    def scrub(self, words: Collection[str] = ()) -> bool:
+        """Moves what was deleted out of the write-ahead log. Where one of `words`, deleted texts, still stands in the
+        file, that is rewritten: pages that SQLite has divided may keep bytes of rows that moved.
+
+        False: somebody reads the database just now, and a thread goes on until it is done. Inside a transaction it does
+        nothing: who began that scrubs after it.
+        """
+        if self.connection().conn.in_transaction:
+            return False
+        if not self.unscrubbed and self._scrubbed(words):
+            return True
+        with self._lock:
+            self._unscrubbed = {*(self._unscrubbed or ()), *words}
+            if self._scrubber is None and not self._closing.is_set():
+                self._scrubber = threading.Thread(target=self._scrub_until_done, name="tailor-scrub", daemon=True)
+                self._scrubber.start()
+        return False
+
+    @property
+    def unscrubbed(self) -> bool:
+        """Whether deleted text may still stand in the write-ahead log."""
+        return self._unscrubbed is not None
+
+    def _scrubbed(self, words: Collection[str]) -> bool:
         raw = self.connection().conn
-        raw.execute(f"PRAGMA busy_timeout = {SCRUB_MS}")
-        try:
-            raw.execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchone()
-        finally:
-            raw.execute(f"PRAGMA busy_timeout = {BUSY_MS}")
+        with self._write:
+            raw.execute(f"PRAGMA busy_timeout = {SCRUB_MS}")
+            try:
+                if not _checkpointed(raw):
+                    return False
+                if self._holds(words):
+                    raw.execute("VACUUM")
+                    return _checkpointed(raw)
+                return True
+            except (sqlite3.OperationalError, StorageError):  # locked, or no room to rewrite it: tried again
+                return False
+            finally:
+                raw.execute(f"PRAGMA busy_timeout = {BUSY_MS}")
+
+    def _scrub_until_done(self) -> None:
+        pause, longest = SCRUB_RETRY_S
+        while not self._closing.wait(pause):
+            pause = min(2 * pause, longest)
+            with self._lock:
+                words = set(self._unscrubbed or ())
+            if self._scrubbed(words):
+                with self._lock:
+                    if self._unscrubbed == words:
+                        self._unscrubbed = self._scrubber = None
+                        return
+
+    def _holds(self, words: Collection[str]) -> bool:
+        """Whether one of the words stands in the file, in a row or not."""
+        wanted = [word.encode() for word in words if word]
+        if not wanted:
+            return False
+        if self._file is None:
+            self._file = os.open(self.path, os.O_RDONLY)
+        overlap, at, tail = max(map(len, wanted)), 0, b""
+        while piece := os.pread(self._file, _READ_BYTES, at):
+            if any(word in tail + piece for word in wanted):
+                return True
+            at, tail = at + len(piece), piece[-overlap:]
+        return False
 
     def close(self) -> None:
+        self._closing.set()
+        if self._scrubber is not None:
+            self._scrubber.join()
         with self._lock:
             for raw in self._open:
                 raw.close()
             self._open.clear()
+            if self._file is not None:
+                os.close(self._file)
+                self._file = None
+        self._scrubber = self._unscrubbed = None
+        self._closing.clear()
         self._local = threading.local()
+
+
+def _checkpointed(raw: sqlite3.Connection) -> bool:
+    """Whether the write-ahead log is empty now."""
+    return bool(raw.execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchone()[0] == 0)
 
 
 class _Connection(sqlite3.Connection):
@@ -213,12 +294,6 @@ def _full(path: Path) -> StorageFull:
 
 def _busy(path: Path) -> StorageBusy:
     return StorageBusy(f"another process holds {path.name}: nothing was saved; try again in a moment")
-
-
-def _make_private(path: Path) -> None:
-    """A new file is its owner's alone, and so are SQLite's files beside it, which take its rights over."""
-    with suppress(FileExistsError):
-        os.close(os.open(path, os.O_CREAT | os.O_EXCL | os.O_RDWR, 0o600))
 
 
 def _write_ahead(raw: sqlite3.Connection) -> None:

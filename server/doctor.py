@@ -16,15 +16,15 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Final, Literal
 
-from server.api.accounts import MIN_PASSWORD
+from server.accounts import MIN_PASSWORD
 from server.config import DEFAULT_CHAT_MODEL, DEFAULT_EMBEDDER, LOOPBACK, Settings
 from server.errors import AdapterForeign, AdapterInvalid, Conflict, ModelError
 from server.model_store import ModelStore
+from server.private_files import OTHERS
 from server.retrieval import index_lock
 from server.schema import MIGRATION_COUNTS
 
 MIN_FREE_BYTES: Final = 256 * 1024**2
-OTHERS: Final = 0o077  # rights of everybody but the owner
 
 
 @dataclass(frozen=True, slots=True)

@@ -22,6 +22,7 @@ from sentence_transformers import SentenceTransformer
 from transformers import PreTrainedTokenizerFast
 
 from server.errors import ModelError
+from server.words import normalize
 
 BATCH = 32
 YIELD_S = 0.0005  # between batches; a lock is not fair, so a pause lets a waiting question in
@@ -89,7 +90,7 @@ class SentenceEmbedder:
     def knows(self, text: str) -> bool:
         """False where the vocabulary has no words for the text: its letters fall into single pieces or
         unknown tokens. A text without a letter has no language and is not known either."""
-        letters = _letters(unicodedata.normalize("NFC", text))
+        letters = _letters(normalize(text, "NFC"))
         if not letters.strip():
             return False
         ids = self._ids(letters)

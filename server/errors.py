@@ -8,6 +8,9 @@
     ├── Forbidden               a session, but not for this (origin, path)
     ├── NotFound                no such thing, or not this user's
     ├── Conflict                the thing is not in a state that allows this
+    ├── RateLimited             too much in a time: `retry_after_s` later it is taken
+    │   ├── QuotaExceeded       … of what a user may have in a day
+    │   └── Overloaded          too many wait already
     ├── StorageError            the disk or the database does not do what was asked
     │   ├── StorageFull         … it has no room: nothing was written
     │   └── StorageBusy         … another process holds the database: try again
@@ -25,7 +28,9 @@
     ├── ModelError              a model cannot be fetched, verified or loaded
     └── EngineError
         ├── EngineBusy          a bound is reached; try again
-        └── EngineDown          the model thread has failed
+        ├── EngineDown          the model thread has failed
+        ├── OutputFormatError   an answer's schema or grammar leads nowhere: that answer ends
+        └── AnswerFailed        the server failed over one answer; the others go on
 
 A message names the thing, the rule and the fix. `code` is what programs read; HTTP and WebSocket
 codes are chosen in `server/api/errors.py` alone.
@@ -41,7 +46,7 @@ class TailorError(Exception):
     trying again; None where that would not help."""
 
     code = "error"
-    retry_after_s: int | None = None
+    retry_after_s: float | None = None
 
 
 class ConfigError(TailorError):
@@ -70,6 +75,22 @@ class NotFound(TailorError):
 
 class Conflict(TailorError):
     code = "conflict"
+
+
+class RateLimited(TailorError):
+    code = "rate_limited"
+
+    def __init__(self, message: str, retry_after_s: float) -> None:
+        super().__init__(message)
+        self.retry_after_s = retry_after_s
+
+
+class QuotaExceeded(RateLimited):
+    code = "quota_exceeded"
+
+
+class Overloaded(RateLimited):
+    code = "overloaded"
 
 
 class StorageError(TailorError):
@@ -160,3 +181,11 @@ class EngineBusy(EngineError):
 
 class EngineDown(EngineError):
     code = "engine_down"
+
+
+class OutputFormatError(EngineError):
+    code = "output_format"
+
+
+class AnswerFailed(EngineError):
+    code = "answer_failed"

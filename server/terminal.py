@@ -15,7 +15,7 @@ from typing import Any
 from websockets.asyncio.client import ClientConnection, connect
 from websockets.exceptions import ConnectionClosed, InvalidStatus
 
-from server.errors import EngineDown, Unauthorized
+from server.errors import EngineDown, TailorError, Unauthorized
 
 HELP = """/domain NAME   let NAME answer from now on; /domain auto gives it back to the router
 /sources       the passages of the last answer
@@ -195,11 +195,22 @@ async def chat(url: str, *, question: str | None, domain: str | None, api_key: s
             write(f"Connected to {url}. /help lists the commands.\n")
             return await _converse(terminal, write)
     except InvalidStatus as error:
-        raise Unauthorized(f"{url} wants an API key; give --key (tailor users key NAME makes one)") from error
+        raise _refusal(url, error) from error
     except ConnectionClosed as error:
         raise EngineDown(f"the connection to {url} ended: {error}") from error
     except OSError as error:
         raise EngineDown(f"no server answers at {url}; start one with 'tailor serve' ({error})") from error
+
+
+def _refusal(url: str, error: InvalidStatus) -> TailorError:
+    """Why the handshake was refused: the server says it in JSON."""
+    if error.response.status_code == 401:
+        return Unauthorized(f"{url} wants an API key; give --key (tailor users key NAME makes one)")
+    try:
+        reason = json.loads(error.response.body)["error"]["message"]
+    except (ValueError, KeyError, TypeError):  # whoever answers there is not this server
+        reason = f"status {error.response.status_code}"
+    return EngineDown(f"{url} refuses the connection: {reason}")
 
 
 async def _converse(terminal: Terminal, write: Callable[[str], None]) -> bool:

@@ -130,7 +130,8 @@ class Memory:
 
 @dataclass(frozen=True, slots=True)
 class PastChatTurn:
-    """A turn of another chat of the same user, found by search. `at` is in seconds since 1970."""
+    """A turn of another chat of the same user, found by search. `at` is in seconds since 1970; `sequence` says which
+    came first, whatever the clock said."""
 
     conversation_id: str
     message_id: str
@@ -139,6 +140,7 @@ class PastChatTurn:
     text: str
     at: float
     score: float = 0.0
+    sequence: int = 0  # 0 in turns stored before it was counted
 
 
 # ── routing ──────────────────────────────────────────────────────────────────────────────────────

@@ -7,7 +7,7 @@ import json
 import threading
 import time
 import uuid
-from collections.abc import AsyncIterator, Iterator, Mapping
+from collections.abc import AsyncIterator, Iterator, Mapping, Sequence
 from contextlib import asynccontextmanager, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -15,8 +15,11 @@ from typing import Any
 
 import uvicorn
 from fastapi import FastAPI
+from fastapi.routing import APIRoute
+from starlette.routing import BaseRoute
 from websockets.asyncio.client import ClientConnection, connect
 
+from server.api.connections import ServerConfig
 from server.app import create_app
 from server.config import Settings, load_settings
 from server.engine import Engine
@@ -102,15 +105,15 @@ class LiveServer:
 @contextmanager
 def serving(app: FastAPI) -> Iterator[LiveServer]:
     """The application in a thread of its own until the block ends."""
-    config = uvicorn.Config(
-        app,
-        port=0,
-        log_config=None,
-        log_level="error",
-        ws="websockets-sansio",
-        ws_max_size=2**24,
-        timeout_graceful_shutdown=5,
-    )
+    settings = app.state.services.settings.server
+    config = ServerConfig(app, settings, port=0, log_config=None, log_level="error", timeout_graceful_shutdown=5)
+    with running(config) as port:
+        yield LiveServer(port, app)
+
+
+@contextmanager
+def running(config: uvicorn.Config) -> Iterator[int]:
+    """uvicorn in a thread of its own until the block ends; gives the port."""
     server = uvicorn.Server(config)
     thread = threading.Thread(target=server.run, daemon=True)
     thread.start()
@@ -120,11 +123,21 @@ def serving(app: FastAPI) -> Iterator[LiveServer]:
         assert time.monotonic() < deadline, "the server did not start"
         time.sleep(0.01)
     try:
-        yield LiveServer(server.servers[0].sockets[0].getsockname()[1], app)
+        yield server.servers[0].sockets[0].getsockname()[1]
     finally:
         server.should_exit = True
         thread.join(timeout=120)
         assert not thread.is_alive(), "the server did not stop"
+
+
+def api_routes(routes: Sequence[BaseRoute]) -> Iterator[APIRoute]:
+    """All HTTP routes with endpoints, those of included routers too."""
+    for route in routes:
+        included = getattr(route, "original_router", None)  # newer FastAPI keeps routers whole
+        if included is not None:
+            yield from api_routes(included.routes)
+        elif isinstance(route, APIRoute):
+            yield route
 
 
 class ChatClient:

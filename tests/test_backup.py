@@ -18,7 +18,7 @@ import httpx
 import pytest
 from transformers import LlamaConfig
 
-from server.api.accounts import Accounts
+from server.accounts import Accounts
 from server.backup import FORMAT, MANIFEST, back_up, restore
 from server.config import EngineSettings, ModelSettings, Settings
 from server.database import Database
@@ -320,7 +320,7 @@ def test_a_bad_archive_changes_nothing(
     assert not (tmp_path / "evil").exists()
 
 
-@pytest.mark.parametrize("cut", [0, 10, 0.5, 0.99])
+@pytest.mark.parametrize("cut", [0, 10, 0.5, 0.9])
 def test_a_cut_archive_changes_nothing(archive: Path, tmp_path: Path, cut: float) -> None:
     data = archive.read_bytes()
     archive.write_bytes(data[: int(cut if cut >= 1 else cut * len(data))])

@@ -51,6 +51,8 @@ def test_the_environment_reaches_every_kind_of_value(tmp_path: Path) -> None:
         "TAILOR_ROUTER_THRESHOLD": "0.5",
         "TAILOR_PATHS_PROMPTS": "my-prompts",
         "TAILOR_SERVER_ALLOWED_ORIGINS": "https://a.example, https://b.example,",
+        "TAILOR_SERVER_ALLOWED_HOSTS": "tailor, chat.lan",
+        "TAILOR_SERVER_TRUSTED_PROXIES": "10.0.0.0/8,::1",
         "TAILOR_SERVER_PASSWORD": "correct horse",
         "PATH": "/usr/bin",
         "TAILORED": "no setting",
@@ -61,6 +63,8 @@ def test_the_environment_reaches_every_kind_of_value(tmp_path: Path) -> None:
     assert settings.router.threshold == 0.5
     assert settings.paths.prompts == tmp_path / "my-prompts"
     assert settings.server.allowed_origins == ("https://a.example", "https://b.example")
+    assert settings.server.allowed_hosts == ("tailor", "chat.lan")
+    assert settings.server.trusted_proxies == ("10.0.0.0/8", "::1")
     assert settings.server.password.get_secret_value() == "correct horse"
 
 
@@ -172,6 +176,16 @@ def test_loopback_needs_none(tmp_path: Path, host: str) -> None:
 def test_an_origin_of_everybody_is_refused_even_with_a_password(tmp_path: Path) -> None:
     environ = {"TAILOR_SERVER_ALLOWED_ORIGINS": "https://a.example,*", "TAILOR_SERVER_PASSWORD": "correct horse"}
     assert "'*'" in refused(tmp_path, environ=environ)
+
+
+@pytest.mark.parametrize("host", ["*", "chat.lan:80", "https://chat.lan", "", "a b", "[::1]"])
+def test_an_allowed_host_is_a_name_without_more(tmp_path: Path, host: str) -> None:
+    assert f"server.allowed_hosts holds '{host}'" in refused(tmp_path, flags={"server.allowed_hosts": [host]})
+
+
+@pytest.mark.parametrize("proxy", ["*", "proxy.lan", "10.0.0.1/8", ""])
+def test_a_trusted_proxy_is_an_address_or_a_network(tmp_path: Path, proxy: str) -> None:
+    assert f"server.trusted_proxies holds '{proxy}'" in refused(tmp_path, flags={"server.trusted_proxies": [proxy]})
 
 
 # ── paths and immutability ───────────────────────────────────────────────────────────────────────

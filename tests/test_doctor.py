@@ -14,8 +14,8 @@ import pytest
 from typer.testing import CliRunner
 
 from server import doctor
-from server.api.accounts import Accounts
-from server.chat import ConversationStore
+from server.accounts import Accounts
+from server.chat import ConversationStore, TraceStore
 from server.cli import commands as cli
 from server.config import Settings, load_settings
 from server.database import Database
@@ -38,6 +38,7 @@ def workspace(tmp_path: Path) -> Path:
     database = Database(folder / "data" / "tailor.db")
     Accounts(database).add("mina", "a long password")
     ConversationStore(database).create(UserId("mina"), "A chat")
+    TraceStore(database)
     database.close()
     settings = make_settings(folder)
     base = KnowledgeBase(folder / "knowledge", folder / "data" / "index", WordEmbedder(), settings.retrieval)
@@ -100,9 +101,9 @@ BROKEN: dict[str, tuple[Callable[[Path], object], str, str]] = {
         "cannot be read",
     ),
     "loose rows": (
-        lambda w: execute(w / "data" / "tailor.db", "INSERT INTO sessions VALUES (x'00', 'nobody', 0, 0)"),
+        lambda w: execute(w / "data" / "tailor.db", "INSERT INTO traces VALUES ('no message', 'nobody', x'00')"),
         "database",
-        "rows of sessions belong to rows that are gone",
+        "rows of traces belong to rows that are gone",
     ),
     "newer database": (
         lambda w: execute(w / "data" / "tailor.db", "INSERT INTO migrations VALUES ('chat', 77, 0)"),

@@ -1,9 +1,13 @@
-"""The one place where errors become HTTP statuses. Messages pass as they are: they are written for users."""
+"""The one place where errors become HTTP statuses. Messages pass as they are: they are written for users. Knows nothing
+of why something failed."""
 
 from __future__ import annotations
 
 import errno
 import logging
+import math
+from collections.abc import Mapping, Sequence
+from typing import Any
 
 from fastapi import FastAPI, Request
 from fastapi.exceptions import RequestValidationError
@@ -11,8 +15,12 @@ from fastapi.responses import JSONResponse
 from starlette.exceptions import HTTPException
 
 from server import errors
+from server.api.text import shown
 
 log = logging.getLogger("tailor.api")
+
+MAX_PROBLEMS = 8  # of one request that are told
+MAX_PROBLEM_CHARS = 300
 
 # The first class that fits decides, so narrow ones stand first.
 STATUS: tuple[tuple[type[errors.TailorError], int], ...] = (
@@ -28,8 +36,11 @@ STATUS: tuple[tuple[type[errors.TailorError], int], ...] = (
     (errors.ContextFull, 400),
     (errors.PromptError, 422),
     (errors.KnowledgeError, 422),
+    (errors.Overloaded, 503),
+    (errors.RateLimited, 429),
     (errors.EngineBusy, 503),
     (errors.EngineDown, 503),
+    (errors.OutputFormatError, 422),
     (errors.Draining, 503),
     (errors.StorageBusy, 503),
     (errors.StorageFull, 507),
@@ -56,13 +67,19 @@ def openai_shape(message: str, code: str, status: int) -> dict[str, object]:
     return {"error": {"message": message, "type": kind, "param": None, "code": code}}
 
 
+def error_body(path: str, status: int, code: str, message: str) -> dict[str, object]:
+    """The body in the shape of the path's callers. Always fit to be sent: a name on disk may hold any bytes."""
+    message = message.encode(errors="backslashreplace").decode()
+    if path.startswith("/v1/"):
+        return openai_shape(message, code, status)
+    return {"error": {"code": code, "message": message}}
+
+
 def error_response(
-    request: Request, status: int, code: str, message: str, retry_after_s: int | None = None
+    request: Request, status: int, code: str, message: str, retry_after_s: float | None = None
 ) -> JSONResponse:
-    headers = {"retry-after": str(retry_after_s)} if retry_after_s is not None else None
-    if request.url.path.startswith("/v1/"):
-        return JSONResponse(openai_shape(message, code, status), status, headers)
-    return JSONResponse({"error": {"code": code, "message": message}}, status, headers)
+    headers = {"retry-after": str(math.ceil(retry_after_s))} if retry_after_s is not None else None
+    return JSONResponse(error_body(request.scope["path"], status, code, message), status, headers)
 
 
 def install_handlers(app: FastAPI) -> None:
@@ -95,10 +112,15 @@ def install_handlers(app: FastAPI) -> None:
         return error_response(request, 500, "internal", "the server made a mistake; its log has the details")
 
 
-def describe_validation(problems: object) -> str:
-    """'text: Field required; domain: …' from pydantic's list of errors."""
-    lines = []
-    for problem in problems:  # type: ignore[attr-defined]
-        where = ".".join(str(part) for part in problem["loc"] if part != "body")
-        lines.append(f"{where}: {problem['msg']}" if where else str(problem["msg"]))
+def describe_validation(problems: Sequence[Mapping[str, Any]]) -> str:
+    """'text: Field required; domain: …' from pydantic's list of errors; the first few, cut to a length."""
+    lines = [_described(problem) for problem in problems[:MAX_PROBLEMS]]
+    if len(problems) > MAX_PROBLEMS:
+        lines.append(f"and {len(problems) - MAX_PROBLEMS:,} more")
     return "; ".join(lines)
+
+
+def _described(problem: Mapping[str, Any]) -> str:
+    where = ".".join(shown(str(part)) for part in problem["loc"][:MAX_PROBLEMS] if part != "body")
+    text = str(problem["msg"])[:MAX_PROBLEM_CHARS]
+    return f"{where}: {text}" if where else text

@@ -27,6 +27,10 @@ class Hub:
 
         return unsubscribe
 
+    def connections_of(self, user: UserId) -> int:
+        """How many listeners the user has."""
+        return sum(owner == user for owner in self._listeners.values())
+
     def announce(self, change: Changed, user: UserId | None = None) -> None:
         """To everybody, or to one user's connections."""
         if self._loop is not None and not self._loop.is_closed():

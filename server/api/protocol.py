@@ -7,23 +7,20 @@ events and the three that belong to the connection.
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, TypeAdapter, ValidationError
+from annotated_types import Ge, Le
+from pydantic import Field, TypeAdapter, ValidationError
 
 from server.api.errors import describe_validation
+from server.api.fields import MAX_ID, Id, RequestModel
+from server.api.text import MAX_INTEGER, parse_json
 from server.chat import NEWEST, TurnEvent
 from server.errors import InvalidInput
 from server.types import ModelCard
 
-Id = Annotated[str, Field(min_length=1, max_length=64)]
 
-
-class Frame(BaseModel):
-    model_config = ConfigDict(extra="forbid", frozen=True)
-
-
-class Send(Frame):
+class Send(RequestModel):
     type: Literal["send"]
     request_id: Id
     text: str
@@ -33,22 +30,22 @@ class Send(Frame):
     temporary: bool = False  # of the chat that this message begins
 
 
-class Regenerate(Frame):
+class Regenerate(RequestModel):
     type: Literal["regenerate"]
     request_id: Id
     message_id: Id
     domain: Id | None = None
 
 
-class Stop(Frame):
+class Stop(RequestModel):
     type: Literal["stop"]
     message_id: Id
 
 
-class Resume(Frame):
+class Resume(RequestModel):
     type: Literal["resume"]
     message_id: Id
-    after_seq: int = Field(0, ge=0)
+    after_seq: Annotated[int, Ge(0), Le(MAX_INTEGER)] = 0
 
 
 ClientFrame = Annotated[Send | Regenerate | Stop | Resume, Field(discriminator="type")]
@@ -91,15 +88,21 @@ ServerFrame = Annotated[Hello | Changed | FrameError | TurnEvent, Field()]
 _SERVER: TypeAdapter[ServerFrame] = TypeAdapter(ServerFrame)
 
 
-def parse_frame(data: str | bytes) -> Send | Regenerate | Stop | Resume:
+def parse_frame(data: str | bytes) -> Any:
+    """The JSON of a frame. Raises InvalidInput naming what is wrong."""
+    return parse_json(data if isinstance(data, bytes) else data.encode(errors="surrogatepass"), "the frame")
+
+
+def request_id_of(value: Any) -> str | None:
+    """The client's own id for what a frame asks, where it is one."""
+    found = value.get("request_id") if isinstance(value, dict) else None
+    return found if isinstance(found, str) and 0 < len(found) <= MAX_ID else None
+
+
+def client_frame(value: Any) -> Send | Regenerate | Stop | Resume:
     """Raises InvalidInput naming what is wrong."""
-    if isinstance(data, bytes):
-        try:
-            data = data.decode()
-        except UnicodeDecodeError as error:
-            raise InvalidInput("the frame is not UTF-8; send JSON text in UTF-8") from error
     try:
-        return _CLIENT.validate_json(data)
+        return _CLIENT.validate_python(value)
     except ValidationError as error:
         raise InvalidInput(f"the frame is not a message of this protocol: {describe_validation(error.errors())}") from (
             error

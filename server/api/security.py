@@ -1,7 +1,8 @@
-"""What holds for every request: known Host, same Origin, bounded bodies, and headers that bind the browser.
+"""What holds for every request: text that can be read, a known Host, the same Origin, headers that bind the browser.
 
-Without login, a page of another site must not reach the server through a name that points at loopback
-(DNS rebinding), so the Host must then be a loopback name. Pure ASGI, so streams pass untouched.
+Without login, a page of another site must not reach the server through a name that points at this machine (DNS
+rebinding), so the Host must then be a loopback name or one of `server.allowed_hosts`. Pure ASGI, so streams pass
+untouched. Knows nothing of accounts and routes.
 """
 
 from __future__ import annotations
@@ -10,28 +11,24 @@ import base64
 import hashlib
 import re
 from collections.abc import Sequence
-from urllib.parse import urlsplit
 
-from starlette.datastructures import Headers, MutableHeaders
+from starlette.datastructures import MutableHeaders
 from starlette.requests import HTTPConnection
 from starlette.responses import JSONResponse
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from server.api.errors import openai_shape
+from server.api.errors import error_body, status_of
+from server.api.text import check_head, host_name
 from server.config import LOOPBACK, ServerSettings
-from server.errors import Forbidden, TailorError, TooLarge
+from server.errors import Forbidden, TailorError
 
 SAFE_METHODS = ("GET", "HEAD", "OPTIONS")
-MULTIPART_OVERHEAD = 64 * 1024
-JSON_BODY_BYTES = 8 * 1024 * 1024  # a long history for /v1/chat/completions
 
 
 def origin_allowed(connection: HTTPConnection, allowed: Sequence[str]) -> bool:
     """True without an Origin (no browser), for the server's own, and for those of the settings, exactly."""
-    origin = connection.headers.get("origin")
-    if origin is None or origin in allowed:
-        return True
-    return urlsplit(origin).netloc == connection.headers.get("host") and origin.startswith(("http://", "https://"))
+    origin, host = connection.headers.get("origin"), connection.headers.get("host")
+    return origin is None or origin in allowed or origin in (f"http://{host}", f"https://{host}")
 
 
 def content_security_policy(index_html: str) -> str:
@@ -51,6 +48,7 @@ class SecurityMiddleware:
         self._app = app
         self._settings = settings
         self._login_needed = login_needed
+        self._allowed_hosts = (*LOOPBACK, *(name.lower() for name in settings.allowed_hosts))
         self._headers = {
             "content-security-policy": policy,
             "x-content-type-options": "nosniff",
@@ -62,36 +60,32 @@ class SecurityMiddleware:
         if scope["type"] not in ("http", "websocket"):
             await self._app(scope, receive, send)
             return
-        connection = HTTPConnection(scope)
         try:
-            self._check_host(connection)
-            if scope["type"] == "websocket":
-                await self._app(scope, receive, send)
-                return
-            if scope["method"] not in SAFE_METHODS and not origin_allowed(connection, self._settings.allowed_origins):
-                raise Forbidden("requests from this origin are not allowed; add it to server.allowed_origins")
-            limit = self._body_limit(scope["path"])
-            _check_length(connection.headers, limit)
-            await self._app(scope, _bounded(receive, limit), self._with_headers(send))
+            self._check(scope)
         except TailorError as error:
-            await _refuse(error, scope, receive, send)
+            await refuse(error, scope, receive, self._with_headers(send))
+            return
+        await self._app(scope, receive, send if scope["type"] == "websocket" else self._with_headers(send))
+
+    def _check(self, scope: Scope) -> None:
+        check_head(scope["path"], scope.get("raw_path"), scope.get("query_string", b""), scope["headers"])
+        connection = HTTPConnection(scope)
+        self._check_host(connection)
+        changes = scope["type"] == "websocket" or scope["method"] not in SAFE_METHODS
+        if changes and not origin_allowed(connection, self._settings.allowed_origins):
+            raise Forbidden("requests from this origin are not allowed; add it to server.allowed_origins")
 
     def _check_host(self, connection: HTTPConnection) -> None:
-        if self._login_needed:
+        if self._login_needed and not self._settings.allowed_hosts:
             return
-        host = urlsplit(f"//{connection.headers.get('host', '')}").hostname or ""
-        if host not in LOOPBACK:
-            names = ", ".join(LOOPBACK)
-            raise Forbidden(f"host '{host}' is not this machine; without a password only {names} are served")
-
-    def _body_limit(self, path: str) -> int:
-        if path.startswith("/api/knowledge/"):
-            return self._settings.max_upload_bytes + MULTIPART_OVERHEAD
-        return JSON_BODY_BYTES
+        host = host_name(connection.headers.get("host", ""))
+        if host not in self._allowed_hosts:
+            names = ", ".join(self._allowed_hosts)
+            raise Forbidden(f"host '{host}' is not served, only {names}; add it to server.allowed_hosts")
 
     def _with_headers(self, send: Send) -> Send:
         async def wrapped(message: Message) -> None:
-            if message["type"] == "http.response.start":
+            if message["type"] in ("http.response.start", "websocket.http.response.start"):
                 headers = MutableHeaders(scope=message)
                 for name, value in self._headers.items():
                     headers.setdefault(name, value)
@@ -100,36 +94,10 @@ class SecurityMiddleware:
         return wrapped
 
 
-def _check_length(headers: Headers, limit: int) -> None:
-    length = headers.get("content-length", "")
-    if length.isdigit() and int(length) > limit:
-        raise _too_large(limit)
-
-
-def _bounded(receive: Receive, limit: int) -> Receive:
-    taken = 0
-
-    async def wrapped() -> Message:
-        nonlocal taken
-        message = await receive()
-        taken += len(message.get("body", b""))
-        if taken > limit:
-            raise _too_large(limit)
-        return message
-
-    return wrapped
-
-
-def _too_large(limit: int) -> TooLarge:
-    return TooLarge(f"the request has more than {limit:,} bytes; send less, or raise server.max_upload_bytes")
-
-
-async def _refuse(error: TailorError, scope: Scope, receive: Receive, send: Send) -> None:
-    status = 413 if isinstance(error, TooLarge) else 403
-    if scope["type"] == "websocket":
+async def refuse(error: TailorError, scope: Scope, receive: Receive, send: Send) -> None:
+    """Answers a request, or a handshake that was not accepted, with the error."""
+    if scope["type"] == "websocket" and "websocket.http.response" not in scope.get("extensions", {}):
         await send({"type": "websocket.close", "code": 1008, "reason": str(error)[:120]})
         return
-    body: dict[str, object] = {"error": {"code": error.code, "message": str(error)}}
-    if scope["path"].startswith("/v1/"):
-        body = openai_shape(str(error), error.code, status)
-    await JSONResponse(body, status)(scope, receive, send)
+    status = status_of(error)
+    await JSONResponse(error_body(scope["path"], status, error.code, str(error)), status)(scope, receive, send)

@@ -1,7 +1,7 @@
 """The services that routes depend on, built once by `server/app.py`, and who is calling.
 
-`CurrentUser` and `Admin` are the only ways a route learns a user id: from the session, never from the request's
-own fields.
+`CurrentUser`, `CurrentLogin` and `Permitted` are the only ways a route learns a user id: from the session or the key,
+never from the request's own fields. Knows no route.
 """
 
 from __future__ import annotations
@@ -14,8 +14,10 @@ from typing import Annotated
 from fastapi import Depends
 from starlette.requests import HTTPConnection
 
-from server.api.accounts import Account, Accounts
+from server.accounts import Account, Accounts, Credential, Login, Origin, Permission, Role, SignIn, roles_with
 from server.api.hub import Hub
+from server.api.revocation import Revocations
+from server.api.routing import before_body
 from server.chat import ChatService, TurnPipeline
 from server.config import Settings
 from server.database import Database
@@ -26,10 +28,12 @@ from server.model_router import ModelRouter
 from server.prompting import PromptLibrary
 from server.retrieval import LOCAL_USER, SharedKnowledge
 from server.types import Embedder
+from server.user_data import UserData
 
 COOKIE = "tailor_session"
 LOGIN, LOGOUT = "/api/login", "/api/logout"
-LOCAL = Account(LOCAL_USER, "local", True)
+LOCAL = Login(Account(LOCAL_USER, "local", frozenset(Role)), Credential("local"))
+_FOUND = "tailor.login"  # in the scope of a request
 
 
 @dataclass(frozen=True)
@@ -45,6 +49,9 @@ class Services:
     chat: ChatService
     pipeline: TurnPipeline
     accounts: Accounts
+    sign_in: SignIn
+    revocations: Revocations
+    user_data: UserData
     hub: Hub
     login_needed: bool
     version: str
@@ -63,30 +70,45 @@ def api_key_of(connection: HTTPConnection) -> str:
     return key.strip() if scheme.lower() == "bearer" else ""
 
 
-async def find_user(connection: HTTPConnection) -> Account | None:
-    """The caller by session cookie or API key; `local` where no login is needed; else None."""
+def origin_of(connection: HTTPConnection) -> Origin:
+    address = connection.client.host if connection.client else ""
+    return Origin(address, connection.headers.get("user-agent", ""))
+
+
+async def find_login(connection: HTTPConnection) -> Login | None:
+    """The caller by API key or session cookie; `local` where no login is needed; else None."""
     services = get_services(connection)
     if not services.login_needed:
         return LOCAL
     key = api_key_of(connection)
     if key:
-        return await asyncio.to_thread(services.accounts.by_api_key, key)
+        return await asyncio.to_thread(services.accounts.login_of_key, key)
     token = connection.cookies.get(COOKIE)
-    return await asyncio.to_thread(services.accounts.session, token) if token else None
+    return await asyncio.to_thread(services.accounts.login_of_session, token) if token else None
 
 
-async def _current_user(connection: HTTPConnection) -> Account:
-    user = await find_user(connection)
-    if user is None:
+async def find_user(connection: HTTPConnection) -> Account | None:
+    """As `find_login`, the account alone."""
+    login = await find_login(connection)
+    return login.account if login else None
+
+
+@before_body
+async def _current_login(connection: HTTPConnection) -> Login:
+    """Looked up once a request, which asks before its body is read and again for its endpoint."""
+    login: Login | None = connection.scope.get(_FOUND) or await find_login(connection)
+    if login is None:
         raise Unauthorized("log in first, or send 'Authorization: Bearer <API key>'")
-    connection.state.user_id = user.user_id
-    return user
+    connection.scope[_FOUND] = login
+    connection.state.user_id = login.account.user_id  # for the log
+    return login
 
 
-async def _admin(user: Annotated[Account, Depends(_current_user)]) -> Account:
-    if not user.admin:
-        raise Forbidden("only an administrator may change knowledge and adapters")
-    return user
+CurrentLogin = Annotated[Login, Depends(_current_login)]
+
+
+async def _current_user(login: CurrentLogin) -> Account:
+    return login.account
 
 
 async def open_reserve(connection: HTTPConnection) -> AsyncIterator[None]:
@@ -105,5 +127,26 @@ async def open_reserve(connection: HTTPConnection) -> AsyncIterator[None]:
 
 
 CurrentUser = Annotated[Account, Depends(_current_user)]
-Admin = Annotated[Account, Depends(_admin)]
+
+
+class Permitted:
+    """A dependency: the caller, who has this permission. Raises Forbidden naming the roles that have it."""
+
+    before_body = True
+
+    def __init__(self, permission: Permission) -> None:
+        self.permission = permission
+
+    async def __call__(self, connection: HTTPConnection) -> Account:
+        user = (await _current_login(connection)).account
+        if not user.may(self.permission):
+            roles = ", ".join(roles_with(self.permission))
+            raise Forbidden(f"this needs the permission '{self.permission}', which these roles have: {roles}")
+        return user
+
+
+KnowledgeWriter = Annotated[Account, Depends(Permitted(Permission.KNOWLEDGE_WRITE))]
+AdapterLoader = Annotated[Account, Depends(Permitted(Permission.ADAPTERS_LOAD))]
+UserManager = Annotated[Account, Depends(Permitted(Permission.USERS_MANAGE))]
+AuditReader = Annotated[Account, Depends(Permitted(Permission.AUDIT_READ))]
 ServicesDep = Annotated[Services, Depends(get_services)]

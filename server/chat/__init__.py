@@ -1,16 +1,18 @@
 """The turn pipeline, conversations and durable streams. Knows nothing of HTTP, sockets or sessions."""
 
+from server.chat.conversations import user_rows
 from server.chat.conversations.past_chats import PastChats
 from server.chat.conversations.records import AnswerRecord, Conversation, PromptRecord, StoredMessage
 from server.chat.conversations.redaction import RedactionCounts
-from server.chat.conversations.store import MIGRATIONS as CHAT_MIGRATIONS
 from server.chat.conversations.store import ConversationStore
+from server.chat.conversations.tables import MIGRATIONS as CHAT_MIGRATIONS
 from server.chat.events import EvidenceFound, TurnEvent
 from server.chat.memory_commands.access import DeletionReceipt, EnabledMemory
 from server.chat.service import NEWEST, ChatService, MemoryDependencies, Unchanged
 from server.chat.turn.context import gather_context, redact_inaccessible
 from server.chat.turn.pipeline import Answer, Finished, TextDelta, Turn, TurnPipeline, WithoutAdapter
 from server.chat.turn.runner import TurnDependencies, number_passages
+from server.chat.turn.streams import TurnStream
 from server.chat.turn.traces import MIGRATIONS as TRACE_MIGRATIONS
 from server.chat.turn.traces import AnswerTrace, TraceStore, answer_trace
 
@@ -39,10 +41,12 @@ __all__ = [
     "TurnDependencies",
     "TurnEvent",
     "TurnPipeline",
+    "TurnStream",
     "Unchanged",
     "WithoutAdapter",
     "answer_trace",
     "gather_context",
     "number_passages",
     "redact_inaccessible",
+    "user_rows",
 ]

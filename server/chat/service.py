@@ -11,14 +11,13 @@ import logging
 import time
 from collections.abc import Callable
 from contextlib import suppress
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from enum import Enum
-from functools import partial
 from typing import TypeAlias
 
 from server.chat.admission import Admission
 from server.chat.conversations.past_chats import FoundTurn, PastChats
-from server.chat.conversations.records import AnswerRecord, Conversation, PromptRecord, Status, StoredMessage
+from server.chat.conversations.records import Conversation, PromptRecord, Status, StoredMessage
 from server.chat.conversations.redaction import Redaction
 from server.chat.conversations.store import ConversationStore
 from server.chat.events import Started
@@ -32,6 +31,7 @@ from server.chat.memory_commands.forgetting import MemoryDeletion
 from server.chat.turn.runner import TurnDependencies, TurnRunner
 from server.chat.turn.streams import StreamRegistry, TurnStream
 from server.chat.turn.traces import AnswerTrace
+from server.chat.turn.unsaved import UnsavedAnswers
 from server.errors import Conflict, InvalidInput, StorageError
 from server.memory import MemoryStore, MemoryWriter
 from server.types import UserId
@@ -80,7 +80,8 @@ class ChatService:
         self.admission = Admission()
         self._streams = StreamRegistry(stream_retention_seconds)
         self._running: dict[str, tuple[asyncio.Task[None], TurnRunner]] = {}
-        self._unsaved: dict[str, tuple[UserId, str, str, AnswerRecord]] = {}  # failed, while nothing could be stored
+        self._temporary_used: dict[str, float] = {}  # temporary chat → when it was last used, by the process's clock
+        self._unsaved = UnsavedAnswers(dependencies.store)
         self._subscribers: list[Callable[[UserId], None]] = []
         self._tasks: tuple[asyncio.Task[None], ...] = ()
 
@@ -107,7 +108,17 @@ class ChatService:
     async def _sweep(self) -> None:
         while True:
             await asyncio.sleep(SWEEP_SECONDS)
-            await asyncio.to_thread(self.store.delete_temporary, time.time() - TEMPORARY_CHAT_SECONDS)
+            await self._delete_old_temporary()
+
+    async def _delete_old_temporary(self) -> None:
+        """Their age is the process's own, not the clock's: a clock that is set forward deletes no chat in use."""
+        since = time.monotonic() - TEMPORARY_CHAT_SECONDS
+        running = {runner.conversation_id for _, runner in self._running.values()}
+        for conversation_id, used in list(self._temporary_used.items()):
+            if used < since and conversation_id not in running:
+                del self._temporary_used[conversation_id]
+        for user in await asyncio.to_thread(self.store.delete_temporary, self._temporary_used):
+            self._notify_subscribers(user)
 
     async def _save_partial_answers(self) -> None:
         """Checkpoints running answers, in one transaction a second, off their readers' path."""
@@ -119,19 +130,12 @@ class ChatService:
             try:
                 if answers:
                     await asyncio.to_thread(self.store.save_partial_answers, answers)
-                await self._save_failed_answers()
+                for user in await self._unsaved.save():
+                    self._notify_subscribers(user)
             except StorageError as error:
                 log.warning("running answers could not be checkpointed; trying again: %s", error)
             except Exception:  # edge of the task: answers go on, and are stored when they end
                 log.exception("running answers could not be checkpointed; trying again")
-
-    async def _save_failed_answers(self) -> None:
-        """Answers that failed while nothing could be stored."""
-        for message_id, (user, _, text, record) in list(self._unsaved.items()):
-            save = partial(self.store.update_answer, text=text, status=Status.FAILED, record=record)
-            await asyncio.to_thread(save, user, message_id)
-            del self._unsaved[message_id]
-            self._notify_subscribers(user)
 
     async def close(self) -> None:
         """Stops running answers and stores what there is of them."""
@@ -151,9 +155,19 @@ class ChatService:
     async def create(self, user: UserId, *, temporary: bool, domain: str | None = None) -> Conversation:
         """An empty chat; its first question gives it its title. Raises NotFound for a domain that is not there."""
         self._check_domain(domain)
-        conversation = await asyncio.to_thread(self.store.create, user, "", domain, temporary=temporary)
+        conversation = await asyncio.to_thread(self._create, user, domain, temporary)
         self._notify_subscribers(user)
         return conversation
+
+    def _create(self, user: UserId, domain: str | None, temporary: bool) -> Conversation:
+        with self.store.transaction():  # a sweep comes before it, or sees it used
+            conversation = self.store.create(user, "", domain, temporary=temporary)
+            self._note_use(conversation)
+        return conversation
+
+    def _note_use(self, conversation: Conversation) -> None:
+        if conversation.temporary:
+            self._temporary_used[conversation.id] = time.monotonic()
 
     async def send(
         self,
@@ -205,6 +219,7 @@ class ChatService:
                     parent_id = store.newest(user, conversation_id)
                 elif parent_id is not None and store.message(user, parent_id).conversation_id != conversation_id:
                     raise InvalidInput(f"message '{parent_id}' is not in conversation '{conversation_id}'")
+            self._note_use(conversation)
             question = store.add_question(user, conversation.id, parent_id, text)
             return conversation, question, store.add_answer(user, conversation.id, question.id)
 
@@ -226,6 +241,7 @@ class ChatService:
                     raise Conflict("this answer is still being written; stop it first")
                 message = store.message(user, message.parent_id or "")
             conversation = self._with_domain(user, store.get(user, message.conversation_id), domain)
+            self._note_use(conversation)
             return conversation, message, store.add_answer(user, conversation.id, message.id)
 
     async def stop(self, user: UserId, message_id: str) -> None:
@@ -235,6 +251,15 @@ class ChatService:
         if running is None or running[1].answered:
             raise Conflict(f"answer '{message_id}' is not running; it is {message.status.value}")
         running[0].cancel()
+
+    async def stop_all(self, user: UserId) -> None:
+        """Stops all running answers of the user, and waits until they have stored what they store."""
+        tasks = [task for task, runner in self._running.values() if runner.user == user]
+        for task in tasks:
+            task.cancel()
+        if tasks:
+            await asyncio.wait(tasks)
+        self._streams.drop(user)
 
     def follow(self, user: UserId, message_id: str) -> TurnStream:
         return self._streams.get(user, message_id)
@@ -273,14 +298,7 @@ class ChatService:
     async def conversation(self, user: UserId, conversation_id: str) -> tuple[Conversation, tuple[StoredMessage, ...]]:
         conversation = await asyncio.to_thread(self.store.get, user, conversation_id)
         messages = await asyncio.to_thread(self.store.messages, user, conversation_id)
-        return conversation, tuple(map(self._as_ended, messages))
-
-    def _as_ended(self, message: StoredMessage) -> StoredMessage:
-        """An answer that failed, though that is not stored yet."""
-        if message.id not in self._unsaved:
-            return message
-        _, _, text, record = self._unsaved[message.id]
-        return replace(message, text=text, status=Status.FAILED, answer=record)
+        return conversation, tuple(map(self._unsaved.shown, messages))
 
     async def prompt(self, user: UserId, message_id: str) -> tuple[StoredMessage, PromptRecord]:
         message = await asyncio.to_thread(self.store.message, user, message_id)
@@ -356,8 +374,7 @@ class ChatService:
 
     def _turn_ended(self, user: UserId, message_id: str) -> None:
         _, runner = self._running.pop(message_id)
-        if runner.unsaved is not None:
-            self._unsaved[message_id] = runner.unsaved
+        self._unsaved.add(runner.unsaved)
         self._memory_dependencies.past_chats.turn_ended()
         self._notify_subscribers(user)
 

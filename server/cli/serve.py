@@ -21,7 +21,6 @@ from server import logging as server_logging
 from server.cli.console import HERE, Set, Workspace, out, settings_of
 from server.errors import ConfigError
 
-WEBSOCKET_BYTES = 16 * 1024 * 1024  # frames above our own limit are answered with an error up to this size
 STOP_SECONDS = 10
 DRAINED_STOP_SECONDS = 2  # after a drain only readers are left
 
@@ -56,16 +55,16 @@ def serve(
     with _listen(chosen.server.host, chosen.server.port) as listener:
         with index_lock(chosen.paths.data / "index"):
             pass  # said now, in a line: the server takes it when it starts
+        from server.api.connections import ServerConfig, allow_open_files
         from server.app import create_app
 
         built = create_app(chosen, report=out.print)
-        config = uvicorn.Config(
+        allow_open_files(chosen.server)
+        config = ServerConfig(
             built,
+            chosen.server,
             log_config=None,  # its lines go where ours go
             access_log=False,  # server/api/request_log.py writes a line a request
-            ws="websockets-sansio",
-            ws_max_size=WEBSOCKET_BYTES,
-            ws_per_message_deflate=False,  # a token's frame is too small to gain by it
             timeout_graceful_shutdown=STOP_SECONDS,
         )
         with suppress(KeyboardInterrupt):  # uvicorn has stopped in order and hands the signal on

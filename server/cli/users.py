@@ -10,13 +10,13 @@ import typer
 from server.cli.console import HERE, Workspace, out, settings_of
 
 if TYPE_CHECKING:
-    from server.api.accounts import Accounts
+    from server.accounts import Accounts
 
 users_app = typer.Typer(no_args_is_help=True, help="Accounts, for servers that others can reach.")
 
 
 def _accounts(workspace: Path) -> Accounts:
-    from server.api.accounts import Accounts
+    from server.accounts import Accounts
     from server.database import Database
 
     return Accounts(Database(settings_of(workspace, {}, None).paths.data / "tailor.db"))

@@ -20,15 +20,16 @@ from server.engine.adapters.folders import AdapterCatalogue
 from server.engine.adapters.registry import AdapterRegistry, ResolvedAdapter
 from server.engine.model.tokenizer import ModelTokenizer
 from server.engine.runtime import Runtime, build_runtime
-from server.engine.sampling.constraint import GrammarMask
+from server.engine.sampling.constraint import ConstraintCompiler, GrammarMask
 from server.engine.sampling.detokenize import TextStream
 from server.engine.sampling.sampler import Sampler, check_sampling
 from server.engine.scheduling.model_thread import ModelThread
 from server.engine.scheduling.row import Emit, Row
 from server.engine.stats import EngineStats
-from server.errors import AdapterInUse, AdapterInvalid, AdapterNotFound, EngineDown, InvalidInput
+from server.errors import AdapterInUse, AdapterInvalid, AdapterNotFound, EngineBusy, EngineDown, InvalidInput
 from server.types import (
     AdapterInfo,
+    Constraint,
     EngineHealth,
     GenerationDone,
     GenerationEvent,
@@ -37,6 +38,8 @@ from server.types import (
 )
 
 log = logging.getLogger("tailor.engine")
+
+_COMPILE_WAIT_S = 20.0  # that a request waits for its output format to be compiled
 
 
 class LocalEngine:
@@ -77,6 +80,8 @@ class LocalEngine:
             await asyncio.to_thread(self._thread.join)
         if self._registry is not None:
             await asyncio.to_thread(self._registry.close)
+        if self._runtime is not None:
+            self._runtime.compiler.close()
 
     def _serve(self, ready: Future[ModelThread], outbox: Outbox) -> None:
         try:
@@ -125,7 +130,7 @@ class LocalEngine:
         self._check(request, runtime)
         registry = self._require_registry()
         adapter = await asyncio.to_thread(registry.resolve, request.adapter) if request.adapter else None
-        mask = await asyncio.to_thread(runtime.compiler.mask, request.constraint) if request.constraint else None
+        mask = await _mask(runtime.compiler, request.constraint) if request.constraint else None
         events: asyncio.Queue[GenerationEvent | Exception] = asyncio.Queue()
         assert self._outbox is not None  # narrows a type: start() has made it
         row = self._row(request, runtime, adapter, mask, self._outbox.emitter(events), submitted_at)
@@ -165,8 +170,6 @@ class LocalEngine:
         max_tokens = min(
             sampling.max_tokens, self._settings.max_tokens, runtime.card.context_length - len(request.prompt)
         )
-        if mask is not None:
-            mask.budget = max_tokens - 1  # the end of the turn is a token, too
         return Row(
             id=next(self._ids),
             prompt=request.prompt,
@@ -231,6 +234,16 @@ class LocalEngine:
         if self._registry is None:
             raise EngineDown("the model is not loaded yet")
         return self._registry
+
+
+async def _mask(compiler: ConstraintCompiler, constraint: Constraint) -> GrammarMask:
+    """Raises InvalidInput, EngineBusy."""
+    compiling = asyncio.wrap_future(compiler.compile(constraint))
+    try:
+        async with asyncio.timeout(_COMPILE_WAIT_S):
+            return compiler.fresh(await asyncio.shield(compiling))  # others may wait for it, too
+    except TimeoutError as error:
+        raise EngineBusy(f"the output format was not ready within {_COMPILE_WAIT_S:g} s: try again") from error
 
 
 class Outbox:

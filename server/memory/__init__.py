@@ -12,9 +12,11 @@ from server.memory.reading.dates import named_period
 from server.memory.reading.own_words import clean
 from server.memory.store.store import MemoryStore, UserMemory
 from server.memory.store.table import MIGRATIONS as MEMORY_MIGRATIONS
+from server.memory.user_rows import erase_user, export_user, make_tables
 
 __all__ = [
     "EPISODE_MIGRATIONS", "MEMORY_MIGRATIONS", "QUEUE_MIGRATIONS",
     "DeadLetter", "Episode", "Episodes", "Finding", "ForgetCommand", "ListCommand", "MemoryStore", "MemoryWriter",
-    "UserMemory", "clean", "extract", "extract_held_back", "named_period", "parse_command",
+    "UserMemory", "clean", "erase_user", "export_user", "extract", "extract_held_back", "make_tables", "named_period",
+    "parse_command",
 ]  # fmt: skip

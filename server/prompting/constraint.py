@@ -10,8 +10,10 @@ from __future__ import annotations
 import json
 from typing import Any
 
-from llguidance import LLMatcher
+from llguidance import LLMatcher, LLParserLimits
 
+from server.errors import InvalidInput
+from server.json_schema import GRAMMAR_LIMITS, usable_schema
 from server.prompting.domain import Domain
 from server.types import Constraint
 
@@ -36,7 +38,7 @@ def constraint_of(domain: Domain, thinking_chars: int) -> Constraint | None:
     After `thinking_chars` characters of thinking the grammar closes it, so that an answer follows. (A
     limit in tokens would not do: llguidance then ends the rule without its closing mark.)
     """
-    schema = json.dumps(with_fixed_layout(json.loads(domain.output)), ensure_ascii=False) if domain.output else None
+    schema = _grammar_schema(domain.output) if domain.output else None
     if not domain.reasoning:
         return Constraint("json_schema", schema) if schema else None
     lines = [
@@ -57,6 +59,11 @@ def rules_of(domain: Domain) -> tuple[str, ...]:
     return tuple(rules)
 
 
+def _grammar_schema(source: str) -> str:
+    schema = usable_schema(source)
+    return json.dumps(with_fixed_layout(schema) if isinstance(schema, dict) else schema, ensure_ascii=False)
+
+
 def with_fixed_layout(schema: dict[str, Any]) -> dict[str, Any]:
     """The schema with a fixed JSON layout, unless it brings an `x-guidance` of its own."""
     return {"x-guidance": _JSON_LAYOUT, **schema}
@@ -64,4 +71,8 @@ def with_fixed_layout(schema: dict[str, Any]) -> dict[str, Any]:
 
 def schema_fault(schema: dict[str, Any]) -> str:
     """Why no decoder could follow this schema; '' when it can be followed."""
-    return str(LLMatcher.validate_grammar(LLMatcher.grammar_from_json_schema(with_fixed_layout(schema))))
+    try:
+        grammar = LLMatcher.grammar_from_json_schema(_grammar_schema(json.dumps(schema)))
+    except InvalidInput as error:
+        return str(error)
+    return str(LLMatcher.validate_grammar(grammar, limits=LLParserLimits(**GRAMMAR_LIMITS)))

@@ -1,6 +1,6 @@
 """Who may see which folder of knowledge. One function decides: `Access.may_see`.
 
-    knowledge/<folder>/.users    names of accounts, one a line; `#` begins a comment
+    knowledge/<folder>/.users    names of accounts and @groups of them, one a line; `#` begins a comment
     absent                       everybody
     empty or unreadable          nobody, and the status says so
 
@@ -16,14 +16,15 @@ import logging
 import stat
 import threading
 import time
-import unicodedata
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 
+from server.private_files import write_private
 from server.retrieval.index.devices import FolderDevices
 from server.types import UserId
+from server.words import normalize
 
 log = logging.getLogger("tailor.retrieval")
 
@@ -45,12 +46,13 @@ NOBODY: Final = AccessList(frozenset())
 
 
 class Access:
-    """Safe from any thread. `name_of` gives the name of an account, None where it was deleted."""
+    """Safe from any thread. `principals_of` gives what may stand for a user in a list: the name of the account, and
+    `@group` for each group; nothing where the account was deleted."""
 
-    def __init__(self, root: Path, last_seen_file: Path, name_of: Callable[[UserId], str | None]) -> None:
+    def __init__(self, root: Path, last_seen_file: Path, principals_of: Callable[[UserId], frozenset[str]]) -> None:
         self._root = root
         self._last_seen_file = last_seen_file
-        self._name_of = name_of
+        self._principals_of = principals_of
         self._lock = threading.Lock()
         self._last_seen = _load_last_seen(last_seen_file)
         self._devices = FolderDevices(root, last_seen_file.parent)
@@ -60,7 +62,7 @@ class Access:
         if user == LOCAL_USER or not folder:
             return True
         users = self.access_list(folder).users
-        return users is None or self._name_of(user) in users
+        return users is None or not users.isdisjoint(self._principals_of(user))
 
     def access_list(self, folder: str) -> AccessList:
         """As it is now, or as last seen where the folder was deleted."""
@@ -68,7 +70,7 @@ class Access:
             return NOBODY
         folders = [self._root / form for form in _forms(folder)]
         found = [access_list for access_list in map(self._read, folders) if access_list is not None]
-        key = unicodedata.normalize("NFC", folder)
+        key = normalize(folder, "NFC")
         with self._lock:
             if not found:
                 return AccessList(self._last_seen[key]) if key in self._last_seen else NOBODY
@@ -84,7 +86,7 @@ class Access:
     def is_new(self, folder: str) -> bool:
         """Nothing of that name is there, or was."""
         with self._lock:
-            known = unicodedata.normalize("NFC", folder) in self._last_seen
+            known = normalize(folder, "NFC") in self._last_seen
         return not known and not any((self._root / form).exists() for form in _forms(folder))
 
     def _read(self, folder: Path) -> AccessList | None:
@@ -114,7 +116,7 @@ class Access:
         temporary = self._last_seen_file.with_suffix(".new")
         try:
             temporary.parent.mkdir(parents=True, exist_ok=True)
-            temporary.write_text(json.dumps(stored, ensure_ascii=False), encoding="utf-8")
+            write_private(temporary, json.dumps(stored, ensure_ascii=False))
             temporary.replace(self._last_seen_file)
         except (OSError, UnicodeEncodeError) as error:  # it stays known in memory, until this process ends
             log.warning("who may see which folder cannot be kept in %s: %s", self._last_seen_file, error)
@@ -134,7 +136,7 @@ def _parse(text: str) -> AccessList:
 
 def _forms(folder: str) -> set[str]:
     """Some systems store names decomposed; a limit counts under each form."""
-    return {folder, unicodedata.normalize("NFC", folder), unicodedata.normalize("NFD", folder)}
+    return {folder, normalize(folder, "NFC"), normalize(folder, "NFD")}
 
 
 def _strictest(access_lists: Iterable[AccessList]) -> AccessList:

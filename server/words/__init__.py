@@ -5,6 +5,7 @@ or models.
 """
 
 from server.words import markdown, numbers
+from server.words.normalization import normalize
 from server.words.scripts import detect_script, has_hangul
 from server.words.sentences import sentences
 from server.words.words import (
@@ -33,6 +34,7 @@ __all__ = [
     "is_follow_up",
     "markdown",
     "needs_subject",
+    "normalize",
     "numbers",
     "pairs",
     "sentences",

@@ -14,6 +14,7 @@ from collections import Counter
 from dataclasses import dataclass
 from functools import lru_cache
 
+from server.words.normalization import normalize
 from server.words.stopwords import ENGLISH, KOREAN
 
 _PAIRED = "\u3040-\u30ff\u31f0-\u31ff\u3400-\u4dbf\u4e00-\u9fff\uac00-\ud7a3\u0e00-\u0eff\u1000-\u109f\u1780-\u17ff"
@@ -164,7 +165,7 @@ def without_retracted(text: str, earlier: str) -> tuple[str, str]:
 
 def fold(text: str) -> str:
     """In one Unicode form and one case (NFKC, casefold), as texts are compared."""
-    return unicodedata.normalize("NFKC", text).casefold()
+    return normalize(text, "NFKC").casefold()
 
 
 def pairs(run: str) -> list[str]:
@@ -200,7 +201,7 @@ def _plain(token: str) -> str:
     """Without accents (café = cafe). Only for scripts where that is a habit of typing, not another word."""
     if token.isascii() or not "\u00c0" <= max(token) <= "\u024f":
         return token
-    return "".join(char for char in unicodedata.normalize("NFKD", token) if not unicodedata.combining(char))
+    return "".join(char for char in normalize(token, "NFKD") if not unicodedata.combining(char))
 
 
 def _number(token: str) -> str:

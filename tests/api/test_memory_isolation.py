@@ -18,7 +18,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from starlette.testclient import TestClient
 
-from server.api.accounts import Accounts
+from server.accounts import Accounts
 from server.database import Database
 from server.types import GenerationRequest, UserId
 from tests.fakes import ScriptedEngine

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack
+from pathlib import Path
 
 import httpx
 import pytest
@@ -54,6 +55,46 @@ def test_without_a_login_only_this_machines_names_are_served(open_server: LiveSe
     assert httpx.get(f"{open_server.url}/api/session", timeout=60).status_code == 200
     rebound = httpx.get(f"{open_server.url}/api/session", headers={"Host": "evil.example"}, timeout=60)
     assert (rebound.status_code, rebound.json()["error"]["code"]) == (403, "forbidden")
+
+
+def status_for(live: LiveServer, host: str) -> int:
+    return httpx.get(f"{live.url}/api/session", headers={"Host": host}, timeout=60).status_code
+
+
+def test_allowed_hosts_are_served_and_no_other(tmp_path: Path) -> None:
+    flags = {"server.allowed_hosts": ["Tailor", "chat.lan", "fd00::5"]}
+    with serving(make_app(make_workspace(tmp_path), flags=flags)) as live:
+        for host in ("tailor", "TAILOR:8321", "chat.lan:80", "[fd00::5]:8321", "localhost", "[::1]"):
+            assert status_for(live, host) == 200, host
+        for host in ("evil.example", "chat.lan.evil.example", "tailor.evil", "127.0.0.1.evil.example", ""):
+            assert status_for(live, host) == 403, host
+        refused = httpx.get(f"{live.url}/api/session", headers={"Host": "evil.example"}, timeout=60).json()
+        assert "server.allowed_hosts" in refused["error"]["message"]
+
+
+def test_with_a_login_every_host_is_served_until_some_are_named(locked: LiveServer, tmp_path: Path) -> None:
+    assert status_for(locked, "anything.example") == 200
+    flags = {"server.password": PASSWORD, "server.allowed_hosts": ["chat.lan"]}
+    with serving(make_app(make_workspace(tmp_path), flags=flags)) as live:
+        assert (status_for(live, "chat.lan"), status_for(live, "anything.example")) == (200, 403)
+
+
+async def test_a_foreign_host_gets_no_socket(open_server: LiveServer) -> None:
+    with pytest.raises(InvalidStatus) as refused:
+        async with connect("ws://evil.example/ws", host="127.0.0.1", port=open_server.port):
+            pass
+    assert refused.value.response.status_code == 403
+
+
+def test_the_description_of_the_api_needs_a_login(open_server: LiveServer, locked: LiveServer) -> None:
+    assert httpx.get(f"{locked.url}/openapi.json", timeout=60).status_code == 401
+    described = httpx.get(f"{open_server.url}/openapi.json", timeout=60).json()
+    assert "/api/memories" in described["paths"]
+
+
+def test_a_refusal_binds_the_browser_too(open_server: LiveServer) -> None:
+    refused = httpx.get(f"{open_server.url}/", headers={"Host": "evil.example"}, timeout=60)
+    assert "default-src 'self'" in refused.headers["content-security-policy"]
 
 
 @pytest.mark.parametrize("method", ["POST", "PATCH", "DELETE"])

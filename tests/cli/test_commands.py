@@ -20,7 +20,7 @@ from typer.testing import CliRunner
 
 import server.app
 from server import terminal
-from server.api.accounts import Accounts
+from server.accounts import Accounts
 from server.cli import commands as cli
 from server.cli import index as index_cli
 from server.cli import serve

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import json
 from typing import Any
 
 import pytest
@@ -14,9 +15,12 @@ from server.engine.cache import kv, prefix
 from server.engine.cache.prefix import BLOCK_SIZE
 from server.engine.forward.attention import AttentionStep
 from server.engine.forward.paths import DecoderForward, SingleForward
+from server.engine.sampling.constraint import GrammarMask
+from server.engine.sampling.detokenize import TextStream
+from server.engine.sampling.sampler import Sampler
 from server.engine.scheduling import model_thread
-from server.errors import EngineDown, EngineError
-from server.types import GenerationRequest, SamplingParams
+from server.errors import AnswerFailed, EngineDown, EngineError, OutputFormatError
+from server.types import Constraint, GenerationRequest, SamplingParams
 from tests.engine.conftest import EngineFactory, Gate, Reply, ask, settle, until
 from tests.engine.oracle import prompt
 
@@ -162,6 +166,141 @@ async def test_an_adapter_that_overflows_harms_its_own_rows_alone(tiny, adapters
     assert engine.health().ok
 
 
+# ── rows that fail alone ─────────────────────────────────────────────────────────────────────────
+
+DEAD_END = {  # behind the comma only another name may come, and there is none: "id" is taken
+    "type": "object",
+    "properties": {"id": {"type": "integer", "minimum": 0, "maximum": 9}},
+    "required": ["id"],
+    "additionalProperties": False,
+    "patternProperties": {"^id$": {"type": "integer"}},
+}
+SECRET = "the word nobody else may read"
+
+
+def sabotage(monkeypatch: pytest.MonkeyPatch, owner: Any, name: str, mine: Any) -> None:
+    """That method raises for the object that `mine(self)` is true of, from its third call on."""
+    real, calls = getattr(owner, name), []
+
+    def sometimes(self: Any, *args: Any) -> Any:
+        if mine(self):
+            calls.append(name)
+            if len(calls) > 2:
+                raise KeyError(SECRET)
+        return real(self, *args)
+
+    monkeypatch.setattr(owner, name, sometimes)
+
+
+def is_marked(sampler: Sampler) -> bool:
+    return sampler._params.frequency_penalty == 0.125  # the marked row's own; so small that it changes nothing else
+
+
+PLACES: dict[str, Any] = {
+    "bias, penalties": lambda patch: sabotage(patch, Sampler, "process_logits", is_marked),
+    "draw": lambda patch: sabotage(patch, Sampler, "draw", is_marked),
+    "logprobs": lambda patch: sabotage(patch, Sampler, "with_logprobs", is_marked),
+    "accept": lambda patch: sabotage(patch, Sampler, "accept", is_marked),
+    "text": lambda patch: sabotage(patch, TextStream, "push", lambda stream: "marked" in stream._stop),
+    "shaping": lambda patch: sabotage(patch, model_thread.ModelThread, "_logprob", lambda thread: True),
+    "mask": lambda patch: sabotage(patch, GrammarMask, "apply", lambda mask: True),
+    "mask accepts": lambda patch: sabotage(patch, GrammarMask, "accept", lambda mask: True),
+    "emit": None,
+}
+
+
+@pytest.mark.parametrize("place", PLACES)
+async def test_what_fails_over_one_row_ends_that_row_alone(
+    tiny, engines: EngineFactory, exact, monkeypatch, caplog, place: str
+) -> None:
+    engine = await engines(tiny("llama"))
+    kept, shared = prompt(9, 2 * BLOCK_SIZE + 9), prompt(3, 50)
+    await exact(engine, kept)
+    undisturbed = [await ask(engine, shared, max_tokens=30, temperature=heat, seed=7) for heat in (0.0, 0.9)]
+    if PLACES[place] is not None:
+        PLACES[place](monkeypatch)
+    else:
+        _break_emit(monkeypatch)
+    marked: dict[str, Any] = {"temperature": 0.8, "frequency_penalty": 0.125, "stop": ("marked",)}
+    if place in ("logprobs", "shaping"):
+        marked["logprobs"] = 2
+    format_ = Constraint("json_schema", '{"type": "array", "items": {"type": "string"}}') if "mask" in place else None
+    failed, *others = await asyncio.gather(
+        ask(engine, shared, user="marked", max_tokens=60, constraint=format_, **marked),
+        *(ask(engine, shared, max_tokens=30, temperature=heat, seed=7) for heat in (0.0, 0.9)),
+        return_exceptions=True,
+    )
+    assert type(failed) is AnswerFailed, failed
+    assert "KeyError" in str(failed)
+    assert [reply.text for reply in others] == [reply.text for reply in undisturbed]
+    stats, health = engine.stats(), engine.health()
+    assert health.ok
+    assert (stats.failed, stats.restarts) == (1, 0)
+    for text in (str(failed), health.reason, caplog.text):
+        assert SECRET not in text
+    assert "an answer failed (KeyError)" in caplog.text, "the log says where"
+    monkeypatch.undo()
+    assert (await exact(engine, kept)).usage.cached_tokens == 2 * BLOCK_SIZE, "the prefix store is kept"
+
+
+def _break_emit(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The row's third event cannot be handed over."""
+    make = local.LocalEngine._row
+
+    def broken(self: Any, request: GenerationRequest, *args: Any) -> Any:
+        row = make(self, request, *args)
+        if request.user_id == "marked":
+            emit, events = row.emit, []
+
+            def sometimes(event: Any) -> None:
+                events.append(event)
+                if len(events) == 3:
+                    raise KeyError(SECRET)
+                emit(event)
+
+            row.emit = sometimes
+        return row
+
+    monkeypatch.setattr(local.LocalEngine, "_row", broken)
+
+
+async def test_a_schema_that_leads_nowhere_ends_its_own_row(tiny, engines: EngineFactory, exact, caplog) -> None:
+    engine = await engines(tiny("llama"))
+    comma, space = engine.tokenizer.encode(","), engine.tokenizer.encode("}")
+    towards = {comma[0]: 60.0, space[0]: -60.0}  # the row goes where the grammar lets nothing follow
+    constraint = Constraint("json_schema", json.dumps(DEAD_END))
+    failed, *others = await asyncio.gather(
+        ask(engine, prompt(1, 40), constraint=constraint, max_tokens=60, logit_bias=towards),
+        *(exact(engine, prompt(seed, 40), count=20) for seed in range(2, 5)),
+        return_exceptions=True,
+    )
+    assert type(failed) is OutputFormatError, failed
+    assert '"id"' not in str(failed), "no text of the answer or the schema"
+    assert all(isinstance(reply, Reply) for reply in others), others
+    assert engine.health().ok
+    assert (engine.stats().failed, engine.stats().restarts) == (1, 0)
+    assert '"id"' not in caplog.text
+    assert (await exact(engine, prompt(2, 40))).usage.cached_tokens > 0
+
+
+async def test_a_token_that_the_grammar_does_not_take_ends_its_own_row(tiny, engines: EngineFactory, exact) -> None:
+    """As where the grammar costs more than a step may, which it finds out behind the mask."""
+    engine = await engines(tiny("llama"))
+    constraint = Constraint("lark", 'start: "ab" | "cd"')
+    real = GrammarMask.apply
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(GrammarMask, "apply", lambda self, logits: None)
+        failed, other = await asyncio.gather(
+            ask(engine, prompt(1, 40), constraint=constraint),
+            exact(engine, prompt(2, 40)),
+            return_exceptions=True,
+        )
+    assert GrammarMask.apply is real
+    assert type(failed) is OutputFormatError, failed
+    assert isinstance(other, Reply)
+    assert engine.health().ok
+
+
 # ── steps that fail ──────────────────────────────────────────────────────────────────────────────
 
 FAULTS = {
@@ -213,14 +352,17 @@ async def test_a_step_that_fails_takes_its_rows_and_the_engine_comes_back(
     fault(where, after={"a layer": 2, "memory": 3}.get(where, 0))
     kinds = (None, "a", "b") if where != "reusing" else (None,)  # the others would find nothing to reuse any more
     results = await asyncio.gather(*(ask(engine, tokens, adapter=kind) for kind in kinds), return_exceptions=True)
-    assert all(isinstance(result, EngineDown) and "out of memory" in str(result) for result in results), results
+    assert all(isinstance(result, EngineDown) and "RuntimeError" in str(result) for result in results), results
     health, stats = engine.health(), engine.stats()
     assert (health.running, health.waiting) == (0, 0)
     assert stats.failed == before.failed + len(kinds)
     assert "the model's step failed" in caplog.text
+    assert not any("out of memory" in text for text in (health.reason, *map(str, results))), (
+        "the log alone has its words"
+    )
     if where in ("the model", "a layer"):  # else a step without rows works, and soon tells that all is well
         assert not health.ok
-        assert "out of memory" in health.reason
+        assert "RuntimeError" in health.reason
         assert stats.restarts == 0
     fault.mend()
     replies = await asyncio.gather(exact(engine, tokens), exact(engine, tokens, "a"), exact(engine, prompt(2, 20)))
@@ -251,7 +393,7 @@ async def test_the_engine_comes_back_even_when_nobody_asks(tiny, engines: Engine
     monkeypatch.setattr(model_thread, "_RETRY_S", 0.01)
     engine = await engines(tiny("llama"))
     fault("the model")
-    with pytest.raises(EngineDown, match="out of memory"):
+    with pytest.raises(EngineDown, match="RuntimeError"):
         await ask(engine, [5, 6])
     assert not engine.health().ok
     fault.mend()

@@ -15,7 +15,7 @@ from server.retrieval import LOCAL_USER, Access
 from server.types import UserId
 
 ANN, BOB, GONE = UserId("1"), UserId("2"), UserId("3")
-NAMES = {ANN: "ann", BOB: "bob"}
+PRINCIPALS = {ANN: frozenset({"ann", "@sales"}), BOB: frozenset({"bob", "@sales", "@law"})}
 
 
 class Workspace:
@@ -32,7 +32,7 @@ class Workspace:
         return path
 
     def access(self) -> Access:
-        return Access(self.root, self.last_seen_file, NAMES.get)
+        return Access(self.root, self.last_seen_file, lambda user: PRINCIPALS.get(user, frozenset()))
 
 
 @pytest.fixture
@@ -58,6 +58,10 @@ def who(access: Access, folder: str) -> set[str]:
         ("# who\n\n ANN # the boss\r\nbob", {ANN, BOB}),
         ("\ufeffbob", {BOB}),
         ("ann bob\n", set()),
+        ("@sales", {ANN, BOB}),
+        ("ann\n@LAW # the lawyers\n", {ANN, BOB}),
+        ("@law", {BOB}),
+        ("@nobody\nsales\nlaw\n", set()),
         ("annbob\n*\nadmin\n", set()),
     ],
 )

@@ -9,10 +9,11 @@ from __future__ import annotations
 import asyncio
 import json
 from dataclasses import dataclass, replace
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, ConfigDict, FailFast, Field
 
+from server.api.fields import Name
 from server.api.services import Services
 from server.chat import EnabledMemory, Turn, gather_context
 from server.errors import InvalidInput, NotFound
@@ -31,11 +32,12 @@ from server.types import (
 
 BASE = "base"
 AUTO = "auto"
+MAX_MESSAGES = 20_000
 UNSUPPORTED = ("tools", "functions", "audio", "prediction", "web_search_options")
 
 
 class ContentPart(BaseModel):
-    type: str
+    type: Name
     text: str = ""
 
 
@@ -61,8 +63,8 @@ class ChatRequest(BaseModel):
 
     model_config = ConfigDict(extra="allow")
 
-    model: str
-    messages: list[ChatMessage] = Field(min_length=1)
+    model: Name
+    messages: Annotated[list[ChatMessage], Field(min_length=1, max_length=MAX_MESSAGES), FailFast()]
     stream: bool = False
     stream_options: StreamOptions | None = None
     n: int = Field(1, ge=1, le=16)
@@ -208,7 +210,8 @@ def constraint_of(request: ChatRequest) -> Constraint | None:
         return None
     if wanted.get("type") == "json_object":
         return Constraint("json_schema", '{"type": "object"}')
-    schema = (wanted.get("json_schema") or {}).get("schema")
+    named = wanted.get("json_schema")
+    schema = named.get("schema") if isinstance(named, dict) else None
     if wanted.get("type") != "json_schema" or not isinstance(schema, dict):
         raise InvalidInput("response_format: give {type: 'json_schema', json_schema: {schema: {…}}} or 'json_object'")
     return Constraint("json_schema", json.dumps(schema))

@@ -14,24 +14,32 @@ import uuid
 from collections.abc import AsyncIterator
 from contextlib import ExitStack, aclosing
 from dataclasses import asdict, dataclass, field, replace
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
-from fastapi import APIRouter
+from annotated_types import MaxLen
+from fastapi import APIRouter, Request
 from fastapi.responses import JSONResponse, Response, StreamingResponse
 from pydantic import BaseModel
 
+from server.accounts import Login
 from server.api.errors import openai_shape, status_of
+from server.api.openai.abandoned import ClientGone, all_or_none, unless_gone
 from server.api.openai.request import BASE, ChatRequest, Plan, plan
-from server.api.services import CurrentUser, Services, ServicesDep
+from server.api.routing import MIB, Route, takes_body
+from server.api.services import CurrentLogin, CurrentUser, Services, ServicesDep
 from server.chat import Finished, TextDelta, WithoutAdapter, number_passages
-from server.errors import InvalidInput, TailorError
+from server.errors import InvalidInput, TailorError, TooLarge, Unauthorized
 from server.grounding import SentenceCheck, check_answer, find_citations, shown_text
-from server.types import AdapterState, FinishReason, PromptBundle, TokenLogprob, Usage
+from server.types import AdapterState, Embedder, FinishReason, PromptBundle, TokenLogprob, Usage
 
 log = logging.getLogger("tailor.api")
-router = APIRouter(prefix="/v1")
+router = APIRouter(prefix="/v1", route_class=Route)
 
 MAX_EMBEDDINGS = 2048
+STREAM_STEPS = 64  # that wait for a reader who is slower than the model
+MAX_EMBEDDING_CHARS = 1_000_000  # of one request's texts together
+EMBEDDINGS_AT_ONCE = 64  # between pieces, other requests come to their turn
+CLIENT_GONE = 499  # nobody reads it
 FINISH = {"stop": "stop", "length": "length", "cancelled": "stop"}
 
 
@@ -49,15 +57,23 @@ async def models(services: ServicesDep, user: CurrentUser) -> dict[str, Any]:
 
 
 @router.post("/chat/completions")
-async def chat_completions(body: ChatRequest, services: ServicesDep, user: CurrentUser) -> Response:
+@takes_body(8 * MIB)  # a long history
+async def chat_completions(body: ChatRequest, request: Request, services: ServicesDep, login: CurrentLogin) -> Response:
     services.chat.admission.check()
-    planned = await plan(body, services, user.user_id)
+    try:
+        return await unless_gone(request, _complete(body, services, login))
+    except ClientGone:
+        return Response(status_code=CLIENT_GONE)
+
+
+async def _complete(body: ChatRequest, services: Services, login: Login) -> Response:
+    planned = await plan(body, services, login.account.user_id)
     builder = _ResponseBuilder(body.model, planned, body.logprobs)
-    runs = [_run_plan(services, _nth_plan(planned, n)) for n in range(body.n)]
+    runs = [_run_plan(services, login, _nth_plan(planned, n)) for n in range(body.n)]
     if body.stream:
         usage = body.stream_options is not None and body.stream_options.include_usage
         return await _stream_response(services, builder, runs, include_usage=usage)
-    choices = await asyncio.gather(*(_collect(run) for run in runs))
+    choices = await all_or_none([_collect(run) for run in runs])
     choices[0].checks = await _checks(services, choices[0])
     return JSONResponse(builder.completion(choices))
 
@@ -78,8 +94,9 @@ def _nth_plan(planned: Plan, n: int) -> Plan:
 Step = PromptBundle | WithoutAdapter | TextDelta | Finished
 
 
-async def _run_plan(services: Services, planned: Plan) -> AsyncIterator[Step]:
-    with ExitStack() as expecting, services.chat.admission.answering():
+async def _run_plan(services: Services, login: Login, planned: Plan) -> AsyncIterator[Step]:
+    admission, revocations = services.chat.admission, services.revocations
+    with ExitStack() as expecting, admission.answering(), revocations.watch(login) as ended:
         expecting.enter_context(services.engine.announce_request())
         if planned.turn is not None:
             steps: Any = services.pipeline.run(planned.turn)
@@ -87,6 +104,8 @@ async def _run_plan(services: Services, planned: Plan) -> AsyncIterator[Step]:
             steps = services.pipeline.generate(planned.raw)  # type: ignore[arg-type]  # a plan has one of the two
         async with aclosing(steps):
             async for step in steps:
+                if ended.is_set():
+                    raise Unauthorized("the key or session that asked for this has ended; log in again")
                 if not isinstance(step, PromptBundle):
                     expecting.close()
                 if isinstance(step, Step):
@@ -223,26 +242,13 @@ async def _stream_response(
     services: Services, builder: _ResponseBuilder, runs: list[AsyncIterator[Step]], *, include_usage: bool
 ) -> Response:
     """Server-sent events. The first step is awaited here, so that an error before any text keeps its status."""
-    queue: asyncio.Queue[tuple[int, Step | Exception]] = asyncio.Queue()
-
-    async def pump(index: int, run: AsyncIterator[Step]) -> None:
-        try:
-            async for step in run:
-                queue.put_nowait((index, step))
-        except Exception as error:  # noqa: BLE001  edge of the task: handed to the reader, which tells the client
-            queue.put_nowait((index, error))
-
-    tasks = [asyncio.create_task(pump(index, run)) for index, run in enumerate(runs)]
-    buffered: list[tuple[int, Step]] = []
-    while True:
-        index, step = await queue.get()
-        if isinstance(step, Exception):
-            for task in tasks:
-                task.cancel()
-            raise step
-        buffered.append((index, step))
-        if not isinstance(step, PromptBundle | WithoutAdapter):
-            break
+    queue: _Steps = asyncio.Queue(STREAM_STEPS)
+    tasks = [_pump(queue, index, run) for index, run in enumerate(runs)]
+    with ExitStack() as unread:
+        for task in tasks:
+            unread.callback(task.cancel)
+        buffered = await _first_steps(queue)
+        unread.pop_all()
 
     async def events() -> AsyncIterator[str]:
         choices = [_Choice() for _ in runs]
@@ -271,6 +277,33 @@ async def _stream_response(
     return StreamingResponse(events(), media_type="text/event-stream", headers={"cache-control": "no-cache"})
 
 
+_Steps = asyncio.Queue[tuple[int, Step | Exception]]
+
+
+def _pump(queue: _Steps, index: int, run: AsyncIterator[Step]) -> asyncio.Task[None]:
+    """A task that hands over a run's steps, and in the end the error where one has ended it."""
+
+    async def pump() -> None:
+        try:
+            async for step in run:
+                await queue.put((index, step))
+        except Exception as error:  # noqa: BLE001  edge of the task: handed to the reader, which tells the client
+            await queue.put((index, error))
+
+    return asyncio.create_task(pump())
+
+
+async def _first_steps(queue: _Steps) -> list[tuple[int, Step]]:
+    """Up to the first one that the client is shown."""
+    steps: list[tuple[int, Step]] = []
+    while not steps or isinstance(steps[-1][1], PromptBundle | WithoutAdapter):
+        index, step = await queue.get()
+        if isinstance(step, Exception):
+            raise step
+        steps.append((index, step))
+    return steps
+
+
 def _chunks(builder: _ResponseBuilder, index: int, step: Step) -> list[dict[str, Any]]:
     if isinstance(step, Finished):
         return [builder.chunk(index, {}, FINISH[step.reason])]
@@ -295,30 +328,47 @@ def _sse(body: dict[str, Any]) -> str:
 
 class EmbeddingRequest(BaseModel):
     input: str | list[str]
-    model: str = ""
+    model: Annotated[str, MaxLen(255)] = ""
     encoding_format: Literal["float", "base64"] = "float"
     dimensions: int | None = None
 
 
 @router.post("/embeddings")
-async def embeddings(body: EmbeddingRequest, services: ServicesDep, user: CurrentUser) -> dict[str, Any]:
+@takes_body(8 * MIB)
+async def embeddings(body: EmbeddingRequest, request: Request, services: ServicesDep, user: CurrentUser) -> Response:
+    try:
+        return JSONResponse(await unless_gone(request, _embed(body, services)))
+    except ClientGone:
+        return Response(status_code=CLIENT_GONE)
+
+
+async def _embed(body: EmbeddingRequest, services: Services) -> dict[str, Any]:
     texts = [body.input] if isinstance(body.input, str) else body.input
     if not texts or len(texts) > MAX_EMBEDDINGS or any(not text.strip() for text in texts):
         raise InvalidInput(f"input: give 1 to {MAX_EMBEDDINGS} texts, none of them empty")
+    if (size := sum(map(len, texts))) > MAX_EMBEDDING_CHARS:
+        raise TooLarge(f"input: {size:,} characters, and the most in one request is {MAX_EMBEDDING_CHARS:,}")
     if body.dimensions not in (None, services.embedder.dimension):
         raise InvalidInput(f"dimensions: this embedder has {services.embedder.dimension}; leave the field out")
-    vectors = await asyncio.to_thread(services.embedder.embed, texts)
-    tokens = await asyncio.to_thread(lambda: sum(services.embedder.count(text) for text in texts))
-
-    def encoded(index: int) -> list[float] | str:
-        vector = vectors[index].astype("<f4")
-        if body.encoding_format == "base64":
-            return base64.b64encode(vector.tobytes()).decode()
-        return [float(value) for value in vector]
-
+    data: list[dict[str, Any]] = []
+    tokens = 0
+    for begin in range(0, len(texts), EMBEDDINGS_AT_ONCE):
+        piece = texts[begin : begin + EMBEDDINGS_AT_ONCE]
+        vectors, count = await asyncio.to_thread(_embed_piece, services.embedder, piece, body.encoding_format)
+        data += [{"object": "embedding", "index": begin + i, "embedding": each} for i, each in enumerate(vectors)]
+        tokens += count
     return {
         "object": "list",
         "model": services.settings.embedding.name,
-        "data": [{"object": "embedding", "index": i, "embedding": encoded(i)} for i in range(len(texts))],
+        "data": data,
         "usage": {"prompt_tokens": tokens, "total_tokens": tokens},
     }
+
+
+def _embed_piece(embedder: Embedder, texts: list[str], encoding: str) -> tuple[list[list[float] | str], int]:
+    """The vectors as the client wants them, and how many tokens the texts have."""
+    vectors = embedder.embed(texts).astype("<f4")
+    tokens = sum(embedder.count(text) for text in texts)
+    if encoding == "base64":
+        return [base64.b64encode(vector.tobytes()).decode() for vector in vectors], tokens
+    return vectors.tolist(), tokens

@@ -7,32 +7,32 @@ from __future__ import annotations
 
 import asyncio
 from dataclasses import asdict
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
+from annotated_types import MaxLen
 from fastapi import APIRouter
 from fastapi.responses import JSONResponse, Response
-from pydantic import BaseModel, ConfigDict
 
+from server.api.fields import Id, Name, RequestModel
 from server.api.protocol import Changed
 from server.api.routes.memory import receipt_body
+from server.api.routing import KIB, Route, takes_body
 from server.api.services import CurrentUser, ServicesDep
 from server.chat import AnswerRecord, Conversation, StoredMessage, number_passages
 from server.errors import NotFound
 from server.retrieval import KnowledgeView
 
-router = APIRouter(prefix="/api")
+router = APIRouter(prefix="/api", route_class=Route)
 
 
-class CreateConversationRequest(BaseModel):
-    model_config = ConfigDict(extra="forbid")
+class CreateConversationRequest(RequestModel):
     temporary: bool = False
-    domain: str | None = None
+    domain: Name | None = None
 
 
-class UpdateConversationRequest(BaseModel):
-    model_config = ConfigDict(extra="forbid")
-    title: str | None = None
-    domain: str | None = None
+class UpdateConversationRequest(RequestModel):
+    title: Annotated[str, MaxLen(1000)] | None = None
+    domain: Name | None = None
 
 
 @router.get("/conversations")
@@ -42,13 +42,14 @@ async def conversations(services: ServicesDep, user: CurrentUser) -> dict[str, A
 
 
 @router.post("/conversations", status_code=201)
+@takes_body(4 * KIB)
 async def create(body: CreateConversationRequest, services: ServicesDep, user: CurrentUser) -> dict[str, Any]:
     """An empty chat; the first message gives it its title."""
     return _conversation(await services.chat.create(user.user_id, temporary=body.temporary, domain=body.domain))
 
 
 @router.get("/conversations/{conversation_id}")
-async def conversation(conversation_id: str, services: ServicesDep, user: CurrentUser) -> dict[str, Any]:
+async def conversation(conversation_id: Id, services: ServicesDep, user: CurrentUser) -> dict[str, Any]:
     found, messages = await services.chat.conversation(user.user_id, conversation_id)
     view = services.knowledge.for_user(user.user_id)
     bodies = await asyncio.to_thread(lambda: [_message(message, view) for message in messages])
@@ -56,8 +57,9 @@ async def conversation(conversation_id: str, services: ServicesDep, user: Curren
 
 
 @router.patch("/conversations/{conversation_id}")
+@takes_body(16 * KIB)
 async def change(
-    conversation_id: str, body: UpdateConversationRequest, services: ServicesDep, user: CurrentUser
+    conversation_id: Id, body: UpdateConversationRequest, services: ServicesDep, user: CurrentUser
 ) -> dict[str, Any]:
     found, _ = await services.chat.conversation(user.user_id, conversation_id)
     if "domain" in body.model_fields_set:
@@ -69,7 +71,7 @@ async def change(
 
 @router.delete("/conversations/{conversation_id}")
 async def delete(
-    conversation_id: str, services: ServicesDep, user: CurrentUser, memories: Literal["keep", "forget"] = "keep"
+    conversation_id: Id, services: ServicesDep, user: CurrentUser, memories: Literal["keep", "forget"] = "keep"
 ) -> Response:
     """204; with `memories=forget` what came from the chat is forgotten, too, and the receipt is the answer."""
     receipt = await services.chat.delete(user.user_id, conversation_id, forget=memories == "forget")
@@ -80,7 +82,7 @@ async def delete(
 
 
 @router.get("/messages/{message_id}/prompt")
-async def prompt(message_id: str, services: ServicesDep, user: CurrentUser) -> dict[str, Any]:
+async def prompt(message_id: Id, services: ServicesDep, user: CurrentUser) -> dict[str, Any]:
     """Not found where it quotes a folder that the caller may not see any more."""
     message, record = await services.chat.prompt(user.user_id, message_id)
     view = services.knowledge.for_user(user.user_id)
@@ -93,7 +95,7 @@ async def prompt(message_id: str, services: ServicesDep, user: CurrentUser) -> d
 
 
 @router.get("/messages/{message_id}/trace")
-async def trace(message_id: str, services: ServicesDep, user: CurrentUser) -> dict[str, Any]:
+async def trace(message_id: Id, services: ServicesDep, user: CurrentUser) -> dict[str, Any]:
     """The candidates of the answer's search, and what became of each."""
     found = await services.chat.trace(user.user_id, message_id)
     view = services.knowledge.for_user(user.user_id)
@@ -114,6 +116,7 @@ def _conversation(found: Conversation) -> dict[str, Any]:
         "temporary": found.temporary,
         "created_at": found.created_at,
         "updated_at": found.updated_at,
+        "revision": found.revision,
     }
 
 

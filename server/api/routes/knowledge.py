@@ -10,23 +10,32 @@ import datetime
 from dataclasses import asdict
 from typing import Annotated, Any
 
+from annotated_types import MaxLen, MinLen
 from fastapi import APIRouter, File, UploadFile
-from fastapi.routing import APIRoute
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import Field
 from starlette.routing import Match
 from starlette.types import Scope
 
+from server.accounts import Permission
+from server.api.fields import FilePath, Id, Name, RequestModel, RowId
 from server.api.protocol import Changed
-from server.api.services import Admin, CurrentUser, ServicesDep
+from server.api.routing import KIB, Route, takes_body
+from server.api.services import CurrentUser, KnowledgeWriter, ServicesDep
 from server.chat import answer_trace
 from server.errors import NotFound, TailorError, TooLarge
 from server.retrieval import REACH, KnowledgeView, PassageContext, SearchFilter
 from server.types import Passage
 
 MAX_REACH = 20
+MULTIPART_OVERHEAD = 64 * KIB
+FIRST_DAY, LAST_DAY = datetime.date(1970, 1, 2), datetime.date(9000, 1, 1)  # what every time zone can tell
+
+Question = Annotated[str, MaxLen(20_000)]
+Names = Annotated[list[Name], MaxLen(200)]
+Day = Annotated[datetime.date, Field(ge=FIRST_DAY, le=LAST_DAY)]
 
 
-class _CommandRoute(APIRoute):
+class _CommandRoute(Route):
     """Does not match multipart requests: those are uploads, and a folder may be called 'search'."""
 
     def matches(self, scope: Scope) -> tuple[Match, Scope]:
@@ -37,25 +46,23 @@ class _CommandRoute(APIRoute):
 
 
 commands = APIRouter(route_class=_CommandRoute)
-files = APIRouter()
+files = APIRouter(route_class=Route)
 
 
-class RollbackRequest(BaseModel):
-    model_config = ConfigDict(extra="forbid")
-    generation: int = Field(ge=1)
+class RollbackRequest(RequestModel):
+    generation: RowId
 
 
-class SearchRequest(BaseModel):
+class SearchRequest(RequestModel):
     """A search as a chat would make it. Absent folders: all that the caller may see; dates are days, both inside."""
 
-    model_config = ConfigDict(extra="forbid")
-    question: str = Field(min_length=1, max_length=20_000)
-    earlier: str = Field("", max_length=20_000)
-    folders: list[str] | None = None
-    files: list[str] = []
-    kinds: list[str] = []
-    since: datetime.date | None = None
-    until: datetime.date | None = None
+    question: Annotated[Question, MinLen(1)]
+    earlier: Question = ""
+    folders: Names | None = None
+    files: Names = Field([])
+    kinds: Names = Field([])
+    since: Day | None = None
+    until: Day | None = None
 
     def where(self) -> SearchFilter:
         kinds = tuple(kind.strip().lower().lstrip(".") for kind in self.kinds if kind.strip())
@@ -79,8 +86,9 @@ async def knowledge(services: ServicesDep, user: CurrentUser, files: bool = True
     status = await asyncio.to_thread(view.status)
     body = asdict(status)
     if files:
-        limits = await asyncio.to_thread(view.access_lists, problems=user.admin)
-        shown = ("folder", "users", "problem") if user.admin else ("folder",)
+        writes = user.may(Permission.KNOWLEDGE_WRITE)
+        limits = await asyncio.to_thread(view.access_lists, problems=writes)
+        shown = ("folder", "users", "problem") if writes else ("folder",)
         body["limited"] = [{name: getattr(limit, name) for name in shown} for limit in limits]
     else:
         del body["folders"]
@@ -88,8 +96,9 @@ async def knowledge(services: ServicesDep, user: CurrentUser, files: bool = True
 
 
 @files.post("/api/knowledge/{folder}")
+@takes_body(MULTIPART_OVERHEAD, setting="max_upload_bytes")
 async def upload(
-    folder: str, files: Annotated[list[UploadFile], File()], services: ServicesDep, user: Admin
+    folder: Name, files: Annotated[list[UploadFile], File()], services: ServicesDep, user: KnowledgeWriter
 ) -> dict[str, Any]:
     """Each file stands alone: one that is refused does not stop the others."""
     limit = services.settings.server.max_upload_bytes
@@ -110,12 +119,12 @@ async def upload(
 
 
 @files.delete("/api/knowledge/{folder}/{file:path}", status_code=204)
-async def delete_file(folder: str, file: str, services: ServicesDep, user: Admin) -> None:
+async def delete_file(folder: Name, file: FilePath, services: ServicesDep, user: KnowledgeWriter) -> None:
     await asyncio.to_thread(services.knowledge.for_user(user.user_id).delete, folder, file)
 
 
 @files.get("/api/passages/{passage_id}")
-async def passage(passage_id: str, services: ServicesDep, user: CurrentUser, reach: int = REACH) -> dict[str, Any]:
+async def passage(passage_id: Id, services: ServicesDep, user: CurrentUser, reach: int = REACH) -> dict[str, Any]:
     """A passage that an answer cites, with what stands around it in its file now."""
     found = await asyncio.to_thread(
         services.knowledge.for_user(user.user_id).passage, passage_id, min(max(reach, 0), MAX_REACH)
@@ -140,7 +149,7 @@ def _passage_body(passage: Passage) -> dict[str, Any]:
 
 
 @files.get("/api/knowledge/generations")
-async def generations(services: ServicesDep, user: Admin) -> dict[str, Any]:
+async def generations(services: ServicesDep, user: KnowledgeWriter) -> dict[str, Any]:
     """Those that are kept, newest first, each with what changed in it."""
     view = services.knowledge.for_user(user.user_id)
     made = await asyncio.to_thread(view.history)
@@ -156,20 +165,21 @@ async def generations(services: ServicesDep, user: Admin) -> dict[str, Any]:
 
 
 @commands.post("/api/knowledge/rollback")
-async def roll_back(body: RollbackRequest, services: ServicesDep, user: Admin) -> dict[str, Any]:
+@takes_body(4 * KIB)
+async def roll_back(body: RollbackRequest, services: ServicesDep, user: KnowledgeWriter) -> dict[str, Any]:
     number = await asyncio.to_thread(services.knowledge.for_user(user.user_id).roll_back, body.generation)
     services.hub.announce(Changed("knowledge"))
     return {"generation": number, "held": body.generation}
 
 
 @commands.post("/api/knowledge/follow", status_code=202)
-async def follow(services: ServicesDep, user: Admin) -> dict[str, Any]:
+async def follow(services: ServicesDep, user: KnowledgeWriter) -> dict[str, Any]:
     await asyncio.to_thread(services.knowledge.for_user(user.user_id).follow)
     return {"held": None}
 
 
 @commands.post("/api/knowledge/rebuild", status_code=202)
-async def rebuild(services: ServicesDep, user: Admin) -> dict[str, Any]:
+async def rebuild(services: ServicesDep, user: KnowledgeWriter) -> dict[str, Any]:
     await asyncio.to_thread(services.knowledge.for_user(user.user_id).rebuild)
     return {"building": True}
 
@@ -178,7 +188,8 @@ async def rebuild(services: ServicesDep, user: Admin) -> dict[str, Any]:
 
 
 @commands.post("/api/knowledge/search")
-async def search(body: SearchRequest, services: ServicesDep, user: Admin) -> dict[str, Any]:
+@takes_body(512 * KIB)
+async def search(body: SearchRequest, services: ServicesDep, user: KnowledgeWriter) -> dict[str, Any]:
     """What a chat would find, and why; nothing is stored."""
     view = services.knowledge.for_user(user.user_id)
     folders = body.folders if body.folders is not None else await asyncio.to_thread(_all_folders, view)

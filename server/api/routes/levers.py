@@ -10,11 +10,13 @@ from typing import Any
 from fastapi import APIRouter
 from pydantic import BaseModel
 
+from server.api.fields import FilePath, Name
 from server.api.protocol import Changed
-from server.api.services import Admin, CurrentUser, ServicesDep
+from server.api.routing import KIB, Route, takes_body
+from server.api.services import AdapterLoader, CurrentUser, ServicesDep
 from server.errors import InvalidInput
 
-router = APIRouter()
+router = APIRouter(route_class=Route)
 
 
 # ── prompts ──────────────────────────────────────────────────────────────────────────────────────
@@ -53,12 +55,12 @@ async def domains(services: ServicesDep, user: CurrentUser) -> dict[str, Any]:
 class LoadAdapterRequest(BaseModel):
     """vLLM's request body."""
 
-    lora_name: str
-    lora_path: str | None = None
+    lora_name: Name
+    lora_path: FilePath | None = None
 
 
 class UnloadAdapterRequest(BaseModel):
-    lora_name: str
+    lora_name: Name
 
 
 @router.get("/api/adapters")
@@ -68,7 +70,8 @@ async def adapters(services: ServicesDep, user: CurrentUser) -> dict[str, Any]:
 
 
 @router.post("/v1/load_lora_adapter")
-async def load_adapter(body: LoadAdapterRequest, services: ServicesDep, user: Admin) -> dict[str, Any]:
+@takes_body(16 * KIB)
+async def load_adapter(body: LoadAdapterRequest, services: ServicesDep, user: AdapterLoader) -> dict[str, Any]:
     name = body.lora_name
     if body.lora_path is not None:
         name = _versioned(name, Path(body.lora_path), services.settings.paths.adapters)
@@ -78,7 +81,8 @@ async def load_adapter(body: LoadAdapterRequest, services: ServicesDep, user: Ad
 
 
 @router.post("/v1/unload_lora_adapter")
-async def unload_adapter(body: UnloadAdapterRequest, services: ServicesDep, user: Admin) -> dict[str, Any]:
+@takes_body(4 * KIB)
+async def unload_adapter(body: UnloadAdapterRequest, services: ServicesDep, user: AdapterLoader) -> dict[str, Any]:
     await services.engine.unload_adapter(body.lora_name)
     services.hub.announce(Changed("adapters"))
     return {"message": f"Success: LoRA adapter '{body.lora_name}' removed successfully."}

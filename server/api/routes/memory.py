@@ -11,49 +11,50 @@ import datetime
 from dataclasses import asdict
 from typing import Annotated, Any
 
-from fastapi import APIRouter, Query
+from annotated_types import MaxLen
+from fastapi import APIRouter
 from fastapi.responses import JSONResponse
-from pydantic import BaseModel, ConfigDict
 
+from server.api.fields import Id, Name, Query, RequestModel, RowId
 from server.api.protocol import Changed
+from server.api.routing import KIB, Route, takes_body
 from server.api.services import CurrentUser, Services, ServicesDep
 from server.chat import DeletionReceipt
 from server.errors import Conflict, InvalidInput
 from server.types import Memory, MemoryKind, UserId
 
-router = APIRouter(prefix="/api/memories")
+router = APIRouter(prefix="/api/memories", route_class=Route)
+
+MEMORY_BODY = 64 * KIB
+MemoryText = Annotated[str, MaxLen(MEMORY_BODY)]  # the store tells its own bound, memory.max_chars
 
 
-class CreateMemoryRequest(BaseModel):
+class CreateMemoryRequest(RequestModel):
     """`confirmed`: it was held back as a secret, and the user wants it kept all the same."""
 
-    model_config = ConfigDict(extra="forbid")
-    text: str
+    text: MemoryText
     kind: MemoryKind = MemoryKind.FACT
     confirmed: bool = False
 
 
-class UpdateMemoryRequest(BaseModel):
+class UpdateMemoryRequest(RequestModel):
     """`expected` is the `updated_at` that the editor saw."""
 
-    model_config = ConfigDict(extra="forbid")
-    text: str
+    text: MemoryText
     expected: float | None = None
 
 
-class DomainMemoryRequest(BaseModel):
-    model_config = ConfigDict(extra="forbid")
+class DomainMemoryRequest(RequestModel):
     used: bool
 
 
-class PauseRequest(BaseModel):
-    model_config = ConfigDict(extra="forbid")
+class PauseRequest(RequestModel):
     paused: bool
 
 
 @router.get("")
 async def memories(
-    services: ServicesDep, user: CurrentUser, kind: MemoryKind | None = None, query: str = "", past: bool = False
+    services: ServicesDep, user: CurrentUser, kind: MemoryKind | None = None, query: Query = "", past: bool = False
 ) -> dict[str, Any]:
     """`total` counts all that hold now, whatever was asked for."""
 
@@ -69,6 +70,7 @@ async def memories(
 
 
 @router.post("", status_code=201)
+@takes_body(MEMORY_BODY)
 async def add(body: CreateMemoryRequest, services: ServicesDep, user: CurrentUser) -> dict[str, Any]:
     memory = services.memory.of(user.user_id)
     made = await asyncio.to_thread(memory.add, body.text, kind=body.kind, confirmed=body.confirmed)
@@ -87,6 +89,7 @@ async def erase(services: ServicesDep, user: CurrentUser, confirm: bool = False)
 
 
 @router.put("/paused")
+@takes_body(4 * KIB)
 async def pause(body: PauseRequest, services: ServicesDep, user: CurrentUser) -> dict[str, Any]:
     await asyncio.to_thread(services.memory.of(user.user_id).pause, body.paused)
     _announce_change(services, user.user_id)
@@ -94,7 +97,8 @@ async def pause(body: PauseRequest, services: ServicesDep, user: CurrentUser) ->
 
 
 @router.put("/domains/{name}")
-async def use_in(name: str, body: DomainMemoryRequest, services: ServicesDep, user: CurrentUser) -> dict[str, Any]:
+@takes_body(4 * KIB)
+async def use_in(name: Name, body: DomainMemoryRequest, services: ServicesDep, user: CurrentUser) -> dict[str, Any]:
     """Whether the caller's chats of that domain save and recall."""
     domain = services.library.get(name)
     if not domain.memory:
@@ -121,13 +125,13 @@ async def dead(services: ServicesDep, user: CurrentUser) -> dict[str, Any]:
 
 
 @router.post("/dead/{letter_id}/retry", status_code=202)
-async def retry(letter_id: int, services: ServicesDep, user: CurrentUser) -> None:
+async def retry(letter_id: RowId, services: ServicesDep, user: CurrentUser) -> None:
     """It is read again when the engine is idle."""
     await asyncio.to_thread(services.writer.retry, user.user_id, letter_id)
 
 
 @router.delete("/dead/{letter_id}", status_code=204)
-async def dismiss(letter_id: int, services: ServicesDep, user: CurrentUser) -> None:
+async def dismiss(letter_id: RowId, services: ServicesDep, user: CurrentUser) -> None:
     await asyncio.to_thread(services.writer.dismiss, user.user_id, letter_id)
 
 
@@ -135,13 +139,14 @@ async def dismiss(letter_id: int, services: ServicesDep, user: CurrentUser) -> N
 
 
 @router.get("/{memory_id}/history")
-async def history(memory_id: int, services: ServicesDep, user: CurrentUser) -> dict[str, Any]:
+async def history(memory_id: RowId, services: ServicesDep, user: CurrentUser) -> dict[str, Any]:
     """All answers to the same question over time, the oldest first."""
     return {"memories": _bodies(await asyncio.to_thread(services.memory.of(user.user_id).history, memory_id))}
 
 
 @router.patch("/{memory_id}")
-async def edit(memory_id: int, body: UpdateMemoryRequest, services: ServicesDep, user: CurrentUser) -> dict[str, Any]:
+@takes_body(MEMORY_BODY)
+async def edit(memory_id: RowId, body: UpdateMemoryRequest, services: ServicesDep, user: CurrentUser) -> dict[str, Any]:
     memory = services.memory.of(user.user_id)
     changed = await asyncio.to_thread(memory.edit, memory_id, body.text, expected=body.expected)
     _announce_change(services, user.user_id)
@@ -149,7 +154,7 @@ async def edit(memory_id: int, body: UpdateMemoryRequest, services: ServicesDep,
 
 
 @router.delete("/{memory_id}")
-async def delete(memory_id: int, services: ServicesDep, user: CurrentUser) -> dict[str, Any]:
+async def delete(memory_id: RowId, services: ServicesDep, user: CurrentUser) -> dict[str, Any]:
     receipt = await services.chat.memory_deletion.delete(user.user_id, memory_id)
     _announce_change(services, user.user_id)
     (gone,) = receipt.memories
@@ -158,12 +163,11 @@ async def delete(memory_id: int, services: ServicesDep, user: CurrentUser) -> di
 
 # ── in chats ─────────────────────────────────────────────────────────────────────────────────────
 
-chats = APIRouter(prefix="/api/conversations")
-SearchQuery = Annotated[str, Query(max_length=1000)]
+chats = APIRouter(prefix="/api/conversations", route_class=Route)
 
 
 @chats.get("/search")
-async def search(services: ServicesDep, user: CurrentUser, query: SearchQuery = "") -> dict[str, Any]:
+async def search(services: ServicesDep, user: CurrentUser, query: Query = "") -> dict[str, Any]:
     """The caller's own kept chats; days are understood, "last Tuesday" too."""
     if not query.strip():
         raise InvalidInput("query: say what to look for")
@@ -171,7 +175,7 @@ async def search(services: ServicesDep, user: CurrentUser, query: SearchQuery = 
 
 
 @chats.get("/{conversation_id}/memories")
-async def of_conversation(conversation_id: str, services: ServicesDep, user: CurrentUser) -> dict[str, Any]:
+async def of_conversation(conversation_id: Id, services: ServicesDep, user: CurrentUser) -> dict[str, Any]:
     """What came from that chat."""
     await asyncio.to_thread(services.chat.store.get, user.user_id, conversation_id)
     memory = services.memory.of(user.user_id)

@@ -16,11 +16,13 @@ from prometheus_client.exposition import CONTENT_TYPE_PLAIN_0_0_4, generate_late
 from prometheus_client.registry import Collector
 from starlette.requests import HTTPConnection
 
+from server.accounts import Permission
+from server.api.routing import Route
 from server.api.services import CurrentUser, ServicesDep, api_key_of
 from server.engine import Engine
 from server.errors import EngineDown, Forbidden
 
-router = APIRouter()
+router = APIRouter(route_class=Route)
 
 # (field of EngineStats, metric, what it says); a bound stands under its level.
 GAUGES = (
@@ -75,7 +77,7 @@ class EngineCollector(Collector):
 
 async def _require_metrics_access(connection: HTTPConnection, user: CurrentUser) -> None:
     """An administrator, or a program with anybody's API key: a scraper needs no rights to change things."""
-    if not user.admin and not api_key_of(connection):
+    if not user.may(Permission.METRICS_READ) and not api_key_of(connection):
         raise Forbidden("only an administrator, or a program with an API key, may read the metrics")
 
 

@@ -6,18 +6,19 @@ import asyncio
 from typing import Any
 
 from fastapi import APIRouter, Request, Response
-from pydantic import BaseModel, ConfigDict
+from pydantic import Field
 
-from server.api.accounts import Account
-from server.api.services import COOKIE, LOGIN, LOGOUT, Services, ServicesDep, find_user
+from server.accounts import MAX_NAME, MAX_PASSWORD, Account
+from server.api.fields import RequestModel
+from server.api.routing import KIB, Route, takes_body
+from server.api.services import COOKIE, LOGIN, LOGOUT, Services, ServicesDep, find_user, origin_of
 
-router = APIRouter()
+router = APIRouter(route_class=Route)
 
 
-class LoginRequest(BaseModel):
-    model_config = ConfigDict(extra="forbid")
-    name: str
-    password: str
+class LoginRequest(RequestModel):
+    name: str = Field(max_length=MAX_NAME)
+    password: str = Field(max_length=MAX_PASSWORD)
 
 
 @router.get("/api/session")
@@ -27,9 +28,13 @@ async def session(request: Request, services: ServicesDep) -> dict[str, Any]:
 
 
 @router.post(LOGIN)
+@takes_body(16 * KIB)
 async def login(body: LoginRequest, request: Request, response: Response, services: ServicesDep) -> dict[str, Any]:
     days = services.settings.server.session_days
-    opened = await asyncio.to_thread(services.accounts.login, body.name, body.password, days=days)
+    current = request.cookies.get(COOKIE, "")
+    opened = await services.sign_in.sign_in(
+        body.name, body.password, origin_of(request), current_token=current, days=days
+    )
     response.set_cookie(
         COOKIE,
         opened.token,
@@ -53,11 +58,21 @@ def session_body(services: Services, user: Account | None) -> dict[str, Any]:
     """What a client must know before it draws; the model only for those who may use it."""
     server = services.settings.server
     return {
-        "user": {"id": user.user_id, "name": user.name, "admin": user.admin} if user else None,
+        "user": account_body(user) if user else None,
         "login_needed": services.login_needed,
         "version": services.version,
         "model": services.engine.model if user else None,
         "default_domain": services.settings.prompts.default_domain,
         "max_message_bytes": server.max_message_bytes,
         "max_upload_bytes": server.max_upload_bytes,
+    }
+
+
+def account_body(user: Account) -> dict[str, Any]:
+    return {
+        "id": user.user_id,
+        "name": user.name,
+        "admin": user.admin,
+        "roles": sorted(user.roles),
+        "permissions": sorted(user.permissions),
     }

@@ -6,8 +6,9 @@
 from __future__ import annotations
 
 import re
-import unicodedata
 from typing import Final
+
+from server.words import normalize
 
 MAX_CHARS: Final = 1000  # a longer message is a task with its own text
 
@@ -56,7 +57,7 @@ _KOREAN: Final = (
 
 def asks_for_chats(question: str) -> bool:
     """True where the user wants what was said before, not what is so in the world."""
-    text = " ".join(unicodedata.normalize("NFC", question).lower().replace("’", "'").split())
+    text = " ".join(normalize(question, "NFC").lower().replace("’", "'").split())
     if not text or len(text) > MAX_CHARS:
         return False
     return any(pattern.search(text) for pattern in (*_ENGLISH, *_KOREAN))

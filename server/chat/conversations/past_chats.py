@@ -163,4 +163,5 @@ def _earlier_turn(episode: Episode, title: str) -> PastChatTurn:
         episode.text,
         episode.at,
         episode.score,
+        episode.sequence,
     )

@@ -37,6 +37,7 @@ class Conversation:
     created_at: float
     updated_at: float
     temporary: bool = False  # reaches no memory, and is deleted when the server starts
+    revision: int = 0  # counts what changed of it
 
 
 @dataclass(frozen=True, slots=True)

@@ -10,43 +10,20 @@ from __future__ import annotations
 import time
 import uuid
 import zlib
-from collections.abc import Iterable
+from collections.abc import Collection, Iterable
 from contextlib import AbstractContextManager
 from dataclasses import replace
-from typing import Any
 
-from pydantic import TypeAdapter
+from sqlite_utils import Database as Connection
 
+from server.chat.conversations import user_rows
 from server.chat.conversations.records import AnswerRecord, Conversation, PromptRecord, Status, StoredMessage
 from server.chat.conversations.redaction import Redaction, RedactionCounts, redact_answer, redact_prompt
+from server.chat.conversations.tables import ANSWER, MIGRATIONS, PROMPT, conversation_of, message_of
 from server.database import Database
 from server.errors import InvalidInput, NotFound
 from server.types import HistoryTurn, Memory, UserId
 
-MIGRATIONS = (
-    """
-    CREATE TABLE conversations (
-        id TEXT PRIMARY KEY, user_id TEXT NOT NULL, title TEXT NOT NULL,
-        domain TEXT, sticky TEXT, created_at REAL NOT NULL, updated_at REAL NOT NULL
-    );
-    CREATE INDEX conversations_of_user ON conversations (user_id, updated_at);
-    CREATE TABLE messages (
-        id TEXT PRIMARY KEY,
-        conversation_id TEXT NOT NULL REFERENCES conversations (id) ON DELETE CASCADE,
-        user_id TEXT NOT NULL, parent_id TEXT REFERENCES messages (id) ON DELETE CASCADE,
-        role TEXT NOT NULL, text TEXT NOT NULL, created_at REAL NOT NULL, status TEXT NOT NULL,
-        answer TEXT, prompt BLOB
-    );
-    CREATE INDEX messages_of_conversation ON messages (conversation_id, created_at);
-    CREATE INDEX messages_of_parent ON messages (parent_id);
-    """,
-    # fed: indexed for the search of past chats, or never to be indexed
-    """
-    ALTER TABLE conversations ADD COLUMN temporary INTEGER NOT NULL DEFAULT 0;
-    ALTER TABLE messages ADD COLUMN fed INTEGER NOT NULL DEFAULT 0;
-    CREATE INDEX messages_not_fed ON messages (created_at) WHERE fed = 0;
-    """,
-)
 TITLE_LENGTH = 80
 
 
@@ -56,10 +33,8 @@ _UNINDEXED = """
     WHERE m.fed = 0 AND NOT c.temporary AND m.status IN ('complete', 'stopped') AND (
         m.role = 'assistant' OR EXISTS (SELECT 1 FROM messages a WHERE a.parent_id = m.id AND a.status <> 'streaming')
     )
-    ORDER BY m.created_at, m.rowid LIMIT ?
+    ORDER BY m.sequence LIMIT ?
 """
-_ANSWER: TypeAdapter[AnswerRecord] = TypeAdapter(AnswerRecord)
-_PROMPT: TypeAdapter[PromptRecord] = TypeAdapter(PromptRecord)
 
 
 class ConversationStore:
@@ -88,15 +63,17 @@ class ConversationStore:
                     "domain": domain,
                     "sticky": None,
                     "temporary": int(temporary),
+                    "sequence": _next_of_user(db, user),
                 }
             )
         return conversation
 
     def list(self, user: UserId) -> tuple[Conversation, ...]:
+        """The one that was written in last comes first."""
         rows = self._database.connection().query(
-            "SELECT * FROM conversations WHERE user_id = ? ORDER BY updated_at DESC, id", [user]
+            "SELECT * FROM conversations WHERE user_id = ? ORDER BY sequence DESC, id", [user]
         )
-        return tuple(_conversation(row) for row in rows)
+        return tuple(conversation_of(row) for row in rows)
 
     def get(self, user: UserId, conversation_id: str) -> Conversation:
         rows = self._database.connection().query(
@@ -105,7 +82,7 @@ class ConversationStore:
         row = next(iter(rows), None)
         if row is None:
             raise NotFound(f"there is no conversation '{conversation_id}' of yours")
-        return _conversation(row)
+        return conversation_of(row)
 
     def rename(self, user: UserId, conversation_id: str, title: str) -> Conversation:
         if not title.strip():
@@ -117,32 +94,33 @@ class ConversationStore:
         return self._update(user, conversation_id, domain=domain, sticky=None)
 
     def set_sticky_domain(self, user: UserId, conversation_id: str, domain: str) -> None:
-        self._update(user, conversation_id, sticky=domain)
+        with self._database.transaction() as db:  # no revision: no page shows it
+            db.execute(
+                "UPDATE conversations SET sticky = ? WHERE id = ? AND user_id = ?", [domain, conversation_id, user]
+            )
 
     def delete(self, user: UserId, conversation_id: str) -> None:
         with self._database.transaction() as db:
-            deleted = db.conn.execute(
-                "DELETE FROM conversations WHERE id = ? AND user_id = ?", (conversation_id, user)
-            ).rowcount
-        if not deleted:
-            raise NotFound(f"there is no conversation '{conversation_id}' of yours")
+            if not user_rows.delete_conversation(db, user, conversation_id):
+                raise NotFound(f"there is no conversation '{conversation_id}' of yours")
         self._database.scrub()
 
-    def delete_temporary(self, before: float = float("inf")) -> int:
-        """Temporary chats whose last message is older; how many there were. Of all users: for the server itself."""
+    def delete_temporary(self, keep: Collection[str] = ()) -> tuple[UserId, ...]:
+        """All temporary chats but `keep`; returns whose they were. Of all users: for the server itself."""
         with self._database.transaction() as db:
-            deleted = db.conn.execute(
-                "DELETE FROM conversations WHERE temporary AND updated_at < ?", (before,)
-            ).rowcount
-        if deleted:
+            rows = db.execute("SELECT id, user_id FROM conversations WHERE temporary").fetchall()
+            old = [(conversation_id, UserId(user)) for conversation_id, user in rows if conversation_id not in keep]
+            for conversation_id, user in old:
+                user_rows.delete_conversation(db, user, conversation_id)
+        if old:
             self._database.scrub()
-        return int(deleted)
+        return tuple(user for _, user in old)
 
     def _update(self, user: UserId, conversation_id: str, **columns: str | None) -> Conversation:
         names = ", ".join(f"{name} = ?" for name in columns)
         with self._database.transaction() as db:
             db.conn.execute(
-                f"UPDATE conversations SET {names} WHERE id = ? AND user_id = ?",
+                f"UPDATE conversations SET {names}, revision = revision + 1 WHERE id = ? AND user_id = ?",
                 (*columns.values(), conversation_id, user),
             )
         return self.get(user, conversation_id)
@@ -153,10 +131,10 @@ class ConversationStore:
         """The whole tree, oldest first."""
         self.get(user, conversation_id)
         rows = self._database.connection().query(
-            "SELECT * FROM messages WHERE conversation_id = ? AND user_id = ? ORDER BY created_at, rowid",
+            "SELECT * FROM messages WHERE conversation_id = ? AND user_id = ? ORDER BY sequence",
             [conversation_id, user],
         )
-        return tuple(_message(row) for row in rows)
+        return tuple(message_of(row) for row in rows)
 
     def message(self, user: UserId, message_id: str) -> StoredMessage:
         rows = self._database.connection().query(
@@ -165,14 +143,13 @@ class ConversationStore:
         row = next(iter(rows), None)
         if row is None:
             raise NotFound(f"there is no message '{message_id}' of yours")
-        return _message(row)
+        return message_of(row)
 
     def newest(self, user: UserId, conversation_id: str) -> str | None:
         row = (
             self._database.connection()
             .conn.execute(
-                "SELECT id FROM messages WHERE conversation_id = ? AND user_id = ? "
-                "ORDER BY created_at DESC, rowid DESC",
+                "SELECT id FROM messages WHERE conversation_id = ? AND user_id = ? ORDER BY sequence DESC",
                 (conversation_id, user),
             )
             .fetchone()
@@ -195,7 +172,7 @@ class ConversationStore:
             """,
             {"id": message_id, "user": user},
         )
-        return tuple(_message(row) for row in rows)
+        return tuple(message_of(row) for row in rows)
 
     def add_question(self, user: UserId, conversation_id: str, parent_id: str | None, text: str) -> StoredMessage:
         return self._add(user, conversation_id, parent_id, "user", text, Status.COMPLETE)
@@ -206,7 +183,7 @@ class ConversationStore:
     def save_partial_answers(self, answers: Iterable[tuple[UserId, str, str, AnswerRecord]]) -> None:
         """Checkpoints answers that are being generated: (user, id, text, record). One that has ended stays as it
         ended."""
-        rows = [(text, _ANSWER.dump_json(record).decode(), id, user) for user, id, text, record in answers]
+        rows = [(text, ANSWER.dump_json(record).decode(), id, user) for user, id, text, record in answers]
         with self._database.transaction() as db:
             db.conn.executemany(
                 "UPDATE messages SET text = ?, answer = ? WHERE id = ? AND user_id = ? AND status = 'streaming'", rows
@@ -225,14 +202,14 @@ class ConversationStore:
         with self._database.transaction() as db:
             db.conn.execute(
                 "UPDATE messages SET text = ?, status = ?, answer = ? WHERE id = ? AND user_id = ?",
-                (text, status, _ANSWER.dump_json(record).decode(), message_id, user),
+                (text, status, ANSWER.dump_json(record).decode(), message_id, user),
             )
 
     def save_prompt(self, user: UserId, message_id: str, prompt: PromptRecord) -> None:
         with self._database.transaction() as db:
             db.conn.execute(
                 "UPDATE messages SET prompt = ? WHERE id = ? AND user_id = ?",
-                (zlib.compress(_PROMPT.dump_json(prompt)), message_id, user),
+                (zlib.compress(PROMPT.dump_json(prompt)), message_id, user),
             )
 
     def prompt(self, user: UserId, message_id: str) -> PromptRecord:
@@ -243,7 +220,7 @@ class ConversationStore:
         )
         if row is None or row[0] is None:
             raise NotFound(f"no prompt is stored for message '{message_id}'")
-        return _PROMPT.validate_json(zlib.decompress(row[0]))
+        return PROMPT.validate_json(zlib.decompress(row[0]))
 
     # ── redaction and indexing ───────────────────────────────────────────────────────────────────
 
@@ -259,18 +236,18 @@ class ConversationStore:
                 f"SELECT id, conversation_id, text, answer FROM messages WHERE {_OWNED} AND ({named})",
                 [user, *search_strings],
             ):
-                text, record = redact_answer(row["text"], _ANSWER.validate_json(row["answer"]), redaction)
+                text, record = redact_answer(row["text"], ANSWER.validate_json(row["answer"]), redaction)
                 if record is not None:
-                    answers.append((text, _ANSWER.dump_json(record).decode(), row["id"]))
+                    answers.append((text, ANSWER.dump_json(record).decode(), row["id"]))
                     chats.add(row["conversation_id"])
             for row in db.query(
                 "SELECT id, conversation_id, prompt FROM messages WHERE user_id = ? AND prompt IS NOT NULL", [user]
             ):
                 if row["conversation_id"] not in chats and not redaction.names:
                     continue
-                prompt = redact_prompt(_PROMPT.validate_json(zlib.decompress(row["prompt"])), redaction)
+                prompt = redact_prompt(PROMPT.validate_json(zlib.decompress(row["prompt"])), redaction)
                 if prompt is not None:
-                    prompts.append((zlib.compress(_PROMPT.dump_json(prompt)), row["id"]))
+                    prompts.append((zlib.compress(PROMPT.dump_json(prompt)), row["id"]))
             db.conn.executemany(f"UPDATE messages SET text = ?, answer = ? WHERE id = ? AND {_OWNED}",
                                 [(*each, user) for each in answers])  # fmt: skip
             db.conn.executemany(f"UPDATE messages SET prompt = ? WHERE id = ? AND {_OWNED}",
@@ -289,7 +266,7 @@ class ConversationStore:
     def unindexed_messages(self, limit: int) -> tuple[tuple[UserId, StoredMessage], ...]:
         """Finished messages that the search of past chats has not indexed, oldest first. Of all users."""
         rows = self._database.connection().query(_UNINDEXED, [limit])
-        return tuple((UserId(row["user_id"]), _message(row)) for row in rows)
+        return tuple((UserId(row["user_id"]), message_of(row)) for row in rows)
 
     def mark_indexed(self, user: UserId, message_id: str) -> bool:
         """False where the message is gone."""
@@ -322,14 +299,23 @@ class ConversationStore:
                     "text": text,
                     "created_at": now,
                     "status": status.value,
-                    "answer": _ANSWER.dump_json(answer).decode() if answer else None,
+                    "answer": ANSWER.dump_json(answer).decode() if answer else None,
                     "prompt": None,
+                    "sequence": db.execute("SELECT coalesce(max(sequence), 0) + 1 FROM messages").fetchone()[0],
                 }
             )
             db.conn.execute(
-                "UPDATE conversations SET updated_at = ? WHERE id = ? AND user_id = ?", (now, conversation_id, user)
+                "UPDATE conversations SET updated_at = ?, sequence = ?, revision = revision + 1 "
+                "WHERE id = ? AND user_id = ?",
+                (now, _next_of_user(db, user), conversation_id, user),
             )
         return message
+
+
+def _next_of_user(db: Connection, user: UserId) -> int:
+    """The place of a chat that is written in now, after all others of the user. Inside a transaction."""
+    query = "SELECT coalesce(max(sequence), 0) + 1 FROM conversations WHERE user_id = ?"
+    return int(db.execute(query, [user]).fetchone()[0])
 
 
 def build_history(branch: Iterable[StoredMessage], memories: dict[int, Memory]) -> tuple[HistoryTurn, ...]:
@@ -363,22 +349,3 @@ def edited_memories(branch: Iterable[StoredMessage], memories: dict[int, Memory]
 def short_title(text: str) -> str:
     line = " ".join(text.split())
     return line if len(line) <= TITLE_LENGTH else line[: TITLE_LENGTH - 1].rstrip() + "…"
-
-
-def _conversation(row: dict[str, Any]) -> Conversation:
-    columns = {name: row[name] for name in Conversation.__slots__}
-    return Conversation(**{**columns, "temporary": bool(columns["temporary"])})
-
-
-def _message(row: dict[str, Any]) -> StoredMessage:
-    answer = _ANSWER.validate_json(row["answer"]) if row["answer"] else None
-    return StoredMessage(
-        row["id"],
-        row["conversation_id"],
-        row["parent_id"],
-        row["role"],
-        row["text"],
-        row["created_at"],
-        Status(row["status"]),
-        answer,
-    )

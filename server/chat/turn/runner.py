@@ -110,6 +110,10 @@ class TurnRunner:
         self.answered = False  # `done` is out; what is left is off the reply's path
         self.unsaved: tuple[UserId, str, str, AnswerRecord] | None = None  # it failed, and that could not be stored
 
+    @property
+    def conversation_id(self) -> str:
+        return self._conversation.id
+
     async def run(self) -> None:
         """One turn, from the stored question to the stored answer. Never raises."""
         try:

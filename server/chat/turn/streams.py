@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Collection
 from dataclasses import replace
 from typing import Any
 
@@ -84,6 +84,12 @@ class StreamRegistry:
         for stream in self._streams.values():
             if stream.user == user:
                 stream.redact(redaction)
+
+    def drop(self, user: UserId, message_ids: Collection[str] | None = None) -> None:
+        """Forgets streams of the user: all, or those of these answers. Who follows one still reads it to its end."""
+        for message_id, stream in list(self._streams.items()):
+            if stream.user == user and (message_ids is None or message_id in message_ids):
+                del self._streams[message_id]
 
     def _sweep(self) -> None:
         now = time.monotonic()

@@ -18,7 +18,8 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from server.errors import EngineError, InvalidInput
+from server.engine.sampling.isolation import isolated
+from server.errors import EngineError, InvalidInput, OutputFormatError
 from server.types import SamplingParams
 
 Logits = NDArray[np.float32]
@@ -181,34 +182,42 @@ def choose_tokens(samplers: Sequence[Sampler], logits: Tensor) -> list[Choice | 
         return []
     if all(sampler.plain_greedy for sampler in samplers):
         return [
-            _accepted(sampler, Choice(token)) if math.isfinite(best) else _unusable()
+            isolated(_accepted, sampler, Choice(token)) if math.isfinite(best) else _unusable()
             for sampler, best, token in zip(samplers, *_highest(logits), strict=True)
         ]
-    usable = torch.isfinite(logits.amax(-1)).tolist()
     values = logits.float().cpu()
-    rows = values.numpy()
-    raw: dict[int, Logits] = {}
-    for number, sampler in enumerate(samplers):
-        if usable[number]:
-            if sampler.logprobs:
-                raw[number] = rows[number].copy()
-            sampler.process_logits(rows[number])
+    raw, failed = _process_logits(samplers, values)
     best, found = _highest(values)
-    drawn = _draws(
-        [n for n, sampler in enumerate(samplers) if sampler.random and math.isfinite(best[n])], samplers, values
-    )
-    choices: list[Choice | EngineError] = []
-    for number, sampler in enumerate(samplers):
-        token = drawn.get(number, found[number])
+    for number in range(len(samplers)):
+        if number not in failed and not math.isfinite(best[number]):
+            failed[number] = OutputFormatError(
+                "no token may follow here: logit_bias or the output format rules out every one"
+            )
+    drawn = _draws([n for n, sampler in enumerate(samplers) if sampler.random and n not in failed], samplers, values)
+    return [
+        failed[number]
+        if number in failed
+        else isolated(_chosen, sampler, drawn.get(number, found[number]), raw.get(number))
+        for number, sampler in enumerate(samplers)
+    ]
+
+
+def _process_logits(samplers: Sequence[Sampler], values: Tensor) -> tuple[dict[int, Logits], dict[int, EngineError]]:
+    """Changes each row's values in place. (The unchanged ones of rows that report log-probabilities, the rows that
+    failed.)"""
+    raw: dict[int, Logits] = {}
+    failed: dict[int, EngineError] = {}
+    usable = torch.isfinite(values.amax(-1)).tolist()
+    for number, (sampler, row) in enumerate(zip(samplers, values.numpy(), strict=True)):
         if not usable[number]:
-            choices.append(_unusable())
-        elif not math.isfinite(best[number]):
-            choices.append(EngineError("no token may follow here: logit_bias or the output format rules out every one"))
-        elif number in raw:
-            choices.append(_accepted(sampler, sampler.with_logprobs(token, raw[number])))
-        else:
-            choices.append(_accepted(sampler, Choice(token)))
-    return choices
+            failed[number] = _unusable()
+            continue
+        if sampler.logprobs:
+            raw[number] = row.copy()
+        error = isolated(sampler.process_logits, row)
+        if error is not None:
+            failed[number] = error
+    return raw, failed
 
 
 def _highest(values: Tensor) -> tuple[list[float], list[int]]:
@@ -221,7 +230,7 @@ def _highest(values: Tensor) -> tuple[list[float], list[int]]:
     return best.tolist(), indices.tolist()
 
 
-def _draws(numbers: list[int], samplers: Sequence[Sampler], values: Tensor) -> dict[int, int]:
+def _draws(numbers: list[int], samplers: Sequence[Sampler], values: Tensor) -> dict[int, int | EngineError]:
     """The tokens of those rows that draw."""
     if not numbers:
         return {}
@@ -230,7 +239,16 @@ def _draws(numbers: list[int], samplers: Sequence[Sampler], values: Tensor) -> d
     heat = torch.tensor([[samplers[number].temperature] for number in numbers])
     masses = ((chosen - head.values[:, :1]) / heat).exp_().sum(-1).tolist()
     tops, ids, rows = head.values.numpy(), head.indices.numpy(), values.numpy()
-    return {number: samplers[number].draw(tops[n], ids[n], masses[n], rows[number]) for n, number in enumerate(numbers)}
+    return {
+        number: isolated(samplers[number].draw, tops[n], ids[n], masses[n], rows[number])
+        for n, number in enumerate(numbers)
+    }
+
+
+def _chosen(sampler: Sampler, token: int | EngineError, raw: Logits | None) -> Choice:
+    if isinstance(token, EngineError):
+        raise token
+    return _accepted(sampler, Choice(token) if raw is None else sampler.with_logprobs(token, raw))
 
 
 def _accepted(sampler: Sampler, choice: Choice) -> Choice:

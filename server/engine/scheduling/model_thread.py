@@ -21,6 +21,7 @@ from server.engine.cache.kv import KVBudget, bucket_size
 from server.engine.cache.prefix import BlockPool, PrefixIndex, block_bytes
 from server.engine.forward.chunk import RowChunk
 from server.engine.runtime import Runtime
+from server.engine.sampling.isolation import isolated
 from server.engine.sampling.sampler import Choice, choose_tokens
 from server.engine.scheduling.batch_window import BatchWindow
 from server.engine.scheduling.prefill_budget import PrefillBudget
@@ -275,7 +276,7 @@ class ModelThread:
 
     def _fail(self, error: Exception) -> None:
         log.error("the model's step failed", exc_info=error)
-        reason = f"the model failed in this step ({type(error).__name__}: {error})"
+        reason = f"the model failed in this step ({type(error).__name__}; the server's log says why)"
         with self._changed:
             self._step_began = None
             self._failure = reason
@@ -286,8 +287,7 @@ class ModelThread:
     def _fail_rows(self, rows: Iterable[Row], reason: str) -> None:
         for row in rows:
             self._scheduler.finish(row, time.monotonic(), keep=False)
-            if not row.cancelled:
-                row.emit(EngineDown(reason))
+            row.send(EngineDown(reason))
 
     # ── tokens ───────────────────────────────────────────────────────────────────────────────────
 
@@ -295,13 +295,12 @@ class ModelThread:
         for row, choice in zip(rows, choose_tokens([row.sampler for row in rows], logits), strict=True):
             if row.cancelled:
                 continue
-            if isinstance(choice, EngineError):
+            error = choice if isinstance(choice, EngineError) else isolated(self._advance, row, choice)
+            if error is not None:
                 with self._changed:
                     self._scheduler.finish(row, time.monotonic(), keep=False)
                 self._counts["failed"] += 1
-                row.emit(choice)
-            else:
-                self._advance(row, choice)
+                row.send(error)
 
     def _advance(self, row: Row, choice: Choice) -> None:
         """Appends a new token; emits the text that is complete, and finishes the row where it must end."""
@@ -357,5 +356,5 @@ class ModelThread:
         for row in (*self._scheduler.waiting, *self._scheduler.running):
             if row.slot is slot:
                 self._scheduler.finish(row, time.monotonic())
-                row.emit(type(error)(str(error)))
+                row.send(type(error)(str(error)))
         self.adapter_manager.slots.fail(slot, type(error)(str(error)))

@@ -11,6 +11,7 @@ from server.engine.adapters.slots import Slot
 from server.engine.cache.kv import KVReservation
 from server.engine.sampling.constraint import GrammarMask
 from server.engine.sampling.detokenize import TextStream
+from server.engine.sampling.isolation import isolated
 from server.engine.sampling.sampler import Sampler
 from server.types import GenerationEvent, TokenLogprob
 
@@ -70,6 +71,15 @@ class Row:
     @property
     def generated(self) -> int:
         return len(self.tokens) - len(self.prompt)
+
+    def send(self, event: GenerationEvent | Exception) -> None:
+        """Emits an event. A row whose events cannot be taken is cancelled, and cancelled rows send nothing."""
+        if self.cancelled:
+            return
+        error = isolated(self.emit, event)
+        if error is not None:
+            self.cancelled = True
+            isolated(self.emit, error)
 
     def next_tokens(self, max_tokens: int) -> tuple[int, ...]:
         return tuple(self.tokens[self.computed : self.computed + max_tokens])

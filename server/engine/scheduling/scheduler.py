@@ -155,7 +155,7 @@ class Scheduler:
         for position, row in enumerate(self.waiting, 1):
             if row.position != position:
                 row.position = position
-                row.emit(Queued(position))
+                row.send(Queued(position))
         chunks = [PlannedChunk(row, row.next_tokens(1)) for row in self.running if row.pending == 1]
         budget = self._settings.prefill_tokens
         if prefill_budget is not None and chunks and not self._prefill_at_once(len(chunks)):
@@ -239,7 +239,7 @@ class Scheduler:
             slot = self._slots.reserve(row.folder, row.adapter_bytes, now)
         except AdapterInvalid as error:
             self.finish(row, now)
-            row.emit(error)
+            row.send(error)
             return True
         if slot is None:
             return False

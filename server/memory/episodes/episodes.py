@@ -89,6 +89,7 @@ class Episode:
     score: float = 0.0
     snippet: str = ""  # the part of the text that the question is about
     speaker: str = ""
+    sequence: int = 0  # rises from turn to turn
 
 
 @dataclass(slots=True)
@@ -171,7 +172,7 @@ class Episodes:
         """Deletes all turns of the user; how many there were."""
         _check(user)
         with self._database.transaction() as db:
-            return _remove(db, "TRUE", {"user": user})
+            return erase(db, user)
 
     def reembed(self, limit: int = REEMBED_BATCH) -> int:
         """Embeds turns anew that have another embedder's vectors; how many it did, 0 when there are none left."""
@@ -223,7 +224,7 @@ class Episodes:
         return tuple(
             Episode(
                 row["conversation_id"], row["message_id"], row["role"], row["text"], row["at"], score,
-                _snippet(row["text"], query.terms), row["speaker"],
+                _snippet(row["text"], query.terms), row["speaker"], row["id"],
             )
             for one, score in found
             if (row := rows.get(one))
@@ -267,6 +268,11 @@ class Episodes:
         chunks = [spoken[at : at + CHUNK_CHARS] for at in range(0, len(spoken), CHUNK_CHARS)][:MAX_CHUNKS]
         mean: NDArray[np.float32] = self._embedder.embed(chunks).mean(axis=0)
         return (mean / np.float32(max(float(np.linalg.norm(mean)), 1e-9))).tobytes()
+
+
+def erase(db: Connection, user: UserId) -> int:
+    """Deletes all turns of the user; how many there were. Inside a transaction."""
+    return _remove(db, "TRUE", {"user": user})
 
 
 def _check(user: str, *ids: str) -> None:

@@ -8,10 +8,10 @@ slot is read from the stored text alone, so the same rule holds for a memory tha
 from __future__ import annotations
 
 import re
-import unicodedata
 from dataclasses import dataclass
 
 from server.types import MemoryKind
+from server.words import normalize
 
 NAME, ADDRESS, HOME, AGE, WORK = "name", "address", "home", "age", "work"
 _PERSONAL_DATA = ("birthday", "home town", "native language", "time zone", "pronouns", "major", "job")
@@ -133,7 +133,7 @@ def _slot_name(thing: str) -> str:
 def normalised(text: str) -> str:
     """Equal for texts that say the same in the same words: case, punctuation, articles, polite endings
     and (in Korean) spaces do not count; numbers and negations do."""
-    low = unicodedata.normalize("NFKC", text).casefold().replace("’", "'")
+    low = normalize(text, "NFKC").casefold().replace("’", "'")
     words = " ".join(re.sub(r"[^\w'+#%/.-]|(?<!\d)[.-]|[.-](?!\d)", " ", low).split())
     if re.search(r"[가-힣]", words):
         return _KOREAN_END.sub("", words).replace(" ", "")

@@ -85,9 +85,10 @@ class TurnQueue:
             )
 
     def next_due(self) -> QueuedTurn | None:
-        """The turn that has waited longest of those that are due. It stays in the queue."""
-        query = "SELECT * FROM memory_queue WHERE dead = 0 AND due <= ? ORDER BY due, id LIMIT 1"
-        for row in self._database.connection().query(query, [time.time()]):
+        """The turn that came first of those that are due. It stays in the queue."""
+        # Due later than any retry: the clock was set back since.
+        query = "SELECT * FROM memory_queue WHERE dead = 0 AND (due <= :now OR due > :now + :most) ORDER BY id LIMIT 1"
+        for row in self._database.connection().query(query, {"now": time.time(), "most": RETRY_AFTER_S[-1]}):
             return QueuedTurn(
                 row["id"], UserId(row["user_id"]), row["conversation_id"], row["message_id"], row["text"],
                 row["created_at"], row["attempts"],
@@ -97,7 +98,7 @@ class TurnQueue:
     def seconds_until_due(self) -> float | None:
         """Seconds until a turn is due; None when none waits."""
         row = self._database.connection().execute("SELECT min(due) FROM memory_queue WHERE dead = 0").fetchone()
-        return None if row[0] is None else max(0.0, float(row[0]) - time.time())
+        return None if row[0] is None else min(max(0.0, float(row[0]) - time.time()), RETRY_AFTER_S[-1])
 
     def contains(self, turn: QueuedTurn) -> bool:
         """False once its user has dismissed it or erased all."""

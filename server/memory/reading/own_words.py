@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import re
 import time
-import unicodedata
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
 
@@ -88,7 +87,7 @@ class Span:
 
 def clean(text: str) -> str:
     """NFC, without lone surrogates, which neither SQLite nor a tokenizer takes."""
-    return unicodedata.normalize("NFC", text.encode("utf-16", "surrogatepass").decode("utf-16", "replace"))
+    return words.normalize(text.encode("utf-16", "surrogatepass").decode("utf-16", "replace"), "NFC")
 
 
 def sentences(text: str, at: float | None = None) -> Iterator[Span]:

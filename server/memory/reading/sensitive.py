@@ -7,8 +7,9 @@ A filter of shapes, not a vault: it stops what a user would regret, and knows th
 from __future__ import annotations
 
 import re
-import unicodedata
 from itertools import pairwise
+
+from server.words import normalize
 
 _DIGITS = re.compile(r"(?<![\d.])\d(?:[ -]?\d){12,18}(?!\d)")
 _RRN = re.compile(r"(?<!\d)(\d{2})(\d{2})(\d{2})\s?[-–]?\s?[1-8]\d{6}(?!\d)")
@@ -63,7 +64,7 @@ _INJECTION = re.compile(
 
 
 def is_sensitive(text: str) -> bool:
-    plain = unicodedata.normalize("NFKC", text)
+    plain = normalize(text, "NFKC")
     if _KEYS.search(plain) or _PASSWORD.search(plain) or _SSN.search(plain):
         return True
     if any(_is_date(found[1], found[2], found[3]) for found in _RRN.finditer(plain)):
@@ -95,5 +96,5 @@ def _looks_random(run: str) -> bool:
 
 def is_prompt_injection(text: str) -> bool:
     """Whether the text reads like an order to a model to change what it is, not like a wish about its answers."""
-    plain = unicodedata.normalize("NFKC", text)
+    plain = normalize(text, "NFKC")
     return _INJECTION.search(plain) is not None or _ROLE_MARKERS.search(plain) is not None

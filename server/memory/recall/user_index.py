@@ -32,7 +32,10 @@ EXPIRED_BOOST = 1.0  # where the past is asked for, what was so comes before wha
 SLOT_BOOST = 2.0  # what the question asks for outright comes first
 RECENCY_WEIGHT = 0.03  # what a memory of today scores above one of long ago
 RECENCY_HALF_LIFE_S = 90 * 86_400.0
-_COLUMNS = "id, kind, text, slot, subject, valid_to, ended_at, superseded_by, updated_at, vector, embedder, revision"
+_COLUMNS = (
+    "id, kind, text, slot, subject, valid_to, ended_at, over, superseded_by, updated_at, sequence, vector, embedder, "
+    "revision"
+)
 
 
 class UserIndex:
@@ -63,7 +66,7 @@ class UserIndex:
     def profile(self, now: float) -> list[int]:
         """Ids of the profile in its order, the latest of equals first."""
         rows = [row for row in self._profile_ranks if not self._superseded[row] and self._valid_until[row] > now]
-        rows.sort(key=lambda row: (self._profile_ranks[row], -self._updated_at[row], -self._ids[row]))
+        rows.sort(key=lambda row: (self._profile_ranks[row], -self._sequences[row]))
         return [int(self._ids[row]) for row in rows]
 
     def has_other_than(self, ids: Collection[int]) -> bool:
@@ -95,10 +98,11 @@ class UserIndex:
         for slot in intent.slots:
             slot_match[[*self._slots.get(slot, ())]] = True
         found = np.flatnonzero(admitted | (slot_match & eligible))
-        age = np.maximum(0.0, now - self._updated_at[found])
+        found = found[np.argsort(-self._sequences[found])]
+        age = np.maximum.accumulate(np.maximum(0.0, now - self._updated_at[found]))  # no newer one counts as older
         order = scores[found] + RECENCY_WEIGHT * np.exp2(-age / RECENCY_HALF_LIFE_S) + SLOT_BOOST * slot_match[found]
         order += EXPIRED_BOOST * (expired[found] & intent.about_past)
-        found = found[np.lexsort((-self._ids[found], -order))]
+        found = found[np.argsort(-order, kind="stable")]
         return {
             int(self._ids[row]): "asked" if slot_match[row] else "meaning" if by_meaning[row] else "words"
             for row in found
@@ -114,6 +118,7 @@ class UserIndex:
         self._ids: NDArray[np.int64] = np.zeros(INITIAL_CAPACITY, np.int64)
         self._valid_until: NDArray[np.float64] = np.zeros(INITIAL_CAPACITY)
         self._updated_at: NDArray[np.float64] = np.zeros(INITIAL_CAPACITY)
+        self._sequences: NDArray[np.int64] = np.zeros(INITIAL_CAPACITY, np.int64)
         self._live, self._superseded, self._has_vector = (np.zeros(INITIAL_CAPACITY, bool) for _ in range(3))
         self._row_of: dict[int, int] = {}
         self._terms: dict[int, frozenset[str]] = {}
@@ -146,7 +151,8 @@ class UserIndex:
         self._size += 1
         end = record["valid_to"] if record["valid_to"] is not None else record["ended_at"]
         self._ids[row], self._updated_at[row] = record["id"], record["updated_at"]
-        self._valid_until[row] = math.inf if end is None else end
+        self._sequences[row] = record["sequence"]
+        self._valid_until[row] = -math.inf if record["over"] else math.inf if end is None else end
         self._live[row], self._superseded[row] = True, record["superseded_by"] is not None
         self._row_of[record["id"]] = row
         self._terms[row] = memory_terms(f"{record['text']} {record['subject']}")
@@ -182,7 +188,16 @@ class UserIndex:
 
     def _grow(self) -> None:
         capacity = 2 * len(self._ids)
-        for name in ("_matrix", "_ids", "_valid_until", "_updated_at", "_live", "_superseded", "_has_vector"):
+        for name in (
+            "_matrix",
+            "_ids",
+            "_valid_until",
+            "_updated_at",
+            "_sequences",
+            "_live",
+            "_superseded",
+            "_has_vector",
+        ):
             old = getattr(self, name)
             new = np.zeros((capacity, *old.shape[1:]), old.dtype)
             new[: len(old)] = old

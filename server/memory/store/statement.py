@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import unicodedata
+from dataclasses import dataclass
 
 from server.config import MemorySettings
 from server.errors import InvalidInput, TooLarge
@@ -14,6 +15,22 @@ from server.types import MemoryKind
 
 # Zero-width and direction marks, which hide text; the joiner of emoji and scripts stays.
 _INVISIBLE = frozenset("\u200b\u200e\u200f\u202a\u202b\u202c\u202d\u202e\u2060\u2066\u2067\u2068\u2069\ufeff")
+
+
+@dataclass(frozen=True, slots=True)
+class PendingMemory:
+    """A checked memory with its vector, ready to be written."""
+
+    finding: Finding
+    quote: str
+    slot: Slot | None
+    vector: bytes
+
+
+def given_times(found: Finding) -> dict[str, float]:
+    """The times that a statement of what is known brings with it."""
+    times = {"valid_from": found.valid_from, "valid_to": found.valid_to}
+    return {name: at for name, at in times.items() if at is not None}
 
 
 def one_line(text: str) -> str:

@@ -9,9 +9,8 @@ from __future__ import annotations
 
 import builtins
 import time
-from collections.abc import Collection, Iterable, Sequence
+from collections.abc import Callable, Collection, Iterable, Sequence
 from contextlib import AbstractContextManager
-from dataclasses import dataclass
 from typing import Any
 
 from sqlite_utils import Database as Connection
@@ -26,22 +25,19 @@ from server.memory.recall.index_cache import UserIndexCache
 from server.memory.recall.profile import in_profile_order
 from server.memory.recall.vectors import MemoryEmbedder
 from server.memory.store import forgetting, transfer
-from server.memory.store.statement import kind_of_statement, one_line, slot_of_statement, validated
+from server.memory.store.statement import (
+    PendingMemory,
+    given_times,
+    kind_of_statement,
+    one_line,
+    slot_of_statement,
+    validated,
+)
 from server.memory.store.table import MIGRATIONS, MemoryTable, Row, memory_of
 from server.types import Embedder, Memory, MemoryKind, UserId
 
 MAX_MEMORIES = 10_000  # of one user, expired ones included
 MIN_TIME_STEP = 1e-6  # between two changes of one memory, so that `expected` tells them apart
-
-
-@dataclass(frozen=True, slots=True)
-class _PendingMemory:
-    """A checked memory with its vector, ready to be written."""
-
-    finding: Finding
-    quote: str
-    slot: Slot | None
-    vector: bytes
 
 
 class MemoryStore:
@@ -175,22 +171,43 @@ class UserMemory:
         with self._transaction() as db:
             if self._table.is_paused(db):
                 raise Conflict("memory is paused, so nothing is saved: turn it on again first")
-            row_id, _ = self._upsert(db, pending, conversation_id, message_id)
+            row_id, _ = self._upsert(db, pending, conversation_id, message_id, valid_to if slot and slot.past else None)
             return memory_of(self._table.row(db, row_id))
 
     def learn(
-        self, text: str, *, conversation_id: str | None, message_id: str | None, at: float | None = None
+        self,
+        text: str,
+        *,
+        conversation_id: str | None,
+        message_id: str | None,
+        at: float | None = None,
+        unless: Callable[[], bool] = lambda: False,
     ) -> tuple[Memory, ...]:
         """Keeps what the user's own turn says about them, and returns what is new. See `keep`."""
         if self.paused:
             return ()
         source = clean(text)
-        return self.keep(extract(source, at), source=source, conversation_id=conversation_id, message_id=message_id)
+        return self.keep(
+            extract(source, at),
+            source=source,
+            conversation_id=conversation_id,
+            message_id=message_id,
+            at=at,
+            unless=unless,
+        )
 
     def keep(
-        self, findings: Iterable[Finding], *, conversation_id: str | None, message_id: str | None, source: str = ""
+        self,
+        findings: Iterable[Finding],
+        *,
+        conversation_id: str | None,
+        message_id: str | None,
+        source: str = "",
+        at: float | None = None,
+        unless: Callable[[], bool] = lambda: False,
     ) -> tuple[Memory, ...]:
-        """Keeps what was found in the turn `source`, from which quotes are cut, and returns what is new.
+        """Keeps what was found in the turn `source`, from which quotes are cut, and returns what is new. `at`: when it
+        was said. `unless` is asked in the transaction: the turn was deleted meanwhile, and nothing is kept.
 
         What is known already is made the latest; of answers to one question the last is current. Left out without an
         error: a statement over `settings.max_chars`, any beyond `MAX_MEMORIES`, and everything while paused.
@@ -204,12 +221,12 @@ class UserMemory:
             return ()
         new: dict[int, None] = {}
         with self._transaction() as db:
-            if self._table.is_paused(db):
+            if self._table.is_paused(db) or unless():
                 return ()
             for one in pending:
                 if self._table.count(db) >= MAX_MEMORIES:
                     break
-                row_id, is_new = self._upsert(db, one, conversation_id, message_id)
+                row_id, is_new = self._upsert(db, one, conversation_id, message_id, at)
                 if is_new:
                     new[row_id] = None
             rows = self._table.rows(db, new)
@@ -241,7 +258,7 @@ class UserMemory:
             now = max(time.time(), before["updated_at"] + MIN_TIME_STEP)
             if slot is None or slot.name != before["slot"]:
                 self._table.release_superseded(db, before, now)
-            ended = {"valid_to": now} if slot and slot.past and before["valid_to"] is None else {}
+            ended = {"valid_to": now, "over": 1} if slot and slot.past and before["valid_to"] is None else {}
             self._table.update(db, memory_id, **self._columns(pending, slot), **ended, updated_at=now)
             if slot and not slot.past and before["valid_to"] is None:
                 self._table.supersede(db, slot, before["subject"], memory_id, now=now, since=now)
@@ -322,11 +339,11 @@ class UserMemory:
     def _transaction(self) -> AbstractContextManager[Connection]:
         return transfer.write_transaction(self._database, self._table)
 
-    def _prepared(self, found: Sequence[tuple[Finding, str, Slot | None]]) -> builtins.list[_PendingMemory]:
+    def _prepared(self, found: Sequence[tuple[Finding, str, Slot | None]]) -> builtins.list[PendingMemory]:
         vectors = self._embedder.embed_memories([one_line(finding.text) for finding, _, _ in found])
-        return [_PendingMemory(*entry, vector) for entry, vector in zip(found, vectors, strict=True)]
+        return [PendingMemory(*entry, vector) for entry, vector in zip(found, vectors, strict=True)]
 
-    def _columns(self, pending: _PendingMemory, slot: Slot | None) -> Row:
+    def _columns(self, pending: PendingMemory, slot: Slot | None) -> Row:
         text = one_line(pending.finding.text)
         return {
             "text": text,
@@ -338,16 +355,21 @@ class UserMemory:
         }
 
     def _upsert(
-        self, db: Connection, pending: _PendingMemory, conversation_id: str | None, message_id: str | None
+        self,
+        db: Connection,
+        pending: PendingMemory,
+        conversation_id: str | None,
+        message_id: str | None,
+        said_at: float | None,
     ) -> tuple[int, bool]:
         """The row's id, and whether it says something new. Inside a transaction."""
-        found, now = pending.finding, time.time()
-        slot = pending.slot
+        found, slot, now = pending.finding, pending.slot, time.time()
+        moment = max(now, said_at or now)  # the clock may have been set back since it was said
         columns = {**self._columns(pending, slot), "subject": found.subject}
-        is_past = found.valid_to is not None and found.valid_to <= now
+        is_past = found.valid_to is not None and found.valid_to <= moment
         existing = self._table.find_duplicate(db, columns, now)
         if existing is not None:
-            times = {"ended_at": found.valid_to} if is_past else _given_times(found)
+            times = {"ended_at": found.valid_to, "over": 1} if is_past else given_times(found)
             self._table.update(db, existing["id"], updated_at=max(now, existing["updated_at"] + MIN_TIME_STEP), **times)
             return int(existing["id"]), is_past
         expired_row = self._table.find_expired(db, columns["normal"], found.subject, now) if is_past else None
@@ -355,7 +377,7 @@ class UserMemory:
             return int(expired_row["id"]), False
         if self._table.count(db) >= MAX_MEMORIES:
             raise Conflict(f"there are {MAX_MEMORIES:,} memories, the most one user can have: delete some first")
-        starts_later = slot is not None and found.valid_from is not None and found.valid_from > now
+        starts_later = slot is not None and found.valid_from is not None and found.valid_from > moment
         row_id = self._table.insert(db, {
             **columns,
             "kind": found.kind.value,
@@ -367,14 +389,9 @@ class UserMemory:
             "valid_from": found.valid_from,
             "valid_to": found.valid_to,
             "starts_at": found.valid_from if starts_later else None,
+            "over": int(is_past),
             "confidence": found.confidence,
         })  # fmt: skip
         if slot and not is_past and not starts_later:
             self._table.supersede(db, slot, found.subject, row_id, now=now, since=found.valid_from or now)
         return row_id, True
-
-
-def _given_times(found: Finding) -> Row:
-    """The times that a statement of what is known brings with it."""
-    times = {"valid_from": found.valid_from, "valid_to": found.valid_to}
-    return {name: at for name, at in times.items() if at is not None}

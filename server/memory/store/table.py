@@ -1,9 +1,11 @@
 """The rows of one user's memories in SQLite: every statement names that user.
 
-A row keeps two times: when it holds in the world (`valid_from`, `valid_to`) and when it was written. A newer answer
-to the same question (`slot` of one `subject`) supersedes the older one, which stays: `superseded_by` names the newer,
-`ended_at` says since when the older is over. Triggers count each user's writes, so that an index in RAM knows
-what it has missed, whoever wrote. Functions that change rows need a transaction. Knows nothing of rules or vectors.
+A row keeps two times: when it holds in the world (`valid_from`, `valid_to`) and when it was written. Which of two is
+newer is said by `sequence`, not by a time: a clock may be set back. What was over when it was written stays so
+(`over`). A newer answer to the same question (`slot` of one `subject`) supersedes the older one, which stays:
+`superseded_by` names the newer, `ended_at` says since when the older is over. Triggers count each user's writes, so
+that an index in RAM knows what it has missed, whoever wrote. Functions that change rows need a transaction. Knows
+nothing of rules or vectors.
 """
 
 from __future__ import annotations
@@ -104,10 +106,20 @@ MIGRATIONS = (
     """,
     "CREATE TABLE memory_domains_off (user_id TEXT NOT NULL, domain TEXT NOT NULL, PRIMARY KEY (user_id, domain))"
     " WITHOUT ROWID;",
+    """
+    ALTER TABLE memories ADD COLUMN sequence INTEGER NOT NULL DEFAULT 0;
+    ALTER TABLE memories ADD COLUMN over INTEGER NOT NULL DEFAULT 0;
+    UPDATE memories SET sequence = ranked.place FROM (
+        SELECT id, row_number() OVER (PARTITION BY user_id ORDER BY updated_at, id) AS place FROM memories
+    ) AS ranked WHERE ranked.id = memories.id;
+    UPDATE memories SET over = 1
+        WHERE superseded_by IS NULL AND coalesce(valid_to, ended_at) <= CAST(strftime('%s', 'now') AS REAL);
+    CREATE INDEX memories_in_order ON memories (user_id, sequence);
+    """,
 )
 
-_LATEST = "ORDER BY updated_at DESC, id DESC"
-_CURRENT = "user_id = :user AND superseded_by IS NULL AND coalesce(valid_to, ended_at, 9e18) > :now"
+_LATEST = "ORDER BY sequence DESC, id DESC"
+_CURRENT = "user_id = :user AND superseded_by IS NULL AND NOT over AND coalesce(valid_to, ended_at, 9e18) > :now"
 _SAME_SLOT = "user_id = :user AND slot = :slot AND subject = :subject"
 
 
@@ -160,7 +172,7 @@ class MemoryTable:
             db,
             f"SELECT * FROM memories WHERE {_SAME_SLOT} "
             "ORDER BY superseded_by IS NULL AND coalesce(valid_to, ended_at) IS NULL, "
-            "coalesce(valid_to, ended_at, 9e18), coalesce(valid_from, created_at), id",
+            "coalesce(valid_to, ended_at, 9e18), sequence",
             slot=row["slot"],
             subject=row["subject"],
         )
@@ -170,7 +182,7 @@ class MemoryTable:
         rows = self._query(
             db,
             "SELECT * FROM memories WHERE user_id = :user AND superseded_by IS NULL AND normal = :normal "
-            f"AND subject = :subject AND coalesce(valid_to, ended_at) <= :now {_LATEST}",
+            f"AND subject = :subject AND (over OR coalesce(valid_to, ended_at) <= :now) {_LATEST}",
             normal=normal,
             subject=subject,
             now=now,
@@ -198,12 +210,15 @@ class MemoryTable:
     # ── changing ─────────────────────────────────────────────────────────────────────────────────
 
     def insert(self, db: Connection, columns: Mapping[str, Any]) -> int:
-        full = {**columns, "user_id": self.user}
+        full = {**columns, "user_id": self.user, "sequence": self._next(db)}
         names = ", ".join(full)
         values = ", ".join(f":{name}" for name in full)
         return int(db.execute(f"INSERT INTO memories ({names}) VALUES ({values})", full).lastrowid or 0)
 
     def update(self, db: Connection, memory_id: int, **columns: Any) -> None:
+        """With a new `updated_at` the row becomes the latest."""
+        if "updated_at" in columns:
+            columns["sequence"] = self._next(db)
         names = ", ".join(f"{name} = :{name}" for name in columns)
         db.execute(
             f"UPDATE memories SET {names} WHERE user_id = :user AND id = :id",
@@ -211,13 +226,18 @@ class MemoryTable:
         )
 
     def supersede(self, db: Connection, slot: Slot, subject: str, by: int, *, now: float, since: float) -> None:
-        """Marks the current answers of the slot as superseded by the row `by`; they held until `since`."""
+        """Marks the current answers of the slot as superseded by the row `by`; they held until `since`. By the clock
+        that is never before an answer ended that they have superseded: the history keeps its order."""
+        values = {"user": self.user, "slot": slot.name, "subject": subject, "by": by, "now": now, "since": since}
+        if since == now:
+            last = db.execute(f"SELECT max(ended_at) FROM memories WHERE {_SAME_SLOT}", values).fetchone()[0]
+            values["since"] = max(now, last or now)
         db.execute(
             "UPDATE memories SET superseded_by = :by, superseded_at = :now, "
             "ended_at = coalesce(ended_at, :since) "
             f"WHERE {_SAME_SLOT} AND superseded_by IS NULL AND starts_at IS NULL "
-            "AND coalesce(valid_to, 9e18) > :now AND id <> :by",
-            {"user": self.user, "slot": slot.name, "subject": subject, "by": by, "now": now, "since": since},
+            "AND NOT over AND coalesce(valid_to, 9e18) > :now AND id <> :by",
+            values,
         )
 
     def release_superseded(self, db: Connection, row: Row, now: float) -> None:
@@ -280,6 +300,11 @@ class MemoryTable:
         else:
             db.execute("INSERT OR IGNORE INTO memory_domains_off VALUES (:user, :domain)", parameters)
 
+    def _next(self, db: Connection) -> int:
+        """The sequence of what is written now."""
+        query = "SELECT coalesce(max(sequence), 0) + 1 FROM memories WHERE user_id = ?"
+        return int(db.execute(query, [self.user]).fetchone()[0])
+
     def _query(self, db: Connection, sql: str, **values: Any) -> list[Row]:
         return [*db.query(sql, {"user": self.user, **values})]
 
@@ -287,7 +312,11 @@ class MemoryTable:
 def is_expired(row: Mapping[str, Any], now: float | None = None) -> bool:
     """Superseded, or its time has ended."""
     end = row["valid_to"] if row["valid_to"] is not None else row["ended_at"]
-    return row["superseded_by"] is not None or (end is not None and end <= (time.time() if now is None else now))
+    return (
+        row["superseded_by"] is not None
+        or bool(row["over"])
+        or (end is not None and end <= (time.time() if now is None else now))
+    )
 
 
 def memory_of(row: Mapping[str, Any], why: str = "") -> Memory:

@@ -15,7 +15,7 @@ from server.memory.store.table import MemoryTable, Row
 from server.types import UserId
 
 FORMAT = "tailor-memories-1"
-_NOT_EXPORTED = ("user_id", "vector", "embedder", "normal", "revision", "starts_at")
+_NOT_EXPORTED = ("user_id", "vector", "embedder", "normal", "revision", "starts_at", "sequence", "over")
 
 
 @contextmanager

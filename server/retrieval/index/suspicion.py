@@ -10,9 +10,10 @@ found. Pure functions.
 from __future__ import annotations
 
 import re
-import unicodedata
 from dataclasses import dataclass
 from typing import Final
+
+from server.words import normalize
 
 MAX_CHARS: Final = 20_000  # of a passage
 
@@ -154,7 +155,7 @@ def matched_rules(text: str) -> tuple[str, ...]:
 
 def _matches(text: str) -> list[tuple[str, float]]:
     text = text[:MAX_CHARS]
-    read = _INVISIBLE.sub("", unicodedata.normalize("NFKC", text))
+    read = _INVISIBLE.sub("", normalize(text, "NFKC"))
     folded = read.lower()
     found = [(rule.name, rule.weight) for rule in RULES if rule.prefilter.search(folded) and rule.pattern.search(read)]
     if _TAG_CHARS.search(text) or len(_INVISIBLE.findall(text)) > max(20, len(text) // 4):

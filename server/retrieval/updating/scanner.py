@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import os
 import stat
-import unicodedata
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path, PurePath
@@ -17,6 +16,7 @@ from typing import Final
 
 from server.retrieval.index.files import FileKey, FileState
 from server.retrieval.loaders import SUPPORTED_IN_SHORT, is_supported
+from server.words import normalize
 
 MAX_FILE_BYTES: Final = 64 * 1024 * 1024
 _TEMPORARY_ENDINGS = (".swp", ".swx", ".part", ".partial", ".tmp", ".temp", ".crdownload", ".download")
@@ -137,7 +137,7 @@ def _folded(name: str) -> str:
 
 
 def _nfc(name: str) -> str:
-    return unicodedata.normalize("NFC", name)
+    return normalize(name, "NFC")
 
 
 def _files(root: Path, top: os.DirEntry[str], folder: str) -> Iterator[ScannedFile]:

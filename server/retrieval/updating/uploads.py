@@ -16,6 +16,7 @@ from typing import Final
 from server.errors import InvalidInput, NotFound
 from server.retrieval.loaders import SUPPORTED, is_supported
 from server.retrieval.updating.scanner import is_ignored
+from server.words import normalize
 
 MAX_NAME_BYTES: Final = 160
 _FOLDER = re.compile(r"(?!\.)[\w.-]{1,64}")
@@ -28,7 +29,7 @@ def safe_name(filename: str) -> str:
 
     Raises InvalidInput when the ending is not one that is read.
     """
-    name = unicodedata.normalize("NFC", filename).replace("\\", "/").rsplit("/", 1)[-1]
+    name = normalize(filename, "NFC").replace("\\", "/").rsplit("/", 1)[-1]
     name = "".join(char for char in name if unicodedata.category(char)[0] != "C")
     name = " ".join(_UNSAFE.sub(" ", name).split())
     stem, dot, ending = name.rpartition(".")
@@ -45,7 +46,7 @@ def safe_name(filename: str) -> str:
 
 def folder_path(root: Path, folder: str) -> Path:
     """The folder's path, which may not exist yet. Raises InvalidInput for a name that breaks the rule."""
-    name = unicodedata.normalize("NFC", folder)
+    name = normalize(folder, "NFC")
     path = root / name
     if not _FOLDER.fullmatch(name) or is_ignored(name):
         raise InvalidInput(
@@ -88,7 +89,7 @@ def remove(root: Path, folder: str, file: str) -> None:
     if not folder or "/" in folder or any(is_ignored(part) for part in (folder, *parts)):
         raise missing
     for form in ("NFC", "NFD"):  # some systems store names decomposed
-        path = root / unicodedata.normalize(form, folder) / unicodedata.normalize(form, file)
+        path = root / normalize(folder, form) / normalize(file, form)
         inside = path.parent.resolve().is_relative_to(root.resolve())
         if inside and (path.is_symlink() or path.is_file()):
             path.unlink()

@@ -4,12 +4,15 @@ from __future__ import annotations
 
 import json
 import math
-from collections.abc import Iterator
+import time
+from collections.abc import Callable, Iterator
 
 import httpx
 import openai
 import pytest
 
+from server.api.openai import routes
+from server.errors import AnswerFailed, OutputFormatError
 from server.types import GenerationRequest
 from tests.fakes import ScriptedEngine
 from tests.live import LiveServer, make_app, make_workspace, serving
@@ -222,6 +225,80 @@ def test_embeddings(client: openai.OpenAI, live: LiveServer) -> None:
     refused = httpx.post(f"{live.url}/v1/embeddings", json={"input": [], "model": "any"}, timeout=60)
     assert refused.status_code == 400
     assert httpx.post(f"{live.url}/v1/embeddings", json={"input": "x", "dimensions": 3}, timeout=60).status_code == 400
+
+
+# ── clients that go, rows that fail ──────────────────────────────────────────────────────────────
+
+
+@pytest.fixture
+def slow(tmp_path) -> Iterator[tuple[ScriptedEngine, str]]:
+    """An engine whose answers take minutes, and the address of its server."""
+    engine = ScriptedEngine(lambda request, prompt: "word " * 1000, pause=0.2)
+    with serving(make_app(make_workspace(tmp_path), engine)) as served:
+        yield engine, f"{served.url}/v1/chat/completions"
+
+
+def until(condition: Callable[[], object], seconds: float = 30) -> None:
+    ends = time.monotonic() + seconds
+    while not condition():
+        assert time.monotonic() < ends, "it never came"
+        time.sleep(0.01)
+
+
+@pytest.mark.parametrize("n", [1, 3])
+@pytest.mark.parametrize("model", ["base", "general"])
+def test_a_client_that_goes_stops_its_rows(slow: tuple[ScriptedEngine, str], model: str, n: int) -> None:
+    engine, url = slow
+    body = {"model": model, "n": n, "messages": [{"role": "user", "content": "Hi"}]}
+    with httpx.Client() as client, pytest.raises(httpx.ReadTimeout):
+        client.post(url, json=body, timeout=httpx.Timeout(60, read=1.5))
+    until(lambda: len(engine.requests) == n)
+    until(lambda: engine.running == 0)
+    assert (engine.cancelled, engine.finished) == (n, 0)
+
+
+def test_a_stream_without_a_word_yet_stops_too(tmp_path) -> None:
+    engine = ScriptedEngine(pause=60)
+    with serving(make_app(make_workspace(tmp_path), engine)) as served:
+        body = {"model": "base", "stream": True, "messages": [{"role": "user", "content": "Hi"}]}
+        with httpx.Client() as client, pytest.raises(httpx.ReadTimeout):
+            client.post(f"{served.url}/v1/chat/completions", json=body, timeout=httpx.Timeout(60, read=1.5))
+        until(lambda: engine.running == 0)
+        assert engine.cancelled == 1
+
+
+@pytest.mark.parametrize("error", [OutputFormatError("it leads nowhere"), AnswerFailed("it broke"), KeyError("secret")])
+@pytest.mark.parametrize("stream", [False, True])
+def test_one_answer_that_fails_stops_the_others(tmp_path, error: Exception, stream: bool) -> None:
+    def script(request: GenerationRequest, prompt: str) -> str:
+        if request.sampling.seed == 2:
+            raise error
+        return "word " * 1000
+
+    engine = ScriptedEngine(script, pause=0.2)
+    status, code = {OutputFormatError: (422, "output_format"), AnswerFailed: (500, "answer_failed")}.get(
+        type(error), (500, "internal")
+    )
+    body = {"model": "base", "n": 3, "seed": 1, "stream": stream, "messages": [{"role": "user", "content": "Hi"}]}
+    with serving(make_app(make_workspace(tmp_path), engine)) as served:
+        response = httpx.post(f"{served.url}/v1/chat/completions", json=body, timeout=60)
+        until(lambda: engine.running == 0)
+    assert engine.finished == 0
+    assert response.status_code == status
+    assert response.json()["error"]["code"] == code
+    assert "secret" not in response.text
+
+
+def test_embeddings_come_in_pieces_and_have_a_bound(client: openai.OpenAI, live: LiveServer) -> None:
+    texts = [f"text {number}" for number in range(routes.EMBEDDINGS_AT_ONCE + 5)]
+    reply = client.embeddings.create(model="any", input=texts, encoding_format="float")
+    assert [item.index for item in reply.data] == list(range(len(texts)))
+    last = client.embeddings.create(model="any", input=texts[-1], encoding_format="float")
+    assert reply.data[-1].embedding == pytest.approx(last.data[0].embedding)
+    large = {"model": "any", "input": ["x" * (routes.MAX_EMBEDDING_CHARS // 2)] * 3}
+    refused = httpx.post(f"{live.url}/v1/embeddings", json=large, timeout=60)
+    assert refused.status_code == 413
+    assert "1,000,000" in refused.json()["error"]["message"]
 
 
 def test_nothing_of_it_is_stored(client: openai.OpenAI, live: LiveServer) -> None:

@@ -5,13 +5,14 @@ from __future__ import annotations
 import asyncio
 import itertools
 import threading
+import time
 from pathlib import Path
 from typing import Any
 
 import pytest
 
 from server.api.services import Services
-from server.chat import ChatService
+from server.chat import ChatService, service
 from server.chat.events import (
     AnswerDelta,
     Done,
@@ -206,13 +207,21 @@ async def test_a_temporary_chat_neither_reads_nor_writes_memory(tmp_path: Path) 
         assert services.chat.store.list(MINA) == ()
 
 
-async def test_old_temporary_chats_are_deleted(tmp_path: Path) -> None:
+async def test_old_temporary_chats_are_deleted_by_the_age_that_the_process_counts(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     async with running(tmp_path) as services:
-        store = services.chat.store
-        old, kept = store.create(MINA, "Old", temporary=True), store.create(MINA, "Kept")
-        assert store.delete_temporary(old.updated_at) == 0
-        assert store.delete_temporary(old.updated_at + 1) == 1
-        assert [each.id for each in store.list(MINA)] == [kept.id]
+        chat = services.chat
+        begun = await ask(chat, MINA, "I like coffee.", temporary=True)
+        empty, kept = await chat.create(MINA, temporary=True), await chat.create(MINA, temporary=False)
+        day = service.TEMPORARY_CHAT_SECONDS
+        with monkeypatch.context() as later:
+            later.setattr(time, "time", lambda real=time.time: real() + 3 * day)  # the clock is set forward
+            await chat._delete_old_temporary()
+        assert {each.id for each in chat.store.list(MINA)} == {conversation_of(begun), empty.id, kept.id}
+        chat._temporary_used[empty.id] -= day
+        await chat._delete_old_temporary()
+        assert {each.id for each in chat.store.list(MINA)} == {conversation_of(begun), kept.id}
 
 
 async def test_a_domain_without_memory_says_so(tmp_path: Path) -> None:

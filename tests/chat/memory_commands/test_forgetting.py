@@ -220,10 +220,10 @@ def test_a_quote_of_a_deleted_chat_goes_and_others_stay() -> None:
 
 
 def test_records_are_found_by_search_strings_in_their_json() -> None:
-    from server.chat.conversations.store import _ANSWER
+    from server.chat.conversations.tables import ANSWER
 
     record = AnswerRecord(memories_saved=(fact(7, "Likes tea."),))
-    stored_answer = _ANSWER.dump_json(record).decode()
+    stored_answer = ANSWER.dump_json(record).decode()
     assert [string in stored_answer for string in Redaction(memories={7}).search_strings] == [True]
     assert [string in stored_answer for string in Redaction(memories={77}).search_strings] == [False]
     assert [string in stored_answer for string in Redaction(memories=None).search_strings] == [True]

@@ -31,8 +31,8 @@ async def components(tmp_path: Path):
     await asyncio.to_thread(knowledge.sync)
     memory = MemoryStore(Database(tmp_path / "tailor.db"), embedder, MemorySettings())
     memory.of(ANN).learn("Please call me Ann.", conversation_id=None, message_id=None)
-    names = {ANN: "ann", UserId("bob"): "bob"}
-    access = Access(folder / "knowledge", tmp_path / "access.json", names.get)
+    names = {ANN: frozenset({"ann"}), UserId("bob"): frozenset({"bob"})}
+    access = Access(folder / "knowledge", tmp_path / "access.json", lambda user: names.get(user, frozenset()))
     yield PromptLibrary(folder / "prompts", "general"), memory, SharedKnowledge(knowledge, access)
     await knowledge.close()
 
@@ -68,7 +68,10 @@ async def test_files_that_are_still_being_read_count_as_searched(components, tmp
     library, memory, _ = components
     base = KnowledgeBase(tmp_path / "files", tmp_path / "first", WordEmbedder(), RetrievalSettings(min_similarity=0.1))
     base.open()  # nothing is indexed yet
-    view = SharedKnowledge(base, Access(tmp_path / "files", tmp_path / "first.json", {ANN: "ann"}.get)).for_user(ANN)
+    view = SharedKnowledge(
+        base,
+        Access(tmp_path / "files", tmp_path / "first.json", lambda user: frozenset({"ann"} if user == ANN else ())),
+    ).for_user(ANN)
     for file, searched in ((None, False), ("lamps.md", True)):
         if file:
             base.save("support", file, b"A lamp can be returned within 45 days.")

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from server.engine.model.tokenizer import ModelTokenizer
-from server.engine.sampling.constraint import ConstraintCompiler, smallest_instance
+from server.engine.sampling.constraint import ConstraintCompiler
 from server.engine.sampling.sampler import Sampler
 from server.errors import InvalidInput
 from server.types import Constraint, FinishReason, Message, SamplingParams
@@ -64,51 +64,6 @@ def test_noise_becomes_valid_json_every_time(compiler: ConstraintCompiler) -> No
         assert follows(json.loads(compiler._tokenizer.decode(ids)))
 
 
-OPEN = {
-    "type": "object",
-    "required": ["clause", "tags", "nested"],
-    "properties": {
-        "clause": {"type": "string"},
-        "tags": {"type": "array", "items": {"type": "string"}},
-        "nested": {"type": "object", "required": ["n"], "properties": {"n": {"type": "number"}}},
-        "free": {"type": "string"},
-    },
-}
-
-
-@pytest.mark.parametrize("budget", [90, 150, 300])
-def test_json_is_closed_before_it_would_be_cut(compiler: ConstraintCompiler, budget: int) -> None:
-    constraint = Constraint("json_schema", json.dumps(OPEN))
-    lengths = []
-    for seed in range(24):
-        mask = compiler.mask(constraint)
-        mask.budget = budget
-        sampler = Sampler(SamplingParams(temperature=1, seed=seed), [], mask)
-        noise = np.random.default_rng(seed)
-        ids: list[int] = []
-        while not mask.complete and len(ids) <= budget:
-            ids.append(choose(sampler, noise.normal(0, 3, VOCABULARY).astype(np.float32)).token)
-        lengths.append(len(ids))
-        value = json.loads(compiler._tokenizer.decode([i for i in ids if i not in (0, 2)]))
-        assert set(OPEN["required"]) <= set(value)
-    assert max(lengths) > budget / 2, "the text is not cut short without need"
-
-
-@pytest.mark.parametrize(
-    ("schema", "value"),
-    [
-        ({"type": "string", "minLength": 3}, "xxx"),
-        ({"enum": ["a", "longer"]}, "longer"),
-        ({"const": 5}, 5),
-        ({"type": "array", "items": {"type": "integer"}, "minItems": 2}, [0, 0]),
-        ({"anyOf": [{"type": "null"}, {"type": "boolean"}]}, False),
-        ({"properties": {"a": {"type": "null"}, "b": {"type": "string"}}, "required": ["a"]}, {"a": None}),
-    ],
-)
-def test_the_smallest_instance(schema: dict, value: object) -> None:
-    assert smallest_instance(schema) == value
-
-
 def test_a_grammar_in_lark(compiler: ConstraintCompiler) -> None:
     constraint = Constraint("lark", 'start: ("예" | "아니오") " [" /[1-9]/ "]"')
     answers = {compiler._tokenizer.decode(write(compiler, constraint, seed)[0]) for seed in range(20)}
@@ -150,12 +105,15 @@ async def test_an_engine_row_is_held_to_it_beside_free_rows(tiny, engines: Engin
     assert (await ask(engine, "hello")).text != reply.text
 
 
-async def test_a_cut_json_is_a_length_finish_and_no_crash(tiny, engines: EngineFactory) -> None:
+@pytest.mark.parametrize("most", [1, 5, 30])
+async def test_json_at_the_token_limit_ends_as_it_was_written(tiny, engines: EngineFactory, most: int) -> None:
     engine = await engines(tiny("llama"))
     constraint = Constraint("json_schema", json.dumps(SCHEMA))
-    reply = await ask(engine, "hello", constraint=constraint, max_tokens=5)
-    assert reply.done.reason is FinishReason.LENGTH
-    assert reply.text.startswith("{")
+    whole = await ask(engine, "hello", constraint=constraint, temperature=1.0, seed=4, max_tokens=200)
+    cut = await ask(engine, "hello", constraint=constraint, temperature=1.0, seed=4, max_tokens=most)
+    assert (cut.done.reason, cut.usage.completion_tokens) == (FinishReason.LENGTH, most)
+    assert whole.text.startswith(cut.text), "nothing is invented to close it"
+    assert len(cut.text) < len(whole.text)
     assert engine.health().ok
 
 

@@ -42,6 +42,10 @@ def open_base(root: Path) -> KnowledgeBase:
     return KnowledgeBase(root, root.parent / "index", WordEmbedder(), SETTINGS)
 
 
+def principals_of(user: UserId) -> frozenset[str]:
+    return frozenset({{"m": "mina", "j": "jun"}[user]})
+
+
 def found(base: KnowledgeBase) -> list[str]:
     return [one.text for one in base.search("lamps accepted within days", ["shop"]).passages]
 
@@ -131,7 +135,7 @@ def test_the_whole_knowledge_folder_may_go_away(root: Path, empty: bool) -> None
 def test_an_unmounted_folder_stays_as_limited_as_it_was(root: Path, share: Path) -> None:
     write(share / ".users", "mina\n")
     base = open_base(root)
-    access = Access(root, root.parent / "index" / "access.json", {UserId("m"): "mina", UserId("j"): "jun"}.get)
+    access = Access(root, root.parent / "index" / "access.json", principals_of)
     shared = SharedKnowledge(base, access)
     base.sync()
     unmount(share)
@@ -140,5 +144,5 @@ def test_an_unmounted_folder_stays_as_limited_as_it_was(root: Path, share: Path)
     assert not access.may_see(UserId("j"), "shop")
     assert [one.folder for one in shared.for_user(UserId("m")).status().missing] == ["shop"]
     assert shared.for_user(UserId("j")).status().missing == ()
-    later = Access(root, root.parent / "index" / "access.json", {UserId("j"): "jun"}.get)
+    later = Access(root, root.parent / "index" / "access.json", principals_of)
     assert not later.may_see(UserId("j"), "shop")

@@ -1,0 +1,33 @@
+"""Who may come in and what each may do: accounts, roles, groups, sessions, keys, signing in.
+
+Knows nothing of HTTP, chats or files.
+"""
+
+from server.accounts.accounts import SESSION_DAYS, Accounts
+from server.accounts.passwords import MAX_PASSWORD, MIN_PASSWORD, PasswordWorkers
+from server.accounts.permissions import GRANTS, Permission, Role, roles_with
+from server.accounts.records import MAX_NAME, Account, ApiKey, Credential, Login, OpenSession, Origin, Session
+from server.accounts.schema import MIGRATIONS as ACCOUNT_MIGRATIONS
+from server.accounts.sign_in import SignIn
+
+__all__ = [
+    "ACCOUNT_MIGRATIONS",
+    "GRANTS",
+    "MAX_NAME",
+    "MAX_PASSWORD",
+    "MIN_PASSWORD",
+    "SESSION_DAYS",
+    "Account",
+    "Accounts",
+    "ApiKey",
+    "Credential",
+    "Login",
+    "OpenSession",
+    "Origin",
+    "PasswordWorkers",
+    "Permission",
+    "Role",
+    "Session",
+    "SignIn",
+    "roles_with",
+]
