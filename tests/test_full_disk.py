@@ -13,8 +13,8 @@ from typing import Any
 
 import httpx
 import pytest
-from server.api.accounts import Accounts
 
+from server.accounts import Accounts
 from server.database import Database
 from server.reserve import Reserve
 from tests.disks import fill, mounted

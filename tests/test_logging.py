@@ -59,12 +59,12 @@ def test_a_line_has_a_date_with_its_zone_a_level_a_part_and_a_request(written: i
     logging.getLogger("tailor.x").info("two\nlines")
     server_logging.request_id.reset(token)
     logging.getLogger("tailor.x").debug("too small")
-    logging.getLogger("uvicorn.error").warning("of a library")
+    logging.getLogger("some.library").warning("of a library")
     first, second = written.getvalue().splitlines()
     at, *rest = LINE.fullmatch(first).groups()  # type: ignore[union-attr]
     assert datetime.fromisoformat(at).tzinfo is not None
     assert rest == ["INFO", "tailor.x", "abc-1", r"two\nlines"]
-    assert LINE.fullmatch(second).groups()[1:] == ("WARNING", "uvicorn.error", "-", "of a library")  # type: ignore[union-attr]
+    assert LINE.fullmatch(second).groups()[1:] == ("WARNING", "some.library", "-", "of a library")  # type: ignore[union-attr]
 
 
 def test_json_has_one_object_a_line(written: io.StringIO) -> None:

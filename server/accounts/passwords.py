@@ -10,6 +10,8 @@ import asyncio
 import secrets
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
+from contextvars import copy_context
+from functools import partial
 from typing import Any, Final, TypeVar
 
 from argon2 import PasswordHasher
@@ -79,7 +81,7 @@ class PasswordWorkers:
         if self._taken >= self._most:
             raise Overloaded("too many logins are being checked; try again in a moment", RETRY_S)
         self._taken += 1
-        future = self._executor.submit(work, *arguments, **named)
+        future = self._executor.submit(copy_context().run, partial(work, *arguments, **named))
         loop = asyncio.get_running_loop()
         # A caller who goes away frees no thread: the place is free when the work is done.
         future.add_done_callback(lambda _: loop.is_closed() or loop.call_soon_threadsafe(self._release))

@@ -1,4 +1,5 @@
-"""The one place where errors become HTTP statuses. Messages pass as they are: they are written for users."""
+"""The one place where errors become HTTP statuses. Messages pass as they are: they are written for users. Knows nothing
+of why something failed."""
 
 from __future__ import annotations
 

@@ -5,6 +5,7 @@ from server.chat.conversations.past_chats import PastChats
 from server.chat.conversations.records import AnswerRecord, Conversation, PromptRecord, StoredMessage
 from server.chat.conversations.redaction import RedactionCounts
 from server.chat.conversations.store import ConversationStore
+from server.chat.conversations.tables import MIGRATIONS as CHAT_MIGRATIONS
 from server.chat.events import EvidenceFound, Mention, TurnEvent
 from server.chat.memory_commands.access import DeletionReceipt, EnabledMemory
 from server.chat.service import NEWEST, ChatService, MemoryDependencies, Unchanged
@@ -12,10 +13,13 @@ from server.chat.turn.context import gather_context, redact_inaccessible
 from server.chat.turn.pipeline import Answer, Finished, TextDelta, Turn, TurnPipeline, WithoutAdapter
 from server.chat.turn.runner import TurnDependencies, number_passages
 from server.chat.turn.streams import TurnStream
+from server.chat.turn.traces import MIGRATIONS as TRACE_MIGRATIONS
 from server.chat.turn.traces import AnswerTrace, TraceStore, answer_trace
 
 __all__ = [
+    "CHAT_MIGRATIONS",
     "NEWEST",
+    "TRACE_MIGRATIONS",
     "Answer",
     "AnswerRecord",
     "AnswerTrace",

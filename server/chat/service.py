@@ -12,14 +12,13 @@ import time
 from collections import Counter
 from collections.abc import Callable
 from contextlib import ExitStack, suppress
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from enum import Enum
-from functools import partial
 from typing import Any, TypeAlias
 
 from server.chat.admission import Admission
 from server.chat.conversations.past_chats import FoundTurn, PastChats
-from server.chat.conversations.records import AnswerRecord, Conversation, PromptRecord, Status, StoredMessage
+from server.chat.conversations.records import Conversation, PromptRecord, Status, StoredMessage
 from server.chat.conversations.redaction import Redaction
 from server.chat.conversations.store import ConversationStore
 from server.chat.events import Started
@@ -33,6 +32,7 @@ from server.chat.memory_commands.forgetting import MemoryDeletion
 from server.chat.turn.runner import TurnDependencies, TurnRunner
 from server.chat.turn.streams import StreamRegistry, TurnStream
 from server.chat.turn.traces import AnswerTrace
+from server.chat.turn.unsaved import UnsavedAnswers
 from server.errors import Conflict, InvalidInput, StorageError
 from server.memory import MemoryStore, MemoryWriter
 from server.types import UserId
@@ -84,7 +84,7 @@ class ChatService:
         self._running: dict[str, tuple[asyncio.Task[None], TurnRunner]] = {}
         self._turns: Counter[UserId] = Counter()  # running, and being stored
         self._temporary_used: dict[str, float] = {}  # temporary chat → when it was last used, by the process's clock
-        self._unsaved: dict[str, tuple[UserId, str, str, AnswerRecord]] = {}  # failed, while nothing could be stored
+        self._unsaved = UnsavedAnswers(dependencies.store)
         self._subscribers: list[Callable[[UserId], None]] = []
         self._tasks: tuple[asyncio.Task[None], ...] = ()
 
@@ -134,19 +134,12 @@ class ChatService:
             try:
                 if answers:
                     await asyncio.to_thread(self.store.save_partial_answers, answers)
-                await self._save_failed_answers()
+                for user in await self._unsaved.save():
+                    self._notify_subscribers(user)
             except StorageError as error:
                 log.warning("running answers could not be checkpointed; trying again: %s", error)
             except Exception:  # edge of the task: answers go on, and are stored when they end
                 log.exception("running answers could not be checkpointed; trying again")
-
-    async def _save_failed_answers(self) -> None:
-        """Answers that failed while nothing could be stored."""
-        for message_id, (user, _, text, record) in list(self._unsaved.items()):
-            save = partial(self.store.update_answer, text=text, status=Status.FAILED, record=record)
-            await asyncio.to_thread(save, user, message_id)
-            del self._unsaved[message_id]
-            self._notify_subscribers(user)
 
     async def close(self) -> None:
         """Stops running answers and stores what there is of them."""
@@ -318,14 +311,7 @@ class ChatService:
     async def conversation(self, user: UserId, conversation_id: str) -> tuple[Conversation, tuple[StoredMessage, ...]]:
         conversation = await asyncio.to_thread(self.store.get, user, conversation_id)
         messages = await asyncio.to_thread(self.store.messages, user, conversation_id)
-        return conversation, tuple(map(self._as_ended, messages))
-
-    def _as_ended(self, message: StoredMessage) -> StoredMessage:
-        """An answer that failed, though that is not stored yet."""
-        if message.id not in self._unsaved:
-            return message
-        _, _, text, record = self._unsaved[message.id]
-        return replace(message, text=text, status=Status.FAILED, answer=record)
+        return conversation, tuple(map(self._unsaved.shown, messages))
 
     async def prompt(self, user: UserId, message_id: str) -> tuple[StoredMessage, PromptRecord]:
         message = await asyncio.to_thread(self.store.message, user, message_id)
@@ -407,8 +393,7 @@ class ChatService:
 
     def _turn_ended(self, user: UserId, message_id: str) -> None:
         _, runner = self._running.pop(message_id)
-        if runner.unsaved is not None:
-            self._unsaved[message_id] = runner.unsaved
+        self._unsaved.add(runner.unsaved)
         self._count_turn(user, -1)
         self._memory_dependencies.past_chats.turn_ended()
         self._notify_subscribers(user)

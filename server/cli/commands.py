@@ -1,4 +1,4 @@
-"""`tailor`: serve, chat, train, compare, index, adapters, users.
+"""`tailor`: serve, chat, train, compare, index, adapters, users, backup, restore, doctor.
 
 Puts the groups of commands together; each reads the settings of the workspace (the current folder unless `--workspace`
 says otherwise), calls the parts, and prints. What is slow to import (torch, transformers, the parts that need them) is
@@ -14,13 +14,14 @@ import typer
 from server.cli.adapters import adapters_app
 from server.cli.chat import chat
 from server.cli.index import index_app
+from server.cli.maintenance import backup, doctor, restore
 from server.cli.serve import serve
 from server.cli.training import compare, train
 from server.cli.users import users_app
 from server.errors import TailorError
 
 app = typer.Typer(no_args_is_help=True, add_completion=False, help="A chat server that fits a model to your work.")
-for command in (serve, chat, train, compare):
+for command in (serve, chat, train, compare, backup, restore, doctor):
     app.command()(command)
 app.add_typer(index_app, name="index")
 app.add_typer(adapters_app, name="adapters")

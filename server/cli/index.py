@@ -163,4 +163,5 @@ def _show_status(status: dict[str, Any]) -> None:
         left = f", about {done['left_s']:.0f} s left" if done["left_s"] is not None else ""
         lines.append(f"{done['files']} of {done['of_files']} files{left}")
     lines += [f"{limit['folder']}: {limit['problem']}" for limit in status.get("limited", ()) if limit.get("problem")]
+    lines += [f"{one['folder'] or 'knowledge'} is away, and kept: {one['reason']}" for one in status.get("missing", ())]
     out.print("\n".join(filter(None, [*lines, status["problem"]])), markup=False, highlight=False)

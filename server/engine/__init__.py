@@ -3,6 +3,7 @@
 Knows nothing of chats, users' words, domains or HTTP.
 """
 
+from server.engine.adapters.checking import adapter_faults
 from server.engine.adapters.folders import AdapterCatalogue
 from server.engine.adapters.reading import continued_settings
 from server.engine.local import LocalEngine
@@ -17,6 +18,7 @@ __all__ = [
     "EngineStats",
     "LocalEngine",
     "ModelTokenizer",
+    "adapter_faults",
     "continued_settings",
     "model_fingerprint",
 ]

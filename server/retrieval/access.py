@@ -22,6 +22,7 @@ from pathlib import Path
 from typing import Final
 
 from server.private_files import write_private
+from server.retrieval.index.devices import FolderDevices
 from server.types import UserId
 from server.words import normalize
 
@@ -54,6 +55,7 @@ class Access:
         self._principals_of = principals_of
         self._lock = threading.Lock()
         self._last_seen = _load_last_seen(last_seen_file)
+        self._devices = FolderDevices(root, last_seen_file.parent)
 
     def may_see(self, user: UserId, folder: str) -> bool:
         """The one rule, for reading and for writing. '' holds what lies in no folder, which is nobody's secret."""
@@ -97,7 +99,9 @@ class Access:
                 return AccessList(frozenset(), problem)
             return _parse(path.read_text(encoding="utf-8-sig"))
         except (FileNotFoundError, NotADirectoryError):
-            return AccessList(None) if folder.is_dir() else None
+            if not folder.is_dir() or self._devices.away(folder.name):  # an unmounted share has its file with it
+                return None
+            return AccessList(None)
         except OSError as error:
             problem = f"{USERS_FILE} cannot be read ({error.strerror}), so nobody may see the folder"
             return AccessList(frozenset(), problem)

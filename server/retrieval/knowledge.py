@@ -118,7 +118,7 @@ class KnowledgeBase:
 
     @property
     def is_open(self) -> bool:
-        return self._updater.is_open
+        return self._updater.is_open()
 
     def subscribe(self, callback: Callable[[], None]) -> None:
         """`callback` runs after each change of the status, on whatever thread changed it; it must not block."""
@@ -190,7 +190,9 @@ class KnowledgeBase:
         uploads.folder_path(self._root, folder)
 
     def save(self, folder: str, filename: str, data: bytes) -> FileStatus:
-        """Stores an upload under a safe name; the same name replaces. Raises InvalidInput."""
+        """Stores an upload under a safe name; the same name replaces. Raises InvalidInput, Conflict."""
+        if reason := self._updater.away(folder):
+            raise Conflict(f"nothing can be stored in '{folder}': {reason}")
         path = uploads.write(self._root, folder, filename, data)
         stat = path.stat()
         status = self._updater.file_saved(FileKey(path.parent.name, path.name), stat.st_size, stat.st_mtime_ns)
@@ -303,7 +305,6 @@ class KnowledgeBase:
         polling = False
         while not self._stop.is_set():
             try:
-                self._root.mkdir(parents=True, exist_ok=True)
                 for changes in watch(
                     self._root,
                     watch_filter=lambda _, path: Path(path).name == USERS_FILE or not is_ignored(Path(path).name),
@@ -318,6 +319,9 @@ class KnowledgeBase:
                     self._request_sync(paths)
                     if any(path.name == USERS_FILE for path in paths):
                         self._updater.progress.notify()  # who may see the folder is part of what is shown
+            except FileNotFoundError:  # it is away, as an unmounted disk is: until it is back the status says so
+                self._request_sync(None)
+                self._stop.wait(1)
             except (OSError, RuntimeError) as error:
                 log.warning("the knowledge folder cannot be watched (%s); it is polled", error)
                 polling = True

@@ -97,7 +97,8 @@ class KnowledgeView:
         if len(folders) == len(status.folders):
             return status
         busy = any(file.state is FileState.INDEXING for folder in folders for file in folder.files)
-        return replace(status, folders=folders, busy=busy, progress=None, pending=0)
+        missing = tuple(one for one in status.missing if self.may_see(one.folder))
+        return replace(status, folders=folders, busy=busy, progress=None, pending=0, missing=missing)
 
     def access_lists(self, *, problems: bool) -> tuple[FolderAccess, ...]:
         """Of the folders that the user may see and, with `problems`, of those that nobody may by mistake."""

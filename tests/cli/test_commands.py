@@ -53,7 +53,7 @@ def run(*arguments: str, text: str | None = None) -> str:
 
 
 def test_every_command_explains_itself() -> None:
-    names = ["serve", "chat", "index", "train", "compare", "adapters", "users"]
+    names = ["serve", "chat", "index", "train", "compare", "adapters", "users", "backup", "restore", "doctor"]
     listed = run("--help")
     for name in names:
         assert name in listed

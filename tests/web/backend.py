@@ -161,7 +161,7 @@ class Backend:
         self.files: dict[str, list[dict[str, Any]]] = {"support": [self.file("refunds.md")], "contracts": []}
         self.index_status: dict[str, Any] = {
             "generation": 3, "busy": False, "progress": None, "held": None, "pending": 0,
-            "building": False, "problem": "", "limited": [],
+            "building": False, "problem": "", "missing": [], "limited": [],
         }  # fmt: skip
         self.generations = [generation(3), generation(2), generation(1)]
         self.trace: dict[str, Any] = TRACE

@@ -51,6 +51,14 @@ def test_a_full_disk_is_told(page: Page, backend: Backend) -> None:
     expect(sheet.get_by_role("alert")).to_contain_text("It is tried again by itself.")
 
 
+def test_a_folder_that_is_away_is_told(page: Page, backend: Backend) -> None:
+    reason = "the folder is empty and on another disk than before: is its share mounted?"
+    backend.index_status["missing"] = [{"folder": "support", "reason": reason}]
+    notice = panel(page, "Knowledge").locator(".notice", has_text="The files of support cannot be reached")
+    expect(notice).to_contain_text(reason)
+    expect(notice).to_contain_text("goes on answering until they are back")
+
+
 def test_folders_that_are_limited_say_to_whom_and_what_is_wrong(page: Page, backend: Backend) -> None:
     wrong = ".users names nobody, so nobody may see the folder"
     backend.index_status["limited"] = [

@@ -42,7 +42,7 @@ class IndexDirectory:
     """The folder of indexes. One process at a time."""
 
     def __init__(self, folder: Path, build_settings: BuildSettings, kept_generations: int) -> None:
-        self._folder = folder
+        self._folder = self.folder = folder
         self._build_settings = {"format": FORMAT, **build_settings}
         self._kept_generations = kept_generations
 

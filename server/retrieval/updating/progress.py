@@ -6,14 +6,20 @@ from __future__ import annotations
 
 import threading
 import time
-from collections.abc import Callable, Collection, Iterable
+from collections.abc import Callable, Collection, Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import Final
 
 from server.retrieval.index.files import FileKey
 from server.retrieval.index.generation import Generation
 from server.retrieval.updating.scanner import ScannedFile
-from server.retrieval.updating.status import FolderStatus, ImportProgress, PendingFile, folder_statuses
+from server.retrieval.updating.status import (
+    FolderStatus,
+    ImportProgress,
+    MissingFolder,
+    PendingFile,
+    folder_statuses,
+)
 
 REPORT_INTERVAL_S: Final = 1.0  # between two reports of an import's progress
 
@@ -26,6 +32,7 @@ class UpdateProgress:
     import_progress: ImportProgress | None = None
     differing: int = 0
     problem: str = ""
+    missing: tuple[MissingFolder, ...] = ()
     _pending: dict[FileKey, PendingFile] = field(default_factory=dict)
     _deleted: dict[FileKey, float] = field(default_factory=dict)
     _callbacks: list[Callable[[], None]] = field(default_factory=list)
@@ -133,5 +140,13 @@ class UpdateProgress:
         """Why the index cannot be written; '' when it can."""
         with self._lock:
             unchanged, self.problem = problem == self.problem, problem
+        if not unchanged:
+            self.notify()
+
+    def set_missing(self, missing: Mapping[str, str]) -> None:
+        """Folders whose files are not there though nobody deleted them, each with its reason."""
+        found = tuple(MissingFolder(folder, reason) for folder, reason in sorted(missing.items()))
+        with self._lock:
+            unchanged, self.missing = found == self.missing, found
         if not unchanged:
             self.notify()

@@ -32,6 +32,7 @@ class ScannedFile:
     mtime_ns: int
     problem: str = ""
     state: FileState = FileState.INDEXING
+    is_folder: bool = False  # that cannot be opened: nothing is known of its files
 
 
 def is_ignored(name: str) -> bool:
@@ -149,7 +150,8 @@ def _files(root: Path, top: os.DirEntry[str], folder: str) -> Iterator[ScannedFi
             continue
         except OSError as error:
             key = FileKey(folder, _printable(os.path.relpath(folder_entry.path, top.path)))
-            yield _problem(key, folder_entry, f"the folder cannot be opened: {error.strerror}", FileState.FAILED)
+            problem = f"the folder cannot be opened: {error.strerror}"
+            yield replace(_problem(key, folder_entry, problem, FileState.FAILED), is_folder=True)
             continue
         for entry in entries:
             if entry.is_dir(follow_symlinks=False):

@@ -44,6 +44,15 @@ class ImportProgress:
 
 
 @dataclass(frozen=True, slots=True)
+class MissingFolder:
+    """A folder whose files are not there though nobody deleted them: the index keeps what it has of them. The name ''
+    is all folders."""
+
+    folder: str
+    reason: str
+
+
+@dataclass(frozen=True, slots=True)
 class KnowledgeStatus:
     """`busy`: files are pending. `held`: the generation that was rolled back to, while the index does not follow the
     files; `pending` files on disk differ from it then. `building`: another index is being built to replace the one that
@@ -57,6 +66,7 @@ class KnowledgeStatus:
     pending: int = 0
     building: bool = False
     problem: str = ""
+    missing: tuple[MissingFolder, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)

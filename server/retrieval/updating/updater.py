@@ -18,9 +18,11 @@ from typing import Final
 from server.config import RetrievalSettings
 from server.errors import Conflict, StorageError
 from server.retrieval.index.catalog import GenerationRecord
+from server.retrieval.index.devices import FolderDevices
 from server.retrieval.index.directory import IndexDirectory, OpenIndex
 from server.retrieval.index.files import FileKey
 from server.retrieval.index.generation import Generation
+from server.retrieval.updating.absence import without_absent
 from server.retrieval.updating.indexer import Indexer, IndexingResult, IndexingStopped, Plan
 from server.retrieval.updating.pending import LONG_IMPORT_FILES, FolderScan, PendingUpdate, TakeChanges
 from server.retrieval.updating.progress import UpdateProgress
@@ -45,6 +47,7 @@ class IndexUpdater:
     def __init__(self, root: Path, directory: IndexDirectory, embedder: Embedder, settings: RetrievalSettings) -> None:
         self._root = root
         self._directory = directory
+        self._devices = FolderDevices(root, directory.folder)
         self._embedder = embedder
         self._settings = settings
         self._reader = Reader(settings.parse_seconds, settings.parse_mb)
@@ -93,9 +96,9 @@ class IndexUpdater:
     def close(self) -> None:
         self._reader.close()
         with self._publish_lock:
-            for index in self._indexes():
+            for index in filter(None, (self._serving, self._building, self._retired)):
                 index.store.close()
-            self._serving = self._building = None
+            self._serving = self._building = self._retired = None
 
     def interrupt(self) -> None:
         """A sync that is under way ends soon; what it has stored is found by the next."""
@@ -104,7 +107,6 @@ class IndexUpdater:
 
     # ── reading ──────────────────────────────────────────────────────────────────────────────────
 
-    @property
     def is_open(self) -> bool:
         return self._serving is not None
 
@@ -132,7 +134,7 @@ class IndexUpdater:
         return KnowledgeStatus(
             generation.number, progress.busy(), progress.folder_statuses(generation), progress.import_progress,
             int(held) if held else None, progress.differing if held else 0, self._building is not None,
-            progress.problem,
+            progress.problem, progress.missing,
         )  # fmt: skip
 
     def check_integrity(self) -> None:
@@ -140,6 +142,10 @@ class IndexUpdater:
             for index in self._indexes():
                 index.store.check_integrity()
                 self._generations[index.name].check_integrity()
+
+    def away(self, folder: str) -> str:
+        """Why the files of that folder are not there though nobody deleted them."""
+        return self._devices.away(folder)
 
     # ── changes by the user ──────────────────────────────────────────────────────────────────────
 
@@ -226,8 +232,7 @@ class IndexUpdater:
                 self.progress.set_problem("")
         if self._cleanup_at is not None and time.monotonic() > self._cleanup_at:
             self._cleanup_at = None
-            if self._retired is not None:
-                self._retired.store.close()
+            self._close_retired()
             self._directory.remove_others()
 
     def prestart_reader(self) -> None:
@@ -238,6 +243,7 @@ class IndexUpdater:
         """False: some files were changing, and need another scan."""
         if not self._root.is_dir():
             log.warning("the knowledge folder %s is not there: the index stays as it is", self._root)
+            self.progress.set_missing({"": self._devices.away("") or f"{self._root} is not there"})
             return True
         index = self._building or self._require_open()
         if index.store.get_mark(_HELD_MARK) is not None:
@@ -266,7 +272,7 @@ class IndexUpdater:
         if complete:
             if scanned.within is None and not retry:
                 index.store.delete_unpublished()
-                if index is self._building:
+                if index is self._building and not self.progress.missing:
                     self._swap_in(index)
             self.progress.set_pending(started, (file for file in retry if file.key in plan.changed), scanned.within)
         self.progress.report_import(None)
@@ -291,7 +297,9 @@ class IndexUpdater:
         return FolderScan(found, None)
 
     def _plan(self, index: OpenIndex, scanned: FolderScan) -> Plan:
-        return self._indexer(index).plan(self._generations[index.name], scanned.found, scanned.within)
+        plan = self._indexer(index).plan(self._generations[index.name], scanned.found, scanned.within)
+        indexed = {key.folder for key in self._generations[self._require_open().name].files}
+        return without_absent(plan, scanned, indexed, self._devices, self.progress)
 
     def _indexer(self, index: OpenIndex) -> Indexer:
         return Indexer(index.store, self._embedder, self._settings.chunk_tokens, self._reader)
@@ -370,9 +378,15 @@ class IndexUpdater:
                 old, self._serving, self._building = self._serving, index, None
             if old is not None:
                 self._generations.pop(old.name, None)
+            self._close_retired()  # of an earlier rebuild
             self._retired = old
             self._cleanup_at = time.monotonic() + GRACE_S
         log.info("the rebuilt index serves now")
+
+    def _close_retired(self) -> None:
+        if self._retired is not None:
+            self._retired.store.close()
+            self._retired = None
 
     # ── merging ──────────────────────────────────────────────────────────────────────────────────
 

@@ -8,7 +8,7 @@ import { session, toast } from "./state.js";
 
 export const knowledge = signal({
   state: "loading", folders: [], busy: false, generation: 0, error: "",
-  progress: null, held: null, pending: 0, building: false, problem: "", limited: [],
+  progress: null, held: null, pending: 0, building: false, problem: "", missing: [], limited: [],
 });
 /** {id, folder, name, fraction, error}: files being sent, and those that were refused. */
 export const uploads = signal([]);

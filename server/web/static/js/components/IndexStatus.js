@@ -7,13 +7,16 @@ import { followFiles, knowledge } from "../knowledge.js";
 import { may } from "../state.js";
 
 export function IndexStatus() {
-  const { state, busy, progress, held, pending, building, problem, limited, folders } = knowledge.value;
+  const { state, busy, progress, held, pending, building, problem, missing, limited, folders } = knowledge.value;
   if (state !== "ready") return null;
   const listedNames = new Set(folders.map((folder) => folder.name));
   const unlisted = limited.filter((limit) => limit.problem && !listedNames.has(limit.folder));
   return html`
     ${problem && html`<div class="notice error" role="alert"><${Icon} name="alert" size=${16} />
       <span><strong>${t("index.problem")}</strong>${problem}<br />${t("index.retried")}</span></div>`}
+    ${missing.map((one) => html`<div key=${one.folder} class="notice warning" role="status"><${Icon} name="alert" size=${16} />
+      <span><strong>${one.folder ? t("index.missing", { folder: one.folder }) : t("index.missing_all")}</strong>${one.reason}<br
+        />${t("index.kept")}</span></div>`)}
     ${held != null && html`<div class="notice warning held" role="status"><${Icon} name="clock" size=${16} />
       <span><strong>${t("index.held", { n: held })}</strong>${pending > 0 && t("index.pending", { n: pending })}</span>
       ${may("knowledge:write") && html`<button type="button" class="button small"

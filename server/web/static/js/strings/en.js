@@ -140,6 +140,8 @@ export const en = {
   "index.held": "Answers come from an earlier state of the files: generation {n}.",
   "index.pending": ({ n }) => `${n} file${s(n)} on disk differ${n === 1 ? "s" : ""} from it.`,
   "index.follow": "Follow the files again", "index.followed": "The index follows the files again.",
+  "index.missing": "The files of {folder} cannot be reached", "index.missing_all": "No knowledge folder can be reached",
+  "index.kept": "What is known of them goes on answering until they are back, or until the folder itself is removed.",
   "index.problem": "The index cannot be kept on disk", "index.retried": "It is tried again by itself.",
   "index.only": "Only {users}", "index.nobody": "nobody", "index.limited": "Limited to some users",
   "index.hidden": "The folder {folder} is hidden from everybody",

@@ -126,6 +126,8 @@ export const ko = {
   "index.held": "답변이 파일의 이전 상태에서 나옵니다: {n}세대.",
   "index.pending": "디스크의 파일 {n}개가 그때와 다릅니다.",
   "index.follow": "파일을 다시 따르기", "index.followed": "색인이 파일을 다시 따릅니다.",
+  "index.missing": "{folder} 폴더의 파일에 접근할 수 없습니다", "index.missing_all": "지식 폴더에 접근할 수 없습니다",
+  "index.kept": "파일이 돌아오거나 폴더 자체가 삭제될 때까지, 알고 있는 내용으로 계속 답합니다.",
   "index.problem": "색인을 디스크에 저장할 수 없습니다", "index.retried": "자동으로 다시 시도합니다.",
   "index.only": "{users}만 볼 수 있음", "index.nobody": "아무도", "index.limited": "일부 사용자만 볼 수 있음",
   "index.hidden": "{folder} 폴더가 모두에게 숨겨져 있습니다",
