@@ -22,11 +22,11 @@ from server.api import errors, websocket
 from server.api.hub import Hub
 from server.api.openai import routes as openai
 from server.api.protocol import Changed
-from server.api.request_log import RequestLog
 from server.api.revocation import Revocations
 from server.api.routes import account, conversations, health, knowledge, levers, memory, metrics, session, users
-from server.api.security import SecurityMiddleware, content_security_policy
 from server.api.services import CurrentUser, Services, open_reserve
+from server.api.transport.request_log import RequestLog
+from server.api.transport.security import SecurityMiddleware, content_security_policy
 from server.chat import (
     ChatService,
     ConversationStore,

@@ -19,7 +19,7 @@ from fastapi.routing import APIRoute
 from starlette.routing import BaseRoute
 from websockets.asyncio.client import ClientConnection, connect
 
-from server.api.connections import ServerConfig
+from server.api.transport.connections import ServerConfig
 from server.app import create_app
 from server.config import Settings, load_settings
 from server.engine import Engine

@@ -30,7 +30,7 @@ from server.accounts import (
 )
 from server.api.hub import Hub
 from server.api.revocation import Revocations
-from server.api.routing import before_body
+from server.api.transport.routing import before_body
 from server.chat import ChatService, TurnPipeline
 from server.config import Settings
 from server.database import Database

@@ -15,7 +15,6 @@ from fastapi import APIRouter, WebSocket, WebSocketDisconnect
 from starlette.types import Message
 
 from server.accounts import Account, Login
-from server.api.outbox import Outbox
 from server.api.protocol import (
     FrameError,
     Hello,
@@ -29,8 +28,9 @@ from server.api.protocol import (
     parse_frame,
     request_id_of,
 )
-from server.api.security import refuse
 from server.api.services import Services, find_login, get_services
+from server.api.transport.outbox import Outbox
+from server.api.transport.security import refuse
 from server.chat import EvidenceFound, TurnEvent, TurnStream, Unchanged
 from server.errors import Conflict, TailorError, TooLarge, Unauthorized
 from server.retrieval import KnowledgeView

@@ -55,7 +55,7 @@ def serve(
     with _listen(chosen.server.host, chosen.server.port) as listener:
         with index_lock(chosen.paths.data / "index"):
             pass  # said now, in a line: the server takes it when it starts
-        from server.api.connections import ServerConfig, allow_open_files
+        from server.api.transport.connections import ServerConfig, allow_open_files
         from server.app import create_app
 
         built = create_app(chosen, report=out.print)
@@ -64,7 +64,7 @@ def serve(
             built,
             chosen.server,
             log_config=None,  # its lines go where ours go
-            access_log=False,  # server/api/request_log.py writes a line a request
+            access_log=False,  # server/api/transport/request_log.py writes a line a request
             timeout_graceful_shutdown=STOP_SECONDS,
         )
         with suppress(KeyboardInterrupt):  # uvicorn has stopped in order and hands the signal on

@@ -16,7 +16,7 @@ from fastapi import FastAPI, Request, UploadFile, WebSocket, WebSocketDisconnect
 from fastapi.responses import FileResponse, JSONResponse, Response
 from starlette.types import ASGIApp, Receive, Scope, Send
 
-from server.api.security import content_security_policy
+from server.api.transport.security import content_security_policy
 from server.web import STATIC
 from tests.web.memory_backend import memory_routes
 

@@ -7,7 +7,7 @@ import re
 from pathlib import Path
 
 from server.accounts import Action, Role
-from server.api.security import content_security_policy
+from server.api.transport.security import content_security_policy
 from server.chat.turn.traces import NO_ROOM
 from server.retrieval.search.results import FATES
 from server.retrieval.search.searcher import _GATES as GATES

@@ -25,8 +25,8 @@ from server.accounts import Login
 from server.api.errors import openai_shape, status_of
 from server.api.openai.abandoned import ClientGone, all_or_none, unless_gone
 from server.api.openai.request import BASE, ChatRequest, Plan, plan
-from server.api.routing import MIB, Route, takes_body
 from server.api.services import CurrentLogin, CurrentUser, Services, ServicesDep
+from server.api.transport.routing import MIB, Route, takes_body
 from server.chat import Finished, TextDelta, WithoutAdapter, number_passages
 from server.errors import InvalidInput, TailorError, TooLarge, Unauthorized
 from server.grounding import SentenceCheck, check_answer, find_citations, shown_text

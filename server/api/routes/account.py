@@ -14,15 +14,17 @@ from typing import IO, Annotated, Any
 
 from fastapi import APIRouter, Depends, Request, Response
 from fastapi.responses import StreamingResponse
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import Field
 
 from server.accounts import MAX_PASSWORD, Action, Login, Role
 from server.api.audit import Record
+from server.api.fields import Id, RequestModel
 from server.api.routes.session import account_body, forget_cookie
 from server.api.services import CurrentLogin, Services, ServicesDep, origin_of
+from server.api.transport.routing import KIB, Route, takes_body
 from server.errors import Conflict, Forbidden
 
-router = APIRouter(prefix="/api/account")
+router = APIRouter(prefix="/api/account", route_class=Route)
 
 CHUNK_BYTES = 64 * 1024
 
@@ -38,19 +40,16 @@ async def _own_session(login: CurrentLogin) -> Login:
 OwnSession = Annotated[Login, Depends(_own_session)]
 
 
-class PasswordRequest(BaseModel):
-    model_config = ConfigDict(extra="forbid")
+class PasswordRequest(RequestModel):
     old: str = Field(max_length=MAX_PASSWORD)
     new: str = Field(max_length=MAX_PASSWORD)
 
 
-class EraseRequest(BaseModel):
-    model_config = ConfigDict(extra="forbid")
+class EraseRequest(RequestModel):
     password: str = Field(max_length=MAX_PASSWORD)
 
 
-class KeyRequest(BaseModel):
-    model_config = ConfigDict(extra="forbid")
+class KeyRequest(RequestModel):
     name: str = Field("", max_length=64)
 
 
@@ -72,6 +71,7 @@ def _describe(services: Services, login: Login) -> dict[str, Any]:
 
 
 @router.put("/password", status_code=204)
+@takes_body(16 * KIB)
 async def change_password(
     body: PasswordRequest, request: Request, services: ServicesDep, login: OwnSession, record: Record
 ) -> None:
@@ -88,12 +88,13 @@ async def end_other_sessions(services: ServicesDep, login: OwnSession, record: R
 
 
 @router.delete("/sessions/{session_id}", status_code=204)
-async def end_session(session_id: str, services: ServicesDep, login: OwnSession, record: Record) -> None:
+async def end_session(session_id: Id, services: ServicesDep, login: OwnSession, record: Record) -> None:
     await asyncio.to_thread(services.accounts.revoke_session, login.account.user_id, session_id)
     await record(Action.SESSION_REVOKED, ended=1)
 
 
 @router.post("/keys", status_code=201)
+@takes_body(4 * KIB)
 async def make_key(body: KeyRequest, services: ServicesDep, login: OwnSession, record: Record) -> dict[str, Any]:
     """`secret` is shown here once."""
     key, secret = await asyncio.to_thread(services.accounts.make_api_key, login.account.user_id, body.name)
@@ -102,7 +103,7 @@ async def make_key(body: KeyRequest, services: ServicesDep, login: OwnSession, r
 
 
 @router.delete("/keys/{key_id}", status_code=204)
-async def revoke_key(key_id: str, services: ServicesDep, login: OwnSession, record: Record) -> None:
+async def revoke_key(key_id: Id, services: ServicesDep, login: OwnSession, record: Record) -> None:
     await asyncio.to_thread(services.accounts.revoke_api_key, login.account.user_id, key_id)
     await record(Action.KEY_REVOKED)
 
@@ -134,6 +135,7 @@ def _chunks(file: IO[bytes]) -> Iterator[bytes]:
 
 
 @router.post("/erase")
+@takes_body(8 * KIB)
 async def erase(
     body: EraseRequest,
     request: Request,

@@ -16,8 +16,8 @@ from fastapi.responses import JSONResponse, Response
 from server.api.fields import Id, Name, RequestModel
 from server.api.protocol import Changed
 from server.api.routes.memory import receipt_body
-from server.api.routing import KIB, Route, takes_body
 from server.api.services import CurrentUser, ServicesDep
+from server.api.transport.routing import KIB, Route, takes_body
 from server.chat import AnswerRecord, Conversation, StoredMessage, number_passages
 from server.errors import NotFound
 from server.retrieval import KnowledgeView

@@ -20,8 +20,8 @@ from server.accounts import Action, Permission
 from server.api.audit import Record
 from server.api.fields import FilePath, Id, Name, RequestModel, RowId
 from server.api.protocol import Changed
-from server.api.routing import KIB, Route, takes_body
 from server.api.services import CurrentUser, KnowledgeWriter, ServicesDep
+from server.api.transport.routing import KIB, Route, takes_body
 from server.chat import answer_trace
 from server.errors import NotFound, TailorError, TooLarge
 from server.retrieval import REACH, KnowledgeView, PassageContext, SearchFilter

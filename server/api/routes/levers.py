@@ -14,8 +14,8 @@ from server.accounts import Action
 from server.api.audit import Record
 from server.api.fields import FilePath, Name
 from server.api.protocol import Changed
-from server.api.routing import KIB, Route, takes_body
 from server.api.services import AdapterLoader, CurrentUser, ServicesDep
+from server.api.transport.routing import KIB, Route, takes_body
 from server.errors import InvalidInput
 
 router = APIRouter(route_class=Route)

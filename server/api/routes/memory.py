@@ -17,8 +17,8 @@ from fastapi.responses import JSONResponse
 
 from server.api.fields import Id, Name, Query, RequestModel, RowId
 from server.api.protocol import Changed
-from server.api.routing import KIB, Route, takes_body
 from server.api.services import CurrentUser, Services, ServicesDep
+from server.api.transport.routing import KIB, Route, takes_body
 from server.chat import DeletionReceipt
 from server.errors import Conflict, InvalidInput
 from server.types import Memory, MemoryKind, UserId

@@ -17,8 +17,8 @@ from prometheus_client.registry import Collector
 from starlette.requests import HTTPConnection
 
 from server.accounts import Permission
-from server.api.routing import Route
 from server.api.services import CurrentUser, ServicesDep, api_key_of
+from server.api.transport.routing import Route
 from server.engine import Engine
 from server.errors import EngineDown, Forbidden
 

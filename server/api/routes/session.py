@@ -11,8 +11,8 @@ from pydantic import Field
 from server.accounts import MAX_NAME, MAX_PASSWORD, Account, Action
 from server.api.audit import Record
 from server.api.fields import RequestModel
-from server.api.routing import KIB, Route, takes_body
 from server.api.services import COOKIE, LOGIN, LOGOUT, Services, ServicesDep, find_user, origin_of
+from server.api.transport.routing import KIB, Route, takes_body
 from server.errors import NotFound, Unauthorized
 from server.types import UserId
 

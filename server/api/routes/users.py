@@ -7,16 +7,18 @@ from dataclasses import asdict
 from typing import Annotated, Any
 
 from fastapi import APIRouter, Depends, Query, Request
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import Field
 
 from server.accounts import GRANTS, MAX_NAME, MAX_PASSWORD, Action, Credential, Entry, Role
 from server.api.audit import Record
+from server.api.fields import RequestModel, RowId
 from server.api.routes.session import account_body
 from server.api.services import AuditReader, CurrentLogin, ServicesDep, UserManager, origin_of
+from server.api.transport.routing import KIB, Route, takes_body
 from server.errors import Conflict, InvalidInput
 from server.retrieval import KnowledgeView
 
-router = APIRouter(prefix="/api")
+router = APIRouter(prefix="/api", route_class=Route)
 
 Name = Annotated[str, Field(max_length=MAX_NAME)]
 Password = Annotated[str, Field(max_length=MAX_PASSWORD)]
@@ -31,31 +33,26 @@ async def _has_accounts(login: CurrentLogin) -> None:
 Change = Depends(_has_accounts)
 
 
-class UserRequest(BaseModel):
-    model_config = ConfigDict(extra="forbid")
+class UserRequest(RequestModel):
     name: Name
     password: Password
     roles: list[Name] = Field(default=[], max_length=len(Role))
 
 
-class RolesRequest(BaseModel):
-    model_config = ConfigDict(extra="forbid")
+class RolesRequest(RequestModel):
     roles: list[Name] = Field(max_length=len(Role))
 
 
-class ResetRequest(BaseModel):
-    model_config = ConfigDict(extra="forbid")
+class ResetRequest(RequestModel):
     password: Password
 
 
-class GroupRequest(BaseModel):
-    model_config = ConfigDict(extra="forbid")
+class GroupRequest(RequestModel):
     name: Name
     members: list[Name] = Field(default=[], max_length=10_000)
 
 
-class MembersRequest(BaseModel):
-    model_config = ConfigDict(extra="forbid")
+class MembersRequest(RequestModel):
     members: list[Name] = Field(max_length=10_000)
 
 
@@ -74,6 +71,7 @@ async def users(services: ServicesDep, user: UserManager) -> dict[str, Any]:
 
 
 @router.post("/users", status_code=201, dependencies=[Change])
+@takes_body(8 * KIB)
 async def add_user(body: UserRequest, services: ServicesDep, user: UserManager, record: Record) -> dict[str, Any]:
     made = await services.sign_in.add(body.name, body.password, frozenset(body.roles))
     await record(Action.USER_ADDED, made.name, roles=sorted(made.roles))
@@ -81,8 +79,9 @@ async def add_user(body: UserRequest, services: ServicesDep, user: UserManager, 
 
 
 @router.patch("/users/{name}", dependencies=[Change])
+@takes_body(4 * KIB)
 async def change_roles(
-    name: str, body: RolesRequest, services: ServicesDep, user: UserManager, record: Record
+    name: Name, body: RolesRequest, services: ServicesDep, user: UserManager, record: Record
 ) -> dict[str, Any]:
     changed = await asyncio.to_thread(services.accounts.set_roles, name, body.roles)
     await record(Action.ROLES_CHANGED, changed.name, roles=sorted(changed.roles))
@@ -90,8 +89,9 @@ async def change_roles(
 
 
 @router.put("/users/{name}/password", status_code=204, dependencies=[Change])
+@takes_body(8 * KIB)
 async def reset_password(
-    name: str, body: ResetRequest, request: Request, services: ServicesDep, user: UserManager, record: Record
+    name: Name, body: ResetRequest, request: Request, services: ServicesDep, user: UserManager, record: Record
 ) -> None:
     """Every session and key of that account ends."""
     await services.sign_in.reset_password(name, body.password, origin_of(request))
@@ -100,7 +100,7 @@ async def reset_password(
 
 @router.delete("/users/{name}", dependencies=[Change])
 async def remove_user(
-    name: str, services: ServicesDep, user: UserManager, record: Record, confirm: bool = False
+    name: Name, services: ServicesDep, user: UserManager, record: Record, confirm: bool = False
 ) -> dict[str, Any]:
     """With everything of theirs, for good."""
     if not confirm:
@@ -122,6 +122,7 @@ async def groups(services: ServicesDep, user: UserManager) -> dict[str, Any]:
 
 
 @router.post("/groups", status_code=201, dependencies=[Change])
+@takes_body(1024 * KIB)  # 10,000 names
 async def add_group(body: GroupRequest, services: ServicesDep, user: UserManager, record: Record) -> dict[str, Any]:
     made = await asyncio.to_thread(services.groups.add, body.name, body.members)
     await record(Action.GROUP_ADDED, made.name, members=list(made.members))
@@ -129,8 +130,9 @@ async def add_group(body: GroupRequest, services: ServicesDep, user: UserManager
 
 
 @router.put("/groups/{group}", dependencies=[Change])
+@takes_body(1024 * KIB)  # 10,000 names
 async def set_members(
-    group: str, body: MembersRequest, services: ServicesDep, user: UserManager, record: Record
+    group: Name, body: MembersRequest, services: ServicesDep, user: UserManager, record: Record
 ) -> dict[str, Any]:
     changed = await asyncio.to_thread(services.groups.set_members, group, body.members)
     await record(Action.GROUP_CHANGED, changed.name, members=list(changed.members))
@@ -138,7 +140,7 @@ async def set_members(
 
 
 @router.delete("/groups/{group}", status_code=204, dependencies=[Change])
-async def remove_group(group: str, services: ServicesDep, user: UserManager, record: Record) -> None:
+async def remove_group(group: Name, services: ServicesDep, user: UserManager, record: Record) -> None:
     await asyncio.to_thread(services.groups.remove, group)
     await record(Action.GROUP_REMOVED, group.strip().lower())
 
@@ -150,7 +152,7 @@ async def remove_group(group: str, services: ServicesDep, user: UserManager, rec
 async def audit(
     services: ServicesDep,
     user: AuditReader,
-    before: Annotated[int | None, Query(ge=1, lt=2**63)] = None,
+    before: RowId | None = None,
     limit: Annotated[int, Query(ge=1, le=500)] = 100,
 ) -> dict[str, Any]:
     """The newest first; `next` is the `before` of the following page. Folders that the caller may not see are not

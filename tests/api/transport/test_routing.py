@@ -11,7 +11,7 @@ from contextlib import closing
 import pytest
 from fastapi.routing import APIRoute
 
-from server.api.routing import Route, declared_limit, guards_of
+from server.api.transport.routing import Route, declared_limit, guards_of
 from tests.live import LiveServer, api_routes, make_app, make_workspace, serving
 
 PASSWORD = "correct horse battery"

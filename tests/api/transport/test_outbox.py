@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import asyncio
 
-from server.api.outbox import Outbox
 from server.api.protocol import Changed, FrameError
+from server.api.transport.outbox import Outbox
 
 
 def frame(number: int) -> FrameError:

@@ -17,7 +17,7 @@ from starlette.types import Receive, Scope, Send
 from websockets.asyncio.client import connect
 from websockets.exceptions import ConnectionClosed, InvalidStatus
 
-from server.api.connections import ConnectionLimits, ServerConfig, allow_open_files
+from server.api.transport.connections import ConnectionLimits, ServerConfig, allow_open_files
 from server.config import ServerSettings
 from server.types import GenerationRequest
 from tests.fakes import ScriptedEngine

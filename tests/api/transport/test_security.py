@@ -12,7 +12,7 @@ import pytest
 from websockets.asyncio.client import connect
 from websockets.exceptions import ConnectionClosed, InvalidStatus
 
-from server.api.security import content_security_policy
+from server.api.transport.security import content_security_policy
 from tests.live import LiveServer, chat_session, make_app, make_workspace, only, serving
 
 PASSWORD = "correct horse battery"
