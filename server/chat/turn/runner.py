@@ -325,7 +325,7 @@ class TurnRunner:
         """Says of each sentence what supports it."""
         partial, context = self._partial, self._partial.record.context
         checks = await check_answer(partial.text, context, self._dependencies.embedder, complete=complete)
-        citations, invalid = find_citations(partial.text, context.passages, checks)
+        citations, invalid = await asyncio.to_thread(find_citations, partial.text, context.passages, checks)
         partial.record = replace(partial.record, citations=citations, invalid_citations=invalid, checks=checks)
         if citations or invalid or checks:
             self._stream.publish(Cited, citations=citations, invalid=invalid, checks=checks)

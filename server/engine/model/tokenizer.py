@@ -36,6 +36,8 @@ PLAIN_TEMPLATE = (
 )
 """For models that bring no chat template: roles as words, an answer ended by the model's own end of text."""
 
+LONG_TEXT = 4_000  # characters; a longer one would hold the interpreter for milliseconds
+
 _DOCUMENT_END = "<|endoftext|>"  # ends a document, and so an answer, even where a model's settings forget it
 
 
@@ -163,9 +165,11 @@ class ModelTokenizer:
         if not text:
             return []
         with self._lock_if_slow():
-            if self._backend is not None:
-                return list(self._backend.encode(text, add_special_tokens=False).ids)
-            return list(self.hf.encode(text, add_special_tokens=False))
+            if self._backend is None:
+                return list(self.hf.encode(text, add_special_tokens=False))
+            if len(text) > LONG_TEXT:  # a batch lets other threads run meanwhile
+                return list(self._backend.encode_batch([text], add_special_tokens=False)[0].ids)
+            return list(self._backend.encode(text, add_special_tokens=False).ids)
 
     def _lock_if_slow(self) -> Any:
         """Tokenizers in Python keep state; those in Rust do not."""

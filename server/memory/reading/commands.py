@@ -132,6 +132,8 @@ _KOREAN_BACK_REFERENCE = re.compile(
 
 def parse_command(text: str) -> ListCommand | ForgetCommand | None:
     """The command that the message is, if it is one."""
+    if len(text) > 10 * MAX_CHARS:  # not worth cleaning
+        return None
     whole = clean(text).strip()
     if not whole or len(whole) > MAX_CHARS:
         return None

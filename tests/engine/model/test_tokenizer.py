@@ -1,5 +1,8 @@
 from __future__ import annotations
 
+import threading
+import time
+from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
@@ -8,6 +11,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from server.engine import ModelTokenizer
+from server.engine.model.tokenizer import LONG_TEXT
 from server.errors import InvalidInput, ModelError
 from server.types import Message
 from tests.engine.conftest import CHATML, tiny_tokenizer
@@ -201,3 +205,37 @@ def test_the_default_model_adds_its_system_message_once(chat_model_dir: Path) ->
     assert bare.count("system\n") == 1
     assert "SmolLM" in bare
     assert "SmolLM" not in tokenizer.decode(tokenizer.render([Message("system", "S"), Message("user", "Q")]))
+
+
+def longest_wait_of_another_thread(work: Callable[[], object]) -> tuple[float, float]:
+    """(seconds for which it could not run, seconds of the work)."""
+    longest, done = 0.0, threading.Event()
+
+    def tick() -> None:
+        nonlocal longest
+        while not done.is_set():
+            begun = time.perf_counter()
+            time.sleep(0.001)
+            longest = max(longest, time.perf_counter() - begun)
+
+    thread = threading.Thread(target=tick)
+    thread.start()
+    begun = time.perf_counter()
+    work()
+    spent = time.perf_counter() - begun
+    done.set()
+    thread.join()
+    return longest, spent
+
+
+@pytest.mark.model
+def test_other_threads_run_while_a_long_text_is_tokenized(chat_model_dir: Path) -> None:
+    tokenizer = ModelTokenizer(str(chat_model_dir))
+    shares = []
+    for number in range(5):  # the best of some: other processes take their time as well
+        text = f"{number} How do I return the lamp that I bought in Busan last week? " * 8_000
+        waited, spent = longest_wait_of_another_thread(lambda text=text: tokenizer._raw(text))
+        shares.append(waited / spent)
+    assert min(shares) < 0.4
+    words = ("lamp " * LONG_TEXT)[:LONG_TEXT]
+    assert tokenizer._raw(f"{words} lamp") == [*tokenizer._raw(words), *tokenizer._raw(" lamp")]
