@@ -7,6 +7,7 @@ imported by the commands that need it, when they do. An error of ours is one lin
 
 from __future__ import annotations
 
+import errno
 import sys
 
 import typer
@@ -34,4 +35,9 @@ def main() -> None:
         app()
     except TailorError as error:
         typer.echo(f"tailor: {error}", err=True)
+        sys.exit(1)
+    except OSError as error:
+        if error.errno not in (errno.ENOSPC, errno.EDQUOT):
+            raise
+        typer.echo("tailor: the disk is full: free some space and try again", err=True)
         sys.exit(1)

@@ -21,12 +21,13 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from transformers import AutoModelForCausalLM
 
 from server.datasets import Dataset, Example, read_examples
 from server.engine import ModelTokenizer, model_fingerprint
-from server.errors import AdapterError, DatasetError, InvalidInput, ModelError
+from server.errors import AdapterError, DatasetError, InvalidInput, ModelError, StorageError
 from server.prompting import Domain
 from server.training.card import card
 from server.training.loop import fit, mean_loss, reloaded
@@ -74,7 +75,8 @@ def train(
 
     `report` gets lines for people. `model_id` is what the adapter calls its base; by default the hub id,
     or the folder's own name. Blocks for as long as it takes. Raises DatasetError (rows, too many too
-    long), InvalidInput (name), ModelError (base), AdapterError (the result has no effect or is not finite).
+    long), InvalidInput (name), ModelError (base), AdapterError (the result has no effect or is not finite),
+    StorageError (a full disk).
     """
     recipe = recipe or Recipe()
     if not NAME.fullmatch(name):
@@ -121,6 +123,10 @@ def train(
         (folder / "README.md").write_text(card(name, base_name, facts, dataset.report, seconds), encoding="utf-8")
         folder.chmod(0o755)
         published = _publish(folder, adapters / name)
+    except (OSError, SafetensorError) as error:
+        raise StorageError(
+            f"the adapter cannot be written to {adapters}, and nothing of it is left: {error}"
+        ) from error
     finally:
         shutil.rmtree(folder, ignore_errors=True)
     summary = f"{name}@{published.name}: {len(train_rows.rows)} rows in {duration(seconds)}" + (

@@ -16,9 +16,10 @@ from transformers import LlamaForCausalLM
 
 import server.training.run as training
 from server.engine import model_fingerprint
-from server.errors import AdapterError, DatasetError, InvalidInput, ModelError
+from server.errors import AdapterError, DatasetError, InvalidInput, ModelError, StorageError
 from server.prompting import Domain
 from server.training import Recipe, TrainResult, train
+from tests.disks import mounted
 from tests.fakes import ByteTokenizer
 
 DOMAIN = Domain(name="shop", title="Shop", description="", body="You help.")
@@ -233,3 +234,10 @@ def test_a_folder_without_a_model_is_a_model_error(data: Path, adapters: Path, t
     with pytest.raises(ModelError):
         run(data, adapters, tmp_path / "empty")
     assert not adapters.exists()
+
+
+def test_a_full_disk_is_said_and_nothing_half_done_is_left(data: Path, adapters: Path, tiny_folder: Path) -> None:
+    with mounted(adapters, 8 * 1024) as disk:
+        with pytest.raises(StorageError, match="No space left on device"):
+            run(data, disk, tiny_folder)
+        assert list(disk.iterdir()) == []
