@@ -22,6 +22,8 @@ from server.types import Memory
 SAYS: Final = 0.99  # share of a memory's words that a sentence has which says it
 MENTIONS: Final = 0.4  # … that a text has which mentions it
 MIN_CHARS: Final = 4  # of a text that is looked for as it is
+HEAD_CHARS: Final = 3  # of a term: endings and accents come later, mostly
+MAX_HEADS: Final = 200
 
 Span = tuple[int, int]
 
@@ -42,10 +44,13 @@ class Wording:
             for term in memory_terms(f"{text} {quote}"):
                 self._with_term[term].add(number)
         self._wordless = {number for number, found in enumerate(self._words) if not found}
+        heads = {term[:HEAD_CHARS] for term in self._with_term}
+        by_heads = not self._wordless and len(heads) <= MAX_HEADS and not any(map(str.isdigit, "".join(heads)))
+        self._heads = heads if by_heads else None  # numbers are written in many ways
 
     def sentences(self, text: str, *, own: bool, at: float | None = None) -> tuple[Span, ...]:
         """Spans of the sentences of `text` that say one of the memories. `own`: the user wrote it, `at` that time."""
-        if not self._candidates(memory_terms(text)):
+        if not self._may_bear(text) or not self._candidates(memory_terms(text)):
             return ()
         again = set(self._said_again(text, at)) if own else set()
         return tuple(
@@ -55,8 +60,17 @@ class Wording:
         )
 
     def mentioned_in(self, text: str) -> bool:
+        if not self._may_bear(text):
+            return False
         terms = memory_terms(text)
         return any(self._share(number, terms) >= MENTIONS for number in self._candidates(terms))
+
+    def _may_bear(self, text: str) -> bool:
+        """False for most texts that have none of the terms, at a fraction of the cost of their terms."""
+        if self._heads is None:
+            return True
+        folded = words.fold(text)
+        return any(head in folded for head in self._heads)
 
     def _candidates(self, terms: frozenset[str]) -> set[int]:
         return self._wordless.union(*(self._with_term[term] for term in terms if term in self._with_term))
