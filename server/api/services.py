@@ -19,7 +19,9 @@ from server.accounts import (
     AuditLog,
     Credential,
     Groups,
+    Identities,
     Login,
+    OpenIdProvider,
     Origin,
     Permission,
     Quotas,
@@ -60,6 +62,8 @@ class Services:
     groups: Groups
     audit: AuditLog
     quotas: Quotas
+    identities: Identities
+    openid: OpenIdProvider | None
     sign_in: SignIn
     revocations: Revocations
     user_data: UserData
