@@ -15,10 +15,11 @@ from urllib.parse import urlencode
 import httpx
 
 from server.config import OidcSettings
-from server.errors import ConfigError, Unauthorized
+from server.errors import ConfigError, Overloaded, Unauthorized
 
 METADATA_S: Final = 3600.0  # how long the provider's addresses and keys are kept
 TIMEOUT_S: Final = 15.0
+MAX_AT_ONCE: Final = 16  # requests to a provider that does not answer
 LEEWAY_S: Final = 60  # that the provider's clock may differ
 ALGORITHMS: Final = ("RS256", "RS384", "RS512", "PS256", "PS384", "PS512", "ES256", "ES384", "ES512", "EdDSA")
 
@@ -44,9 +45,12 @@ class OpenIdProvider:
         self._metadata: dict[str, Any] = {}
         self._keys: Any = None
         self._fetched_at = 0.0
+        self._fetching = 0
 
     async def begin(self, redirect_uri: str) -> tuple[str, PendingLogin]:
         """The address at the provider to send the browser to. Raises Unauthorized where it does not answer."""
+        if self._fetching >= MAX_AT_ONCE:
+            raise Overloaded("too many logins at the identity provider are under way; try again in a moment", 2.0)
         metadata = await self._discover()
         pending = PendingLogin(*(secrets.token_urlsafe(48) for _ in range(3)))
         async with self._client(redirect_uri) as client:
@@ -131,11 +135,14 @@ class OpenIdProvider:
         return metadata
 
     async def _fetch(self, url: str, headers: dict[str, str] | None = None) -> dict[str, Any]:
+        self._fetching += 1
         try:
             async with httpx.AsyncClient(timeout=TIMEOUT_S) as client:
                 answer = (await client.get(url, headers=headers)).raise_for_status().json()
         except (httpx.HTTPError, ValueError) as error:
             raise Unauthorized("the identity provider does not answer; try again, or log in with a password") from error
+        finally:
+            self._fetching -= 1
         if not isinstance(answer, dict):
             raise Unauthorized("the identity provider answers what is no object")
         return answer

@@ -17,6 +17,7 @@ from joserfc import jwt
 from joserfc.jwk import OctKey, RSAKey
 
 from server.accounts import OpenIdProvider, PendingLogin
+from server.accounts.throttle import FREE_FAILURES
 from server.config import OidcSettings
 from server.errors import ConfigError, Unauthorized
 from tests.live import LiveServer, make_app, make_workspace, serving
@@ -169,6 +170,18 @@ def test_what_does_not_fit_together_opens_nothing(tmp_path: Path, provider: str)
         for query, says in (("error=access_denied&state=x", "denied"), ("", "failed"), ("code=x&state=y", "failed")):
             assert client.get(f"/api/oidc/callback?{query}").headers["location"] == f"/?login={says}"
         assert who(client) is who(victim) is None
+
+
+def test_made_up_ways_back_are_slowed(tmp_path: Path, provider: str) -> None:
+    with tailor(tmp_path, provider) as live, browser(live) as client:
+        for _ in range(20):
+            leave(client)
+            client.get(
+                "/api/oidc/callback",
+                params={"code": "x", "state": client.cookies["tailor_oidc"].strip('"').split(".")[0]},
+            )
+        refused = [entry for entry in live.app.state.services.audit.page() if entry.action == "session.refused"]
+        assert FREE_FAILURES <= len(refused) < 12  # the others asked nobody, and are kept nowhere
 
 
 def test_erasing_an_account_without_a_password_asks_for_its_name(tmp_path: Path, provider: str) -> None:

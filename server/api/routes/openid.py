@@ -18,7 +18,7 @@ from server.accounts import Action, OpenIdProvider, PendingLogin
 from server.api.audit import Record
 from server.api.routes.session import NOBODY, set_cookie
 from server.api.services import Services, ServicesDep, origin_of
-from server.errors import Forbidden, NotFound, TailorError, Unauthorized
+from server.errors import Forbidden, NotFound, RateLimited, TailorError, Unauthorized
 
 router = APIRouter(prefix="/api/oidc")
 
@@ -42,7 +42,7 @@ async def login(request: Request, services: ServicesDep) -> RedirectResponse:
     """To the provider."""
     try:
         url, pending = await _provider(services).begin(redirect_uri(services, request))
-    except Unauthorized:
+    except (Unauthorized, RateLimited):
         return _home("provider")
     answer = RedirectResponse(url, 303)
     answer.set_cookie(
@@ -67,8 +67,12 @@ async def callback(
     if error or pending is None or not code or not secrets.compare_digest(pending.state.encode(), state.encode()):
         return _home("denied" if error == "access_denied" else "failed")
     try:
-        claims = await provider.finish(pending, redirect_uri(services, request), code)
-        account = await asyncio.to_thread(services.identities.account_of, claims)
+        with services.sign_in.count_elsewhere(origin_of(request)) as counted:
+            claims = await provider.finish(pending, redirect_uri(services, request), code)
+            account = await asyncio.to_thread(services.identities.account_of, claims)
+            counted.succeeded = True
+    except RateLimited:
+        return _home("failed")
     except TailorError as failure:
         await record(Action.SIGN_IN_FAILED, actor=NOBODY, by="oidc")
         return _home("unknown" if isinstance(failure, Forbidden) else "failed")
