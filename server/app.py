@@ -17,13 +17,24 @@ from fastapi.responses import HTMLResponse, JSONResponse, Response
 from fastapi.staticfiles import StaticFiles
 from watchfiles import awatch
 
-from server.accounts import Accounts, AuditLog, Groups, PasswordWorkers, Quotas, SignIn
+from server.accounts import Accounts, AuditLog, Groups, Identities, OpenIdProvider, PasswordWorkers, Quotas, SignIn
 from server.api import errors, websocket
 from server.api.hub import Hub
 from server.api.openai import routes as openai
 from server.api.protocol import Changed
 from server.api.revocation import Revocations
-from server.api.routes import account, conversations, health, knowledge, levers, memory, metrics, session, users
+from server.api.routes import (
+    account,
+    conversations,
+    health,
+    knowledge,
+    levers,
+    memory,
+    metrics,
+    openid,
+    session,
+    users,
+)
 from server.api.services import CurrentUser, Services, open_reserve
 from server.api.transport.request_log import RequestLog
 from server.api.transport.security import SecurityMiddleware, content_security_policy
@@ -52,7 +63,9 @@ from server.web import STATIC
 
 log = logging.getLogger("tailor.app")
 
-ROUTE_MODULES = (session, account, users, health, metrics, memory, conversations, knowledge, levers, openai, websocket)
+ROUTE_MODULES = (
+    session, openid, account, users, health, metrics, memory, conversations, knowledge, levers, openai, websocket
+)  # fmt: skip
 ADMIN = "admin"  # the account that server.password opens
 
 
@@ -163,6 +176,7 @@ class _Application:
             MemoryDependencies(memories, past_chats, writer),
             stream_retention_seconds=settings.server.stream_keep_seconds,
         )
+        groups = Groups(self.database)
         user_data = UserData(self.database, chat, may_see=access.may_see)
         self.services = Services(
             settings=settings,
@@ -176,9 +190,11 @@ class _Application:
             chat=chat,
             pipeline=pipeline,
             accounts=accounts,
-            groups=Groups(self.database),
+            groups=groups,
             audit=AuditLog(self.database, settings.audit.keep_days),
             quotas=quotas,
+            identities=Identities(self.database, accounts, groups, settings.oidc),
+            openid=OpenIdProvider(settings.oidc) if settings.oidc.issuer else None,
             sign_in=SignIn(accounts, PasswordWorkers()),
             revocations=Revocations(accounts, chat, user_data),
             user_data=user_data,
@@ -233,8 +249,8 @@ async def _cancel(task: asyncio.Task[None]) -> None:
 
 
 def _login_needed(settings: Settings, accounts: Accounts) -> bool:
-    """With a password set, or accounts made; the password is the one of the account `admin`."""
+    """With a password or a provider set, or accounts made; the password is the one of the account `admin`."""
     password = settings.server.password.get_secret_value()
     if password:
         accounts.ensure(ADMIN, password, admin=True)
-    return settings.server.host not in LOOPBACK or bool(accounts.list())
+    return settings.server.host not in LOOPBACK or bool(settings.oidc.issuer) or bool(accounts.list())

@@ -137,6 +137,22 @@ class LimitSettings(Section):
     tokens_per_day: int = Field(default=0, ge=0)  # of prompts and answers; a day is UTC's
 
 
+class OidcSettings(Section):
+    """An OpenID Connect provider to log in at; needs the extra `oidc`. Empty issuer: none."""
+
+    issuer: str = ""  # as the provider writes it, such as https://id.example.org
+    client_id: str = ""
+    client_secret: SecretStr = SecretStr("")
+    scope: str = "openid profile email"
+    redirect_url: str = ""  # of /api/oidc/callback as browsers reach it; empty: as they asked for it
+    label: str = ""  # on the button
+    name_claim: str = "preferred_username"  # what a new account is named after
+    groups_claim: str = ""  # a list of names, such as "groups"; empty: nothing is mapped
+    role_map: dict[str, str] = {}  # from one of those names to a role
+    group_map: dict[str, str] = {}  # from one of those names to a group
+    create_accounts: bool = True  # for people who are not known yet
+
+
 class AuditSettings(Section):
     keep_days: float = Field(default=365, ge=1, le=3650)  # how long the audit log keeps a row
 
@@ -154,6 +170,7 @@ class Settings(Section):
     router: RouterSettings = RouterSettings()
     prompts: PromptSettings = PromptSettings()
     audit: AuditSettings = AuditSettings()
+    oidc: OidcSettings = OidcSettings()
     limits: LimitSettings = LimitSettings()
 
 
@@ -263,6 +280,8 @@ def _check_exposure(settings: Settings) -> None:
             f"server.host is '{server.host}', which others can reach, and server.password is empty: "
             "set server.password (TAILOR_SERVER_PASSWORD) or use 127.0.0.1"
         )
+    if settings.oidc.issuer and not settings.oidc.client_id:
+        raise ConfigError("oidc.issuer is set and oidc.client_id is not: the provider has given you one")
     if "*" in server.allowed_origins:
         raise ConfigError("server.allowed_origins holds '*': name each origin, such as https://chat.example.org")
     for host in server.allowed_hosts:

@@ -6,6 +6,8 @@ Knows nothing of HTTP, chats or files.
 from server.accounts.accounts import SESSION_DAYS, Accounts
 from server.accounts.audit import COMMAND_LINE, Action, AuditLog, Entry
 from server.accounts.groups import Group, Groups
+from server.accounts.identities import Identities
+from server.accounts.openid import OpenIdProvider, PendingLogin
 from server.accounts.passwords import MAX_PASSWORD, MIN_PASSWORD, PasswordWorkers
 from server.accounts.permissions import GRANTS, Permission, Role, roles_with
 from server.accounts.quotas import Quotas
@@ -30,10 +32,13 @@ __all__ = [
     "Entry",
     "Group",
     "Groups",
+    "Identities",
     "Login",
+    "OpenIdProvider",
     "OpenSession",
     "Origin",
     "PasswordWorkers",
+    "PendingLogin",
     "Permission",
     "Quotas",
     "Role",

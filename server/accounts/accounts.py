@@ -140,6 +140,11 @@ class Accounts:
             "SELECT password FROM accounts WHERE user_id = ?", [user_id])), None)  # fmt: skip
         return self._passwords.verify(row["password"] if row else self._passwords.decoy, password) and row is not None
 
+    def has_any_password(self, user_id: UserId) -> bool:
+        """False for an account that signs in elsewhere alone."""
+        sql = "SELECT 1 FROM accounts WHERE user_id = ? AND password <> ?"
+        return self._row(sql, [user_id, NO_PASSWORD]) is not None
+
     def ensure(self, name: str, password: str, *, admin: bool = False) -> None:
         """Makes the account, or gives it this password; sessions stay when it has the password already."""
         row = _find(self._database.connection(), checked_name(name))

@@ -69,4 +69,13 @@ MIGRATIONS = (
         PRIMARY KEY (user_id, day)
     );
     """,
+    """
+    CREATE TABLE account_identities (
+        issuer TEXT NOT NULL,
+        subject TEXT NOT NULL,
+        user_id TEXT NOT NULL REFERENCES accounts (user_id) ON DELETE CASCADE,
+        PRIMARY KEY (issuer, subject)
+    );
+    CREATE INDEX identities_of_user ON account_identities (user_id);
+    """,
 )

@@ -31,16 +31,21 @@ class SignIn:
         check_length(password)
         name = name.strip().lower()
         source, known = await asyncio.to_thread(self._source, name, origin, current_token)
-        with _Counted(self._throttle, name, source, known) as counted:
+        with CountedTry(self._throttle, name, source, known) as counted:
             session = await self._workers.run(self._accounts.login, name, password, origin=origin, days=days)
             counted.succeeded = True
             return session
+
+    def count_elsewhere(self, origin: Origin) -> CountedTry:
+        """A try at an identity provider, which costs a request there: a failure of the address unless it succeeds.
+        Raises RateLimited."""
+        return CountedTry(self._throttle, "", address_block(origin.address), known=False)
 
     async def confirm(self, login: Login, password: str, origin: Origin) -> None:
         """The caller's own password, asked for again before what cannot be undone. Raises as `sign_in` does."""
         check_length(password)
         source = f"{login.credential.kind} {login.credential.id}"
-        with _Counted(self._throttle, login.account.name, source, True) as counted:
+        with CountedTry(self._throttle, login.account.name, source, True) as counted:
             if not await self._workers.run(self._accounts.has_password, login.account.user_id, password):
                 raise Unauthorized("the password is wrong")
             counted.succeeded = True
@@ -72,7 +77,7 @@ class SignIn:
         return block, block in self._accounts.known_blocks(name)
 
 
-class _Counted:
+class CountedTry:
     """One try at the throttle: a failure unless `succeeded`, or unless it was never tried. Who hangs up has tried."""
 
     def __init__(self, throttle: LoginThrottle, name: str, source: str, known: bool) -> None:
@@ -80,7 +85,7 @@ class _Counted:
         self._attempt = throttle.attempt(name, source, known=known)
         self.succeeded = False
 
-    def __enter__(self) -> _Counted:
+    def __enter__(self) -> CountedTry:
         return self
 
     def __exit__(self, kind: type[BaseException] | None, *rest: object) -> None:

@@ -9,6 +9,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import sqlite3
+import time
 from collections import defaultdict
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -21,6 +22,7 @@ from server.user_data import ErasureReceipt, UserData
 log = logging.getLogger("tailor.api")
 
 POLL_S = 0.5
+SETTLE_S = 2.0  # after which an account is erased again: what was under way when it went may have stored something
 
 
 class Revocations:
@@ -30,6 +32,8 @@ class Revocations:
         self._user_data = user_data
         self._watched: defaultdict[Credential, set[asyncio.Event]] = defaultdict(set)
         self._erasing = asyncio.Lock()
+        self._poll_s = POLL_S
+        self._erased_at: dict[UserId, float] = {}
 
     @contextmanager
     def watch(self, login: Login) -> Iterator[asyncio.Event]:
@@ -50,7 +54,7 @@ class Revocations:
                 await self.check()
             except sqlite3.Error as error:  # another process has the database just now; so do new requests fail
                 log.warning("open sessions could not be checked (%s); trying again", error)
-            await asyncio.sleep(POLL_S)
+            await asyncio.sleep(self._poll_s)
 
     async def check(self) -> None:
         """Ends what does not hold any more, and erases what removed accounts left."""
@@ -64,10 +68,17 @@ class Revocations:
             await self.erase_removed()
 
     async def erase_removed(self) -> dict[UserId, ErasureReceipt]:
-        """Stops the running answers of removed accounts and erases what is stored of them."""
+        """Stops the running answers of removed accounts and erases what is stored of them; twice, a while apart."""
         async with self._erasing:
             receipts = {}
             for user in await asyncio.to_thread(self._accounts.erasures):
+                first = self._erased_at.get(user)
+                if first is not None and time.monotonic() - first < SETTLE_S:
+                    continue
                 receipts[user] = await self._user_data.erase(user)
-                await asyncio.to_thread(self._accounts.erased, user)
+                if first is None:
+                    self._erased_at[user] = time.monotonic()
+                else:
+                    await asyncio.to_thread(self._accounts.erased, user)
+                    del self._erased_at[user]
             return receipts

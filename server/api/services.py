@@ -20,7 +20,9 @@ from server.accounts import (
     AuditLog,
     Credential,
     Groups,
+    Identities,
     Login,
+    OpenIdProvider,
     Origin,
     Permission,
     Quotas,
@@ -65,6 +67,8 @@ class Services:
     groups: Groups
     audit: AuditLog
     quotas: Quotas
+    identities: Identities
+    openid: OpenIdProvider | None
     sign_in: SignIn
     revocations: Revocations
     user_data: UserData

@@ -161,6 +161,21 @@ def users_roles(
     out.print(f"{changed.name}: {', '.join(sorted(changed.roles))}", highlight=False)
 
 
+@users_app.command("link")
+def users_link(name: str, subject: str, workspace: Workspace = HERE) -> None:
+    """Let whoever the identity provider calls SUBJECT sign in to an account."""
+    from server.accounts import Identities
+    from server.errors import ConfigError
+
+    place = _Workspace(workspace)
+    oidc = place.settings.oidc
+    if not oidc.issuer:
+        raise ConfigError("oidc.issuer is empty: set it to the provider's address first")
+    Identities(place.database, place.accounts, place.groups, oidc).link(name, oidc.issuer, subject)
+    place.record("user.linked", name.strip().lower())
+    out.print(f"'{name}' is linked.")
+
+
 # ── keys and sessions ────────────────────────────────────────────────────────────────────────────
 
 

@@ -45,6 +45,8 @@ OWNERS = {
     "GET /api/session": CALLER,
     "POST /api/login": EVERYBODY,
     "POST /api/logout": CALLER,
+    "GET /api/oidc/login": EVERYBODY,
+    "GET /api/oidc/callback": EVERYBODY,
     "GET /api/account": CALLER,
     "GET /api/account/export": CALLER,
     "PUT /api/account/password": CALLER,

@@ -162,7 +162,7 @@ async def test_a_removed_account_stops_answering_and_leaves_nothing(
 
 async def test_a_running_completion_ends_with_its_key(live: LiveServer, elsewhere: Accounts, session: Session) -> None:
     secret = elsewhere.new_api_key("mina")
-    body = {"model": "base", "messages": [{"role": "user", "content": "slowly"}], "stream": True}
+    body = {"model": "base", "messages": [{"role": "user", "content": "slowly"}], "stream": True, "max_tokens": 4096}
     async with (
         httpx.AsyncClient(base_url=live.url, timeout=60) as client,
         client.stream(

@@ -8,6 +8,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import httpx
+import oidc_provider_mock
 import pytest
 from playwright.sync_api import Browser, Page, expect
 
@@ -172,3 +173,26 @@ def test_a_limit_is_told_in_words(browser: Browser, tmp_path: Path, locale: str,
         expect(page.get_by_role("alert")).to_contain_text(says)
         expect(page.get_by_role("alert")).to_contain_text(re.compile(r"\d"))
         context.close()
+
+
+def test_logging_in_elsewhere_and_out_again(browser: Browser, tmp_path: Path) -> None:
+    users = (oidc_provider_mock.User(sub="kim", claims={"preferred_username": "kim", "email": "kim@example.org"}),)
+    with oidc_provider_mock.run_server_in_thread(user_claims=users) as provider:
+        issuer = f"http://localhost:{provider.server_port}"  # another site than 127.0.0.1
+        flags = {"oidc.issuer": issuer, "oidc.client_id": "tailor", "oidc.client_secret": "x", "oidc.label": "Example"}
+        with serving(make_app(make_workspace(tmp_path), flags=flags)) as live, fresh_page(browser, live.url) as page:
+            page.goto("/?login=unknown")
+            expect(page.get_by_role("alert")).to_contain_text("You have no account here")
+            page.get_by_role("link", name="Example").click()
+            page.wait_for_url(f"{issuer}/**")
+            page.locator("button", has_text="kim").first.click()
+            expect(page.locator(".composer")).to_be_visible()  # the strict cookie has come along
+            assert page.url.rstrip("/").startswith(live.url)
+            open_panel(page, "Account")
+            expect(page.locator(".who")).to_contain_text("kim")
+            expect(page.get_by_text("Change password")).to_have_count(0)
+            page.get_by_role("button", name="Settings").click()
+            page.get_by_role("button", name="Log out kim").click()
+            page.wait_for_url(f"{issuer}/oauth2/end_session**")
+            page.goto("/")
+            expect(page.get_by_role("heading", name="Log in to Tailor")).to_be_visible()

@@ -22,7 +22,7 @@ from server.api.fields import Id, RequestModel
 from server.api.routes.session import account_body, forget_cookie
 from server.api.services import CurrentLogin, Services, ServicesDep, origin_of
 from server.api.transport.routing import KIB, Route, takes_body
-from server.errors import Conflict, Forbidden
+from server.errors import Conflict, Forbidden, Unauthorized
 
 router = APIRouter(prefix="/api/account", route_class=Route)
 
@@ -64,6 +64,7 @@ def _describe(services: Services, login: Login) -> dict[str, Any]:
     sessions = services.accounts.sessions(user)
     return {
         "user": account_body(login.account),
+        "has_password": services.accounts.has_any_password(user),
         "groups": services.groups.of(user),
         "sessions": [asdict(one) | {"current": one.id == login.credential.id} for one in sessions],
         "keys": [asdict(key) for key in services.accounts.api_keys(user)],
@@ -145,7 +146,7 @@ async def erase(
     record: Record,
 ) -> dict[str, Any]:
     """The account with everything of it, for good. Refused to the only administrator."""
-    await services.sign_in.confirm(login, body.password, origin_of(request))
+    await _confirm(services, login, body.password, request)
     if Role.ADMIN in login.account.roles and await asyncio.to_thread(_is_only_admin, services, login):
         raise Conflict("you are the only administrator; make another account one first")
     gone = await asyncio.to_thread(services.accounts.remove, login.account.name)
@@ -153,6 +154,14 @@ async def erase(
     await record(Action.ACCOUNT_ERASED, gone.name)
     forget_cookie(response)
     return {"erased": asdict(receipts[gone.user_id]) if gone.user_id in receipts else {}}
+
+
+async def _confirm(services: Services, login: Login, typed: str, request: Request) -> None:
+    """By the password or, of an account that has none, by its name: the session is all that there is to show."""
+    if await asyncio.to_thread(services.accounts.has_any_password, login.account.user_id):
+        await services.sign_in.confirm(login, typed, origin_of(request))
+    elif typed.strip().lower() != login.account.name:
+        raise Unauthorized(f"type the name of your account, {login.account.name}, to erase it")
 
 
 def _is_only_admin(services: Services, login: Login) -> bool:

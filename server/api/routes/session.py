@@ -29,7 +29,11 @@ class LoginRequest(RequestModel):
 @router.get("/api/session")
 async def session(request: Request, services: ServicesDep) -> dict[str, Any]:
     user = await find_user(request)
-    return session_body(services, user)
+    if user is None or services.openid is None:
+        return session_body(services, user)
+    linked = await asyncio.to_thread(services.identities.is_linked, user.user_id)
+    logout_url = services.openid.logout_url(str(request.base_url)) if linked else None
+    return session_body(services, user) | {"logout_url": logout_url}
 
 
 @router.post(LOGIN)
@@ -86,6 +90,7 @@ def session_body(services: Services, user: Account | None) -> dict[str, Any]:
     return {
         "user": account_body(user) if user else None,
         "login_needed": services.login_needed,
+        "oidc": {"label": services.settings.oidc.label} if services.openid else None,
         "version": services.version,
         "model": services.engine.model if user else None,
         "default_domain": services.settings.prompts.default_domain,

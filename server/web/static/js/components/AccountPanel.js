@@ -26,7 +26,7 @@ export function AccountPanel() {
       ${groups.map((group) => html`<span key=${group} class="tag">@${group}</span>`)}</p>
     <${Sessions} />
     <${Keys} />
-    <${PasswordForm} />
+    ${account.value.has_password && html`<${PasswordForm} />`}
     <${OwnData} />`;
 }
 
@@ -153,6 +153,7 @@ function OwnData() {
 
 /** Asks for the password, since nothing of it comes back. */
 export function EraseAccountDialog() {
+  const hasPassword = account.value.has_password;
   const [error, setError] = useState("");
   const [busy, setBusy] = useState(false);
   const submit = async (event) => {
@@ -169,8 +170,9 @@ export function EraseAccountDialog() {
   return html`<${Dialog} title=${t("account.erase_title")} role="alertdialog">
     <form class="password-form" onSubmit=${submit}>
       <p>${t("account.erase_text")}</p>
-      <label>${t("account.old")}<input class="field" type="password" name="password" data-autofocus required
-        maxlength="1024" autocomplete="current-password" /></label>
+      <label>${t(hasPassword ? "account.old" : "account.own_name")}<input class="field"
+        type=${hasPassword ? "password" : "text"} name="password" data-autofocus required maxlength="1024"
+        autocomplete=${hasPassword ? "current-password" : "off"} /></label>
       ${error && html`<div class="notice error" role="alert"><span>${error}</span></div>`}
       <div class="dialog-actions">
         <button type="button" class="button" onClick=${() => (dialog.value = null)}>${t("action.cancel")}</button>

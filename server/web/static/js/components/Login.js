@@ -5,6 +5,7 @@ import { duration } from "../format.js";
 import { html } from "../html.js";
 import { t } from "../i18n.js";
 import { Logo } from "../icons.js";
+import { session } from "../state.js";
 import { limitMessage } from "./Failure.js";
 
 /** Why it failed, in the reader's language. */
@@ -14,8 +15,17 @@ function loginMessage(failure) {
   return limitMessage(failure) || failure.message;
 }
 
+/** What went wrong at the identity provider, as the way back says in the address. */
+function problemElsewhere() {
+  const problem = new URLSearchParams(location.search).get("login");
+  if (!problem) return "";
+  history.replaceState(null, "", location.pathname + location.hash);
+  return t(["denied", "unknown", "provider"].includes(problem) ? `login.${problem}` : "login.failed");
+}
+
 export function Login({ onDone }) {
-  const [error, setError] = useState("");
+  const { oidc } = session.value;
+  const [error, setError] = useState(problemElsewhere);
   const [busy, setBusy] = useState(false);
   const submit = async (event) => {
     event.preventDefault();
@@ -41,6 +51,7 @@ export function Login({ onDone }) {
         autocomplete="current-password" required /></label>
       ${error && html`<div class="notice error" role="alert">${error}</div>`}
       <button type="submit" class="button primary" disabled=${busy}>${t(busy ? "login.busy" : "login.action")}</button>
+      ${oidc && html`<a class="button" href="/api/oidc/login">${oidc.label || t("login.elsewhere")}</a>`}
     </form>
   </main>`;
 }

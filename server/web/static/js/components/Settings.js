@@ -42,7 +42,8 @@ export function SettingsDialog() {
 async function logout() {
   try {
     await call("POST", "/api/logout");
-    location.reload();
+    if (session.value.logout_url) location.assign(session.value.logout_url); // the provider's session ends, too
+    else location.reload();
   } catch (error) {
     toast(error.message, { kind: "error" });
   }

@@ -6,6 +6,9 @@ export const account = {
   "failure.quota_exceeded": "Your tokens for today are used up. There are new ones in {wait}.",
   "failure.overloaded": "Too much is going on just now. Try again in {wait}.",
   "login.wait": "Too many failed logins. Try again in {wait}.", "login.wrong": "Wrong name or password.",
+  "login.elsewhere": "Log in with your organisation", "login.failed": "Logging in there did not work. Try again.",
+  "login.denied": "Logging in there was refused.", "login.provider": "The other login cannot be reached. Try again later.",
+  "login.unknown": "You have no account here. Ask an administrator for one.",
 
   "account.sessions": "Logged in", "account.here": "this one", "account.no_address": "no address",
   "account.unknown_device": "Unknown device", "account.seen": "Last seen {seen}, since {created}",
@@ -19,7 +22,7 @@ export const account = {
   "account.revoke_text": "Programs that use {key} lose their access at once.", "account.revoked": "Key revoked.",
   "account.password": "Change password",
   "account.password_text": "Everything else that is logged in is logged out, and your API keys end.",
-  "account.old": "Your password", "account.new": "New password (8 characters or more)", "account.again": "New password again",
+  "account.old": "Your password", "account.own_name": "The name of your account", "account.new": "New password (8 characters or more)", "account.again": "New password again",
   "account.change_password": "Change password", "account.password_changed": "Password changed.",
   "account.not_equal": "The two new passwords differ.", "account.wrong_password": "That is not your password.",
   "account.data": "What is yours",

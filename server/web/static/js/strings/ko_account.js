@@ -6,6 +6,9 @@ export const account = {
   "failure.quota_exceeded": "오늘 쓸 수 있는 토큰을 모두 썼습니다. {wait} 후에 다시 채워집니다.",
   "failure.overloaded": "지금은 요청이 너무 많습니다. {wait} 후에 다시 시도하세요.",
   "login.wait": "로그인에 여러 번 실패했습니다. {wait} 후에 다시 시도하세요.", "login.wrong": "이름이나 비밀번호가 틀렸습니다.",
+  "login.elsewhere": "조직 계정으로 로그인", "login.failed": "그곳에서 로그인하지 못했습니다. 다시 시도하세요.",
+  "login.denied": "그곳에서 로그인이 거부되었습니다.", "login.provider": "외부 로그인에 연결할 수 없습니다. 나중에 다시 시도하세요.",
+  "login.unknown": "이곳에 계정이 없습니다. 관리자에게 요청하세요.",
 
   "account.sessions": "로그인한 곳", "account.here": "지금 이곳", "account.no_address": "주소 없음",
   "account.unknown_device": "알 수 없는 기기", "account.seen": "마지막 사용 {seen}, 로그인 {created}",
@@ -19,7 +22,7 @@ export const account = {
   "account.revoke_text": "{key} 키를 쓰는 프로그램은 바로 접근할 수 없게 됩니다.", "account.revoked": "키를 폐기했습니다.",
   "account.password": "비밀번호 변경",
   "account.password_text": "다른 곳에서는 모두 로그아웃되고 API 키는 폐기됩니다.",
-  "account.old": "현재 비밀번호", "account.new": "새 비밀번호 (8자 이상)", "account.again": "새 비밀번호 확인",
+  "account.old": "현재 비밀번호", "account.own_name": "내 계정 이름", "account.new": "새 비밀번호 (8자 이상)", "account.again": "새 비밀번호 확인",
   "account.change_password": "비밀번호 변경", "account.password_changed": "비밀번호를 변경했습니다.",
   "account.not_equal": "새 비밀번호가 서로 다릅니다.", "account.wrong_password": "현재 비밀번호가 틀렸습니다.",
   "account.data": "내 자료",
