@@ -49,6 +49,7 @@ export class Thread {
     const message = fromStored(stored);
     const existing = this.messageSignals.get(message.id)?.value;
     const eventOnly = existing && Object.fromEntries(EVENT_ONLY_FIELDS.map((name) => [name, existing[name]]));
+    if (existing?.memories_saved.length) eventOnly.memories_saved = existing.memories_saved; // an undone one says so
     this.upsert(existing ? { ...message, ...eventOnly } : message);
   }
 
