@@ -1,4 +1,4 @@
-"""Whether new answers may begin, and how many are under way, of chats and of programs alike.
+"""Which messages are taken, whether new answers may begin, and how many are under way, of chats and of programs alike.
 
 Before the server stops it drains: nothing begins any more, and what runs may end. Belongs to one event loop. Knows
 nothing of what an answer is.
@@ -10,7 +10,7 @@ import asyncio
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 
-from server.errors import Draining
+from server.errors import Draining, InvalidInput
 
 
 class Admission:
@@ -43,3 +43,15 @@ class Admission:
         with suppress(TimeoutError):
             await asyncio.wait_for(self._idle.wait(), seconds)
         return self._running
+
+
+def check_message(text: str) -> None:
+    """Raises InvalidInput where a user's text cannot be a message."""
+    if not text.strip():
+        raise InvalidInput("the message is empty; write something")
+    try:
+        text.encode()
+    except UnicodeEncodeError as error:
+        raise InvalidInput("the message is not valid Unicode (a lone surrogate); send UTF-8 text") from error
+    if "\0" in text:
+        raise InvalidInput("the message holds a NUL character; remove it")

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import asyncio
 import logging
-import time
 from collections import Counter
 from collections.abc import Callable
 from contextlib import ExitStack, suppress
@@ -16,11 +15,12 @@ from dataclasses import dataclass
 from enum import Enum
 from typing import Any, TypeAlias
 
-from server.chat.admission import Admission
+from server.chat.admission import Admission, check_message
 from server.chat.conversations.past_chats import FoundTurn, PastChats
 from server.chat.conversations.records import Conversation, PromptRecord, Status, StoredMessage
 from server.chat.conversations.redaction import Redaction
 from server.chat.conversations.store import ConversationStore
+from server.chat.conversations.temporary import TemporaryChats
 from server.chat.events import Started
 from server.chat.memory_commands.access import (
     ChatMemory,
@@ -52,7 +52,6 @@ class Unchanged(Enum):
 
 CLOSE_SECONDS = 5.0
 SAVE_INTERVAL_SECONDS = 1.0  # how much of a running answer a crash may lose
-TEMPORARY_CHAT_SECONDS = 24 * 3600.0  # how long a temporary chat lives after its last message
 SWEEP_SECONDS = 600.0
 
 
@@ -83,7 +82,7 @@ class ChatService:
         self._streams = StreamRegistry(stream_retention_seconds)
         self._running: dict[str, tuple[asyncio.Task[None], TurnRunner]] = {}
         self._turns: Counter[UserId] = Counter()  # running, and being stored
-        self._temporary_used: dict[str, float] = {}  # temporary chat → when it was last used, by the process's clock
+        self._temporary = TemporaryChats(dependencies.store)
         self._unsaved = UnsavedAnswers(dependencies.store)
         self._subscribers: list[Callable[[UserId], None]] = []
         self._tasks: tuple[asyncio.Task[None], ...] = ()
@@ -112,16 +111,11 @@ class ChatService:
     async def _sweep(self) -> None:
         while True:
             await asyncio.sleep(SWEEP_SECONDS)
-            await self._delete_old_temporary()
+            await self.delete_old_temporary()
 
-    async def _delete_old_temporary(self) -> None:
-        """Their age is the process's own, not the clock's: a clock that is set forward deletes no chat in use."""
-        since = time.monotonic() - TEMPORARY_CHAT_SECONDS
+    async def delete_old_temporary(self) -> None:
         running = {runner.conversation_id for _, runner in self._running.values()}
-        for conversation_id, used in list(self._temporary_used.items()):
-            if used < since and conversation_id not in running:
-                del self._temporary_used[conversation_id]
-        for user in await asyncio.to_thread(self.store.delete_temporary, self._temporary_used):
+        for user in await self._temporary.delete_old(running):
             self._notify_subscribers(user)
 
     async def _save_partial_answers(self) -> None:
@@ -164,14 +158,10 @@ class ChatService:
         return conversation
 
     def _create(self, user: UserId, domain: str | None, temporary: bool) -> Conversation:
-        with self.store.transaction():  # a sweep comes before it, or sees it used
+        with self.store.transaction():
             conversation = self.store.create(user, "", domain, temporary=temporary)
-            self._note_use(conversation)
+            self._temporary.note_use(conversation)
         return conversation
-
-    def _note_use(self, conversation: Conversation) -> None:
-        if conversation.temporary:
-            self._temporary_used[conversation.id] = time.monotonic()
 
     async def send(
         self,
@@ -190,7 +180,7 @@ class ChatService:
         Raises InvalidInput (empty text, a parent that is no answer), NotFound, Draining.
         """
         self.admission.check()
-        _check_text(text)
+        check_message(text)
         if temporary and conversation_id is not None:
             raise InvalidInput("a chat is temporary from its first message on; begin a new one without conversation_id")
         await self._check_domain(user, domain)
@@ -233,7 +223,7 @@ class ChatService:
                     parent_id = store.newest(user, conversation_id)
                 elif parent_id is not None and store.message(user, parent_id).conversation_id != conversation_id:
                     raise InvalidInput(f"message '{parent_id}' is not in conversation '{conversation_id}'")
-            self._note_use(conversation)
+            self._temporary.note_use(conversation)
             question = store.add_question(user, conversation.id, parent_id, text)
             return conversation, question, store.add_answer(user, conversation.id, question.id)
 
@@ -254,7 +244,7 @@ class ChatService:
                     raise Conflict("this answer is still being written; stop it first")
                 message = store.message(user, message.parent_id or "")
             conversation = self._with_domain(user, store.get(user, message.conversation_id), domain)
-            self._note_use(conversation)
+            self._temporary.note_use(conversation)
             return conversation, message, store.add_answer(user, conversation.id, message.id)
 
     async def stop(self, user: UserId, message_id: str) -> None:
@@ -292,7 +282,7 @@ class ChatService:
         receipt = await self.memory_deletion.delete_conversation(user, conversation_id, forget=forget)
         await self._stop_where(lambda runner: runner.conversation_id == conversation_id)  # begun meanwhile
         self._streams.drop(user, {message.id for message in messages})
-        self._temporary_used.pop(conversation_id, None)
+        self._temporary.forget(conversation_id)
         self._notify_subscribers(user)
         return receipt if forget else None
 
@@ -407,14 +397,3 @@ def _cancel_once(task: asyncio.Task[None]) -> None:
     """A second cancellation would fall on the turn while it stores what there is of its answer."""
     if not task.cancelling():
         task.cancel()
-
-
-def _check_text(text: str) -> None:
-    if not text.strip():
-        raise InvalidInput("the message is empty; write something")
-    try:
-        text.encode()
-    except UnicodeEncodeError as error:
-        raise InvalidInput("the message is not valid Unicode (a lone surrogate); send UTF-8 text") from error
-    if "\0" in text:
-        raise InvalidInput("the message holds a NUL character; remove it")

@@ -216,7 +216,7 @@ class KnowledgeBase:
         self._updater.file_deleted(key)
         purged = self._updater.purger.purge(key) if purge else ()
         self._request_sync({self._root / folder / file})
-        return FileDeletion(file, purged, self._updater.generations_with(key), self._settings.generations)
+        return FileDeletion(file, purged, self._updater.purger.generations_with(key), self._settings.generations)
 
     # ── generations ──────────────────────────────────────────────────────────────────────────────
 

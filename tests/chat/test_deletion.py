@@ -98,8 +98,8 @@ async def a_chat_with_its_memories(space: Workspace) -> None:
 
 
 async def a_temporary_chat(space: Workspace) -> None:
-    space.services.chat._temporary_used.clear()
-    await space.services.chat._delete_old_temporary()
+    space.services.chat._temporary._used.clear()
+    await space.services.chat.delete_old_temporary()
 
 
 COMMANDS: dict[Callable[[Workspace], Awaitable[None]], set[str]] = {

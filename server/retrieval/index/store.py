@@ -13,7 +13,7 @@ import logging
 import sqlite3
 import threading
 import time
-from collections.abc import Collection, Iterable, Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Final
@@ -27,9 +27,9 @@ from server.retrieval.index import catalog, purging
 from server.retrieval.index.catalog import CHUNK_COLUMNS, MIGRATIONS, VERSION_COLUMNS, GenerationRecord
 from server.retrieval.index.files import Chunk, FileKey, FileRecord, suspicious_locations
 from server.retrieval.index.generation import FileVersion, Generation
+from server.retrieval.index.prepared import PreparedFile, build_segment
 from server.retrieval.index.segment import Segment
 from server.types import Passage
-from server.words import term_counts
 
 log = logging.getLogger("tailor.retrieval")
 
@@ -38,16 +38,6 @@ LISTED_LOCATIONS: Final = 20  # of suspicious passages in one file
 _MERGE_FACTOR: Final = 4  # so many segments of one size class are merged
 _DEAD_ROW_SHARE: Final = 0.3
 _QUERY_VALUES: Final = 500  # values in one query
-
-
-@dataclass(frozen=True, slots=True)
-class PreparedFile:
-    """A file version to be stored: `vectors` [chunks, dimension]."""
-
-    key: FileKey
-    record: FileRecord
-    chunks: tuple[Chunk, ...]
-    vectors: NDArray[np.float32]
 
 
 @dataclass(frozen=True, slots=True)
@@ -179,7 +169,7 @@ class IndexStore:
             for folder in sorted({file.key.folder for file in files}):
                 in_folder = [(number, file) for number, file in numbered if file.key.folder == folder and file.chunks]
                 if in_folder:
-                    written_segments[folder] = self._write(folder, _build_segment(in_folder))
+                    written_segments[folder] = self._write(folder, build_segment(in_folder))
             with self._database.transaction() as db:
                 for written in written_segments.values():
                     _insert_segment(db.conn, written)
@@ -376,17 +366,6 @@ class IndexStore:
 
     def _query(self, sql: str, *values: Any) -> list[Any]:
         return list(self._database.connection().conn.execute(sql, values).fetchall())
-
-
-def _build_segment(files: Iterable[tuple[int, PreparedFile]]) -> Segment:
-    versions: list[int] = []
-    terms, vectors, continues = [], [], []
-    for version_id, file in files:
-        versions += [version_id] * len(file.chunks)
-        terms += [term_counts(chunk.searched_text) for chunk in file.chunks]
-        vectors.append(file.vectors)
-        continues += [chunk.continues for chunk in file.chunks]
-    return Segment.build(versions, terms, np.concatenate(vectors), continues)
 
 
 def _insert_segment(db: sqlite3.Connection, written: _WrittenSegment) -> None:

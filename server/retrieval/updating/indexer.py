@@ -24,7 +24,8 @@ from server.errors import KnowledgeError
 from server.retrieval.index.chunker import chunk
 from server.retrieval.index.files import Chunk, FileKey, FileRecord, FileState, identify_chunks
 from server.retrieval.index.generation import FileVersion, Generation
-from server.retrieval.index.store import IndexStore, PreparedFile
+from server.retrieval.index.prepared import PreparedFile
+from server.retrieval.index.store import IndexStore
 from server.retrieval.updating.reader import Reader, ReaderClosed, WorkerUnavailable
 from server.retrieval.updating.scanner import MAX_FILE_BYTES, ScannedFile
 from server.types import Embedder

@@ -12,7 +12,7 @@ from typing import Final
 from server.retrieval.index.directory import OpenIndex
 from server.retrieval.index.files import FileKey
 from server.retrieval.index.generation import FileVersion
-from server.retrieval.index.store import PreparedFile
+from server.retrieval.index.prepared import PreparedFile
 from server.retrieval.updating.indexer import IndexingResult
 from server.retrieval.updating.scanner import ScannedFile
 from server.retrieval.updating.status import ImportProgress

@@ -19,7 +19,7 @@ _MARK: Final = "purge"
 
 
 class Purger:
-    """`indexes`: those that are open. `newest`, `set_newest`: the newest generation of each. The locks are those of
+    """`indexes`: those that are open, the serving one first. `newest`, `set_newest`: the newest generation of each. The locks are those of
     merging and of publishing, taken in this order."""
 
     def __init__(
@@ -44,6 +44,10 @@ class Purger:
                 index.store.set_mark(
                     _MARK, json.dumps([(one.folder, one.file) for one in sorted(keys)]) if keys else None
                 )
+
+    def generations_with(self, key: FileKey) -> tuple[int, ...]:
+        """Kept generations of the serving index in which the file is live."""
+        return self._indexes()[0].store.generations_with(key)
 
     def purge(self, key: FileKey) -> tuple[int, ...]:
         """Drops all that is left of a deleted file, and the generations that had it; their numbers."""

@@ -24,6 +24,7 @@ from server.retrieval.index.files import FileKey
 from server.retrieval.index.generation import Generation
 from server.retrieval.updating.absence import without_absent
 from server.retrieval.updating.indexer import Indexer, IndexingResult, IndexingStopped, Plan
+from server.retrieval.updating.merging import Merger
 from server.retrieval.updating.pending import LONG_IMPORT_FILES, FolderScan, PendingUpdate, TakeChanges
 from server.retrieval.updating.progress import UpdateProgress
 from server.retrieval.updating.purging import Purger
@@ -59,13 +60,13 @@ class IndexUpdater:
         self._interrupted = threading.Event()
 
         self._sync_lock = threading.Lock()  # one sync at a time
-        self._merge_lock = threading.Lock()  # one merge at a time
         self._publish_lock = threading.RLock()  # one change of the newest generations at a time; before the next
         self._state_lock = threading.Lock()  # which index serves, and its generation
         self.progress = UpdateProgress()
+        self._merger = Merger(self._publish_lock, lambda index: index.name in self._generations, self._set_generation)
         self.purger = Purger(
             root, self._indexes, lambda index: self._generations[index.name], self._set_generation,
-            (self._merge_lock, self._publish_lock),
+            (self._merger.lock, self._publish_lock),
         )  # fmt: skip
 
     # ── life ─────────────────────────────────────────────────────────────────────────────────────
@@ -163,10 +164,6 @@ class IndexUpdater:
             if index is not None and index.store.get_mark(_HELD_MARK) is not None:
                 self._set_generation(index, index.store.publish(self._generations[index.name], (), [key], "files"))
         self.progress.notify()
-
-    def generations_with(self, key: FileKey) -> tuple[int, ...]:
-        """Kept generations in which the file is live."""
-        return self._require_open().store.generations_with(key)
 
     def _indexes(self) -> list[OpenIndex]:
         return [index for index in (self._serving, self._building) if index is not None]
@@ -388,20 +385,9 @@ class IndexUpdater:
             self._retired.store.close()
             self._retired = None
 
-    # ── merging ──────────────────────────────────────────────────────────────────────────────────
-
     def merge_segments(self) -> bool:
         """Merges some segments, if that is worth it; returns whether it was."""
-        with self._merge_lock:
-            index = self._building or self._serving
-            segment_ids = index.store.merge_candidates() if index is not None else []
-            if index is None or not segment_ids:
-                return False
-            merged = index.store.merge(segment_ids)
-            with self._publish_lock:
-                if index.name in self._generations:
-                    self._set_generation(index, index.store.commit_merge(merged))
-        return True
+        return self._merger.merge(lambda: self._building or self._serving)
 
     def _require_open(self) -> OpenIndex:
         if self._serving is None:

@@ -12,7 +12,8 @@ from typing import Any
 import pytest
 
 from server.api.services import Services
-from server.chat import ChatService, service
+from server.chat import ChatService
+from server.chat.conversations import temporary
 from server.chat.events import (
     AnswerDelta,
     Done,
@@ -214,13 +215,13 @@ async def test_old_temporary_chats_are_deleted_by_the_age_that_the_process_count
         chat = services.chat
         begun = await ask(chat, MINA, "I like coffee.", temporary=True)
         empty, kept = await chat.create(MINA, temporary=True), await chat.create(MINA, temporary=False)
-        day = service.TEMPORARY_CHAT_SECONDS
+        day = temporary.TEMPORARY_CHAT_SECONDS
         with monkeypatch.context() as later:
             later.setattr(time, "time", lambda real=time.time: real() + 3 * day)  # the clock is set forward
-            await chat._delete_old_temporary()
+            await chat.delete_old_temporary()
         assert {each.id for each in chat.store.list(MINA)} == {conversation_of(begun), empty.id, kept.id}
-        chat._temporary_used[empty.id] -= day
-        await chat._delete_old_temporary()
+        chat._temporary._used[empty.id] -= day
+        await chat.delete_old_temporary()
         assert {each.id for each in chat.store.list(MINA)} == {conversation_of(begun), kept.id}
 
 

@@ -15,8 +15,9 @@ from server.errors import NotFound
 from server.retrieval.index.chunker import ChunkText
 from server.retrieval.index.files import FileKey, FileRecord, FileState, identify_chunks
 from server.retrieval.index.generation import Generation
+from server.retrieval.index.prepared import PreparedFile
 from server.retrieval.index.segment import Segment
-from server.retrieval.index.store import IndexStore, PreparedFile
+from server.retrieval.index.store import IndexStore
 from tests.fakes import WordEmbedder
 from tests.tiers import cases
 
