@@ -7,11 +7,12 @@ import threading
 import tracemalloc
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
 from argon2 import PasswordHasher
 
-from server.accounts import Accounts, Origin, PasswordWorkers, SignIn
+from server.accounts import Accounts, Origin, PasswordWorkers, Session, SignIn
 from server.accounts import throttle as module
 from server.accounts.throttle import (
     ADDRESS_BUDGET,
@@ -153,21 +154,23 @@ async def test_hashing_has_two_threads_and_a_bounded_queue_and_the_database_wait
 async def test_a_caller_who_hangs_up_has_tried(
     sign_in: SignIn, accounts: Accounts, clock: Clock, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    release = threading.Event()
+    looked_at, gate, login = threading.Event(), threading.Event(), accounts.login
 
-    class Slow(PasswordHasher):
-        def verify(self, hash: str | bytes, password: str | bytes) -> bool:  # type: ignore[override]
-            release.wait(60)
-            return bool(super().verify(hash, password))
+    def held(*arguments: Any, **named: Any) -> Session:
+        looked_at.set()
+        gate.wait(30)
+        return login(*arguments, **named)
 
-    monkeypatch.setattr(accounts._passwords, "_hasher", Slow(time_cost=1, memory_cost=8, parallelism=1))
+    monkeypatch.setattr(accounts, "login", held)
     for _ in range(FREE_FAILURES):
+        looked_at.clear()
+        gate.clear()
         task = asyncio.create_task(sign_in.sign_in("admin", "wrong password", STRANGER))
-        await until(lambda: bool(sign_in._throttle._running))
+        await until(looked_at.is_set)
         task.cancel()
         await asyncio.wait([task])
+        gate.set()
     assert await guess(sign_in)
-    release.set()
 
 
 # ── guessing is slowed ───────────────────────────────────────────────────────────────────────────

@@ -232,6 +232,7 @@ class EnabledMemory:
         with self._store.transaction():
             if not self._is_gone(question):
                 self._writer.enqueue(self._user, question.conversation_id, question.id, question.text)
+        self._writer.wake()
 
     def _is_gone(self, question: StoredMessage) -> bool:
         """Deleted or redacted since it was asked; inside the transaction that would keep something of it."""

@@ -103,7 +103,7 @@ class MemoryWriter:
         if not self._settings.model_pass or not remaining_candidates(clean(text)):
             return
         self._queue.add(user, conversation_id, message_id, clean(text))
-        self._wake_up()
+        self.wake()
 
     def dead_letters(self, user: UserId) -> tuple[DeadLetter, ...]:
         return self._queue.dead_letters(user)
@@ -111,7 +111,7 @@ class MemoryWriter:
     def retry(self, user: UserId, letter_id: int) -> None:
         """Raises NotFound."""
         self._queue.retry(user, letter_id)
-        self._wake_up()
+        self.wake()
 
     def dismiss(self, user: UserId, letter_id: int) -> None:
         """Raises NotFound."""
@@ -137,7 +137,8 @@ class MemoryWriter:
             with contextlib.suppress(asyncio.CancelledError):
                 await task
 
-    def _wake_up(self) -> None:
+    def wake(self) -> None:
+        """Looks into the queue, after the transaction that has queued a turn."""
         if self._loop is not None:
             with contextlib.suppress(RuntimeError):  # the loop has closed: the turn waits for the next start
                 self._loop.call_soon_threadsafe(self._wake.set)

@@ -19,8 +19,8 @@ _MARK: Final = "purge"
 
 
 class Purger:
-    """`indexes`: those that are open, the serving one first. `newest`, `set_newest`: the newest generation of each. The locks are those of
-    merging and of publishing, taken in this order."""
+    """`indexes`: those that are open, the serving one first. `newest`, `set_newest`: the newest generation of each.
+    The locks are those of merging and of publishing, taken in this order."""
 
     def __init__(
         self,
