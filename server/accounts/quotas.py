@@ -26,7 +26,8 @@ class Quotas:
     def __init__(self, database: Database, settings: LimitSettings) -> None:
         self._database = database
         self._settings = settings
-        self._lock = threading.Lock()
+        self._lock = threading.Lock()  # of the counts in memory; held for no query
+        self._settling = threading.Lock()  # while counts move from memory to the database, nobody adds both up
         self._messages: defaultdict[UserId, deque[float]] = defaultdict(deque)
         self._pending: Counter[UserId] = Counter()
         self._writing: Counter[UserId] = Counter()
@@ -56,11 +57,10 @@ class Quotas:
 
     def spent_today(self, user: UserId) -> int:
         """Tokens of prompts and answers, those that are yet to be written included. Blocks."""
-        row = self._database.connection().execute(
-            "SELECT tokens FROM token_usage WHERE user_id = ? AND day = ?", [user, _today()]
-        ).fetchone()  # fmt: skip
-        with self._lock:
-            return (row[0] if row else 0) + self._pending[user] + self._writing[user]
+        with self._settling:
+            row = self._database.connection().execute(_SPENT, [user, _today()]).fetchone()
+            with self._lock:
+                return (row[0] if row else 0) + self._pending[user] + self._writing[user]
 
     def spend(self, user: UserId, tokens: int) -> None:
         """Does not block: a thread writes it."""
@@ -77,23 +77,29 @@ class Quotas:
     def _write(self) -> None:
         with self._lock:
             self._writing, self._pending = self._pending, Counter()
-        written = False
-        try:
-            with self._database.transaction() as db:
-                db.execute("DELETE FROM token_usage WHERE day < ?", [_today() - 1])
-                for user, tokens in self._writing.items():
-                    db.execute(_ADD, {"user": user, "day": _today(), "tokens": tokens})
-            written = True
-        finally:
-            with self._lock:
-                if not written:
-                    self._pending.update(self._writing)
-                self._writing = Counter()
+        with self._settling:
+            written = False
+            try:
+                self._store(self._writing)
+                written = True
+            finally:
+                with self._lock:
+                    if not written:
+                        self._pending.update(self._writing)
+                    self._writing = Counter()
+
+    def _store(self, spent: Counter[UserId]) -> None:
+        with self._database.transaction() as db:
+            db.execute("DELETE FROM token_usage WHERE day < ?", [_today() - 1])
+            for user, tokens in spent.items():
+                db.execute(_ADD, {"user": user, "day": _today(), "tokens": tokens})
 
 
 def _today() -> int:
     return int(time.time() // DAY_S)
 
+
+_SPENT = "SELECT tokens FROM token_usage WHERE user_id = ? AND day = ?"
 
 # Not for an account that was removed while it was answered.
 _ADD = """

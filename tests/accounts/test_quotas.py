@@ -81,6 +81,14 @@ def test_tokens_a_day_outlive_a_restart_and_end_at_midnight(database: Database, 
     assert rows == [(20_002, 1)]
 
 
+def test_no_token_is_missed_while_counts_are_written(database: Database) -> None:
+    quotas = Quotas(database, LimitSettings(tokens_per_day=10**9))
+    for n in range(1, 400):
+        quotas.spend(LOCAL, 1)
+        assert quotas.spent_today(LOCAL) == n
+    quotas.close()
+
+
 def test_no_limit_counts_nothing(database: Database) -> None:
     quotas = Quotas(database, LimitSettings())
     for _ in range(1_000):

@@ -524,7 +524,7 @@ def test_login_is_asked_for_refused_and_granted(open_with: Open, backend: Backen
     page.get_by_label("Name").fill("mina")
     page.get_by_label("Password").fill("wrong")
     page.keyboard.press("Enter")
-    expect(page.get_by_role("alert")).to_have_text("wrong name or password")
+    expect(page.get_by_role("alert")).to_have_text("Wrong name or password.")
     page.get_by_label("Password").fill("right")
     page.get_by_role("button", name="Log in").click()
     expect(page.locator(".composer")).to_be_visible()
