@@ -87,7 +87,7 @@ def _write(settings: Settings, file: IO[bytes], target: Path) -> BackupReport:
     with (
         gzip.GzipFile(fileobj=file, mode="wb", compresslevel=1, filename="", mtime=0) as packed,
         tarfile.open(fileobj=packed, mode="w", format=tarfile.PAX_FORMAT) as archive,
-        tempfile.TemporaryDirectory(dir=settings.paths.data) as scratch,
+        tempfile.TemporaryDirectory(prefix=".tailor-", dir=target.absolute().parent) as scratch,
     ):
         writer = _Writer(archive, Path(scratch))
         if (settings.paths.data / "tailor.db").exists():

@@ -156,6 +156,8 @@ def test_a_short_plain_request_id_is_taken_over_and_goes_back(
 async def test_a_turn_keeps_the_id_of_its_connection(live: LiveServer, written: io.StringIO) -> None:
     async with chat_session(live, additional_headers={"X-Request-ID": "of-this-socket"}) as chat:
         assert (await chat.ask("please fail", domain="general"))[-2]["code"] == "internal"
+    (connection,) = requests(written, 1)
+    assert (connection["method"], connection["path"], connection["user"]) == ("WEBSOCKET", "/ws", "local")
     failed = [line for line in json_lines(written) if line["message"].startswith("turn ")]
     assert [line["request_id"] for line in failed] == ["of-this-socket"]
     assert "ValueError" in failed[0]["exception"]

@@ -53,6 +53,7 @@ async def chat_socket(socket: WebSocket) -> None:
     except TailorError as error:
         await refuse(error, socket.scope, socket.receive, socket.send)
         return
+    socket.state.user_id = login.account.user_id  # for the log
     await socket.accept()
     await _Connection(socket, services, login).serve()
 

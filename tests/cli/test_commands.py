@@ -30,6 +30,7 @@ from server.config import ModelSettings, Settings
 from server.database import Database
 from server.errors import ConfigError, Conflict, EngineDown, NotFound, TailorError, Unauthorized
 from server.retrieval import index_lock
+from tests.disks import fill, mounted
 from tests.fakes import ScriptedEngine, WordEmbedder
 from tests.live import LiveServer, make_app, make_workspace, serving
 
@@ -138,6 +139,20 @@ def test_main_prints_one_line_for_our_own_errors(
     errors = capsys.readouterr().err
     assert errors.startswith("tailor: no server answers at http://127.0.0.1:9")
     assert "Traceback" not in errors
+
+
+def test_main_says_that_the_disk_is_full(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], tmp_path: Path
+) -> None:
+    make_workspace(tmp_path / "here")
+    with mounted(tmp_path / "disk", 64 * 1024) as disk:
+        fill(disk)
+        options = ["--workspace", str(tmp_path / "here"), "--set", f"paths.data={disk / 'data'}"]
+        monkeypatch.setattr(sys, "argv", ["tailor", "backup", str(disk / "backup.tar.gz"), *options])
+        with pytest.raises(SystemExit) as ended:
+            cli.main()
+    assert ended.value.code == 1
+    assert "No space left on device" in capsys.readouterr().err
 
 
 def test_adapters_are_listed_loaded_and_unloaded(live: LiveServer) -> None:
