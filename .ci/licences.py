@@ -10,6 +10,7 @@ import json
 import re
 import subprocess
 import sys
+import tomllib
 from importlib.metadata import PackageNotFoundError, distribution
 from pathlib import Path
 
@@ -51,8 +52,9 @@ def canonical(name: str) -> str:
 
 def runtime() -> list[str]:
     """Tailor's own dependencies and theirs, without those of its tests."""
-    found: set[str] = set()
-    left = ["tailor-chat"]
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]
+    found = {canonical(Requirement(each).name) for each in project["dependencies"]}
+    left = list(found)
     while left:
         try:
             requirements = distribution(left.pop()).requires or []

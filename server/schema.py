@@ -5,12 +5,13 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Final
 
-from server.accounts import ACCOUNT_MIGRATIONS
+from server.accounts import ACCOUNT_MIGRATIONS, AUDIT_MIGRATIONS
 from server.chat import CHAT_MIGRATIONS, TRACE_MIGRATIONS
 from server.memory import EPISODE_MIGRATIONS, MEMORY_MIGRATIONS, QUEUE_MIGRATIONS
 
 MIGRATION_COUNTS: Final[Mapping[str, int]] = {
     "accounts": len(ACCOUNT_MIGRATIONS),
+    "audit": len(AUDIT_MIGRATIONS),
     "chat": len(CHAT_MIGRATIONS),
     "traces": len(TRACE_MIGRATIONS),
     "memory": len(MEMORY_MIGRATIONS),

@@ -180,7 +180,7 @@ def test_large_files_pass_and_too_large_ones_do_not(proxied: Proxied) -> None:
     answer = proxied.send("POST", "/api/knowledge/uploads", files=upload)
     assert answer.status_code == 200, answer.text
     assert answer.json()["files"][0]["bytes"] > UPLOAD_BYTES - len(line)
-    assert proxied.send("DELETE", "/api/knowledge/uploads/large.csv").status_code == 204
+    assert proxied.send("DELETE", "/api/knowledge/uploads/large.csv").status_code == 200
     try:
         refused = proxied.send("POST", "/api/knowledge/uploads", files={"files": ("huge.md", b"x" * (40 << 20))})
         assert refused.status_code == 413

@@ -10,14 +10,18 @@ from __future__ import annotations
 import ast
 import asyncio
 import gc
+import json
 import re
 import time
 from collections.abc import Callable, Iterable, Iterator
+from functools import partial
 from importlib import import_module
 from pathlib import Path
 
 import pytest
 
+from server.accounts.accounts import checked_name
+from server.api import text as request_text
 from server.chat.conversations import past_chat_questions, redaction
 from server.config import MemorySettings, RouterSettings
 from server.errors import KnowledgeError, PromptFileError, TailorError
@@ -123,6 +127,24 @@ def refused(call: Callable[[], object]) -> object:
         return error
 
 
+def json_bodies(text: str) -> list[bytes]:
+    """As it stands, and as a string, a key and an item of a document."""
+    data = text.encode(errors="surrogatepass")
+    return [data, json.dumps(text).encode(), json.dumps({text: [text]}).encode(), b"[" + data]
+
+
+def heads(text: str) -> list[tuple[str, bytes, bytes, list[tuple[bytes, bytes]]]]:
+    """In the path, in the query, and in each header that is read."""
+    data = text.encode(errors="surrogatepass")
+    names = (b"host", b"origin", b"content-type", b"content-length", b"cookie")
+    values = [(b"application/json; charset=" + data) if name == b"content-type" else data for name in names]
+    return [
+        ("/", b"/" + data, b"", []),
+        ("/", b"/", b"q=" + data, []),
+        *(("/", b"/", b"", [pair]) for pair in zip(names, values, strict=True)),
+    ]
+
+
 CLAIM = claims.parse_claim("It takes 14 days and 30 euros for Mina in Busan [1].")
 ROUTER = ModelRouter(WordEmbedder(), RouterSettings(), "general")
 DOMAINS = (Domain("shop", "Shop", "", "Answer.", routes=("When is my refund?", "환불은 언제 되나요?")),)
@@ -187,6 +209,7 @@ WALK: dict[str, Callable[[str], object]] = {
     "memory.recall.relevance:excerpt": relevance.excerpt,
     "memory.recall.relevance:parse_query": relevance.parse_query,
     "memory.recall.relevance:memory_terms": relevance.memory_terms,
+    "memory.recall.relevance:memory_words": relevance.memory_words,
     "memory.recall.profile:profile_rank": lambda text: profile.profile_rank(
         {"subject": "", "slot": None, "kind": MemoryKind.PREFERENCE, "text": text}
     ),
@@ -259,6 +282,13 @@ WALK: dict[str, Callable[[str], object]] = {
     "chat.conversations.past_chat_questions:asks_for_chats": past_chat_questions.asks_for_chats,
     "chat.conversations.redaction:remove_memory_lines": lambda text: redaction.remove_memory_lines(text, {text[:500]}),
     "model_router:decide": lambda text: ROUTER.decide(text, DOMAINS),
+    # ── requests ──
+    "accounts.accounts:checked_name": lambda text: refused(lambda: checked_name(text)),
+    "api.text:parse_json": lambda text: [refused(partial(request_text.parse_json, each)) for each in json_bodies(text)],
+    "api.text:check_text": lambda text: refused(lambda: request_text.check_text("text", text)),
+    "api.text:shown": request_text.shown,
+    "api.text:check_head": lambda text: [refused(partial(request_text.check_head, *each)) for each in heads(text)],
+    "api.text:host_name": request_text.host_name,
 }
 # Checked as a whole, with as much time as its many steps have together.
 WALK_LONGER: dict[str, Callable[[str], object]] = {
@@ -270,6 +300,8 @@ NOT_REACHED = {
     "grounding.citations:check_sentences": "what check_answer calls",
     "prompting.blocks:chats_section": "of turns that are cut where they are kept, by the same rules as passages",
     "prompting.blocks:chat_label": "a title has a bound of its own",
+    "accounts.accounts:checked_roles": "a set of fixed words",
+    "memory.episodes.episodes:erase": "ids alone",
     "memory.recall.relevance:common_weight": "numbers alone",
     "memory.recall.relevance:relevance_gate": "numbers alone",
     "retrieval.updating.uploads:folder_path": "the same steps as safe_name",
@@ -280,10 +312,13 @@ NOT_REACHED = {
 }
 # Modules with regular expressions that such text does not reach.
 NOT_READERS = {
-    "api.accounts": "names and passwords, whose length is checked first",
-    "api.security": "headers, which the HTTP server bounds",
+    "accounts.identities": "a claim of an identity provider, whose tokens have a bound",
+    "api.transport.request_log": "a header, of which a bounded pattern is matched",
+    "api.transport.security": "the page's own import map",
+    "config": "settings",
     "database": "the program's own SQL",
     "engine.adapters.folders": "names of folders",
+    "engine.adapters.patterns": "names of layers; an adapter's own patterns are matched by RE2",
     "engine.adapters.reading": "names in an adapter's settings",
     "engine.model.tokenizer": "control tokens, each a fixed string",
     "evaluation.scoring": "rows of the operator's own, on the command line",

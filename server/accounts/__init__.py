@@ -5,6 +5,7 @@ Knows nothing of HTTP, chats or files.
 
 from server.accounts.accounts import SESSION_DAYS, Accounts
 from server.accounts.audit import COMMAND_LINE, Action, AuditLog, Entry
+from server.accounts.audit import MIGRATIONS as AUDIT_MIGRATIONS
 from server.accounts.groups import Group, Groups
 from server.accounts.identities import Identities
 from server.accounts.openid import OpenIdProvider, PendingLogin
@@ -17,6 +18,7 @@ from server.accounts.sign_in import SignIn
 
 __all__ = [
     "ACCOUNT_MIGRATIONS",
+    "AUDIT_MIGRATIONS",
     "COMMAND_LINE",
     "GRANTS",
     "MAX_NAME",

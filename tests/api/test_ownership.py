@@ -40,6 +40,8 @@ OWNERS = {
     "GET /openapi.json": EVERYBODY,
     "MOUNT /static": EVERYBODY,
     "GET /health": EVERYBODY,
+    "GET /health/live": EVERYBODY,
+    "GET /health/ready": EVERYBODY,
     "GET /metrics": SHARED,
     "WS /ws": CALLER,
     "GET /api/session": CALLER,

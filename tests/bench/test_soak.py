@@ -6,7 +6,8 @@ import argparse
 
 import pytest
 
-from bench.soak import Answer, Findings, growth, question_of, report, share
+from bench.crowd import Answer, Findings, question_of
+from bench.soak import growth, report, share
 
 
 def events(*kinds: str) -> list[dict[str, object]]:
