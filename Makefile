@@ -31,10 +31,10 @@ serve: $(VENV)/.installed
 	@$(BIN)/tailor serve $(ARGS)
 
 test: $(VENV)/.installed-dev browser
-	$(BIN)/pytest --durations=10 $(ARGS)
+	$(BIN)/pytest -n 2 --dist loadfile --durations=10 $(ARGS)
 
 test-long: $(VENV)/.installed-dev browser
-	$(BIN)/pytest --durations=10 --long --timeout=3600 $(ARGS)
+	$(BIN)/pytest -n 2 --dist loadfile --durations=10 --long --timeout=3600 $(ARGS)
 
 check: lint
 	$(BIN)/pytest -m "not model and not browser and not slow" -n 2 --dist loadfile $(ARGS)
