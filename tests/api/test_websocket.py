@@ -98,6 +98,15 @@ async def test_a_bad_frame_is_answered_and_the_connection_lives(
         assert text_of(await client.ask("Still there?")) == "All right."
 
 
+async def test_text_that_is_no_utf_8_is_answered_too(live: LiveServer) -> None:
+    async with chat_session(live) as client:
+        await client.socket.send(b'{"type": "send", "text": "\xff"}', text=True)
+        error = await client.next()
+        assert (error["type"], error["code"]) == ("error", "invalid_input")
+        assert "UTF-8" in error["message"]
+        assert text_of(await client.ask("Still there?")) == "All right."
+
+
 async def test_errors_give_the_request_back(live: LiveServer) -> None:
     async with chat_session(live) as client:
         await client.frame(type="send", request_id="mine", text=" ")

@@ -237,6 +237,10 @@ class BoundedWebSocket(WebSocketsSansIOProtocol):
             self.transport.write(b"".join(self.conn.data_to_send()) or NO_HANDSHAKE)
             self.transport.close()
 
+    def send_receive_event_to_app(self) -> None:
+        self.curr_msg_data_type = "bytes"  # what is no UTF-8 is refused there, in words, and the connection stays
+        super().send_receive_event_to_app()
+
     async def send(self, message: ASGISendEvent) -> None:
         await super().send(message)
         if message["type"] == "websocket.http.response.body" and not message.get("more_body", False):
