@@ -66,6 +66,7 @@ log = logging.getLogger("tailor.app")
 ROUTE_MODULES = (
     session, openid, account, users, health, metrics, memory, conversations, knowledge, levers, openai, websocket
 )  # fmt: skip
+RESCAN_MS = 5_000
 ADMIN = "admin"  # the account that server.password opens
 
 
@@ -232,9 +233,12 @@ class _Application:
         """A version folder that appears is loaded; one that goes, leaves."""
         services = self.services
         await services.engine.refresh_adapters()
-        async for _ in awatch(self.settings.paths.adapters, recursive=True):
+        # After a while without changes, too: an adapter that was still used when its folder went leaves then.
+        watch = awatch(self.settings.paths.adapters, recursive=True, rust_timeout=RESCAN_MS, yield_on_timeout=True)
+        async for changes in watch:
             await services.engine.refresh_adapters()
-            services.hub.announce(Changed("adapters"))
+            if changes:
+                services.hub.announce(Changed("adapters"))
 
     async def _watch_prompts(self) -> None:
         """Prompts are read anew when they are used; this only tells open pages."""

@@ -16,6 +16,7 @@ from starlette.exceptions import HTTPException
 
 from server import errors
 from server.api.text import shown
+from server.words import printable
 
 log = logging.getLogger("tailor.api")
 
@@ -69,7 +70,7 @@ def openai_shape(message: str, code: str, status: int) -> dict[str, object]:
 
 def error_body(path: str, status: int, code: str, message: str) -> dict[str, object]:
     """The body in the shape of the path's callers. Always fit to be sent: a name on disk may hold any bytes."""
-    message = message.encode(errors="backslashreplace").decode()
+    message = printable(message)
     if path.startswith("/v1/"):
         return openai_shape(message, code, status)
     return {"error": {"code": code, "message": message}}

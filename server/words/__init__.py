@@ -5,7 +5,7 @@ or models.
 """
 
 from server.words import markdown, numbers
-from server.words.normalization import normalize
+from server.words.normalization import normalize, printable
 from server.words.scripts import detect_script, has_hangul
 from server.words.sentences import sentences
 from server.words.words import (
@@ -37,6 +37,7 @@ __all__ = [
     "normalize",
     "numbers",
     "pairs",
+    "printable",
     "sentences",
     "stem",
     "term_counts",

@@ -34,3 +34,8 @@ def normalize(text: str, form: Form) -> str:
 
 def _broken(text: str) -> str:
     return _FULL_RUN.sub(rf"\g<0>{JOINER}", text) if _MAY_BE_LONG_RUN.search(text) else text
+
+
+def printable(name: str) -> str:
+    """A file's name as UTF-8 can carry it: on disk it may hold any bytes, which Python reads as lone surrogates."""
+    return name.encode(errors="backslashreplace").decode()

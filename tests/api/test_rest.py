@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import os
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -125,6 +126,16 @@ def test_domains_and_their_problems(client: httpx.Client, workspace: Path) -> No
     finally:
         broken.unlink()
     assert client.get("/api/domains").json()["problems"] == []
+
+
+def test_a_prompt_file_may_have_any_name(client: httpx.Client, workspace: Path) -> None:
+    odd = os.path.join(os.fsencode(workspace / "prompts"), b"caf\xe9.md")
+    Path(os.fsdecode(odd)).write_text("---\ntitle: Odd\n---\nHi.\n")
+    try:
+        (problem,) = client.get("/api/domains").json()["problems"]
+        assert problem["file"].endswith("caf\\udce9.md")
+    finally:
+        os.unlink(odd)
 
 
 def test_upload_answer_and_delete(live: LiveServer, client: httpx.Client) -> None:

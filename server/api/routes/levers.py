@@ -17,6 +17,7 @@ from server.api.protocol import Changed
 from server.api.services import AdapterLoader, CurrentUser, ServicesDep
 from server.api.transport.routing import KIB, Route, takes_body
 from server.errors import InvalidInput
+from server.words import printable
 
 router = APIRouter(route_class=Route)
 
@@ -47,7 +48,7 @@ async def domains(services: ServicesDep, user: CurrentUser) -> dict[str, Any]:
             }
             for domain in found
         ],
-        "problems": [{"file": p.file, "line": p.line, "reason": p.reason} for p in problems],
+        "problems": [{"file": printable(p.file), "line": p.line, "reason": printable(p.reason)} for p in problems],
         "default": services.settings.prompts.default_domain,
     }
 

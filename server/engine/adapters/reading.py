@@ -30,6 +30,7 @@ WEIGHT_FILE = "adapter_model.safetensors"
 TAILOR_FILE = "tailor.json"
 
 _MAX_JSON_BYTES = 1 << 20
+_MAX_SCALE = 1e4  # of an adapter's product; trained ones have up to a few dozen
 _MAGNITUDE = "magnitude"
 _PICKLES = (".bin", ".pt", ".pth", ".pkl", ".pickle", ".ckpt")
 _TENSOR = re.compile(r"base_model\.model\.(?P<module>.+)\.lora_(?:(?P<side>[AB])\.weight|(?P<dora>magnitude_vector))")
@@ -332,4 +333,10 @@ def _pair(module: str, sides: dict[str, Tensor], config: dict[str, Any], rank: f
             f"layer '{module}' {'has' if magnitude is not None else 'lacks'} DoRA's magnitudes, and "
             f"adapter_config.json says use_dora={bool(config.get('use_dora'))}"
         )
-    return LoraPair(a, b, alpha / math.sqrt(rank) if config.get("use_rslora") else alpha / rank, magnitude)
+    scale = alpha / math.sqrt(rank) if config.get("use_rslora") else alpha / rank
+    if abs(scale) > _MAX_SCALE:
+        raise AdapterInvalid(
+            f"layer '{module}' is scaled by {scale:g} (lora_alpha {alpha:g}, r {rank:g}), "
+            f"and the most is {_MAX_SCALE:g}"
+        )
+    return LoraPair(a, b, scale, magnitude)

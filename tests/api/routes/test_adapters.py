@@ -135,6 +135,25 @@ def test_a_folder_that_appears_is_loaded_and_a_new_version_replaces_it(
     assert complete(live, "fresh").status_code == 404
 
 
+def test_a_folder_that_goes_while_its_adapter_answers_leaves_after_the_answer(
+    live: LiveServer, workspace: Path, adapter_templates: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = live.app.state.services.engine._runtime.path
+    run = path.run
+    monkeypatch.setattr(path, "run", lambda chunks: time.sleep(0.05) or run(chunks))  # it has not ended meanwhile
+    unload(live, "second")
+    shutil.copytree(adapter_templates / "third", workspace / "adapters" / "brief")
+    wait_for(live, "brief", "loaded")
+    body = {"model": "brief", "messages": [{"role": "user", "content": "Go on"}], "max_tokens": 200, "stream": True}
+    body["logit_bias"] = {"0": -100, "1": -100, "2": -100}  # it shall not end by itself
+    with httpx.stream("POST", f"{live.url}/v1/chat/completions", json=body, timeout=60) as answer:
+        next(answer.iter_lines())
+        shutil.rmtree(workspace / "adapters" / "brief")
+        time.sleep(1)  # the change is noticed while the adapter is used
+        assert state(live, "brief")["state"] == "loaded"
+    wait_for(live, "brief", "absent")
+
+
 def test_the_metrics_tell_what_the_real_engine_did(live: LiveServer) -> None:
     def read() -> dict[str, float]:
         found = httpx.get(f"{live.url}/metrics", timeout=60).text
