@@ -22,6 +22,8 @@ MAX_DEPTH = 64
 MAX_VALUES = 100_000  # of one JSON document: checking them takes some 50 ms
 MAX_PARAMETERS = 100  # of one query
 SHOWN = 60  # characters of a name of the client's own choice, in a message
+MAX_HEAD_BYTES = 32 * 1024  # of all headers
+MAX_COOKIE_BYTES = 8 * 1024  # parsing quoted cookies takes the square of their length
 
 HOST = re.compile(r"(?P<name>[A-Za-z0-9._-]{1,253}|\[[0-9A-Fa-f:.]{2,45}\])(?::[0-9]{1,5})?")
 _ORIGIN = re.compile(r"null|[A-Za-z][A-Za-z0-9+.-]*://(?:[^\s/?#\[\]@\\]+|\[[0-9A-Fa-f:.]+\](?::[0-9]+)?)?")
@@ -146,6 +148,11 @@ def _decoded(name: str, encoded: bytes) -> str:
 
 
 def _check_headers(headers: Iterable[tuple[bytes, bytes]]) -> None:
+    headers = list(headers)
+    if sum(len(name) + len(raw) for name, raw in headers) > MAX_HEAD_BYTES:
+        raise InvalidInput(f"the headers have more than {MAX_HEAD_BYTES:,} bytes together; send less")
+    if sum(len(raw) for name, raw in headers if name.lower() == b"cookie") > MAX_COOKIE_BYTES:
+        raise InvalidInput(f"the header Cookie has more than {MAX_COOKIE_BYTES:,} bytes; delete this site's cookies")
     single: dict[str, str] = {}
     for raw_name, raw in headers:
         name = raw_name.decode("latin-1").lower()

@@ -216,6 +216,18 @@ def test_days_beyond_the_calendar_are_refused(live: LiveServer, since: str | Non
     assert (status, "since" in message or "until" in message) == (400, True)
 
 
+def test_headers_are_bounded_before_they_are_parsed(live: LiveServer) -> None:
+    quoted = b'tailor_session="' + b'\\"' * 12_000 + b'"'  # unquoting it took over half a second
+    for headers, says in (
+        ((("Cookie", quoted),), "Cookie"),
+        (tuple((f"X-{n}", b"x" * 1_000) for n in range(40)), "32,768 bytes"),
+    ):
+        for path in ("/health", "/", "/api/session"):
+            status, message = raw_request(live, "GET", path, headers=headers)
+            assert (status, says in message) == (400, True)
+    assert raw_request(live, "GET", "/health", headers=(("Cookie", b"a=" + b"x" * 8_000),))[0] == 200
+
+
 # ── the socket ───────────────────────────────────────────────────────────────────────────────────
 
 BAD_FRAMES = (

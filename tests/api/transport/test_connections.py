@@ -281,8 +281,8 @@ def test_a_forwarded_address_is_believed_from_trusted_proxies_alone(proxies: tup
 async def test_a_frame_far_too_large_ends_only_its_connection(tmp_path: Path) -> None:
     with server(tmp_path, {}) as live:
         async with chat_session(live) as client:
-            await client.socket.send("x" * 3_000_000)
-            with pytest.raises(ConnectionClosed):
+            with pytest.raises(ConnectionClosed):  # while it is being sent, or after it
+                await client.socket.send("x" * 3_000_000)
                 await client.next()
         async with chat_session(live) as client:
             assert text_of(await client.ask("Hello")) == "All right."
