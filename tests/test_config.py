@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 
 import pytest
@@ -9,6 +10,7 @@ from pydantic import ValidationError
 
 from server.config import DEFAULT_CHAT_MODEL, LOOPBACK, Settings, load_settings
 from server.errors import ConfigError
+from tests.conftest import ROOT
 
 
 def write(folder: Path, text: str) -> Path:
@@ -221,3 +223,14 @@ def test_every_default_passes_its_own_rule() -> None:
     for section in Settings.model_fields.values():
         kind = type(section.default)
         assert kind.model_validate(section.default.model_dump()) == section.default
+
+
+def test_the_manual_names_every_setting() -> None:
+    manual = (ROOT / "docs" / "configuration.md").read_text(encoding="utf-8")
+    named = set(re.findall(r"`([a-z]+\.[a-z_]+)`", manual))
+    settings = {
+        f"{section}.{key}"
+        for section, field in Settings.model_fields.items()
+        for key in type(field.default).model_fields
+    }
+    assert settings - named == set()
