@@ -217,6 +217,13 @@ async def _read_again(target: Target, key: str, question: str, answer: Answer, f
         await check(whole, question, client, findings)
 
 
+async def listen(opened: ClientConnection) -> None:
+    """An open page that nobody looks at: it takes what comes."""
+    with suppress(ConnectionClosed):
+        while True:
+            await opened.recv()
+
+
 async def probe(target: Target, findings: Findings, ends_at: float) -> None:
     """Health ten times a second, memory once in five seconds."""
     process, next_look = psutil.Process(target.process.pid), 0.0

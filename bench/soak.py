@@ -3,8 +3,8 @@ light user.
 
     python -m bench.soak [--minutes 10] [--streams 60] [--light 4] [--idle 500] [--slow 20] [--model NAME] [--write]
 
-A server of its own, as `tailor serve` starts it. Three accounts: a heavy user, whose streams ask one question after the
-other; a light user, whose few streams pause between their questions; and one whose readers hardly read. Each question
+A server of its own, as `tailor serve` starts it. Four accounts: a heavy user, whose streams ask one question after the
+other; a light user, whose few streams pause between their questions; one whose readers hardly read; and an idle one. Each question
 is asked again and again in changing company, and must be answered with the same text each time. An answer counts as
 lost when its events have a gap, do not end, or when the stored text is another than the streamed; as mixed when it is
 the text of another question. Exit status 1 when anything was lost or mixed, memory grew, or `/health` was late.
@@ -29,10 +29,11 @@ from pathlib import Path
 from typing import Final
 
 import httpx
+from websockets.exceptions import ConnectionClosed
 
 from bench import machine
 from bench.context import ROOT
-from bench.crowd import Findings, Target, alone, probe, slow_reader, stream
+from bench.crowd import Findings, Target, alone, listen, probe, slow_reader, stream
 from bench.servers import free_port
 from bench.table import write as put
 
@@ -64,7 +65,7 @@ def serving(place: Path, options: argparse.Namespace) -> Iterator[tuple[Target, 
     (place / "prompts" / "general.md").write_text(DOMAIN, encoding="utf-8")
     (place / "data").mkdir(mode=0o700)
     (place / "data" / "models").symlink_to(ROOT / "data" / "models")
-    keys = {name: _account(place, name) for name in ("heavy", "light", "slow")}
+    keys = {name: _account(place, name) for name in ("heavy", "light", "slow", "idle")}
     port = free_port()
     command = [sys.executable, "-m", "server", "serve", "--workspace", str(place), "--port", str(port)]
     sockets = options.idle + options.streams + options.light + options.slow
@@ -107,8 +108,10 @@ async def run(target: Target, keys: Mapping[str, str], options: argparse.Namespa
     async with AsyncExitStack() as stack:
         idle = []
         for _ in range(options.idle):
-            idle.append(await target.socket(keys["slow"]))
+            idle.append(await target.socket(keys["idle"]))
+            reader = asyncio.create_task(listen(idle[-1]))
             stack.push_async_callback(idle[-1].close)
+            stack.callback(reader.cancel)
         ends_at = time.monotonic() + 60 * options.minutes
         async with asyncio.TaskGroup() as group:
             group.create_task(probe(target, findings, ends_at))
@@ -119,8 +122,9 @@ async def run(target: Target, keys: Mapping[str, str], options: argparse.Namespa
             for number in range(options.slow):
                 group.create_task(slow_reader(target, keys["slow"], number, findings, ends_at))
         for opened in idle:
-            await asyncio.wait_for(await opened.ping(), 10)
-            findings.counts["idle sockets alive"] += 1
+            with suppress(ConnectionClosed, TimeoutError):
+                await asyncio.wait_for(await opened.ping(), 10)
+                findings.counts["idle sockets alive"] += 1
     return findings
 
 
