@@ -4,10 +4,11 @@ light user.
     python -m bench.soak [--minutes 10] [--streams 60] [--light 4] [--idle 500] [--slow 20] [--model NAME] [--write]
 
 A server of its own, as `tailor serve` starts it. Four accounts: a heavy user, whose streams ask one question after the
-other; a light user, whose few streams pause between their questions; one whose readers hardly read; and an idle one. Each question
-is asked again and again in changing company, and must be answered with the same text each time. An answer counts as
-lost when its events have a gap, do not end, or when the stored text is another than the streamed; as mixed when it is
-the text of another question. Exit status 1 when anything was lost or mixed, memory grew, or `/health` was late.
+other; a light user, whose few streams pause between their questions; one whose readers hardly read; and an idle one.
+Each question is asked again and again in changing company, and must be answered with the same text each time. An answer
+counts as lost when its events have a gap, do not end, or when the stored text is another than the streamed; as mixed
+when it is the text of another question. Exit status 1 when anything was lost or mixed, memory grew, or `/health` was
+late.
 """
 
 from __future__ import annotations
