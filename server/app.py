@@ -234,16 +234,30 @@ class _Application:
         services = self.services
         await services.engine.refresh_adapters()
         # After a while without changes, too: an adapter that was still used when its folder went leaves then.
-        watch = awatch(self.settings.paths.adapters, recursive=True, rust_timeout=RESCAN_MS, yield_on_timeout=True)
-        async for changes in watch:
+        async for changes in _changes(self.settings.paths.adapters, recursive=True):
             await services.engine.refresh_adapters()
             if changes:
                 services.hub.announce(Changed("adapters"))
 
     async def _watch_prompts(self) -> None:
         """Prompts are read anew when they are used; this only tells open pages."""
-        async for _ in awatch(self.settings.paths.prompts, recursive=False):
-            self.services.hub.announce(Changed("domains"))
+        async for changes in _changes(self.settings.paths.prompts, recursive=False):
+            if changes:
+                self.services.hub.announce(Changed("domains"))
+
+
+async def _changes(folder: Path, *, recursive: bool) -> AsyncIterator[bool]:
+    """Whether something has changed, at each change and each `RESCAN_MS`. A name that is not UTF-8 counts as a change:
+    the library that watches gives up over it, and is begun again."""
+    while True:
+        try:
+            watch = awatch(folder, recursive=recursive, rust_timeout=RESCAN_MS, yield_on_timeout=True)
+            async for changes in watch:
+                yield bool(changes)
+            return
+        except RuntimeError:
+            log.warning("%s holds a name that is not UTF-8; rename it", folder.name)
+            yield True
 
 
 async def _cancel(task: asyncio.Task[None]) -> None:

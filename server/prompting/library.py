@@ -16,6 +16,7 @@ from pathlib import Path
 from server.errors import NotFound, PromptFileError
 from server.prompting.domain import Domain
 from server.prompting.domain_file import MAX_BYTES, parse_domain
+from server.words import printable
 
 log = logging.getLogger("tailor.prompting")
 
@@ -114,5 +115,7 @@ class PromptLibrary:
         except OSError as error:
             problem = PromptFileError(path, 1, f"the file cannot be read: {error.strerror}")
         valid = previous.valid if previous else None
-        log.warning("%s; %s", problem, "its last good version goes on serving" if valid else "it does not serve")
+        log.warning(
+            "%s; %s", printable(str(problem)), "its last good version goes on serving" if valid else "it does not serve"
+        )
         return _CachedFile(stamp, valid, problem)
