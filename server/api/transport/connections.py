@@ -103,16 +103,15 @@ class ServerConfig(uvicorn.Config):
         )
 
 
-class _WriteTimer:
-    """Ends a connection whose peer takes nothing for `seconds`; what waits for it would stay for ever."""
+class _Timer:
+    """Of one kind of deadline: a new one takes the place of the one before."""
 
-    def __init__(self, seconds: float) -> None:
-        self._seconds = seconds
+    def __init__(self) -> None:
         self._handle: asyncio.TimerHandle | None = None
 
-    def start(self, transport: asyncio.Transport) -> None:
+    def start(self, seconds: float, act: Callable[[], None]) -> None:
         self.stop()
-        self._handle = asyncio.get_running_loop().call_later(self._seconds, transport.abort)
+        self._handle = asyncio.get_running_loop().call_later(seconds, act)
 
     def stop(self) -> None:
         if self._handle is not None:
@@ -126,8 +125,8 @@ class BoundedHTTP(H11Protocol):
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
         super().connection_made(transport)
         self._settings = self.config.server_settings
-        self._write_timer = _WriteTimer(self._settings.write_seconds)
-        self._deadline: asyncio.TimerHandle | None = None
+        self._write_timer = _Timer()  # a peer that takes nothing: what waits for it would stay for ever
+        self._deadline = _Timer()  # for what the client has to send next
         self._upgraded = False
         self._awaited: object = None  # the client's state that the deadline is for
         self._came, self._since = 0, self.loop.time()
@@ -139,7 +138,7 @@ class BoundedHTTP(H11Protocol):
     def connection_lost(self, exc: Exception | None) -> None:
         self.config.connection_limits.leave(self.transport)
         self._write_timer.stop()
-        self._stop_deadline()
+        self._deadline.stop()
         super().connection_lost(exc)
 
     def data_received(self, data: bytes) -> None:
@@ -152,19 +151,19 @@ class BoundedHTTP(H11Protocol):
 
     def handle_websocket_upgrade(self, event: h11.Request) -> None:
         self._upgraded = True  # the transport is the socket's from here on
-        self._stop_deadline()
+        self._deadline.stop()
         super().handle_websocket_upgrade(event)
 
     def on_response_complete(self) -> None:
         super().on_response_complete()
         if self.conn.their_state is h11.SEND_BODY:
-            self._set_deadline(LINGER_SECONDS, self.transport.close)
+            self._deadline.start(LINGER_SECONDS, self.transport.close)
         else:
             self._watch()
 
     def pause_writing(self) -> None:
         super().pause_writing()
-        self._write_timer.start(self.transport)
+        self._write_timer.start(self._settings.write_seconds, self.transport.abort)
 
     def resume_writing(self) -> None:
         super().resume_writing()
@@ -177,13 +176,13 @@ class BoundedHTTP(H11Protocol):
             awaited = None  # between two requests: uvicorn's own timer
         if awaited is self._awaited:
             return
-        self._stop_deadline()
+        self._deadline.stop()
         self._awaited = awaited
         self._came, self._since = 0, self.loop.time()
         if awaited is h11.IDLE:
-            self._set_deadline(self._settings.header_seconds, self._too_slow)
+            self._deadline.start(self._settings.header_seconds, self._too_slow)
         elif awaited is h11.SEND_BODY:
-            self._set_deadline(self._settings.body_seconds, self._check_body)
+            self._deadline.start(self._settings.body_seconds, self._check_body)
 
     def _check_body(self) -> None:
         now = self.loop.time()
@@ -194,7 +193,7 @@ class BoundedHTTP(H11Protocol):
         if left <= 0:
             self._too_slow()
         else:
-            self._set_deadline(left, self._check_body)
+            self._deadline.start(left, self._check_body)
 
     def _too_slow(self) -> None:
         self._end(TOO_SLOW)
@@ -208,22 +207,13 @@ class BoundedHTTP(H11Protocol):
             self.transport.write(answer)
         self.transport.close()
 
-    def _set_deadline(self, seconds: float, act: Callable[[], None]) -> None:
-        self._stop_deadline()
-        self._deadline = self.loop.call_later(seconds, act)
-
-    def _stop_deadline(self) -> None:
-        if self._deadline is not None:
-            self._deadline.cancel()
-            self._deadline = None
-
 
 class BoundedWebSocket(WebSocketsSansIOProtocol):
     config: ServerConfig
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         super().connection_made(transport)
-        self._write_timer = _WriteTimer(self.config.server_settings.write_seconds)
+        self._write_timer = _Timer()
 
     def connection_lost(self, exc: Exception | None) -> None:
         self.config.connection_limits.leave(self.transport)
@@ -255,7 +245,7 @@ class BoundedWebSocket(WebSocketsSansIOProtocol):
 
     def pause_writing(self) -> None:
         super().pause_writing()
-        self._write_timer.start(self.transport)
+        self._write_timer.start(self.config.server_settings.write_seconds, self.transport.abort)
 
     def resume_writing(self) -> None:
         super().resume_writing()

@@ -1,6 +1,7 @@
 // The user's own account: sessions, keys, password, erasing.
 import { signal } from "@preact/signals";
 import { call } from "./api.js";
+import { change as requestChange } from "./change.js";
 import { t } from "./i18n.js";
 import { latestOnly } from "./latestOnly.js";
 import { toast } from "./state.js";
@@ -17,19 +18,7 @@ export const loadAccount = latestOnly(() => call("GET", "/api/account"), (result
     : { state: "ready", error: "", ...result };
 });
 
-/** Runs a call, says what came of it, and fetches the account again. Whether it succeeded. */
-async function change(method, path, body, done) {
-  let ok = true;
-  try {
-    await call(method, path, body);
-    toast(done);
-  } catch (error) {
-    ok = false;
-    toast(error.message, { kind: "error" });
-  }
-  await loadAccount();
-  return ok;
-}
+const change = (method, path, body, done) => requestChange(method, path, body, done, loadAccount);
 
 const part = encodeURIComponent;
 

@@ -1,6 +1,7 @@
 // The state of the knowledge folders and their index, and the files being uploaded.
 import { signal } from "@preact/signals";
 import { call, upload } from "./api.js";
+import { change } from "./change.js";
 import { number } from "./format.js";
 import { t } from "./i18n.js";
 import { latestOnly } from "./latestOnly.js";
@@ -43,15 +44,8 @@ export const loadIndexHistory = latestOnly(() => call("GET", "/api/knowledge/gen
 
 // ── generations ──────────────────────────────────────────────────────────────────────────────────
 
-async function command(path, body, successMessage) {
-  try {
-    await call("POST", `/api/knowledge/${path}`, body);
-    toast(successMessage);
-  } catch (error) {
-    toast(error.message, { kind: "error" });
-  }
-  await Promise.all([loadKnowledge(), loadIndexHistory()]);
-}
+const command = (path, body, done) =>
+  change("POST", `/api/knowledge/${path}`, body, done, () => Promise.all([loadKnowledge(), loadIndexHistory()]));
 
 export const rollBackIndex = (generation) => command("rollback", { generation }, t("history.rolled_back", { n: generation }));
 export const followFiles = () => command("follow", undefined, t("index.followed"));

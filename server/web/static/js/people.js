@@ -1,9 +1,9 @@
 // Accounts, groups and the audit log, as an administrator manages them.
 import { signal } from "@preact/signals";
 import { call } from "./api.js";
+import { change as requestChange } from "./change.js";
 import { t } from "./i18n.js";
 import { latestOnly } from "./latestOnly.js";
-import { toast } from "./state.js";
 
 /** GET /api/users and /api/groups. `roles` maps each role to its permissions. */
 export const people = signal({ state: "loading", error: "", users: [], roles: {}, groups: [] });
@@ -35,18 +35,7 @@ export async function loadAudit({ more = false } = {}) {
   }
 }
 
-async function change(method, path, body, done) {
-  let ok = true;
-  try {
-    await call(method, path, body);
-    toast(done);
-  } catch (error) {
-    ok = false;
-    toast(error.message, { kind: "error" });
-  }
-  await loadPeople();
-  return ok;
-}
+const change = (method, path, body, done) => requestChange(method, path, body, done, loadPeople);
 
 const userPath = (name) => `/api/users/${encodeURIComponent(name)}`;
 const groupPath = (name) => `/api/groups/${encodeURIComponent(name)}`;
