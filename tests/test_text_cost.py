@@ -152,6 +152,7 @@ DOMAINS = (Domain("shop", "Shop", "", "Answer.", routes=("When is my refund?", "
 WALK: dict[str, Callable[[str], object]] = {
     # ── words ──
     "words.normalization:normalize": lambda text: [normalization.normalize(text, form) for form in ("NFC", "NFKD")],
+    "words.normalization:printable": normalization.printable,
     "words.words:terms": words.terms,
     "words.words:term_counts": words.term_counts,
     "words.words:content_words": words.content_words,

@@ -16,6 +16,7 @@ from server.accounts.throttle import FREE_FAILURES
 from tests.fakes import ScriptedEngine
 from tests.live import LiveServer, make_app, make_workspace, serving
 from tests.web.conftest import fresh_page
+from tests.web.steps import send_message
 
 pytestmark = pytest.mark.browser
 
@@ -166,8 +167,7 @@ def test_a_limit_is_told_in_words(browser: Browser, tmp_path: Path, locale: str,
         page = context.new_page()
         page.goto("/")
         for text in ("First", "Second"):
-            page.locator(".composer textarea").fill(text)
-            page.keyboard.press("Enter")
+            send_message(page, text)
             if text == "First":
                 expect(page.locator(".answer")).to_contain_text("All right.")
         expect(page.get_by_role("alert")).to_contain_text(says)

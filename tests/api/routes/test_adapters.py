@@ -147,7 +147,8 @@ def test_a_folder_that_goes_while_its_adapter_answers_leaves_after_the_answer(
     body = {"model": "brief", "messages": [{"role": "user", "content": "Go on"}], "max_tokens": 200, "stream": True}
     body["logit_bias"] = {"0": -100, "1": -100, "2": -100}  # it shall not end by itself
     with httpx.stream("POST", f"{live.url}/v1/chat/completions", json=body, timeout=60) as answer:
-        next(answer.iter_lines())
+        lines = answer.iter_lines()  # kept: a generator that is dropped closes the connection
+        next(lines)
         shutil.rmtree(workspace / "adapters" / "brief")
         time.sleep(1)  # the change is noticed while the adapter is used
         assert state(live, "brief")["state"] == "loaded"
