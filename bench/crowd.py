@@ -8,6 +8,7 @@ import asyncio
 import json
 import socket
 import subprocess
+import sys
 import time
 import uuid
 from collections import Counter
@@ -19,6 +20,8 @@ import httpx
 import psutil
 from websockets.asyncio.client import ClientConnection, connect
 from websockets.exceptions import ConnectionClosed
+
+from bench.context import ROOT
 
 PAUSE_S: Final = 2.0  # of the light user between two questions
 SLOW_READ_S: Final = 0.5  # between two frames that a slow reader takes
@@ -225,18 +228,18 @@ async def listen(opened: ClientConnection) -> None:
 
 
 async def probe(target: Target, findings: Findings, ends_at: float) -> None:
-    """Health ten times a second, memory once in five seconds."""
-    process, next_look = psutil.Process(target.process.pid), 0.0
-    async with target.client() as client:
-        while (now := time.monotonic()) < ends_at:
-            reply = await client.get("/health")
-            findings.health.append(time.monotonic() - now)
-            if reply.status_code != httpx.codes.OK:
-                findings.fault("unwell", reply.text)
-            if now >= next_look:
-                findings.memory.append((now, int(process.memory_info().rss)))
-                next_look = now + 5
-            await asyncio.sleep(0.1)
+    """Health by a process of its own, memory once in five seconds."""
+    command = [sys.executable, "-m", "bench.health_probe", str(target.port), str(ends_at - time.monotonic())]
+    asking = await asyncio.create_subprocess_exec(*command, cwd=ROOT, stdout=subprocess.PIPE)
+    replies = asyncio.create_task(asking.communicate())
+    process = psutil.Process(target.process.pid)
+    while not replies.done():
+        findings.memory.append((time.monotonic(), int(process.memory_info().rss)))
+        await asyncio.wait([replies], timeout=5)
+    found = json.loads((await replies)[0])
+    findings.health += found["seconds"]
+    for text in found["unwell"]:
+        findings.fault("unwell", text)
 
 
 async def alone(target: Target, key: str, findings: Findings) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import gc
 import logging
 from collections.abc import AsyncIterator, Callable
 from contextlib import AsyncExitStack, asynccontextmanager, suppress
@@ -227,6 +228,8 @@ class _Application:
             for watch in (self._watch_adapters(), self._watch_prompts(), services.revocations.run()):
                 task = asyncio.create_task(watch)
                 stack.push_async_callback(_cancel, task)
+            gc.freeze()  # the modules and the model: to look through them all, time and again, would hold all answers
+            stack.callback(gc.unfreeze)
             yield
 
     async def _watch_adapters(self) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import gc
 import json
 import os
 import signal
@@ -23,7 +24,7 @@ import pytest
 from websockets.asyncio.client import ClientConnection, connect
 
 from tests.conftest import ROOT
-from tests.live import make_workspace
+from tests.live import make_app, make_workspace, serving
 
 # `tailor serve` itself, with an engine that answers slowly; a word takes as long as the first argument says.
 SERVER = """
@@ -193,3 +194,11 @@ def test_a_server_with_nothing_to_do_drains_at_once(tmp_path: Path) -> None:
         assert server.exit_status() == 0
         assert time.monotonic() - sent < 20
         assert "drained; 0 answers are cut off" in server.log.read_text()
+
+
+def test_full_collections_do_not_walk_what_the_server_was_started_with(tmp_path: Path) -> None:
+    """A walk through torch and the model takes 0.4 s, in which nobody is answered."""
+    frozen = gc.get_freeze_count()
+    with serving(make_app(make_workspace(tmp_path))):
+        assert gc.get_freeze_count() > frozen + 100_000
+    assert gc.get_freeze_count() == 0
