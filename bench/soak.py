@@ -79,6 +79,9 @@ def serving(place: Path, options: argparse.Namespace) -> Iterator[tuple[Target, 
         target = Target(port, process)
         _up(target, place / "log")
         yield target, keys
+    except BaseException:
+        print(f"the server, {process.poll()}:\n{(place / 'log').read_text(errors='replace')[-4000:]}", file=sys.stderr)
+        raise
     finally:
         process.terminate()
         process.wait(60)

@@ -3,7 +3,10 @@ and how long a reader may take nothing.
 
 A request's head has `header_seconds`; its body `body_seconds`, and a second more for each `body_bytes_per_second`
 bytes that came (the rule of Apache's mod_reqtimeout). A body that nobody wants, since it was refused, is read for a
-moment, so that the client gets to see the answer (nginx's lingering close). Knows nothing of routes and accounts.
+moment, so that the client gets to see the answer (nginx's lingering close). Between two requests a connection is kept
+for longer than clients and proxies keep theirs (60 seconds, mostly): who closes first must not be the server, since a
+request that is already on its way would be lost. Where connections run short, those that wait so are closed first.
+Knows nothing of routes and accounts.
 """
 
 from __future__ import annotations
@@ -25,6 +28,7 @@ from uvicorn.protocols.websockets.websockets_sansio_impl import WebSocketsSansIO
 from server.config import ServerSettings
 
 LINGER_SECONDS = 5.0
+KEEP_ALIVE_SECONDS = 75
 HEAD_BYTES = 32 * 1024
 FRAME_FACTOR = 4  # frames above our own limit are answered with an error up to so many times of it
 LEAST_FRAME_BYTES = 1024 * 1024
@@ -52,22 +56,29 @@ class ConnectionLimits:
         self._trusted = [ipaddress.ip_network(each) for each in settings.trusted_proxies]
         self._addresses: dict[asyncio.BaseTransport, str] = {}
         self._by_address: Counter[str] = Counter()
+        self._idle: dict[asyncio.BaseTransport, str] = {}  # between two requests, the longest first
 
     def enter(self, transport: asyncio.BaseTransport) -> bool:
         """False where a bound is reached; the connection is then not counted."""
         peer = transport.get_extra_info("peername")
         address = str(peer[0]) if isinstance(peer, tuple) else ""
-        if len(self._addresses) >= self._settings.max_connections:
-            return False
-        if self._by_address[address] >= self._settings.max_connections_per_address and not self._speaks_for_many(
-            address
-        ):
-            return False
+        if not self._has_room(address):
+            self._close_idle(address)
+            if not self._has_room(address):
+                return False
         self._addresses[transport] = address
         self._by_address[address] += 1
         return True
 
+    def mark(self, transport: asyncio.BaseTransport, *, idle: bool) -> None:
+        """Whether a connection waits between two requests."""
+        if not idle:
+            self._idle.pop(transport, None)
+        elif transport in self._addresses:
+            self._idle.setdefault(transport, self._addresses[transport])
+
     def leave(self, transport: asyncio.BaseTransport) -> None:
+        self._idle.pop(transport, None)
         address = self._addresses.pop(transport, None)
         if address is not None:
             self._by_address[address] -= 1
@@ -76,6 +87,19 @@ class ConnectionLimits:
 
     def __len__(self) -> int:
         return len(self._addresses)
+
+    def _has_room(self, address: str) -> bool:
+        return len(self._addresses) < self._settings.max_connections and (
+            self._by_address[address] < self._settings.max_connections_per_address or self._speaks_for_many(address)
+        )
+
+    def _close_idle(self, address: str) -> None:
+        """The one that has waited longest between two requests: of that address, else of any."""
+        own = (transport for transport, its in self._idle.items() if its == address)
+        longest = next(own, None) or next(iter(self._idle), None)
+        if longest is not None:
+            longest.close()
+            self.leave(longest)
 
     def _speaks_for_many(self, address: str) -> bool:
         try:
@@ -98,6 +122,7 @@ class ServerConfig(uvicorn.Config):
             ws_max_size=max(FRAME_FACTOR * settings.max_message_bytes, LEAST_FRAME_BYTES),
             ws_per_message_deflate=False,  # a token's frame is too small to gain by it
             h11_max_incomplete_event_size=HEAD_BYTES,
+            timeout_keep_alive=KEEP_ALIVE_SECONDS,
             forwarded_allow_ips=list(settings.trusted_proxies),
             **options,
         )
@@ -151,6 +176,7 @@ class BoundedHTTP(H11Protocol):
 
     def handle_websocket_upgrade(self, event: h11.Request) -> None:
         self._upgraded = True  # the transport is the socket's from here on
+        self.config.connection_limits.mark(self.transport, idle=False)
         self._deadline.stop()
         super().handle_websocket_upgrade(event)
 
@@ -172,7 +198,9 @@ class BoundedHTTP(H11Protocol):
     def _watch(self) -> None:
         """Sets the deadline for what the client has to send next, once for each head and each body."""
         awaited: object = self.conn.their_state
-        if awaited is h11.IDLE and self.timeout_keep_alive_task is not None:
+        idle = awaited is h11.IDLE and self.timeout_keep_alive_task is not None
+        self.config.connection_limits.mark(self.transport, idle=idle)
+        if idle:
             awaited = None  # between two requests: uvicorn's own timer
         if awaited is self._awaited:
             return

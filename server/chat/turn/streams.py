@@ -2,6 +2,9 @@
 
 A `TurnStream` numbers what its turn publishes and lets any number of readers follow from any number on.
 It belongs to one event loop and knows nothing of sockets or the database.
+
+Of an answer's tokens only the texts are kept: finished streams stay for minutes, and an object for each token would be
+looked through by every full garbage collection, which holds the whole server.
 """
 
 from __future__ import annotations
@@ -23,7 +26,7 @@ class TurnStream:
         self.user = user
         self.message_id = message_id
         self.finished_at: float | None = None
-        self._events: list[TurnEvent] = []
+        self._events: list[TurnEvent | str] = []  # the text of an `AnswerDelta`, or any other event
         self._redactions: list[Redaction] = []  # what was deleted since it began
         self._new_event = asyncio.Event()
 
@@ -32,7 +35,7 @@ class TurnStream:
         event = kind(message_id=self.message_id, seq=len(self._events) + 1, **fields)
         for redaction in self._redactions:
             event = _redacted(event, redaction)
-        self._events.append(event)
+        self._events.append(event.text if isinstance(event, AnswerDelta) else event)
         if isinstance(event, Closed):
             self.finished_at = time.monotonic()
         self._new_event.set()
@@ -41,7 +44,10 @@ class TurnStream:
     def redact(self, redaction: Redaction) -> None:
         """Removes it from the events that later readers get, those to come included; the event that says it was
         deleted stays."""
-        self._events = [_redacted(event, redaction) for event in self._events]
+        self._events = [
+            remove_memory_lines(event, redaction.texts) if isinstance(event, str) else _redacted(event, redaction)
+            for event in self._events
+        ]
         if self.finished_at is None:
             self._redactions.append(redaction)
 
@@ -53,7 +59,7 @@ class TurnStream:
             while position < len(self._events):
                 event = self._events[position]
                 position += 1
-                yield event
+                yield AnswerDelta(self.message_id, position, event) if isinstance(event, str) else event
             if self.finished_at is not None:
                 return
             await new_event.wait()

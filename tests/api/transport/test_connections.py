@@ -177,8 +177,6 @@ async def test_a_slow_reader_of_the_socket_loses_nothing(tmp_path: Path) -> None
 def test_the_connection_over_the_cap_is_told_so_and_room_comes_back(tmp_path: Path) -> None:
     with server(tmp_path, {"server.max_connections": 3}) as live, ExitStack() as stack:
         opened = [stack.enter_context(closing(dial(live))) for _ in range(3)]
-        opened[-1].sendall(HEAD + b"\r\n")
-        assert answer_on(opened[-1]).startswith(b"HTTP/1.1 200 ")  # all three are counted by now
         with closing(dial(live)) as over:
             answer = answer_on(over)
             assert answer.startswith(b"HTTP/1.1 503 ")
@@ -191,6 +189,32 @@ def test_the_connection_over_the_cap_is_told_so_and_room_comes_back(tmp_path: Pa
                 return answer_on(again).startswith(b"HTTP/1.1 200 ")
 
         until(served)
+
+
+def get_health(connection: socket.socket) -> bytes:
+    connection.sendall(HEAD + b"\r\n")
+    return answer_on(connection)
+
+
+def test_those_that_wait_between_two_requests_make_room_for_others(tmp_path: Path) -> None:
+    with server(tmp_path, {"server.max_connections": 2}) as live, ExitStack() as stack:
+        kept = [stack.enter_context(closing(dial(live))) for _ in range(2)]
+        for connection in (*kept, kept[0]):  # the second has waited longest in the end
+            assert get_health(connection).startswith(b"HTTP/1.1 200 ")
+        third = stack.enter_context(closing(dial(live)))
+        assert get_health(third).startswith(b"HTTP/1.1 200 ")
+        assert kept[1].recv(1) == b""
+        assert get_health(kept[0]).startswith(b"HTTP/1.1 200 ")
+
+
+def test_a_connection_is_kept_for_longer_than_clients_and_proxies_keep_it(strict: LiveServer) -> None:
+    """httpx, and so the openai client, uses one again within 5 seconds, nginx within 60."""
+    config = ServerConfig(strict.app, ServerSettings())
+    assert config.timeout_keep_alive > 60
+    with closing(dial(strict)) as connection:
+        assert get_health(connection).startswith(b"HTTP/1.1 200 ")
+        time.sleep(5.5)
+        assert get_health(connection).startswith(b"HTTP/1.1 200 ")
 
 
 class Peer(asyncio.Transport):

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import asyncio
+import gc
 
 import pytest
 
@@ -64,3 +65,10 @@ async def test_streams_belong_to_their_user_and_are_forgotten_after_a_while() ->
     await asyncio.sleep(0.01)
     with pytest.raises(NotFound, match="fetch its conversation"):
         registry.get(MINA, "m1")
+
+
+def test_a_token_that_is_kept_is_nothing_to_look_through_for_the_garbage_collector() -> None:
+    stream = TurnStream(MINA, "m1")
+    for number in range(1000):
+        stream.publish(AnswerDelta, text=f"word {number}")
+    assert not any(gc.is_tracked(event) for event in stream._events)
