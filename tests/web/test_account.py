@@ -12,6 +12,7 @@ import oidc_provider_mock
 import pytest
 from playwright.sync_api import Browser, Page, expect
 
+from server.accounts import COMMAND_LINE, Action
 from server.accounts.throttle import FREE_FAILURES
 from tests.fakes import ScriptedEngine
 from tests.live import LiveServer, make_app, make_workspace, serving
@@ -144,6 +145,16 @@ def test_an_administrator_manages_people(page: Page, live: LiveServer) -> None:
     page.get_by_role("radio", name="Log").check()
     expect(page.locator(".audit li").first).to_contain_text("admin removed the account jun")
     expect(page.locator(".audit")).to_contain_text("admin logged in")
+
+
+def test_the_log_says_what_was_done_on_the_command_line(page: Page, live: LiveServer) -> None:
+    live.app.state.services.audit.record(Action.USER_ADDED, None, "yuna", address=COMMAND_LINE)
+    log_in(page, "admin", PASSWORD)
+    open_panel(page, "People")
+    page.get_by_role("radio", name="Log").check()
+    row = page.locator(".audit li", has_text="yuna")
+    expect(row.locator("p")).to_have_text("The command line added the account yuna")
+    expect(row.locator("small")).not_to_contain_text("command line")
 
 
 def test_who_may_not_manage_sees_no_page_for_it(page: Page) -> None:

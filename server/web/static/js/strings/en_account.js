@@ -54,7 +54,7 @@ export const account = {
   "rights.approver": "approver", "rights.approver_text": "loads and unloads adapters",
   "rights.admin": "admin", "rights.admin_text": "may do everything",
 
-  "audit.empty": "Nothing yet.", "audit.more": "Older entries", "audit.nobody": "Somebody",
+  "audit.empty": "Nothing yet.", "audit.more": "Older entries", "audit.nobody": "Somebody", "audit.command_line": "The command line",
   "audit.session_opened": "logged in", "audit.session_refused": "failed to log in as",
   "audit.session_closed": "logged out", "audit.session_revoked": "ended sessions",
   "audit.key_made": "made an API key", "audit.key_revoked": "revoked an API key",

@@ -54,7 +54,7 @@ export const account = {
   "rights.approver": "승인자", "rights.approver_text": "어댑터를 올리고 내립니다",
   "rights.admin": "관리자", "rights.admin_text": "모든 것을 할 수 있습니다",
 
-  "audit.empty": "아직 기록이 없습니다.", "audit.more": "이전 기록", "audit.nobody": "누군가",
+  "audit.empty": "아직 기록이 없습니다.", "audit.more": "이전 기록", "audit.nobody": "누군가", "audit.command_line": "명령줄",
   "audit.session_opened": "로그인", "audit.session_refused": "로그인 실패:",
   "audit.session_closed": "로그아웃", "audit.session_revoked": "세션 종료",
   "audit.key_made": "API 키 생성", "audit.key_revoked": "API 키 폐기",
