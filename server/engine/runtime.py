@@ -7,8 +7,9 @@ from __future__ import annotations
 
 import logging
 import time
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Any
 
 import torch
 
@@ -16,8 +17,9 @@ from server.config import EngineSettings, ModelSettings
 from server.engine.adapters.lora_layers import linear_layers
 from server.engine.adapters.reading import AdapterTarget
 from server.engine.cache.kv import KVBudget
+from server.engine.forward.choice import choose_path
 from server.engine.forward.linears import choose_linear
-from server.engine.forward.paths import ForwardPath, choose_path
+from server.engine.forward.paths import ForwardPath
 from server.engine.model.fingerprint import model_fingerprint
 from server.engine.model.loading import load_model
 from server.engine.model.tokenizer import ModelTokenizer
@@ -55,10 +57,13 @@ def build_runtime(model_path: str, settings: EngineSettings, model_settings: Mod
     placement = loaded.placement
     linear = choose_linear(model_settings.quantize, torch.device(placement.device), placement.dtype)
     log.debug("ready: products")
+    models, loaded = [loaded.model], replace(loaded, model=None)  # nothing else holds it, so that a try can let it go
+
+    def load() -> Any:
+        return models.pop() if models else load_model(model_path, model_settings).model
+
     try:
-        chosen = choose_path(
-            loaded.model, lambda: load_model(model_path, model_settings).model, linear, settings.max_loras
-        )
+        chosen = choose_path(load, linear, settings.max_loras)
     except NotImplementedError as error:
         raise ModelError(f"the model {model_path} cannot be run step by step: {error}") from error
     log.debug("ready: forward path")

@@ -4,16 +4,18 @@ from __future__ import annotations
 
 import asyncio
 import json
+from functools import partial
 from typing import Any
 
 import pytest
 import torch
 from safetensors.torch import load_file, save_file
 
-from server.engine import local
+from server.engine import local, runtime
 from server.engine.cache import kv, prefix
 from server.engine.cache.prefix import BLOCK_SIZE
 from server.engine.forward.attention import AttentionStep
+from server.engine.forward.choice import choose_path
 from server.engine.forward.paths import DecoderForward, SingleForward
 from server.engine.sampling.constraint import GrammarMask
 from server.engine.sampling.detokenize import TextStream
@@ -389,10 +391,16 @@ async def test_rows_that_wait_outlive_a_fault(tiny, engines: EngineFactory, gate
     assert engine.stats().failed == 1
 
 
-async def test_the_engine_comes_back_even_when_nobody_asks(tiny, engines: EngineFactory, fault, monkeypatch) -> None:
+@pytest.mark.parametrize("where", ["the model", "memory"])
+async def test_the_engine_comes_back_even_when_nobody_asks(
+    tiny, engines: EngineFactory, fault, monkeypatch, where: str
+) -> None:
+    """Its steps are captured, as on a GPU: then they need an arena that has been fitted."""
     monkeypatch.setattr(model_thread, "_RETRY_S", 0.01)
+    monkeypatch.setattr(runtime, "choose_path", partial(choose_path, capture=lambda compute: compute))
     engine = await engines(tiny("llama"))
-    fault("the model")
+    assert "CUDA graphs" in engine.model.path
+    fault(where)
     with pytest.raises(EngineDown, match="RuntimeError"):
         await ask(engine, [5, 6])
     assert not engine.health().ok

@@ -46,11 +46,11 @@ class BaseLayer(NamedTuple):
 
 class PackedLora(NamedTuple):
     """An adapter's weights for a group in the layout of its stacks: a [in, layers, rank], b [slices, rank, width] with
-    the scale in it, and DoRA's factors [out] or None."""
+    the scale in it. `dora_gains`: DoRA's [out], or what they are computed from on the device; None without DoRA."""
 
     a: Tensor
     b: Tensor
-    dora_factors: Tensor | None
+    dora_gains: Tensor | Sequence[LoraPair | None] | None
 
 
 def _zero_padded(matrix: Tensor, rows: int, columns: int) -> Tensor:
@@ -85,8 +85,8 @@ class LoraGroup:
         self._ranks: dict[int, int] = {}
         self._base: BaseLayer | None = None
         self._views: tuple[tuple[int, int, int], Tensor, Tensor] | None = None
-        self._dora_loras: set[int] = set()
-        self._factors = like.new_zeros(0)  # DoRA's, [max_loras + 1, out]; the last is for rows of the base
+        self._gains = like.new_zeros(0)  # DoRA's, [max_loras + 1, out]; the last is for rows of the base
+        self._on_device = like.device.type != "cpu"
         self._a = self._b = like.new_zeros(0)
 
     def attach(self, weight: Callable[[], Tensor], bias: Tensor | None) -> None:
@@ -108,56 +108,63 @@ class LoraGroup:
             part.mul_(pair.scale)
         transposed = torch.from_numpy(a.numpy().T.copy())  # half of the time that torch takes for it
         b = b.view(-1, self.width, rank).transpose(1, 2).contiguous()
-        return PackedLora(transposed.view(self._in_features, len(own), rank), b, self._compute_dora_factors(own))
+        return PackedLora(transposed.view(self._in_features, len(own), rank), b, self._pack_dora(own))
 
-    def _compute_dora_factors(self, own: Sequence[LoraPair | None]) -> Tensor | None:
-        """What DoRA multiplies outputs with."""
+    def _pack_dora(self, own: Sequence[LoraPair | None]) -> Tensor | Sequence[LoraPair | None] | None:
         if all(pair is None or pair.magnitude is None for pair in own):
             return None
         if self._base is None:
             raise AdapterInvalid(f"DoRA cannot be served in layer '{self.names[0]}' of this model")
-        factors = [torch.ones(out) for out in self._out_features]
-        weights = torch.split(self._base.weight().float().cpu(), self._out_features)
+        # Weights on a device are read by the model thread, between two steps, and never leave it.
+        return own if self._on_device else self._compute_dora_gains(own)
+
+    def _compute_dora_gains(self, own: Sequence[LoraPair | None]) -> Tensor:
+        """By how much DoRA multiplies each output, less 1: nothing where there is none, whatever the type rounds."""
+        assert self._base is not None  # narrows a type: checked by `_pack_dora`
+        weights = torch.split(self._base.weight(), self._out_features)
+        gains = [torch.zeros(out, device=weights[0].device) for out in self._out_features]
         for number, (pair, weight) in enumerate(zip(own, weights, strict=True)):
             if pair is not None and pair.magnitude is not None:
-                changed = weight + pair.scale * (pair.b @ pair.a)
-                factors[number] = pair.magnitude / torch.linalg.vector_norm(changed, dim=1)
-        return torch.cat(factors)
+                a, b, magnitude = (part.to(weight.device) for part in (pair.a, pair.b, pair.magnitude))
+                changed = weight.float() + pair.scale * (b @ a)
+                gains[number] = magnitude / torch.linalg.vector_norm(changed, dim=1) - 1
+        return torch.cat(gains)
 
     def write(self, stack_index: int, packed: PackedLora) -> None:
-        """Copies an adapter's weights for these layers to a stack index that is clear."""
+        """Copies an adapter's weights for these layers to a stack index that is clear. Raises RuntimeError where there
+        is no memory; what was there before goes on to hold."""
         rank = packed.a.shape[2]
+        self._reserve(max(rank, *self._ranks.values()) if self._ranks else rank)
         self._ranks[stack_index] = rank
-        self._resize()
         self._a[stack_index, :, :, :rank] = packed.a
         self._b[stack_index, :, :rank] = packed.b
-        if packed.dora_factors is not None:
-            self._dora_loras.add(stack_index)
-            self._ensure_dora_factors()[stack_index] = packed.dora_factors
+        gains = packed.dora_gains
+        if gains is not None:
+            self._ensure_gains()[stack_index] = gains if isinstance(gains, Tensor) else self._compute_dora_gains(gains)
 
-    def _ensure_dora_factors(self) -> Tensor:
-        if not len(self._factors):
-            self._factors = self._like.new_ones(self._max_loras + 1, sum(self._out_features))
-            self.reallocations += 1
-        return self._factors
+    def _ensure_gains(self) -> Tensor:
+        if not len(self._gains):
+            self._gains = self._like.new_zeros(self._max_loras + 1, sum(self._out_features))
+            self.reallocations += 1  # what was captured before has no DoRA in it
+        return self._gains
 
     def clear(self, stack_index: int) -> None:
-        """Zeroes what was there."""
-        if self._ranks.pop(stack_index, None):
-            self._a[stack_index].zero_()
-            self._b[stack_index].zero_()
-        if stack_index in self._dora_loras:
-            self._dora_loras.remove(stack_index)
-            self._factors[stack_index] = 1
-        if not self._ranks:
+        """Zeroes what was there. On a device the stacks stay where they are, since captured steps read them."""
+        if self._ranks.pop(stack_index, None) is None:
+            return
+        self._a[stack_index].zero_()
+        self._b[stack_index].zero_()
+        if len(self._gains):
+            self._gains[stack_index] = 0
+        if not self._ranks and not self._on_device:
             self.rank = 0
             self.reallocations += 1
             self._views = None
-            self._a = self._b = self._factors = self._like.new_zeros(0)
+            self._a = self._b = self._gains = self._like.new_zeros(0)
 
-    def _resize(self) -> None:
-        rank = max(self._ranks.values())
-        if rank == self.rank:
+    def _reserve(self, rank: int) -> None:
+        """Stacks of that rank; of a higher one, if they have it and it costs nothing."""
+        if rank == self.rank or (self._on_device and rank < self.rank):
             return
         a = zeros((self._max_loras, self._in_features, len(self.names), rank), self._like)
         b = zeros((self._max_loras, sum(self._slices), rank, self.width), self._like)
@@ -171,7 +178,7 @@ class LoraGroup:
 
     @property
     def bytes(self) -> int:
-        return self._a.nbytes + self._b.nbytes + self._factors.nbytes
+        return self._a.nbytes + self._b.nbytes + self._gains.nbytes
 
     def add(self, x: Tensor, y: Tensor, lora_plan: LoraPlan) -> None:
         """x [rows, in], y [rows, out], both contiguous; y changes."""
@@ -185,18 +192,18 @@ class LoraGroup:
             if segments.gather is None or segments.scatter is None:
                 part = y[segments.begin : segments.begin + count]
                 self._add_batched(x[segments.begin : segments.begin + count], part, segments)
-                if self._dora_loras:
-                    factors = self._factors[segments.first : segments.last].repeat_interleave(segments.rows_each, 0)
-                    part.copy_(self._apply_dora(part, factors))
+                if len(self._gains):
+                    gains = self._gains[segments.first : segments.last].repeat_interleave(segments.rows_each, 0)
+                    part.copy_(self._apply_dora(part, gains))
                 continue
             padded = y.new_zeros(count + 1, y.shape[1])  # the last one stays zero, for rows of the base
             self._add_batched(x.index_select(0, segments.gather), padded[:count], segments)
             padded_rows, rows = segments.scatter
             y.index_add_(0, rows, padded.index_select(0, padded_rows))
-            if self._dora_loras:
+            if len(self._gains):
                 owners = segments.first + padded_rows // segments.rows_each
                 owners = torch.where(padded_rows < count, owners, self._max_loras)
-                y.index_copy_(0, rows, self._apply_dora(y.index_select(0, rows), self._factors.index_select(0, owners)))
+                y.index_copy_(0, rows, self._apply_dora(y.index_select(0, rows), self._gains.index_select(0, owners)))
 
     def _add_bags(self, x: Tensor, y: Tensor, bags: BagSegments) -> None:
         whole = len(bags.rows) == len(x)  # then they are in the step's order already
@@ -209,14 +216,14 @@ class LoraGroup:
             y.add_(change)
         else:
             y.index_add_(0, bags.rows, change)
-        if self._dora_loras:
-            changed = self._apply_dora(y.index_select(0, bags.rows), bags.per_row(self._factors))
+        if len(self._gains):
+            changed = self._apply_dora(y.index_select(0, bags.rows), bags.per_row(self._gains))
             y.index_copy_(0, bags.rows, changed)
 
-    def _apply_dora(self, y: Tensor, factors: Tensor) -> Tensor:
-        """DoRA: all but the bias times the factors."""
+    def _apply_dora(self, y: Tensor, gains: Tensor) -> Tensor:
+        """DoRA: all but the bias times 1 + gain. Where the gain is 0 it is y to the bit, whoever else has one."""
         bias = self._base.bias if self._base is not None else None
-        return y * factors if bias is None else (y - bias) * factors + bias
+        return torch.addcmul(y, y if bias is None else y - bias, gains)
 
     def _add_batched(self, x: Tensor, y: Tensor, segments: BatchedSegments) -> None:
         count, rows, rank = segments.last - segments.first, segments.rows_each, self.rank
@@ -269,10 +276,15 @@ class LoraBank:
         return {name: weights for name, weights in packed.items() if weights is not None}
 
     def write(self, stack_index: int, packed: Mapping[str, PackedLora]) -> None:
+        """Raises RuntimeError where there is no memory for it; what is at other indices goes on to hold."""
         self.clear(stack_index)
         self.occupied.add(stack_index)
-        for name, weights in packed.items():
-            self._groups[name].write(stack_index, weights)
+        try:
+            for name, weights in packed.items():
+                self._groups[name].write(stack_index, weights)
+        except RuntimeError:
+            self.clear(stack_index)
+            raise
 
     def clear(self, stack_index: int) -> None:
         if stack_index in self.occupied:

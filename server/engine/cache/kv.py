@@ -179,7 +179,8 @@ class KVArena:
 
     def all_finite(self, kv_slot: int, tokens: int) -> bool:
         """Whether they are finite numbers: what is not in a layer is not in those above it either."""
-        return bool(torch.isfinite(self.keys[-1][kv_slot, :, :tokens].sum()))
+        sums = self.keys[-1][kv_slot, :, :tokens].sum(dtype=torch.float32)  # in float16 they would overflow
+        return bool(torch.isfinite(sums))
 
     def write(self, layer: int, slots: Tensor, positions: Tensor, keys: Tensor, values: Tensor) -> None:
         """keys and values [tokens, heads, dim] go to their slots and positions, both [tokens]."""

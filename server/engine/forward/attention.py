@@ -69,21 +69,30 @@ class PrefillSpan:
 class AttentionStep:
     """Where each token's keys and values go and what it attends to, worked out once for all layers."""
 
-    def __init__(self, arena: KVArena, spans: Sequence[Span]) -> None:
+    def __init__(
+        self,
+        arena: KVArena,
+        positions: Tensor,
+        kv_slots: Tensor,
+        decodes: Sequence[DecodeGroup],
+        prefills: Sequence[PrefillSpan] = (),
+    ) -> None:
+        """positions and kv_slots [tokens]. Allocates nothing."""
         self._arena = arena
-        device = arena.shape.device
-        self.positions = torch.tensor([s.computed + n for s in spans for n in range(s.end - s.begin)], device=device)
-        self._kv_slots = torch.tensor([s.kv_slot for s in spans for _ in range(s.end - s.begin)], device=device)
-        decodes = [span for span in spans if span.end - span.begin == 1]
-        self._decodes = [_decode_group(rows, device, len(rows) == len(spans)) for rows in _group_decodes(decodes)]
-        self._prefills = [PrefillSpan(span, {}) for span in spans if span.end - span.begin > 1]
+        self.positions = positions
+        self._kv_slots = kv_slots
+        self._decodes = decodes
+        self._prefills = prefills
 
     @classmethod
-    def from_tensors(cls, arena: KVArena, positions: Tensor, kv_slots: Tensor, group: DecodeGroup) -> AttentionStep:
-        """A step of one token a row, from tensors that are already there."""
-        step = cls(arena, ())
-        step.positions, step._kv_slots, step._decodes = positions, kv_slots, [group]
-        return step
+    def from_spans(cls, arena: KVArena, spans: Sequence[Span]) -> AttentionStep:
+        device = arena.shape.device
+        positions = torch.tensor([s.computed + n for s in spans for n in range(s.end - s.begin)], device=device)
+        kv_slots = torch.tensor([s.kv_slot for s in spans for _ in range(s.end - s.begin)], device=device)
+        decodes = [span for span in spans if span.end - span.begin == 1]
+        groups = [_decode_group(rows, device, len(rows) == len(spans)) for rows in _group_decodes(decodes)]
+        prefills = [PrefillSpan(span, {}) for span in spans if span.end - span.begin > 1]
+        return cls(arena, positions, kv_slots, groups, prefills)
 
     def attend(
         self,

@@ -7,9 +7,12 @@ few sizes, and rows that are padding write to a spare slot of the arena. Knows n
 
 from __future__ import annotations
 
+import inspect
+import logging
 from collections import Counter
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -20,6 +23,8 @@ from server.engine.cache.kv import KVArena, bucket_size, next_power_of_two
 from server.engine.forward.attention import AttentionStep, DecodeGroup
 from server.engine.forward.chunk import RowChunk
 from server.engine.forward.decoder import Decoder
+
+log = logging.getLogger("tailor.engine")
 
 Compute = Callable[[], Tensor]
 GraphCapture = Callable[[Compute], Compute]
@@ -35,7 +40,8 @@ class GraphSize:
 
 
 def cuda_capture(compute: Compute) -> Compute:
-    """Runs it twice to settle what is allocated on first use, then captures it."""
+    """Runs it twice to settle what is allocated on first use, then captures it. The result does not hold `compute`:
+    who captures keeps what it reads. Raises RuntimeError where it cannot be captured, or has no memory."""
     stream = torch.cuda.Stream()  # type: ignore[no-untyped-call]
     stream.wait_stream(torch.cuda.current_stream())
     with torch.cuda.stream(stream):
@@ -43,7 +49,8 @@ def cuda_capture(compute: Compute) -> Compute:
             compute()
     torch.cuda.current_stream().wait_stream(stream)
     graph = torch.cuda.CUDAGraph()
-    with torch.cuda.graph(graph):
+    # Other threads (the one that reads adapters) may use the device meanwhile.
+    with torch.cuda.graph(graph, capture_error_mode="thread_local", **_LIVENESS):
         result = compute()
 
     def replay() -> Tensor:
@@ -51,6 +58,14 @@ def cuda_capture(compute: Compute) -> Compute:
         return result
 
     return replay
+
+
+# A replay refuses to read memory that has been freed, where torch can tell (2.13 and newer).
+_LIVENESS: dict[str, Any] = (
+    {"check_input_liveness": True}
+    if "check_input_liveness" in inspect.signature(torch.cuda.graph.__init__).parameters
+    else {}
+)
 
 
 class CapturedStep:
@@ -68,18 +83,19 @@ class CapturedStep:
             return torch.zeros(count, dtype=torch.long, device=device)
 
         rows, keys, per_adapter = size.rows, size.keys, size.rows_per_adapter
+        # All that a replay reads is kept here: the captured step itself holds none of it.
         self._tokens, self._positions, self._kv_slots = static(rows), static(rows), static(rows)
         self._gather, self._computed = static(arena.slots), static(arena.slots)
         self._lora_gather, self._lora_scatter = static(bank.max_loras * per_adapter), static(rows)
-        indices = torch.arange(rows, device=device)
-        scatter = self._lora_scatter, indices
-        segments = BatchedSegments(0, bank.max_loras, per_adapter, 0, self._lora_gather, scatter)
-        lora_plan = [segments] if per_adapter else []
+        self._indices = torch.arange(rows, device=device)
 
         def compute() -> Tensor:
-            group = DecodeGroup(0, arena.slots, keys, self._gather, self._kv_slots, indices, self._computed)
-            step = AttentionStep.from_tensors(arena, self._positions, self._kv_slots, group)
-            return decoder.run(self._tokens, step, lora_plan, indices, lora_plan)
+            group = DecodeGroup(0, arena.slots, keys, self._gather, self._kv_slots, self._indices, self._computed)
+            step = AttentionStep(arena, self._positions, self._kv_slots, [group])
+            scatter = self._lora_scatter, self._indices
+            segments = BatchedSegments(0, bank.max_loras, per_adapter, 0, self._lora_gather, scatter)
+            lora_plan = [segments] if per_adapter else []
+            return decoder.run(self._tokens, step, lora_plan, self._indices, lora_plan)
 
         self._pad_rows(range(rows))
         self._replay = capture(compute)
@@ -134,11 +150,13 @@ class DecodeGraphs:
         self._arena = arena
         self._bank = bank
         self._capture = capture
-        self._captured: dict[GraphSize, CapturedStep] = {}
+        self._captured: dict[GraphSize, CapturedStep | None] = {}  # None: it could not be captured
         self._reallocations = (-1, -1)
+        self.failure = ""  # why the first size that could not be captured could not
 
-    def run(self, chunks: Sequence[RowChunk]) -> Tensor:
-        """Each chunk one token whose logits are needed → [chunks, vocabulary]."""
+    def run(self, chunks: Sequence[RowChunk]) -> Tensor | None:
+        """Each chunk one token whose logits are needed → [chunks, vocabulary]; None where this size cannot be captured
+        and has to be computed as other steps are."""
         reallocations = (self._arena.reallocations, self._bank.reallocations)
         if reallocations != self._reallocations:
             self._captured.clear()
@@ -146,8 +164,16 @@ class DecodeGraphs:
         used = Counter(chunk.stack_index for chunk in chunks if chunk.stack_index is not None)
         keys = min(next_power_of_two(max(chunk.computed for chunk in chunks) + 1), self._arena.capacity)
         size = GraphSize(bucket_size(len(chunks)), keys, bucket_size(max(used.values(), default=0)))
-        captured = self._captured.get(size)
-        if captured is None:
-            captured = CapturedStep(size, self._decoder, self._arena, self._bank, self._capture)
-            self._captured[size] = captured
-        return captured.run(chunks)
+        if size not in self._captured:
+            self._captured[size] = self._try_capture(size)
+        captured = self._captured[size]
+        return None if captured is None else captured.run(chunks)
+
+    def _try_capture(self, size: GraphSize) -> CapturedStep | None:
+        try:
+            return CapturedStep(size, self._decoder, self._arena, self._bank, self._capture)
+        except RuntimeError as error:  # what torch raises for a failed capture and for no memory
+            if not self.failure:
+                self.failure = str(error).splitlines()[0] if str(error) else type(error).__name__
+                log.warning("steps of %d rows cannot be captured, and are slower: %s", size.rows, self.failure)
+            return None

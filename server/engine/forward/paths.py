@@ -1,14 +1,13 @@
 """One step of the model for a batch of rows, in the best way the architecture allows.
 
 `DecoderForward` is our own decoder, `PackedForward` transformers' with our attention, both all rows in one pass;
-`SingleForward` is one row a pass with the model's own cache. `choose_path` takes the first whose logits equal the
-model's plain forward. Knows nothing of sampling, text or queues. Runs on the model thread alone.
+`SingleForward` is one row a pass with the model's own cache. `choice.py` takes the first that is right. Knows nothing
+of sampling, text or queues. Runs on the model thread alone.
 """
 
 from __future__ import annotations
 
 import inspect
-import logging
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -18,24 +17,17 @@ from typing import Any, Protocol
 import torch
 from torch import Tensor
 
-from server.engine.adapters.lora_layers import LoraBank, LoraGroup, linear_layers
+from server.engine.adapters.lora_layers import LoraBank, LoraGroup
 from server.engine.adapters.segments import LoraPlan
 from server.engine.cache.kv import KVArena, KVShape
-from server.engine.forward.attention import NAME, AttentionStep, Span, active_step
+from server.engine.forward.attention import AttentionStep, Span, active_step
 from server.engine.forward.chunk import RowChunk
-from server.engine.forward.decoder import Decoder, group_names, unsupported_reason
-from server.engine.forward.graphs import DecodeGraphs, GraphCapture, cuda_capture
+from server.engine.forward.decoder import Decoder, group_names
+from server.engine.forward.graphs import DecodeGraphs, GraphCapture
 from server.engine.forward.linears import LinearChoice
-
-log = logging.getLogger("tailor.engine")
-
-_QUANTIZED = 0.3  # how far int8 logits may be from exact ones, of the largest
 
 # What a model's forward and its output call its cache: since transformers 5.24, and before.
 _CACHE_NAMES = ("cache", "past_key_values", "cache_params")
-
-# What a model's own code raises when a way of calling it does not fit.
-_TRIAL_ERRORS = (RuntimeError, TypeError, ValueError, AttributeError, LookupError, NotImplementedError, AssertionError)
 
 
 class ForwardPath(Protocol):
@@ -74,11 +66,21 @@ class DecoderForward:
         self.arena = KVArena(self._decoder.shape)
         self._graphs = DecodeGraphs(self._decoder, self.arena, self.bank, capture) if capture is not None else None
 
+    @property
+    def capture_failure(self) -> str:
+        """Why a step could not be captured; '' where all could."""
+        return self._graphs.failure if self._graphs is not None else ""
+
+    def stop_capturing(self) -> None:
+        self._graphs = None
+
     def release(self, kv_slot: int) -> None: ...
 
     def run(self, chunks: Sequence[RowChunk]) -> Tensor:
         if self._graphs is not None and all(chunk.needs_logits and len(chunk.tokens) == 1 for chunk in chunks):
-            return self._graphs.run(chunks)
+            logits = self._graphs.run(chunks)
+            if logits is not None:
+                return logits
         packed = _pack(chunks, self.arena, self.bank)
         return self._decoder.run(
             packed.tokens, packed.attention, packed.lora_plan, packed.logits_indices, packed.logits_lora_plan
@@ -107,7 +109,7 @@ def _pack(chunks: Sequence[RowChunk], arena: KVArena, bank: LoraBank) -> _Packed
             logits_indices.append(len(tokens) - 1)
     return _PackedBatch(
         torch.tensor(tokens, device=device),
-        AttentionStep(arena, spans),
+        AttentionStep.from_spans(arena, spans),
         bank.plan([(chunk.stack_index, len(chunk.tokens)) for chunk in chunks]),
         torch.tensor(logits_indices, dtype=torch.long, device=device),
         bank.plan([(chunk.stack_index, 1) for chunk in chunks if chunk.needs_logits]),
@@ -256,103 +258,3 @@ class SingleForward:
             cache.state = getattr(output, self._cache_name)
         logits: Tensor = output.logits[0, -1]
         return logits if chunk.needs_logits else None
-
-
-# ── the choice ───────────────────────────────────────────────────────────────────────────────────
-
-
-@dataclass(frozen=True)
-class ChosenPath:
-    path: ForwardPath
-    reason: str
-
-
-@torch.inference_mode()
-def choose_path(model: Any, load: Callable[[], Any], linear: LinearChoice, max_loras: int) -> ChosenPath:
-    """The fastest way of running `model` whose logits equal its plain forward's. `load` loads it anew, for
-    when a try has taken it apart; `max_loras`: adapters at once."""
-    texts = _sample_texts(int(model.get_input_embeddings().weight.shape[0]))
-    plain = [
-        model(input_ids=torch.tensor([text], device=model.device), use_cache=False).logits[0].float() for text in texts
-    ]
-    log.debug("ready: plain forward")
-    layers = linear_layers(model)
-    rounding = 1e-4 if model.dtype == torch.float32 else 5e-2  # of the largest logit; a wrong mask costs far more
-    problem = unsupported_reason(model)
-    captures: list[tuple[GraphCapture | None, str]] = [(None, "")]
-    if model.device.type == "cuda":
-        captures.insert(0, (cuda_capture, ", steps replayed as CUDA graphs"))
-    for capture, how in captures if not problem else ():
-        decoder = DecoderForward(model, linear, layers, max_loras, capture)
-        log.debug("ready: decoder")
-        problem = _try_path(decoder, texts, plain, rounding if linear.exact else _QUANTIZED)
-        if not problem:
-            return ChosenPath(decoder, f"our own decoder, {linear.reason}{how}")
-        model = load()
-    original = model.config._attn_implementation
-    hooks = LoraHooks(model, layers, max_loras)
-    unpacked = _replace_attention(model)
-    if not unpacked:
-        try:
-            packed = PackedForward(model, hooks)
-        except _TRIAL_ERRORS as error:
-            unpacked = str(error)
-        else:
-            unpacked = _try_path(packed, texts, plain, rounding)
-            if not unpacked:
-                return ChosenPath(packed, f"transformers' layers, all rows in one pass ({problem}; slower)")
-        model.set_attn_implementation(original)
-    problem = f"{problem}; {unpacked}"
-    for chunked, use_cache in ((True, True), (False, True), (False, False)):
-        single = SingleForward(model, hooks, chunked=chunked, use_cache=use_cache)
-        why = _try_path(single, texts, plain, rounding)
-        if not why:
-            how = "with its own cache" if use_cache else "without a cache, each token anew"
-            return ChosenPath(single, f"transformers' layers, one row a pass, {how} ({problem}; slow)")
-        problem = f"{problem}; {why}"
-    raise NotImplementedError(problem)
-
-
-def _replace_attention(model: Any) -> str:
-    """Switches the model to packed attention; the reason where that cannot be."""
-    if getattr(model.config.get_text_config(), "attention_chunk_size", None):
-        return "it attends in chunks"
-    try:
-        model.set_attn_implementation(NAME)
-    except _TRIAL_ERRORS as error:
-        return f"its attention cannot be replaced ({error})"
-    return "" if model.config._attn_implementation == NAME else "its attention cannot be replaced"
-
-
-def _sample_texts(vocabulary: int) -> list[list[int]]:
-    """Two texts of different lengths, spread over the vocabulary."""
-    return [
-        [(position * 7919 + 13) % vocabulary for position in range(first, first + length)]
-        for first, length in ((1, 21), (400, 13))
-    ]
-
-
-def _try_path(path: ForwardPath, texts: list[list[int]], plain: list[Tensor], tolerance: float) -> str:
-    """Runs both texts side by side in uneven chunks; '' or how the logits differ by more than `tolerance`
-    of the largest."""
-    cuts = [(0, 9, 17, 18, 19, 21), (0, 5, 10, 11, 12, 13)] if path.chunked else [(0, 19, 20, 21), (0, 11, 12, 13)]
-    try:
-        if path.arena is not None:
-            path.arena.fit(len(texts) + 1, 64, {})
-        for step in range(len(cuts[0]) - 1):
-            chunks = [
-                RowChunk(text[cut[step] : cut[step + 1]], kv_slot, cut[step])
-                for kv_slot, (text, cut) in enumerate(zip(texts, cuts, strict=True))
-            ]
-            logits = path.run(chunks).float()
-            for row, cut in enumerate(cuts):
-                expected = plain[row][cut[step + 1] - 1]
-                error = float((logits[row] - expected).abs().max() / expected.abs().max().clamp_min(1e-6))
-                if not error <= tolerance:
-                    return f"its logits differ by {error:.2%} in step {step + 1}"
-    except _TRIAL_ERRORS as error:
-        return f"it fails ({type(error).__name__}: {error})"
-    finally:
-        for kv_slot in range(len(texts)):
-            path.release(kv_slot)
-    return ""

@@ -186,7 +186,7 @@ class ModelThread:
         if plan.chunks:
             self._step(plan)
         elif self._failure and not self._stopping:
-            self._runtime.path.run([RowChunk((0,), 0, 0)])
+            self._probe()
         with self._changed:
             self._step_began = None
             if self._failure:
@@ -252,6 +252,14 @@ class ModelThread:
         self._prefill_budget.observe(took, [len(chunk.tokens) for chunk in plan.chunks])
         self._counts["steps"] += 1
         self._step_s += took
+
+    def _probe(self) -> None:
+        """A step of one token, to see whether the model works again. Growing the arena may be what failed."""
+        arena = self._runtime.path.arena
+        if arena is not None:
+            arena.fit(2, 1, {})
+            arena.scrub(0, 1)
+        self._runtime.path.run([RowChunk((0,), 0, 0)])
 
     def _prepare_memory(self, plan: Plan) -> None:
         """Memory for the step, and what the prefix store has of the admitted rows."""

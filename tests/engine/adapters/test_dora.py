@@ -12,6 +12,10 @@ from safetensors.torch import load_file, save_file
 from transformers import AutoModelForCausalLM
 
 from server.config import ModelSettings
+from server.engine.adapters.lora_layers import linear_layers
+from server.engine.adapters.reading import AdapterTarget, read_adapter
+from server.engine.forward.linears import choose_linear
+from server.engine.forward.paths import DecoderForward
 from server.errors import AdapterInvalid
 from tests.engine.conftest import EngineFactory, ask, greedy, make_adapter, peft_quiet, reference
 
@@ -111,3 +115,22 @@ async def test_magnitudes_must_be_there_and_fit(tiny, tmp_path: Path, engines: E
     save_file(whole | {key: torch.ones(7)}, path)
     with pytest.raises(AdapterInvalid, match=r"shape \[7\].*48 outputs"):
         await engine.load_adapter("broken")
+
+
+@torch.inference_mode()
+def test_gains_computed_on_the_device_are_those_of_the_reader(tiny, tmp_path: Path) -> None:
+    """Weights on a device stay there: what an adapter's magnitudes mean is worked out when it is written."""
+    base = tiny("qwen2")
+    folder = make_dora(base, tmp_path, "dora", ["q_proj", "k_proj", "down_proj"])
+    found = []
+    for on_device in (False, True):
+        model = reference(base)
+        layers = linear_layers(model)
+        path = DecoderForward(model, choose_linear("none", torch.device("cpu"), torch.float32), layers, 2)
+        for group in path.bank._groups.values():
+            group._on_device = on_device
+        packed = path.bank.pack(read_adapter(folder, AdapterTarget("", layers, 16))[1])
+        path.bank.write(1, packed)
+        found.append({name: group._gains for name, group in path.bank._groups.items() if len(group._gains)})
+    assert found[0]
+    torch.testing.assert_close(found[0], found[1])

@@ -202,3 +202,13 @@ def test_new_memory_is_zero_in_every_type(dtype) -> None:
     assert (made.shape, made.dtype) == ((3, 5, 7), dtype)
     assert not made.any()
     assert zeros((0, 4), SHAPE).shape == (0, 4)
+
+
+@torch.inference_mode()
+def test_large_numbers_in_float16_are_finite() -> None:
+    arena = KVArena(KVShape(1, 2, 8, 8, torch.float16, torch.device("cpu")))
+    arena.fit(1, 256, {})
+    arena.keys[0][0] = 60_000
+    assert arena.all_finite(0, 256)
+    arena.keys[0][0, 1, 255, 3] = float("inf")
+    assert not arena.all_finite(0, 256)

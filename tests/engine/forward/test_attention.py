@@ -66,7 +66,7 @@ def check(rows: list[Row], window: int = 0, softcap: float | None = None, seed: 
     tokens = spans[-1].end
     q = torch.randn(tokens, HEADS, KEY_DIM)
     k, v = torch.randn(tokens, KV_HEADS, KEY_DIM), torch.randn(tokens, KV_HEADS, VALUE_DIM)
-    step = AttentionStep(arena, spans)
+    step = AttentionStep.from_spans(arena, spans)
     assert step.positions.tolist() == [span.computed + n for span in spans for n in range(span.end - span.begin)]
     found = step.attend(1, q, k, v, 0.3, window, softcap)
     assert found.shape == (tokens, HEADS, VALUE_DIM)

@@ -2,18 +2,25 @@
 
 from __future__ import annotations
 
+import gc
 import random
+import weakref
+from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
 
 from server.engine.adapters.lora_layers import linear_layers
 from server.engine.adapters.reading import LoraPair
-from server.engine.cache.kv import bucket_size
+from server.engine.cache.kv import bucket_size, zeros
+from server.engine.forward.choice import choose_path
 from server.engine.forward.chunk import RowChunk
 from server.engine.forward.linears import choose_linear
-from server.engine.forward.paths import DecoderForward, choose_path
+from server.engine.forward.paths import DecoderForward
 from tests.engine.conftest import reference
+from tests.engine.forward.captures import InputLiveness, Operators, Tape
+from tests.tiers import cases
 
 CPU = torch.device("cpu")
 
@@ -109,5 +116,261 @@ def test_on_a_gpu_steps_are_cuda_graphs(tiny) -> None:
     def load():
         return reference(tiny("llama")).to("cuda")
 
-    chosen = choose_path(load(), load, choose_linear("none", torch.device("cuda"), torch.float32), 4)
+    chosen = choose_path(load, choose_linear("none", torch.device("cuda"), torch.float32), 4)
     assert "CUDA graphs" in chosen.reason
+
+
+# ── what a graph does to memory and to branches ──────────────────────────────────────────────────
+
+
+def half_precision(folder: Path, capture) -> DecoderForward:
+    """As a GPU would hold it: bfloat16, plain products, stacks that stay."""
+    model = reference(folder).bfloat16()
+    path = DecoderForward(model, choose_linear("none", CPU, torch.bfloat16), linear_layers(model), 4, capture)
+    for group in path.bank._groups.values():
+        group._on_device = True
+    path.arena.fit(9, 256, {})
+    return path
+
+
+def write_made_up(
+    path: DecoderForward, stack_index: int, seed: int, *, rank: int = 8, dora: bool = False, only: str = ""
+) -> None:
+    generator = torch.Generator().manual_seed(seed)
+
+    def draw(*size: int) -> torch.Tensor:
+        return torch.randn(*size, generator=generator) * 0.2
+
+    pairs = {
+        name: LoraPair(draw(rank, group._in_features), draw(out, rank), 1.0, draw(out).abs() if dora else None)
+        for group in path.bank._groups.values()
+        for name, out in zip(group.names, group._out_features, strict=True)
+        if only in name
+    }
+    path.bank.write(stack_index, path.bank.pack(pairs))
+
+
+class Twins:
+    """Two decoders side by side, one replayed from a tape, one computed anew."""
+
+    def __init__(self, folder: Path) -> None:
+        self.tape = Tape()
+        self.paths = [half_precision(folder, capture) for capture in (self.tape, Capture())]
+
+    def load(self, stack_index: int, seed: int, **options: Any) -> None:
+        for path in self.paths:
+            write_made_up(path, stack_index, seed, **options)
+
+    def unload(self, stack_index: int) -> None:
+        for path in self.paths:
+            path.bank.clear(stack_index)
+
+    def run(self, chunks: list[RowChunk]) -> torch.Tensor:
+        taped, anew = (path.run(chunks) for path in self.paths)
+        torch.testing.assert_close(taped, anew, atol=0, rtol=0)
+        return taped
+
+
+@torch.inference_mode()
+def test_a_captured_step_keeps_all_that_it_reads(tiny) -> None:
+    liveness = InputLiveness()
+    path = half_precision(tiny("llama"), liveness)
+    write_made_up(path, 2, seed=0, dora=True)
+    path.run([RowChunk((5, 6), 0, 0), RowChunk((5, 6, 7), 1, 0, 2)])
+    path.run([RowChunk((7,), 0, 2), RowChunk((8,), 1, 3, 2)])
+    assert not path.capture_failure
+    gc.collect()
+    assert liveness.inputs
+    assert not any(storage.expired() for storage in liveness.inputs)
+
+
+@torch.inference_mode()
+def test_doras_branch_is_not_baked_into_a_captured_step(tiny) -> None:
+    twins = Twins(tiny("qwen2"))
+    twins.load(0, 1)
+    twins.run([RowChunk((5, 6), 0, 0), RowChunk((5, 6, 7), 1, 0, 0), RowChunk((4, 4), 2, 0, 0)])
+    for seed in range(6):
+        twins.run([RowChunk((7,), 0, 2 + seed), RowChunk((8,), 1, 3 + seed, 0)])
+        twins.unload(0)
+        twins.run([RowChunk((7,), 0, 2 + seed), RowChunk((8,), 1, 3 + seed)])
+        twins.load(0, seed, dora=seed % 2 == 0)
+
+
+@torch.inference_mode()
+def test_whether_another_adapter_has_dora_changes_no_bit_of_a_row(tiny) -> None:
+    twins = Twins(tiny("qwen2"))
+    twins.load(0, 1)
+    prompt, step = (
+        [RowChunk((5, 6), 0, 0), RowChunk((5, 6, 7), 1, 0, 0)],
+        [RowChunk((7,), 0, 2), RowChunk((8,), 1, 3, 0)],
+    )
+    twins.run(prompt)
+    before = twins.run(step)
+    twins.load(1, 2, dora=True)
+    torch.testing.assert_close(twins.run(step), before, atol=0, rtol=0)
+
+
+@torch.inference_mode()
+def test_after_a_warm_up_loads_and_unloads_are_recorded_no_more(tiny) -> None:
+    twins = Twins(tiny("llama"))
+    rows = [RowChunk((5, 6), 0, 0), RowChunk((5, 6, 7), 1, 0, 2)]
+    steps = [RowChunk((7,), 0, 2), RowChunk((8,), 1, 3, 2)]
+    twins.load(1, 0, rank=12, dora=True)
+    twins.load(2, 0)
+    twins.run(rows)
+    twins.run(steps)
+    twins.run(steps[:1])
+    recorded = twins.tape.made
+    for cycle in range(100):
+        twins.load(cycle % 2, cycle, rank=4 + cycle % 9, dora=cycle % 3 == 0, only=("", "q_proj", "mlp")[cycle % 3])
+        twins.run(steps)
+        twins.unload(cycle % 2)
+        twins.run(steps[:1])
+    assert twins.tape.made == recorded
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(3600)
+@pytest.mark.parametrize("seed", range(cases(20, 500)))
+@torch.inference_mode()
+def test_any_sequence_of_rows_adapters_and_growth_is_replayed_as_it_is_computed(
+    tiny, seed: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Memory runs out at a random allocation of a load now and then: that adapter alone is not there."""
+    dice = random.Random(seed)
+    twins = Twins(tiny(("llama", "qwen2", "qwen3", "mistral")[seed % 4]))
+    rows: dict[int, tuple[list[int], int | None]] = {}  # by slot
+    loaded: set[int] = set()
+    for _ in range(25):
+        kind = dice.choices(("admit", "end", "load", "unload", "grow", "step"), (3, 1, 3, 1, 1, 8))[0]
+        used = {stack_index for _, stack_index in rows.values()}
+        if kind == "admit" and len(rows) < 8:
+            kv_slot = min(set(range(8)) - rows.keys())
+            stack_index = dice.choice([None, *loaded])
+            text = [dice.randrange(3, 300) for _ in range(dice.randrange(2, 30))]
+            rows[kv_slot] = text, stack_index
+            for path in twins.paths:
+                path.arena.scrub(kv_slot, path.arena.capacity)
+            twins.run([RowChunk(tuple(text), kv_slot, 0, stack_index)])
+        elif kind == "end" and rows:
+            del rows[dice.choice(list(rows))]
+        elif kind == "load" and set(range(4)) - used:
+            stack_index = dice.choice(sorted(set(range(4)) - used))
+            fails_at = dice.choice([None, None, dice.randrange(8)])
+            options = {"rank": dice.choice([4, 12, 20]), "dora": dice.random() < 0.3}
+            loaded.discard(stack_index)
+            if load_with_failure(twins, stack_index, dice.randrange(1000), fails_at, options, monkeypatch):
+                loaded.add(stack_index)
+        elif kind == "unload" and loaded - used:
+            stack_index = dice.choice(sorted(loaded - used))
+            twins.unload(stack_index)
+            loaded.remove(stack_index)
+        elif kind == "grow":
+            capacity = min(1024, twins.paths[0].arena.capacity * dice.choice([1, 2]))
+            for path in twins.paths:
+                path.arena.fit(9, capacity, {kv_slot: len(text) for kv_slot, (text, _) in rows.items()})
+        elif kind == "step" and rows:
+            ordered = sorted(rows.items(), key=lambda item: (-1 if item[1][1] is None else item[1][1], item[0]))
+            for _, (text, _index) in ordered:
+                text.append(dice.randrange(3, 300))
+            twins.run([RowChunk((text[-1],), slot, len(text) - 1, index) for slot, (text, index) in ordered])
+
+
+def load_with_failure(
+    twins: Twins, stack_index: int, seed: int, fails_at: int | None, options: dict[str, Any], patch: pytest.MonkeyPatch
+) -> bool:
+    """Whether it was loaded; `fails_at`: the allocation, of each twin, for which there is no memory."""
+    made = 0
+
+    def no_memory(size: tuple[int, ...], like: Any) -> torch.Tensor:
+        nonlocal made
+        made += 1
+        if made == fails_at:
+            raise torch.OutOfMemoryError("out of memory")
+        return zeros(size, like)
+
+    failed = 0
+    paths = twins.paths
+    with patch.context() as changed:
+        changed.setattr("server.engine.adapters.lora_layers.zeros", no_memory)
+        for path in paths:
+            made = 0
+            twins.paths = [path]
+            try:
+                twins.load(stack_index, seed, **options)
+            except torch.OutOfMemoryError:
+                failed += 1
+    twins.paths = paths
+    assert failed in (0, 2)
+    return not failed
+
+
+# ── what fails ───────────────────────────────────────────────────────────────────────────────────
+
+
+@torch.inference_mode()
+def test_a_size_that_cannot_be_captured_is_computed_and_said_once(tiny, caplog: pytest.LogCaptureFixture) -> None:
+    tries = 0
+
+    def fail(compute):
+        nonlocal tries
+        tries += 1
+        raise torch.OutOfMemoryError("CUDA out of memory")
+
+    failing, plain = build(tiny("llama"), fail), build(tiny("llama"), None)
+    for path in (failing, plain):
+        path.run([RowChunk((5, 6), 0, 0), RowChunk((5, 6, 7), 1, 0, 2)])
+    for length in range(4):
+        one, two = [RowChunk((7,), 0, 2 + length)], [RowChunk((7,), 0, 2 + length), RowChunk((8,), 1, 3 + length, 2)]
+        for chunks in (one, two):
+            torch.testing.assert_close(failing.run(chunks), plain.run(chunks), atol=1e-5, rtol=0)
+    assert tries == 2, "each size is tried once"
+    assert [record.levelname for record in caplog.records] == ["WARNING"]
+
+
+def test_a_start_without_captures_serves_and_says_why(tiny) -> None:
+    loads = 0
+
+    def load():
+        nonlocal loads
+        loads += 1
+        return reference(tiny("llama"))
+
+    def fail(compute):
+        raise RuntimeError("operation not permitted when stream is capturing\nand more")
+
+    chosen = choose_path(load, choose_linear("none", CPU, torch.float32), 4, fail)
+    assert loads == 1, "the same weights go on to serve"
+    assert "our own decoder" in chosen.reason
+    assert chosen.reason.endswith("its steps are not captured: operation not permitted when stream is capturing")
+    assert not chosen.path.bank.occupied
+
+
+def test_the_trial_at_the_start_has_an_adapter_in_it(tiny) -> None:
+    def refuse_adapters(compute):
+        with Operators() as seen:
+            compute()
+        if "index_add_" in seen.names:
+            raise RuntimeError("no adapters in a capture")
+        return compute
+
+    chosen = choose_path(
+        lambda: reference(tiny("llama")), choose_linear("none", CPU, torch.float32), 4, refuse_adapters
+    )
+    assert "no adapters in a capture" in chosen.reason
+
+
+def test_the_first_model_is_let_go_of_before_it_is_loaded_again(tiny, monkeypatch: pytest.MonkeyPatch) -> None:
+    first: list[weakref.ref[torch.nn.Module]] = []
+
+    def load():
+        gc.collect()
+        assert not [model for model in first if model() is not None]
+        model = reference(tiny("llama"))
+        first.append(weakref.ref(model))
+        return model
+
+    monkeypatch.setattr(DecoderForward, "run", lambda *_: torch.zeros(2, 300))
+    chosen = choose_path(load, choose_linear("none", CPU, torch.float32), 4)
+    assert "transformers' layers" in chosen.reason
+    assert len(first) == 2

@@ -11,12 +11,13 @@ from transformers import LlamaConfig, Qwen2Config
 
 from server.engine.adapters.lora_layers import linear_layers
 from server.engine.adapters.reading import AdapterTarget, read_adapter
-from server.engine.forward import paths
+from server.engine.forward import choice
 from server.engine.forward.attention import AttentionStep
+from server.engine.forward.choice import ChosenPath, choose_path
 from server.engine.forward.chunk import RowChunk
 from server.engine.forward.decoder import Decoder
 from server.engine.forward.linears import choose_linear
-from server.engine.forward.paths import ChosenPath, DecoderForward, PackedForward, SingleForward, choose_path
+from server.engine.forward.paths import DecoderForward, PackedForward, SingleForward
 from tests.engine.conftest import _SHAPE, CONFIGS, make_adapter, peft_quiet, reference, save_tiny
 from tests.engine.oracle import TOLERANCE, Oracle, prompt
 
@@ -25,7 +26,7 @@ MAX_LORAS = 3
 
 def build(folder, kind: str = "none") -> ChosenPath:
     linear = choose_linear(kind, torch.device("cpu"), torch.float32)
-    return choose_path(reference(folder), lambda: reference(folder), linear, MAX_LORAS)
+    return choose_path(lambda: reference(folder), linear, MAX_LORAS)
 
 
 @torch.inference_mode()
@@ -55,9 +56,9 @@ def only(monkeypatch):
     """only("packed") leaves transformers' layers with our attention, only("single") its own cache alone."""
 
     def leave(kind: str) -> None:
-        monkeypatch.setattr(paths, "unsupported_reason", lambda model: "a decoder is not wanted here")
+        monkeypatch.setattr(choice, "unsupported_reason", lambda model: "a decoder is not wanted here")
         if kind == "single":
-            monkeypatch.setattr(paths, "_replace_attention", lambda model: "packing is not wanted here")
+            monkeypatch.setattr(choice, "_replace_attention", lambda model: "packing is not wanted here")
 
     return leave
 
