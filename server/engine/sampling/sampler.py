@@ -9,8 +9,9 @@ from __future__ import annotations
 
 import math
 import secrets
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import Protocol
 
 import numpy as np
@@ -87,9 +88,8 @@ class Sampler:
         self._position = 0
         self._counts: dict[int, int] = {}
         self._seen = set(prompt) if params.repetition_penalty != 1.0 else set()
-        self.plain_greedy = (
-            params.temperature == 0
-            and mask is None
+        self.plain = (  # nothing changes the logits, nothing reports them
+            mask is None
             and not params.logit_bias
             and params.logprobs is None
             and params.repetition_penalty == 1.0
@@ -123,21 +123,24 @@ class Sampler:
         if self._mask is not None:
             self._mask.apply(logits)
 
-    def draw(self, values: Logits, ids: NDArray[np.int64], mass: float, logits: Logits) -> int:
-        """A token by temperature, top-k, top-p and min-p. `values` and `ids`: the head of the sorted `logits`;
-        `mass`: the sum of exp((logit - highest) / temperature) over all of them."""
+    def draw(
+        self, values: Logits, ids: NDArray[np.int64], mass: float, vocabulary: int, logits: Callable[[], Logits]
+    ) -> int:
+        """A token by temperature, top-k, top-p and min-p. `values` and `ids`: the head of the sorted logits; `mass`:
+        the sum of exp((logit - highest) / temperature) over all of them; `logits` is called where the head is too
+        short."""
         params = self._params
         order = np.lexsort((ids, -values))  # equals in the order of their ids, whoever sorted
         values, ids = values[order], ids[order]
         likely = np.exp((values.astype(np.float64) - values[0]) / params.temperature)
-        whole = len(ids) == len(logits)
+        whole = len(ids) == vocabulary
         if 0 < params.top_k <= len(likely):
             likely, whole = likely[: params.top_k], True
             mass = float(likely.sum())
         elif whole:
             mass = float(likely.sum())
         elif params.top_k and params.top_p < 1:  # the share is one of the top-k's mass, which this head does not hold
-            return self._draw_further(len(ids), mass, logits)
+            return self._draw_further(len(ids), mass, logits())
         sums = np.cumsum(likely)
         kept = int(np.count_nonzero(likely))
         if params.top_p < 1:  # the fewest whose share reaches it (Holtzman et al., 2020, section 3.1)
@@ -149,17 +152,17 @@ class Sampler:
             kept = min(kept, likely_enough)
         filtered = params.top_p < 1 or params.min_p > 0 or params.top_k > 0
         if filtered and not whole:
-            return self._draw_further(len(ids), mass, logits)
+            return self._draw_further(len(ids), mass, logits())
         point = self._random() * (float(sums[kept - 1]) if whole else mass)
         found = int(np.searchsorted(sums[:kept], point, side="right"))
         if found >= kept and not whole:
-            return self._draw_further(len(ids), mass, logits)
+            return self._draw_further(len(ids), mass, logits())
         return int(ids[min(found, kept - 1)])
 
     def _draw_further(self, seen: int, mass: float, logits: Logits) -> int:
         size = min(16 * seen, len(logits))
         ids = np.argpartition(-logits, size - 1)[:size]
-        return self.draw(logits[ids], ids, mass, logits)
+        return self.draw(logits[ids], ids, mass, len(logits), lambda: logits)
 
     def _random(self) -> float:
         """Uniform in [0, 1), a counter-based generator (Salmon et al., 2011) read at this position."""
@@ -180,12 +183,59 @@ def choose_tokens(samplers: Sequence[Sampler], logits: Tensor) -> list[Choice | 
     """The next token of each row, logits [rows, vocabulary], which may change; an error where there is none."""
     if not samplers:
         return []
-    if all(sampler.plain_greedy for sampler in samplers):
+    if logits.device.type != "cpu":
+        return choose_on_device(samplers, logits)
+    if all(sampler.plain and not sampler.random for sampler in samplers):
         return [
             isolated(_accepted, sampler, Choice(token)) if math.isfinite(best) else _unusable()
             for sampler, best, token in zip(samplers, *_highest(logits), strict=True)
         ]
-    values = logits.float().cpu()
+    return _choose_on_host(samplers, logits.float())
+
+
+def choose_on_device(samplers: Sequence[Sampler], logits: Tensor) -> list[Choice | EngineError]:
+    """As `choose_tokens`. Of rows that nothing changes and nothing reports, only the heads of the sorted logits come to
+    the host, all in one copy; of others, and where a head is too short, the whole row does."""
+    plain = [number for number, sampler in enumerate(samplers) if sampler.plain]
+    others = [number for number, sampler in enumerate(samplers) if not sampler.plain]
+    choices: dict[int, Choice | EngineError] = {}
+    if plain:
+        rows = logits if not others else logits[plain]
+        values = rows.float()
+        best, found = values.max(-1)
+        head = values.topk(min(_HEAD, values.shape[1]))
+        heat = torch.tensor([[samplers[number].temperature or 1.0] for number in plain], device=values.device)
+        masses = ((values - best[:, None]) / heat).exp_().sum(-1)
+        columns = best[:, None], found[:, None], masses[:, None], head.values, head.indices
+        heads = to_host(torch.cat([column.double() for column in columns], 1))  # a token's number is exact in them
+        for number, values_row, (highest, token, mass, *rest) in zip(plain, values, heads.tolist(), strict=True):
+            choices[number] = (
+                isolated(_choose_from_head, samplers[number], int(token), mass, rest, values_row)
+                if math.isfinite(highest)
+                else _unusable()
+            )
+    if others:
+        whole = to_host((logits if not plain else logits[others]).float())
+        chosen = _choose_on_host([samplers[number] for number in others], whole)
+        choices.update(zip(others, chosen, strict=True))
+    return [choices[number] for number in range(len(samplers))]
+
+
+def to_host(tensor: Tensor) -> Tensor:
+    """Waits for the device: once in most steps."""
+    return tensor.cpu()
+
+
+def _choose_from_head(sampler: Sampler, highest: int, mass: float, head: list[float], logits: Tensor) -> Choice:
+    if not sampler.random:
+        return _accepted(sampler, Choice(highest))
+    size = len(head) // 2
+    values, ids = np.array(head[:size], np.float32), np.array(head[size:], np.int64)
+    return _accepted(sampler, Choice(sampler.draw(values, ids, mass, len(logits), lambda: to_host(logits).numpy())))
+
+
+def _choose_on_host(samplers: Sequence[Sampler], values: Tensor) -> list[Choice | EngineError]:
+    """values [rows, vocabulary], float32, which change."""
     raw, failed = _process_logits(samplers, values)
     best, found = _highest(values)
     for number in range(len(samplers)):
@@ -240,7 +290,9 @@ def _draws(numbers: list[int], samplers: Sequence[Sampler], values: Tensor) -> d
     masses = ((chosen - head.values[:, :1]) / heat).exp_().sum(-1).tolist()
     tops, ids, rows = head.values.numpy(), head.indices.numpy(), values.numpy()
     return {
-        number: isolated(samplers[number].draw, tops[n], ids[n], masses[n], rows[number])
+        number: isolated(
+            samplers[number].draw, tops[n], ids[n], masses[n], rows.shape[1], partial(rows.__getitem__, number)
+        )
         for n, number in enumerate(numbers)
     }
 

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import math
+import random
 
 import numpy as np
 import pytest
@@ -17,7 +18,7 @@ from transformers import (
     TopPLogitsWarper,
 )
 
-from server.engine.sampling.sampler import Choice, Sampler, check_sampling, choose_tokens
+from server.engine.sampling.sampler import Choice, Sampler, check_sampling, choose_on_device, choose_tokens, to_host
 from server.errors import EngineError, InvalidInput
 from server.types import SamplingParams
 from tests.engine.conftest import choose
@@ -52,7 +53,7 @@ def oracle(warpers) -> np.ndarray:
 
 def test_zero_temperature_is_greedy() -> None:
     sampler = Sampler(SamplingParams(temperature=0), [1, 2])
-    assert sampler.plain_greedy
+    assert sampler.plain
     assert choose(sampler, logits()).token == int(logits().argmax())
 
 
@@ -231,6 +232,44 @@ def test_rows_of_all_kinds_choose_side_by_side_what_they_choose_alone() -> None:
     together = choose_tokens(samplers(), torch.from_numpy(rows.copy()))
     assert isinstance(together[6], EngineError)
     assert together[:6] == [choose(sampler, row) for sampler, row in zip(samplers()[:6], rows[:6], strict=True)]
+
+
+def mixed_samplers(dice: random.Random) -> list[Sampler]:
+    def one() -> Sampler:
+        temperature = dice.choice([0, 0, 0.3, 1, 2.5])
+        changes = dice.choice([{}, {}, {}, {"top_p": 0.6}, {"top_k": 5}, {"min_p": 0.1}, {"top_k": 90, "top_p": 0.9}])
+        slow = dice.choice([{}, {}, {}, {"logprobs": 2}, {"repetition_penalty": 1.4}, {"logit_bias": {3: 2.0}}])
+        return Sampler(SamplingParams(temperature=temperature, seed=dice.randrange(99), **changes, **slow), [1, 2])
+
+    return [one() for _ in range(dice.randrange(1, 9))]
+
+
+@pytest.mark.parametrize("seed", range(cases(60, 1_000)))
+def test_what_is_chosen_on_a_device_is_what_is_chosen_on_the_host(seed: int) -> None:
+    rows = torch.randn(8, 300, generator=torch.Generator().manual_seed(seed)) * (seed % 7)
+    rows[seed % 8, 7] = (math.nan, math.inf, 9)[seed % 3]
+    here, there = (mixed_samplers(random.Random(seed)) for _ in range(2))
+    for _ in range(4):
+        wanted = choose_tokens(here, rows[: len(here)].clone())
+        found = choose_on_device(there, rows[: len(here)].clone())
+        assert [str(each) for each in found] == [str(each) for each in wanted]
+
+
+def test_of_a_large_vocabulary_only_the_heads_come_to_the_host_and_at_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    copied: list[torch.Size] = []
+
+    def counted(tensor: torch.Tensor) -> torch.Tensor:
+        copied.append(tensor.shape)
+        return to_host(tensor)
+
+    monkeypatch.setattr("server.engine.sampling.sampler.to_host", counted)
+    rows = torch.randn(64, 150_000, generator=torch.Generator().manual_seed(1)) * 6
+    plain = [SamplingParams(temperature=0), SamplingParams(temperature=0.7, top_p=0.8, seed=3)]
+    choose_on_device([Sampler(plain[number % 2], []) for number in range(64)], rows)
+    assert copied == [(64, 131)]
+    copied.clear()
+    choose_on_device([Sampler(SamplingParams(temperature=0, logprobs=1), []), Sampler(plain[0], [])], rows[:2])
+    assert copied == [(1, 131), (1, 150_000)], "whole rows where they are needed alone"
 
 
 @pytest.mark.parametrize(
