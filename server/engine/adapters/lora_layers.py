@@ -108,7 +108,13 @@ class LoraGroup:
             part.mul_(pair.scale)
         transposed = torch.from_numpy(a.numpy().T.copy())  # half of the time that torch takes for it
         b = b.view(-1, self.width, rank).transpose(1, 2).contiguous()
-        return PackedLora(transposed.view(self._in_features, len(own), rank), b, self._pack_dora(own))
+        a = transposed.view(self._in_features, len(own), rank)
+        return PackedLora(self._ready(a), self._ready(b), self._pack_dora(own))
+
+    def _ready(self, part: Tensor) -> Tensor:
+        """As the stacks hold it, where the device can fetch it while the model thread goes on."""
+        part = part.to(self._like.dtype)
+        return part.pin_memory() if self._like.is_cuda else part
 
     def _pack_dora(self, own: Sequence[LoraPair | None]) -> Tensor | Sequence[LoraPair | None] | None:
         if all(pair is None or pair.magnitude is None for pair in own):
@@ -136,8 +142,8 @@ class LoraGroup:
         rank = packed.a.shape[2]
         self._reserve(max(rank, *self._ranks.values()) if self._ranks else rank)
         self._ranks[stack_index] = rank
-        self._a[stack_index, :, :, :rank] = packed.a
-        self._b[stack_index, :, :rank] = packed.b
+        self._a[stack_index, :, :, :rank].copy_(packed.a, non_blocking=True)
+        self._b[stack_index, :, :rank].copy_(packed.b, non_blocking=True)
         gains = packed.dora_gains
         if gains is not None:
             self._ensure_gains()[stack_index] = gains if isinstance(gains, Tensor) else self._compute_dora_gains(gains)

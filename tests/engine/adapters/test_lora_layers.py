@@ -254,3 +254,11 @@ class Stacks(RuleBasedStateMachine):
 
 TestStacks = Stacks.TestCase
 TestStacks.settings = settings(max_examples=cases(40, 1_000), stateful_step_count=20, deadline=None)
+
+
+def test_what_is_read_is_packed_in_the_numbers_of_the_stacks() -> None:
+    """Else the thread of the model converts it, between two steps."""
+    group = LoraGroup(("layer",), 6, [8], 2, torch.zeros(0, dtype=torch.bfloat16))
+    packed = group.pack({"layer": LoraPair(torch.randn(4, 6), torch.randn(8, 4), 0.5)})
+    assert packed is not None
+    assert packed.a.dtype == packed.b.dtype == torch.bfloat16
