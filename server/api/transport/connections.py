@@ -25,11 +25,11 @@ from uvicorn._types import ASGISendEvent
 from uvicorn.protocols.http.h11_impl import H11Protocol
 from uvicorn.protocols.websockets.websockets_sansio_impl import WebSocketsSansIOProtocol
 
+from server.api.text import MAX_HEAD_BYTES
 from server.config import ServerSettings
 
 LINGER_SECONDS = 5.0
 KEEP_ALIVE_SECONDS = 75
-HEAD_BYTES = 32 * 1024
 FRAME_FACTOR = 4  # frames above our own limit are answered with an error up to so many times of it
 LEAST_FRAME_BYTES = 1024 * 1024
 SPARE_FILES = 512  # beside connections: index, adapters, database, standard streams
@@ -89,14 +89,17 @@ class ConnectionLimits:
         return len(self._addresses)
 
     def _has_room(self, address: str) -> bool:
-        return len(self._addresses) < self._settings.max_connections and (
-            self._by_address[address] < self._settings.max_connections_per_address or self._speaks_for_many(address)
-        )
+        return len(self._addresses) < self._settings.max_connections and self._has_share(address)
+
+    def _has_share(self, address: str) -> bool:
+        return self._by_address[address] < self._settings.max_connections_per_address or self._speaks_for_many(address)
 
     def _close_idle(self, address: str) -> None:
-        """The one that has waited longest between two requests: of that address, else of any."""
+        """The one that has waited longest between two requests: of that address, else of any, if that gives it room."""
         own = (transport for transport, its in self._idle.items() if its == address)
-        longest = next(own, None) or next(iter(self._idle), None)
+        longest = next(own, None)
+        if longest is None and self._has_share(address):
+            longest = next(iter(self._idle), None)
         if longest is not None:
             longest.close()
             self.leave(longest)
@@ -121,7 +124,7 @@ class ServerConfig(uvicorn.Config):
             ws=BoundedWebSocket,
             ws_max_size=max(FRAME_FACTOR * settings.max_message_bytes, LEAST_FRAME_BYTES),
             ws_per_message_deflate=False,  # a token's frame is too small to gain by it
-            h11_max_incomplete_event_size=HEAD_BYTES,
+            h11_max_incomplete_event_size=MAX_HEAD_BYTES,
             timeout_keep_alive=KEEP_ALIVE_SECONDS,
             forwarded_allow_ips=list(settings.trusted_proxies),
             **options,

@@ -242,6 +242,16 @@ def test_an_address_has_a_share_unless_it_speaks_for_many() -> None:
     assert len(limits) == 0
 
 
+def test_an_address_beyond_its_share_closes_no_connection_of_others() -> None:
+    limits = ConnectionLimits(ServerSettings(max_connections=20, max_connections_per_address=1))
+    other, first, second = Peer("203.0.113.8"), Peer("203.0.113.7"), Peer("203.0.113.7")
+    assert limits.enter(other)
+    assert limits.enter(first)
+    limits.mark(other, idle=True)
+    assert not limits.enter(second)
+    assert len(limits) == 2
+
+
 async def test_five_hundred_idle_sockets_are_held_and_let_go(tmp_path: Path) -> None:
     allow_open_files(ServerSettings())
     with server(tmp_path, {}) as live:
