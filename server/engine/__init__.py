@@ -6,6 +6,7 @@ Knows nothing of chats, users' words, domains or HTTP.
 from server.engine.adapters.checking import adapter_faults
 from server.engine.adapters.folders import AdapterCatalogue
 from server.engine.adapters.reading import continued_settings
+from server.engine.device_memory import ModelShape, Wanted, measure_model, plan_memory
 from server.engine.local import LocalEngine
 from server.engine.model.fingerprint import model_fingerprint
 from server.engine.model.tokenizer import ModelTokenizer
@@ -17,8 +18,12 @@ __all__ = [
     "Engine",
     "EngineStats",
     "LocalEngine",
+    "ModelShape",
     "ModelTokenizer",
+    "Wanted",
     "adapter_faults",
     "continued_settings",
+    "measure_model",
     "model_fingerprint",
+    "plan_memory",
 ]

@@ -18,6 +18,7 @@ from contextlib import AbstractContextManager
 from server.config import EngineSettings, ModelSettings
 from server.engine.adapters.folders import AdapterCatalogue
 from server.engine.adapters.registry import AdapterRegistry, ResolvedAdapter
+from server.engine.model.loading import choose_placement
 from server.engine.model.tokenizer import ModelTokenizer
 from server.engine.runtime import Runtime, build_runtime
 from server.engine.sampling.constraint import ConstraintCompiler, GrammarMask
@@ -85,8 +86,9 @@ class LocalEngine:
 
     def _serve(self, ready: Future[ModelThread], outbox: Outbox) -> None:
         try:
-            self._runtime = build_runtime(self._model_path, self._settings, self._model_settings)
-            model_thread = ModelThread(self._runtime, self._settings, outbox.flush)
+            settings = self._settings.on(choose_placement(self._model_settings).device)
+            self._runtime = build_runtime(self._model_path, settings, self._model_settings)
+            model_thread = ModelThread(self._runtime, settings, outbox.flush)
         except BaseException as error:  # noqa: BLE001  edge of the thread: start() raises it
             ready.set_exception(error)
             return

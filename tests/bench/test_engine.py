@@ -20,7 +20,7 @@ SOURCES = sorted((ROOT / "bench").rglob("*.py"))
     [
         (["--only", "alone,nonsense"], "no figure nonsense on cpu; there are adapters-one,"),
         (["--only", "cuda-alone"], "no figure cuda-alone on cpu"),
-        (["--device", "cuda", "--only", "alone"], "no figure alone on cuda; there are cuda-alone,"),
+        (["--device", "cuda", "--only", "alone"], "no figure alone on cuda; there are cuda-tests,"),
         (["--write", "--only", "alone"], "--write takes the whole table"),
         (["--write", "--quick"], "--write takes the whole table"),
         (["--write", "--model", "m"], "--write takes the whole table"),
@@ -115,8 +115,9 @@ def test_nothing_is_measured_behind_the_engines_back() -> None:
                     continue
                 assert (path.name == "injection.py" and node.module in cutting) or node.module in {
                     "server.config", "server.database", "server.embedding", "server.engine", "server.errors",
-                    "server.memory", "server.model_store", "server.prompting", "server.retrieval", "server.types",
-                    "server.words",
+                    "server.memory", "server.model_router", "server.model_store", "server.prompting",
+                    "server.relations", "server.retrieval",
+                    "server.types", "server.words",
                 }, f"{path.name} imports {node.module}"  # fmt: skip
 
 

@@ -30,14 +30,18 @@ from transformers import (
 )
 
 from server.config import EngineSettings, ModelSettings
-from server.engine import AdapterCatalogue, LocalEngine
-from server.engine.forward.paths import DecoderForward
+from server.engine import AdapterCatalogue, LocalEngine, runtime
+from server.engine.cache.prefix import BLOCK_SIZE
+from server.engine.forward.paths import DecoderForward, DeviceLayout
 from server.engine.sampling.sampler import Choice, Sampler, choose_tokens
 from server.errors import EngineError
 from server.types import GenerationDone, GenerationRequest, SamplingParams, TokenDelta, Usage
+from tests.engine.forward.captures import Tape
 from tests.engine.oracle import Oracle, assert_is, greedy, peft_quiet, reference, unspeakable
 
 __all__ = ["greedy", "peft_quiet", "reference"]
+
+SMALL_PAGE = 32  # tokens
 
 torch.set_num_threads(1)
 
@@ -209,6 +213,32 @@ async def engines() -> AsyncIterator[EngineFactory]:
         await settle(engine)
         engine.check_integrity()
         await engine.close()
+
+
+@pytest.fixture(params=["arena", "pages"])
+def memory(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> str:
+    """How engines lay out their memory: as on a processor, or as on a device, with steps replayed from a tape."""
+    if request.param == "pages":
+        as_on_a_device(monkeypatch)
+    return str(request.param)
+
+
+def as_on_a_device(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Engines that start from now on have pages, small ones, stacks of a fixed rank, and steps that are replayed from a
+    tape."""
+
+    def layout(placement: Any, settings: EngineSettings) -> DeviceLayout:
+        return DeviceLayout(settings.max_lora_rank, Tape(), page_size=SMALL_PAGE)
+
+    monkeypatch.setattr(runtime, "device_layout", layout)
+
+
+def whole(memory: str, tokens: int) -> int:
+    """How many of so many tokens that a row has computed are found again: in pages, of the last one no less than 16."""
+    if memory == "pages" and tokens % SMALL_PAGE >= 16:
+        return tokens
+    unit = SMALL_PAGE if memory == "pages" else BLOCK_SIZE
+    return tokens // unit * unit
 
 
 async def settle(engine: LocalEngine) -> None:

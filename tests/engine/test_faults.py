@@ -4,18 +4,18 @@ from __future__ import annotations
 
 import asyncio
 import json
-from functools import partial
 from typing import Any
 
 import pytest
 import torch
 from safetensors.torch import load_file, save_file
 
-from server.engine import local, runtime
+from server.engine import local
 from server.engine.cache import kv, prefix
+from server.engine.cache.memory import ArenaMemory
+from server.engine.cache.pages import KVPages, PagedMemory
 from server.engine.cache.prefix import BLOCK_SIZE
 from server.engine.forward.attention import AttentionStep
-from server.engine.forward.choice import choose_path
 from server.engine.forward.paths import DecoderForward, SingleForward
 from server.engine.sampling.constraint import GrammarMask
 from server.engine.sampling.detokenize import TextStream
@@ -23,7 +23,7 @@ from server.engine.sampling.sampler import Sampler
 from server.engine.scheduling import model_thread
 from server.errors import AnswerFailed, EngineDown, EngineError, OutputFormatError
 from server.types import Constraint, GenerationRequest, SamplingParams
-from tests.engine.conftest import EngineFactory, Gate, Reply, ask, settle, until
+from tests.engine.conftest import EngineFactory, Gate, Reply, as_on_a_device, ask, settle, until, whole
 from tests.engine.oracle import prompt
 
 NAN = float("nan")
@@ -43,26 +43,36 @@ def stream(engine: Any, tokens: list[int], adapter: str | None = None, most: int
 @pytest.fixture
 def poisoned(monkeypatch) -> None:
     """Before each step, all memory that belongs to no row becomes NaN: slots without a row and those of rows that
-    were just admitted, as far as earlier ones have written there; and free blocks."""
-    prepare_memory = model_thread.ModelThread._prepare_memory
+    were just admitted, as far as earlier ones have written there, and free blocks; or pages that nobody holds."""
+    in_arena, in_pages = ArenaMemory.prepare, PagedMemory.prepare
 
-    def poison(self: model_thread.ModelThread, plan: Any) -> None:
-        path, running = self._runtime.path, self._budget.live()
-        left = {slot: touched for slot, touched in enumerate(self._budget._touched) if slot not in running}
-        for slot, tokens in {**left, **{admitted.kv_slot: admitted.stale_tokens for admitted in plan.admitted}}.items():
-            if slot < path.arena.slots:
-                for tensor in (*path.arena.keys, *path.arena.values):
+    def poison_arena(self: ArenaMemory) -> None:
+        running, arena, pool = self.budget.live(), self.arena, self._pool
+        left = {slot: touched for slot, touched in enumerate(self.budget._touched) if slot not in running}
+        stale = {reservation.kv_slot: reservation.stale_tokens for reservation, _ in self._admitted}
+        for slot, tokens in {**left, **stale}.items():
+            if slot < arena.slots:
+                for tensor in (*arena.keys, *arena.values):
                     tensor[slot, :, :tokens] = NAN
-        if self._pool is not None:
-            for tensor in (*self._pool.keys, *self._pool.values):
-                tensor[self._prefix._free] = NAN
-        prepare_memory(self, plan)
+        for tensor in (*pool.keys, *pool.values):
+            tensor[self.prefix._free] = NAN
+        in_arena(self)
 
-    monkeypatch.setattr(model_thread.ModelThread, "_prepare_memory", poison)
+    def poison_pages(self: PagedMemory) -> None:
+        sources = {source for source, _, _ in self._copies}
+        self._pages._both[:, [page for page in self._free if page not in sources]] = NAN
+        in_pages(self)
+
+    monkeypatch.setattr(ArenaMemory, "prepare", poison_arena)
+    monkeypatch.setattr(PagedMemory, "prepare", poison_pages)
 
 
-async def test_what_earlier_rows_left_never_reaches_an_answer(tiny, adapters, engines, poisoned, exact) -> None:
-    engine = await engines(tiny("llama"), adapters, prefix_bytes=60 * BLOCK_SIZE * 576, max_batch=4)
+async def test_what_earlier_rows_left_never_reaches_an_answer(
+    tiny, adapters, engines, poisoned, exact, memory: str
+) -> None:
+    engine = await engines(
+        tiny("llama"), adapters, prefix_bytes=60 * BLOCK_SIZE * 576, max_batch=4, kv_bytes=4096 * 576
+    )
     for turn in range(3):
         await asyncio.gather(
             *(
@@ -75,7 +85,7 @@ async def test_what_earlier_rows_left_never_reaches_an_answer(tiny, adapters, en
     assert engine.stats().cached_tokens > 0
 
 
-async def test_nor_where_memory_is_short(tiny, engines: EngineFactory, poisoned, exact) -> None:
+async def test_nor_where_memory_is_short(tiny, engines: EngineFactory, poisoned, exact, memory: str) -> None:
     engine = await engines(tiny("llama"), prefix_bytes=8 * BLOCK_SIZE * 576, kv_bytes=320 * 576)
     await asyncio.gather(*(exact(engine, prompt(seed, 64), count=70) for seed in range(3)))
     await asyncio.gather(*(exact(engine, prompt(seed, 10 + 40 * seed)) for seed in range(6)))
@@ -94,7 +104,9 @@ def ill(monkeypatch):
         needed = [chunk for chunk in chunks if chunk.needs_logits]
         for chunk in chunks:
             if tuple(chunk.tokens) in texts:
-                for tensor in (*self.arena.keys, *self.arena.values):
+                if isinstance(self.kv, KVPages):
+                    self.kv._both[:, chunk.pages] = NAN
+                for tensor in () if isinstance(self.kv, KVPages) else (*self.kv.keys, *self.kv.values):
                     tensor[chunk.kv_slot, :, : chunk.computed + len(chunk.tokens)] = NAN
                 logits[needed.index(chunk)] = NAN
         return logits
@@ -104,7 +116,7 @@ def ill(monkeypatch):
 
 
 @pytest.mark.parametrize("greedy", [True, False])
-async def test_a_row_without_usable_numbers_fails_alone(tiny, engines, ill, exact, greedy: bool) -> None:
+async def test_a_row_without_usable_numbers_fails_alone(tiny, engines, ill, exact, greedy: bool, memory: str) -> None:
     engine = await engines(tiny("llama"))
     bad = prompt(1, 2 * BLOCK_SIZE + 5)
     ill.add(tuple(bad))
@@ -123,7 +135,9 @@ async def test_a_row_without_usable_numbers_fails_alone(tiny, engines, ill, exac
     assert (stats.failed, stats.finished, stats.restarts) == (1, 3, 0)
 
 
-async def test_what_a_failed_row_has_computed_serves_nobody(tiny, engines: EngineFactory, ill, exact) -> None:
+async def test_what_a_failed_row_has_computed_serves_nobody(
+    tiny, engines: EngineFactory, ill, exact, memory: str
+) -> None:
     engine = await engines(tiny("llama"))
     bad = prompt(1, 2 * BLOCK_SIZE + 5)
     ill.add(tuple(bad))
@@ -148,7 +162,7 @@ async def test_a_failed_row_leaves_no_cache_of_its_own_behind(tiny, engines: Eng
     await until(lambda: not paths[0]._rows)
 
 
-async def test_an_adapter_that_overflows_harms_its_own_rows_alone(tiny, adapters, engines, exact) -> None:
+async def test_an_adapter_that_overflows_harms_its_own_rows_alone(tiny, adapters, engines, exact, memory: str) -> None:
     weights = adapters / "c" / "1" / "adapter_model.safetensors"
     good = weights.read_bytes()
     save_file({name: tensor * 1e25 for name, tensor in load_file(weights).items()}, weights)
@@ -164,7 +178,7 @@ async def test_an_adapter_that_overflows_harms_its_own_rows_alone(tiny, adapters
     assert [type(result) for result in results] == [*[Reply] * 3, EngineError] * 2, results
     weights.write_bytes(good)
     assert (await ask(engine, tokens, adapter="c")).done
-    assert (await exact(engine, tokens)).usage.cached_tokens == 49 // BLOCK_SIZE * BLOCK_SIZE
+    assert (await exact(engine, tokens)).usage.cached_tokens == whole(memory, 49)
     assert engine.health().ok
 
 
@@ -312,6 +326,8 @@ FAULTS = {
     "memory": (kv, "zeros"),
     "keeping": (prefix.BlockPool, "save"),
     "reusing": (prefix.BlockPool, "load"),
+    "sharing": (PagedMemory, "publish"),
+    "copying": (KVPages, "copy"),
 }
 
 
@@ -341,7 +357,7 @@ def fault(monkeypatch):
     return Fault()
 
 
-@pytest.mark.parametrize("where", FAULTS)
+@pytest.mark.parametrize("where", list(FAULTS)[:6])
 async def test_a_step_that_fails_takes_its_rows_and_the_engine_comes_back(
     tiny, adapters, engines: EngineFactory, fault, exact, caplog, where: str
 ) -> None:
@@ -374,6 +390,102 @@ async def test_a_step_that_fails_takes_its_rows_and_the_engine_comes_back(
     assert (await exact(engine, tokens)).usage.cached_tokens == 2 * BLOCK_SIZE
 
 
+@pytest.mark.parametrize("where", ["the model", "choosing", "sharing", "copying"])
+async def test_a_step_that_fails_on_a_device_takes_its_rows_and_the_engine_comes_back(
+    tiny, adapters, engines: EngineFactory, fault, exact, monkeypatch, where: str
+) -> None:
+    as_on_a_device(monkeypatch)
+    engine = await engines(tiny("llama"), adapters)
+    tokens = prompt(1, 3 * BLOCK_SIZE + 9)
+    if where == "copying":
+        await exact(engine, tokens)
+    fault(where)
+    results = await asyncio.gather(*(ask(engine, tokens) for _ in range(2)), return_exceptions=True)
+    assert all(isinstance(result, EngineDown) for result in results), results
+    fault.mend()
+    replies = await asyncio.gather(exact(engine, tokens), exact(engine, tokens, "a"), exact(engine, prompt(2, 20)))
+    assert [reply.usage.cached_tokens for reply in replies] == [0, 0, 0]
+    await until(lambda: engine.health().ok, "health")
+    assert (await exact(engine, tokens)).usage.cached_tokens == whole("pages", len(tokens) - 1)
+
+
+# ── a device's memory ends ───────────────────────────────────────────────────────────────────────
+
+
+@pytest.fixture
+def scarce(monkeypatch):
+    """scarce(too_much) makes steps fail for which `too_much(chunks)` holds, for lack of memory."""
+    as_on_a_device(monkeypatch)
+    run = DecoderForward.run
+
+    def limit(too_much) -> None:
+        def limited(self, chunks):
+            if too_much(chunks):
+                raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate much")
+            return run(self, chunks)
+
+        monkeypatch.setattr(DecoderForward, "run", limited)
+
+    return limit
+
+
+def said(caplog: pytest.LogCaptureFixture) -> list[str]:
+    return [record.getMessage() for record in caplog.records if "no memory left" in record.getMessage()]
+
+
+async def test_prompts_come_in_smaller_chunks_where_memory_ends(
+    tiny, adapters, engines: EngineFactory, exact, scarce, caplog
+) -> None:
+    engine = await engines(tiny("llama"), adapters)
+    scarce(lambda chunks: sum(len(chunk.tokens) for chunk in chunks) > 50)
+    await asyncio.gather(*(exact(engine, prompt(seed, 60 + seed), [None, "a", "b"][seed]) for seed in range(3)))
+    await exact(engine, prompt(5, 200))
+    assert 1 <= len(said(caplog)) <= 3, "half as much, until it fits"
+    assert "chunks of prompts have" in said(caplog)[-1]
+    assert (engine.stats().failed, engine.stats().restarts, engine.stats().preempted) == (0, 0, 0)
+
+
+async def test_rows_wait_where_memory_ends_and_lose_nothing(
+    tiny, adapters, engines: EngineFactory, exact, scarce, caplog
+) -> None:
+    engine = await engines(tiny("llama"), adapters)
+    scarce(lambda chunks: len(chunks) > 2 and all(len(chunk.tokens) == 1 for chunk in chunks))
+    await asyncio.gather(*(exact(engine, prompt(seed, 20), [None, "a", "b"][seed % 3]) for seed in range(5)))
+    assert engine.stats().preempted >= 1
+    assert (engine.stats().failed, engine.stats().restarts) == (0, 0)
+    assert "2 answers run together at most from now on" in said(caplog)[-1]
+    before = len(said(caplog))
+    await asyncio.gather(*(exact(engine, prompt(seed, 20)) for seed in range(5)))
+    assert len(said(caplog)) == before, "it is learned"
+
+
+async def test_a_prompt_that_cannot_be_cut_ends_where_memory_does(tiny, engines: EngineFactory, monkeypatch) -> None:
+    """Its model takes prompts whole: smaller chunks are no way out, and must not be tried for ever."""
+    run = SingleForward.run
+
+    def limited(self: SingleForward, chunks: Any) -> torch.Tensor:
+        if sum(len(chunk.tokens) for chunk in chunks) > 100:
+            raise torch.OutOfMemoryError("out of memory")
+        return run(self, chunks)
+
+    engine = await engines(tiny("openai-gpt"))
+    monkeypatch.setattr(SingleForward, "run", limited)
+    with pytest.raises(EngineDown, match="OutOfMemoryError"):
+        await asyncio.wait_for(ask(engine, prompt(1, 120), max_tokens=3), 60)
+    assert (await ask(engine, prompt(1, 20), max_tokens=3)).done
+
+
+async def test_a_row_that_no_memory_is_enough_for_ends_alone(
+    tiny, engines: EngineFactory, exact, scarce, monkeypatch
+) -> None:
+    engine = await engines(tiny("llama"))
+    scarce(lambda chunks: any((*chunk.tokens, chunk.computed) == (77, 0) for chunk in chunks))
+    with pytest.raises(EngineDown):
+        await ask(engine, [77])
+    await exact(engine, prompt(2, 30))
+    await until(lambda: engine.health().ok, "health")
+
+
 async def test_rows_that_wait_outlive_a_fault(tiny, engines: EngineFactory, gate: Gate, fault, exact) -> None:
     engine = await engines(tiny("llama"), max_batch=1)
     gate.shut()
@@ -395,11 +507,12 @@ async def test_rows_that_wait_outlive_a_fault(tiny, engines: EngineFactory, gate
 async def test_the_engine_comes_back_even_when_nobody_asks(
     tiny, engines: EngineFactory, fault, monkeypatch, where: str
 ) -> None:
-    """Its steps are captured, as on a GPU: then they need an arena that has been fitted."""
+    """Its steps are captured, as on a GPU; or growing the arena is what failed."""
     monkeypatch.setattr(model_thread, "_RETRY_S", 0.01)
-    monkeypatch.setattr(runtime, "choose_path", partial(choose_path, capture=lambda compute: compute))
+    if where == "the model":
+        as_on_a_device(monkeypatch)
     engine = await engines(tiny("llama"))
-    assert "CUDA graphs" in engine.model.path
+    assert ("CUDA graphs" in engine.model.path) == (where == "the model")
     fault(where)
     with pytest.raises(EngineDown, match="RuntimeError"):
         await ask(engine, [5, 6])

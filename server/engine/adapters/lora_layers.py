@@ -8,7 +8,7 @@ nothing of files, slots or queues.
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from functools import reduce
 from itertools import groupby
 from typing import NamedTuple
@@ -18,11 +18,21 @@ from torch import Tensor
 from transformers.pytorch_utils import Conv1D
 
 from server.engine.adapters.reading import LoraPair
-from server.engine.adapters.segments import BagSegments, BatchedSegments, LoraPlan, Segment, plan_segments
+from server.engine.adapters.segments import (
+    BagSegments,
+    BatchedSegments,
+    LoraPlan,
+    RowAdapters,
+    Segment,
+    plan_rows,
+    plan_segments,
+)
 from server.engine.cache.kv import zeros
+from server.engine.kernels import lora_expand, lora_shrink
 from server.errors import AdapterInvalid
 
-_RANK_STEP = 8  # stacks' ranks are multiples of it
+_RANK_STEP = 8
+_DORA_ROWS = 512  # of a layer's weights, changed at a time: what that takes fits where a step's numbers lie
 
 
 def linear_layers(model: torch.nn.Module) -> dict[str, tuple[int, int]]:
@@ -37,6 +47,11 @@ def linear_layers(model: torch.nn.Module) -> dict[str, tuple[int, int]]:
         elif isinstance(module, Conv1D):
             layers[name] = (module.nx, module.nf)
     return layers
+
+
+def stack_rank(rank: int) -> int:
+    """The rank that stacks have for adapters of such a rank."""
+    return -(-rank // _RANK_STEP) * _RANK_STEP
 
 
 class BaseLayer(NamedTuple):
@@ -69,8 +84,16 @@ class LoraGroup:
     """
 
     def __init__(
-        self, names: Sequence[str], in_features: int, out_features: Sequence[int], max_loras: int, like: Tensor
+        self,
+        names: Sequence[str],
+        in_features: int,
+        out_features: Sequence[int],
+        max_loras: int,
+        like: Tensor,
+        fixed_rank: int = 0,
     ) -> None:
+        """`fixed_rank`: of stacks that are made now and never move, as captured steps need them; 0: made for what is
+        loaded."""
         self.names = tuple(names)
         self._max_loras = max_loras
         self._in_features = in_features
@@ -79,15 +102,20 @@ class LoraGroup:
         self._slices = [out // self.width for out in out_features]
         self._like = like
         self._slice_layers = [n for n, slices in enumerate(self._slices) for _ in range(slices)]  # of each slice
-        self._slice_layers_tensor = torch.tensor(self._slice_layers, device=like.device)
+        self._slice_layers_tensor = torch.tensor(self._slice_layers, dtype=torch.int32, device=like.device)
         self.rank = 0
         self.reallocations = 0  # how often the stacks have moved in memory
         self._ranks: dict[int, int] = {}
         self._base: BaseLayer | None = None
         self._views: tuple[tuple[int, int, int], Tensor, Tensor] | None = None
-        self._gains = like.new_zeros(0)  # DoRA's, [max_loras + 1, out]; the last is for rows of the base
-        self._on_device = like.device.type != "cpu"
+        self._gains = like.new_zeros(0)  # DoRA's, [max_loras, out]
+        self._with_gains: set[int] = set()  # stack indices that have them
         self._a = self._b = like.new_zeros(0)
+        self._fixed = fixed_rank > 0
+        if self._fixed:
+            self._reserve(stack_rank(fixed_rank))
+            self._ensure_gains()
+            self._device_ranks = torch.zeros(max_loras, dtype=torch.int32, device=like.device)
 
     def attach(self, weight: Callable[[], Tensor], bias: Tensor | None) -> None:
         """The layers' own weights [out, in], as the product uses them, and biases [out]: DoRA needs them."""
@@ -99,7 +127,7 @@ class LoraGroup:
         rank = max((pair.a.shape[0] for pair in own if pair is not None), default=0)
         if not rank:
             return None
-        rank = -(-rank // _RANK_STEP) * _RANK_STEP
+        rank = stack_rank(rank)
         empty = LoraPair(torch.zeros(0, self._in_features), torch.zeros(0, 0), 1.0, None)
         filled = [empty if pair is None else pair for pair in own]
         a = torch.cat([_zero_padded(pair.a, rank, self._in_features) for pair in filled])
@@ -122,7 +150,7 @@ class LoraGroup:
         if self._base is None:
             raise AdapterInvalid(f"DoRA cannot be served in layer '{self.names[0]}' of this model")
         # Weights on a device are read by the model thread, between two steps, and never leave it.
-        return own if self._on_device else self._compute_dora_gains(own)
+        return own if self._fixed else self._compute_dora_gains(own)
 
     def _compute_dora_gains(self, own: Sequence[LoraPair | None]) -> Tensor:
         """By how much DoRA multiplies each output, less 1: nothing where there is none, whatever the type rounds."""
@@ -132,8 +160,11 @@ class LoraGroup:
         for number, (pair, weight) in enumerate(zip(own, weights, strict=True)):
             if pair is not None and pair.magnitude is not None:
                 a, b, magnitude = (part.to(weight.device) for part in (pair.a, pair.b, pair.magnitude))
-                changed = weight.float() + pair.scale * (b @ a)
-                gains[number] = magnitude / torch.linalg.vector_norm(changed, dim=1) - 1
+                norms = [
+                    torch.linalg.vector_norm(rows.float() + pair.scale * (own @ a), dim=1)
+                    for rows, own in zip(torch.split(weight, _DORA_ROWS), torch.split(b, _DORA_ROWS), strict=True)
+                ]
+                gains[number] = magnitude / torch.cat(norms) - 1
         return torch.cat(gains)
 
     def write(self, stack_index: int, packed: PackedLora) -> None:
@@ -147,30 +178,35 @@ class LoraGroup:
         gains = packed.dora_gains
         if gains is not None:
             self._ensure_gains()[stack_index] = gains if isinstance(gains, Tensor) else self._compute_dora_gains(gains)
+            self._with_gains.add(stack_index)
+        if self._fixed:
+            self._device_ranks[stack_index] = rank
 
     def _ensure_gains(self) -> Tensor:
         if not len(self._gains):
-            self._gains = self._like.new_zeros(self._max_loras + 1, sum(self._out_features))
-            self.reallocations += 1  # what was captured before has no DoRA in it
+            self._gains = zeros((self._max_loras, sum(self._out_features)), self._like)
         return self._gains
 
     def clear(self, stack_index: int) -> None:
-        """Zeroes what was there. On a device the stacks stay where they are, since captured steps read them."""
+        """Zeroes what was there."""
         if self._ranks.pop(stack_index, None) is None:
             return
         self._a[stack_index].zero_()
         self._b[stack_index].zero_()
-        if len(self._gains):
+        if stack_index in self._with_gains:
             self._gains[stack_index] = 0
-        if not self._ranks and not self._on_device:
+            self._with_gains.remove(stack_index)
+        if self._fixed:
+            self._device_ranks[stack_index] = 0
+        elif not self._ranks:
             self.rank = 0
             self.reallocations += 1
             self._views = None
             self._a = self._b = self._gains = self._like.new_zeros(0)
 
     def _reserve(self, rank: int) -> None:
-        """Stacks of that rank; of a higher one, if they have it and it costs nothing."""
-        if rank == self.rank or (self._on_device and rank < self.rank):
+        """Stacks of that rank, or of the fixed one."""
+        if rank == self.rank or (self._fixed and rank < self.rank):
             return
         a = zeros((self._max_loras, self._in_features, len(self.names), rank), self._like)
         b = zeros((self._max_loras, sum(self._slices), rank, self.width), self._like)
@@ -193,23 +229,15 @@ class LoraGroup:
         for segments in lora_plan:
             if isinstance(segments, BagSegments):
                 self._add_bags(x, y, segments)
-                continue
-            count = (segments.last - segments.first) * segments.rows_each
-            if segments.gather is None or segments.scatter is None:
-                part = y[segments.begin : segments.begin + count]
-                self._add_batched(x[segments.begin : segments.begin + count], part, segments)
-                if len(self._gains):
-                    gains = self._gains[segments.first : segments.last].repeat_interleave(segments.rows_each, 0)
-                    part.copy_(self._apply_dora(part, gains))
-                continue
-            padded = y.new_zeros(count + 1, y.shape[1])  # the last one stays zero, for rows of the base
-            self._add_batched(x.index_select(0, segments.gather), padded[:count], segments)
-            padded_rows, rows = segments.scatter
-            y.index_add_(0, rows, padded.index_select(0, padded_rows))
-            if len(self._gains):
-                owners = segments.first + padded_rows // segments.rows_each
-                owners = torch.where(padded_rows < count, owners, self._max_loras)
-                y.index_copy_(0, rows, self._apply_dora(y.index_select(0, rows), self._gains.index_select(0, owners)))
+            elif isinstance(segments, RowAdapters):
+                self._add_rows(x, y, segments)
+            else:
+                self._add_batched(x, y, segments)
+
+    def _add_rows(self, x: Tensor, y: Tensor, rows: RowAdapters) -> None:
+        inner = lora_shrink(x, self._a, rows.indices, self._device_ranks)
+        bias = self._base.bias if self._base is not None else None
+        lora_expand(inner, y, self._b, self._slice_layers_tensor, rows.indices, self._device_ranks, self._gains, bias)
 
     def _add_bags(self, x: Tensor, y: Tensor, bags: BagSegments) -> None:
         whole = len(bags.rows) == len(x)  # then they are in the step's order already
@@ -222,7 +250,7 @@ class LoraGroup:
             y.add_(change)
         else:
             y.index_add_(0, bags.rows, change)
-        if len(self._gains):
+        if self._with_gains:
             changed = self._apply_dora(y.index_select(0, bags.rows), bags.per_row(self._gains))
             y.index_copy_(0, bags.rows, changed)
 
@@ -232,13 +260,29 @@ class LoraGroup:
         return torch.addcmul(y, y if bias is None else y - bias, gains)
 
     def _add_batched(self, x: Tensor, y: Tensor, segments: BatchedSegments) -> None:
-        count, rows, rank = segments.last - segments.first, segments.rows_each, self.rank
-        if count == 1:  # most of all a prompt: added in place, each output is touched once
-            inner = torch.mm(x, self._a[segments.first].flatten(1))
-            for number, layer in enumerate(self._slice_layers):
-                out = y[:, number * self.width : (number + 1) * self.width]
-                out.addmm_(inner[:, layer * rank : (layer + 1) * rank], self._b[segments.first, number])
+        count, rows = segments.last - segments.first, segments.rows_each
+        own = slice(segments.begin, segments.begin + count * rows)
+        x, y = x[own], y[own]
+        if count == 1:  # most of all a prompt
+            self._add_one(x, y, segments.first)
+        else:
+            self._add_several(x, y, segments)
+        if not self._with_gains.isdisjoint(range(segments.first, segments.last)):
+            gains = self._gains[segments.first : segments.last].repeat_interleave(rows, 0)
+            y.copy_(self._apply_dora(y, gains))
+
+    def _add_one(self, x: Tensor, y: Tensor, stack_index: int) -> None:
+        """Added in place: each output is touched once."""
+        rank = self._ranks.get(stack_index, 0) if self._fixed else self.rank
+        if not rank:
             return
+        inner = torch.mm(x, self._a[stack_index, :, :, :rank].flatten(1))
+        for number, layer in enumerate(self._slice_layers):
+            out = y[:, number * self.width : (number + 1) * self.width]
+            out.addmm_(inner[:, layer * rank : (layer + 1) * rank], self._b[stack_index, number, :rank])
+
+    def _add_several(self, x: Tensor, y: Tensor, segments: BatchedSegments) -> None:
+        count, rows, rank = segments.last - segments.first, segments.rows_each, self.rank
         a, b = self._stack_views(segments.first, segments.last)
         inner = torch.bmm(x.view(count, rows, -1), a).view(count, rows, len(self.names), rank)
         slices = len(self._slice_layers)
@@ -259,15 +303,24 @@ class LoraGroup:
 
 
 class LoraBank:
-    """All groups of a model. `groups`: names of layers that share an input, in the order of their outputs."""
+    """All groups of a model. `groups`: names of layers that share an input, in the order of their outputs; `fixed_rank`
+    as in `LoraGroup`."""
 
     def __init__(
-        self, groups: Sequence[tuple[str, ...]], layers: Mapping[str, tuple[int, int]], max_loras: int, like: Tensor
+        self,
+        groups: Sequence[tuple[str, ...]],
+        layers: Mapping[str, tuple[int, int]],
+        max_loras: int,
+        like: Tensor,
+        fixed_rank: int = 0,
     ) -> None:
         self._device = like.device
+        self.fixed = fixed_rank > 0
         self.max_loras = max_loras
         self._groups = {
-            names[0]: LoraGroup(names, layers[names[0]][0], [layers[name][1] for name in names], max_loras, like)
+            names[0]: LoraGroup(
+                names, layers[names[0]][0], [layers[name][1] for name in names], max_loras, like, fixed_rank
+            )
             for names in groups
         }
         self.occupied: set[int] = set()
@@ -283,14 +336,24 @@ class LoraBank:
 
     def write(self, stack_index: int, packed: Mapping[str, PackedLora]) -> None:
         """Raises RuntimeError where there is no memory for it; what is at other indices goes on to hold."""
+        for _ in self.write_groups(stack_index, packed):
+            pass
+
+    def write_groups(self, stack_index: int, packed: Mapping[str, PackedLora]) -> Iterator[None]:
+        """As `write`, a group of layers after the other."""
         self.clear(stack_index)
         self.occupied.add(stack_index)
         try:
             for name, weights in packed.items():
                 self._groups[name].write(stack_index, weights)
+                yield
         except RuntimeError:
             self.clear(stack_index)
             raise
+
+    @property
+    def device(self) -> torch.device:
+        return self._device
 
     def clear(self, stack_index: int) -> None:
         if stack_index in self.occupied:
@@ -317,4 +380,4 @@ class LoraBank:
             if stack_index is not None and end > begin:
                 segments.append(Segment(stack_index, begin, end))
             begin = end
-        return plan_segments(segments, self._device, bags=self._device.type == "cpu")
+        return plan_rows(segments, begin, self._device) if self.fixed else plan_segments(segments)

@@ -14,6 +14,7 @@ from concurrent.futures import Future
 
 from server.config import EngineSettings
 from server.engine.adapters.folders import AdapterFolder
+from server.engine.adapters.installing import Installation
 from server.engine.adapters.loader import AdapterLoader, LoadResult
 from server.engine.adapters.lora_layers import LoraBank
 from server.engine.adapters.reading import AdapterTarget
@@ -21,6 +22,12 @@ from server.engine.adapters.slots import Slot, SlotState, SlotTable
 from server.errors import AdapterError, AdapterInUse, AdapterInvalid
 
 log = logging.getLogger("tailor.engine")
+
+
+class _LoadFailed(Exception):
+    def __init__(self, slot: Slot, error: AdapterError) -> None:
+        super().__init__(str(error))
+        self.slot, self.error = slot, error
 
 
 class AdapterManager:
@@ -34,6 +41,7 @@ class AdapterManager:
         self._bank = bank
         self._loader = AdapterLoader(target, bank.pack, self._on_result)
         self._results: list[LoadResult] = []
+        self._installing: tuple[Slot, Installation] | None = None
 
     # ── for any thread ───────────────────────────────────────────────────────────────────────────
 
@@ -96,36 +104,53 @@ class AdapterManager:
     @property
     def has_pending(self) -> bool:
         """Whether there is something to clear or to install. The caller holds the lock."""
-        return bool(self._results or self.slots.dropped)
+        return bool(self._results or self._installing or self.slots.dropped)
 
     def clear_dropped(self) -> list[int]:
         """Zeroes the weights of dropped slots; the ids of their loads."""
         with self._changed:
             dropped, self.slots.dropped = self.slots.dropped, []
             written = {slot.stack_index for slot in self.slots if slot.state is SlotState.LOADED}  # reused since
+            if self._installing is not None:
+                written.add(self._installing[0].stack_index)
         for stack_index in {slot.stack_index for slot in dropped} - written:
             self._bank.clear(stack_index)
         return [slot.id for slot in dropped]
 
-    def install(self, *, one: bool) -> Iterator[tuple[Slot, AdapterError]]:
-        """Copies those that were read into the stacks, or the first of them. Yields each load that failed, and why, as
-        it does: the caller ends it, whatever becomes of the next."""
-        with self._changed:
-            count = 1 if one else len(self._results)
-            results, self._results = self._results[:count], self._results[count:]
-        for slot, result in results:
-            if isinstance(result, AdapterError):
-                yield slot, result
-                continue
+    def install(self, *, beside_answers: bool) -> Iterator[tuple[Slot, AdapterError]]:
+        """Copies those that were read into the stacks; beside answers one a step, or a part of it. Yields each load
+        that failed, and why, as it does: the caller ends it, whatever becomes of the next."""
+        while self._installing or self._results:
             try:
-                self._bank.write(slot.stack_index, result)
-            except RuntimeError as error:  # a device without room for it, most of all
-                log.error("installing an adapter failed", exc_info=error)
-                yield slot, AdapterInvalid(f"the adapter {slot.folder.name} cannot be put in: {error}")
-                continue
+                done = self._advance(beside_answers=beside_answers)
+            except _LoadFailed as failure:
+                yield failure.slot, failure.error
+                done = True
+            if beside_answers or not done:
+                return
+
+    def _advance(self, *, beside_answers: bool) -> bool:
+        """Whether the load that is at it, or the next one, is in place. Raises _LoadFailed."""
+        if self._installing is None:
             with self._changed:
-                self.slots.mark_loaded(slot)
-            log.info("adapter %s@%s is loaded", slot.folder.name, slot.folder.version)
+                slot, result = self._results.pop(0)
+            if isinstance(result, AdapterError):
+                raise _LoadFailed(slot, result)
+            self._installing = slot, Installation(self._bank, slot.stack_index, result)
+        slot, installation = self._installing
+        try:
+            if not installation.advance(beside_answers=beside_answers):
+                return False
+        except RuntimeError as error:  # a device without room for it, most of all
+            self._installing = None
+            log.error("installing an adapter failed", exc_info=error)
+            refused = AdapterInvalid(f"the adapter {slot.folder.name} cannot be put in: {error}")
+            raise _LoadFailed(slot, refused) from error
+        self._installing = None
+        with self._changed:
+            self.slots.mark_loaded(slot)
+        log.info("adapter %s@%s is loaded", slot.folder.name, slot.folder.version)
+        return True
 
     def _on_result(self, result: LoadResult) -> None:
         """On the reader's thread."""

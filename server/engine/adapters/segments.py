@@ -1,9 +1,9 @@
 """Plans the products that a step's adapters are computed by. Knows nothing of weights' layout or of layers.
 
 Rows of one adapter are a segment of the batch (Punica: Chen et al., 2023), segments in rising order of their stack
-index. A segment of many rows (a prompt) is a product of its own. The others are one batched product where they have
-equally many rows. Where they have not, they are embedding bags on a CPU: each row is a sum of its adapter's rows
-weighted by its own numbers; elsewhere they are padded to equal counts.
+index. A segment of many rows (a prompt) is a product of its own. On a processor the others are one batched product if
+they have equally many rows, else embedding bags: each row is a sum of its adapter's rows weighted by its own numbers.
+On a device two kernels compute all of them, each row reading its own adapter.
 """
 
 from __future__ import annotations
@@ -27,15 +27,18 @@ class Segment(NamedTuple):
 
 
 class BatchedSegments(NamedTuple):
-    """Stack indices [first, last) with `rows_each`, as one batched product. `gather` and `scatter` are None where rows
-    are contiguous from `begin` on; else the row each padded one is copied from, and (padded row, row) of real ones."""
+    """Stack indices [first, last) with `rows_each`, contiguous from row `begin` on, as one batched product."""
 
     first: int
     last: int
     rows_each: int
     begin: int
-    gather: Tensor | None
-    scatter: tuple[Tensor, Tensor] | None
+
+
+class RowAdapters(NamedTuple):
+    """For kernels that read each row's adapter by themselves: its stack index, or -1 [rows] int32, on the device."""
+
+    indices: Tensor
 
 
 class BagSegments:
@@ -63,29 +66,45 @@ class BagSegments:
         return stack.index_select(0, self._stack_indices)
 
 
-LoraPlan = Sequence[BatchedSegments | BagSegments]  # the products that a step's segments are computed by
+LoraPlan = Sequence[BatchedSegments | BagSegments | RowAdapters]  # the products that a step's segments are computed by
 
 
-def plan_segments(segments: Sequence[Segment], device: torch.device, *, bags: bool) -> LoraPlan:
-    """By segments in rising order of their stack indices. `bags`: short ones become embedding bags where they are not
-    contiguous."""
-
-    def many(segment: Segment) -> bool:
-        return segment.end - segment.begin >= _MANY_ROWS
-
-    products = [
-        BatchedSegments(s.stack_index, s.stack_index + 1, s.end - s.begin, s.begin, None, None)
-        for s in segments
-        if many(s)
-    ]
+def plan_segments(segments: Sequence[Segment]) -> LoraPlan:
+    """On a processor, by segments in rising order of their stack indices: short ones become embedding bags where they
+    are not contiguous."""
+    products, short = _split(segments)
     runs: list[list[Segment]] = []
-    for segment in (s for s in segments if not many(s)):
+    for segment in short:
         if not runs or segment.stack_index > runs[-1][-1].stack_index + 2:  # a gap of one costs less than a product
             runs.append([])
         runs[-1].append(segment)
-    if bags and runs and not (len(runs) == 1 and _contiguous(runs[0])):
-        return [*products, _bagged([segment for run in runs for segment in run])]
-    return products + [_batched(run, device) for run in runs]
+    if not runs:
+        return products
+    if len(runs) == 1 and _contiguous(runs[0]):
+        run = runs[0]
+        return [
+            *products,
+            BatchedSegments(run[0].stack_index, run[-1].stack_index + 1, run[0].end - run[0].begin, run[0].begin),
+        ]
+    return [*products, _bagged(short)]
+
+
+def plan_rows(segments: Sequence[Segment], rows: int, device: torch.device) -> LoraPlan:
+    """On a device, for a step of so many rows."""
+    products, short = _split(segments)
+    if not short:
+        return products
+    indices = [-1] * rows
+    for segment in short:
+        indices[segment.begin : segment.end] = [segment.stack_index] * (segment.end - segment.begin)
+    return [*products, RowAdapters(torch.tensor(indices, dtype=torch.int32, device=device))]
+
+
+def _split(segments: Sequence[Segment]) -> tuple[list[BatchedSegments], list[Segment]]:
+    """Those of many rows as products of their own, and the others."""
+    many = [segment for segment in segments if segment.end - segment.begin >= _MANY_ROWS]
+    products = [BatchedSegments(s.stack_index, s.stack_index + 1, s.end - s.begin, s.begin) for s in many]
+    return products, [segment for segment in segments if segment.end - segment.begin < _MANY_ROWS]
 
 
 def _bagged(short: Sequence[Segment]) -> BagSegments:
@@ -99,25 +118,3 @@ def _contiguous(run: Sequence[Segment]) -> bool:
     rows = max(segment.end - segment.begin for segment in run)
     count = rows * (run[-1].stack_index + 1 - run[0].stack_index)
     return sum(s.end - s.begin for s in run) == count == run[-1].end - run[0].begin
-
-
-def _batched(run: Sequence[Segment], device: torch.device) -> BatchedSegments:
-    first, last = run[0].stack_index, run[-1].stack_index + 1
-    rows = max(segment.end - segment.begin for segment in run)
-    if _contiguous(run):
-        return BatchedSegments(first, last, rows, run[0].begin, None, None)
-    gather = [run[0].begin] * (rows * (last - first))  # any row will do where there is none
-    padded, real = [], []
-    for segment in run:
-        for number, row in enumerate(range(segment.begin, segment.end)):
-            padded.append((segment.stack_index - first) * rows + number)
-            real.append(row)
-            gather[padded[-1]] = row
-    return BatchedSegments(
-        first,
-        last,
-        rows,
-        0,
-        torch.tensor(gather, device=device),
-        (torch.tensor(padded, device=device), torch.tensor(real, device=device)),
-    )

@@ -1,4 +1,4 @@
-"""Keys and values of running rows: the numbers (`KVBudget`) and the tensors (`KVArena`).
+"""Keys and values of running rows on a processor: the numbers (`KVBudget`) and the tensors (`KVArena`).
 
 A row has a slot in the arena from admission to its end. Its reservation grows as it writes; what a slot has
 touched counts as used until the arena is compacted. The budget knows nothing of tensors, the arena
@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import math
 import mmap
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import NamedTuple, Protocol
 
@@ -39,25 +39,25 @@ def round_up(tokens: int) -> int:
 
 @dataclass(eq=False)
 class KVReservation:
-    """A row's part of the arena: a slot, and how many tokens may be written there. `stale_tokens`: what an
-    earlier row may have left."""
+    """A row's part of the memory: how many tokens it may write, of which `cached` are there from the beginning. In an
+    arena, a slot, and the `stale_tokens` that an earlier row may have left there; else pages, in the row's order."""
 
     kv_slot: int
     tokens: int
     stale_tokens: int = 0
+    cached: int = 0
+    pages: list[int] = field(default_factory=list)
 
 
 class KVBudget:
     """How many tokens each row may write. Not thread-safe: the caller locks.
 
-    `eager`: memory is taken for every slot up to the longest reservation, as devices do; else a page that was
-    never written costs nothing, and a slot costs the most it has held since the last compaction.
+    A page of memory that was never written costs nothing, and a slot the most it has held since the last compaction.
     """
 
-    def __init__(self, total_bytes: int, bytes_per_token: int, slots: int, *, eager: bool = False) -> None:
+    def __init__(self, total_bytes: int, bytes_per_token: int, slots: int) -> None:
         self.total = total_bytes // max(bytes_per_token, 1) // KV_GRANULARITY * KV_GRANULARITY
         self.bytes_per_token = bytes_per_token
-        self._eager = eager
         self._reservations: dict[int, KVReservation] = {}
         self._free = set(range(slots))
         self._touched = [0] * slots
@@ -66,7 +66,7 @@ class KVBudget:
     @property
     def used(self) -> int:
         """Tokens' worth of memory taken now."""
-        return self._footprint(self._touched)
+        return sum(self._touched)
 
     @property
     def longest(self) -> int:
@@ -95,10 +95,15 @@ class KVBudget:
         reservation.tokens = round_up(tokens)
         return True
 
-    def release(self, owner: int) -> None:
+    def release(self, owner: int) -> KVReservation | None:
+        """What it had; None where it had nothing."""
         reservation = self._reservations.pop(owner, None)
         if reservation is not None:
             self._free.add(reservation.kv_slot)
+        return reservation
+
+    def slot_of(self, owner: int) -> int:
+        return self._reservations[owner].kv_slot
 
     def owners(self) -> frozenset[int]:
         return frozenset(self._reservations)
@@ -110,21 +115,15 @@ class KVBudget:
     def _take(self, kv_slot: int, tokens: int) -> bool:
         after = list(self._touched)
         after[kv_slot] = max(after[kv_slot], tokens)
-        if self._footprint(after) > self.total:  # the pages of rows that have left may be enough
+        if sum(after) > self.total:  # the pages of rows that have left may be enough
             after = [0] * len(after)
             for slot, reserved in {**self.live(), kv_slot: tokens}.items():
                 after[slot] = reserved
-            if self._footprint(after) > self.total:
+            if sum(after) > self.total:
                 return False
             self.needs_compaction = True
         self._touched = after
         return True
-
-    def _footprint(self, touched: Sequence[int]) -> int:
-        if not self._eager:
-            return sum(touched)
-        slots = bucket_size(max((slot + 1 for slot, tokens in enumerate(touched) if tokens), default=0))
-        return slots * next_power_of_two(max(touched, default=0)) if slots else 0
 
     def check_integrity(self) -> None:
         """Raises ValueError when slots, reservations and sums contradict each other."""

@@ -13,14 +13,24 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from server.engine import kernels
 from server.engine.adapters.lora_layers import linear_layers
 from server.engine.adapters.reading import LoraPair
+from server.engine.cache.kv import KVArena
+from server.engine.cache.pages import KVPages
 from server.engine.forward.attention import NAME
 from server.engine.forward.chunk import RowChunk
 from server.engine.forward.decoder import unsupported_reason
-from server.engine.forward.graphs import GraphCapture, cuda_capture
 from server.engine.forward.linears import LinearChoice
-from server.engine.forward.paths import DecoderForward, ForwardPath, LoraHooks, PackedForward, SingleForward
+from server.engine.forward.paths import (
+    DecoderForward,
+    DeviceLayout,
+    ForwardPath,
+    LoraHooks,
+    PackedForward,
+    SingleForward,
+    flash_problem,
+)
 
 log = logging.getLogger("tailor.engine")
 
@@ -38,39 +48,34 @@ class ChosenPath:
 
 @torch.inference_mode()
 def choose_path(
-    load: Callable[[], Any], linear: LinearChoice, max_loras: int, capture: GraphCapture | None = None
+    load: Callable[[], Any], linear: LinearChoice, max_loras: int, device: DeviceLayout | None = None
 ) -> ChosenPath:
     """The fastest way of running the model that `load` loads whose logits equal its plain forward's. It is loaded
-    again when a try has taken it apart; the first one is let go of before. `max_loras`: adapters at once; `capture`:
-    how steps are captured, on a GPU as CUDA graphs."""
+    again when a try has taken it apart; the first one is let go of before. `max_loras`: adapters at once; `device`: how
+    memory is laid out where the model is not on a processor."""
     model = load()
     texts = _sample_texts(int(model.get_input_embeddings().weight.shape[0]))
     plain = [
-        model(input_ids=torch.tensor([text], device=model.device), use_cache=False).logits[0].float() for text in texts
+        model(input_ids=torch.tensor([text], device=model.device), use_cache=False).logits[0].float().cpu()
+        for text in texts
     ]
     log.debug("ready: plain forward")
     layers = linear_layers(model)
     rounding = 1e-4 if model.dtype == torch.float32 else 5e-2  # of the largest logit; a wrong mask costs far more
     problem = unsupported_reason(model)
-    if capture is None and model.device.type == "cuda":
-        capture = cuda_capture
     if not problem:
-        decoder = DecoderForward(model, linear, layers, max_loras, capture)
+        decoder = DecoderForward(model, linear, layers, max_loras, device)
         log.debug("ready: decoder")
-        uncaptured = ""
-        if capture is not None:
-            uncaptured = _try_captured(decoder, layers, texts, plain, rounding if linear.exact else _QUANTIZED)
-            if not uncaptured:
-                return ChosenPath(decoder, f"our own decoder, {linear.reason}, steps replayed as CUDA graphs")
-            decoder.stop_capturing()
-            uncaptured = f"; its steps are not captured: {uncaptured}"
-        problem = _try_path(decoder, texts, plain, rounding if linear.exact else _QUANTIZED)
-        if not problem:
-            return ChosenPath(decoder, f"our own decoder, {linear.reason}{uncaptured}")
+        chosen = _choose_way(decoder, linear, layers, texts, plain, rounding if linear.exact else _QUANTIZED)
+        if isinstance(chosen, ChosenPath):
+            return chosen
+        problem = chosen
         del decoder, model  # two models at once may not fit
         model = load()
+    if device is not None:  # one that was to be packed is still on the host
+        model = model.to(device.device)
     original = model.config._attn_implementation
-    hooks = LoraHooks(model, layers, max_loras)
+    hooks = LoraHooks(model, layers, max_loras, device)
     unpacked = _replace_attention(model)
     if not unpacked:
         try:
@@ -91,6 +96,38 @@ def choose_path(
             return ChosenPath(single, f"transformers' layers, one row a pass, {how} ({problem}; slow)")
         problem = f"{problem}; {why}"
     raise NotImplementedError(problem)
+
+
+def _choose_way(
+    decoder: DecoderForward,
+    linear: LinearChoice,
+    layers: Mapping[str, tuple[int, int]],
+    texts: list[list[int]],
+    plain: list[Tensor],
+    tolerance: float,
+) -> ChosenPath | str:
+    """Our own decoder, where it can with kernels of its own and with captured steps; what is wrong where it cannot be
+    run at all."""
+    reason, problem = f"our own decoder, {linear.reason}", ""
+    if decoder.captures:
+        unflashed = flash_problem(decoder.kv) if decoder.kv.shape.device.type == "cuda" else ""
+        if not unflashed:
+            problem = _try_captured(decoder, layers, texts, plain, tolerance)
+            if not problem:
+                return ChosenPath(decoder, f"{reason}, steps replayed as CUDA graphs")
+            if kernels.uses_triton(decoder.kv.shape.device):  # the plain operators may do where Triton's do not
+                kernels.use_triton(False)
+                decoder.capture_anew()
+                plainly = _try_captured(decoder, layers, texts, plain, tolerance)
+                if not plainly:
+                    return ChosenPath(
+                        decoder, f"{reason}, steps replayed as CUDA graphs, without Triton's kernels: {problem}"
+                    )
+                problem = plainly
+        decoder.stop_capturing()
+        reason = f"{reason}; its steps are not captured: {unflashed or problem}"
+    problem = _try_path(decoder, texts, plain, tolerance)
+    return problem or ChosenPath(decoder, reason)
 
 
 def _replace_attention(model: Any) -> str:
@@ -134,6 +171,11 @@ def _try_captured(
         decoder.bank.clear(0)
 
 
+def _trial_pages(path: ForwardPath, row: int) -> Sequence[int]:
+    each = path.kv.row_pages if isinstance(path.kv, KVPages) else 0
+    return range(1 + row * each, 1 + (row + 1) * each)
+
+
 def _try_path(
     path: ForwardPath,
     texts: list[list[int]],
@@ -145,14 +187,23 @@ def _try_path(
     of the largest."""
     cuts = [(0, 9, 17, 18, 19, 21), (0, 5, 10, 11, 12, 13)] if path.chunked else [(0, 19, 20, 21), (0, 11, 12, 13)]
     try:
-        if path.arena is not None:
-            path.arena.fit(len(texts) + 1, 64, {})
+        if isinstance(path.kv, KVArena):
+            path.kv.fit(len(texts) + 1, 64, {})
+        elif path.kv is not None:
+            each = path.kv.count(max(len(text) for text in texts))
+            path.kv.allocate(1 + len(texts) * each, each)
         for step in range(len(cuts[0]) - 1):
             chunks = [
-                RowChunk(text[cut[step] : cut[step + 1]], kv_slot, cut[step], stack_indices[kv_slot])
+                RowChunk(
+                    text[cut[step] : cut[step + 1]],
+                    kv_slot,
+                    cut[step],
+                    stack_indices[kv_slot],
+                    pages=_trial_pages(path, kv_slot),
+                )
                 for kv_slot, (text, cut) in enumerate(zip(texts, cuts, strict=True))
             ]
-            logits = path.run(chunks).float()
+            logits = path.run(chunks).float().cpu()
             for row, cut in enumerate(cuts):
                 expected = plain[row][cut[step + 1] - 1]
                 error = float((logits[row] - expected).abs().max() / expected.abs().max().clamp_min(1e-6))

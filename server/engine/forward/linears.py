@@ -2,52 +2,53 @@
 
 Exact: PyTorch's own product, or oneDNN's with weights reordered once (not public API, hence the trial), as a linear
 layer or as a 1×1 convolution.
-int8: weights per output channel and activations per row, with weights of 7 bits where a processor's sums would
-saturate (no VNNI); or weights alone. Every row is scaled by itself, so that no row can disturb another. Knows nothing
-of layers, adapters or batches.
+int8: as `server.quantization` has it for processors, or weights alone, as on a card. int4: weights alone, in groups.
+Each way takes weights from wherever they are to where it computes. Knows nothing of layers, adapters or batches.
 """
 
 from __future__ import annotations
 
-import warnings
+import logging
 from collections.abc import Callable
 from dataclasses import dataclass
-from functools import lru_cache
-from typing import Literal, Protocol
+from functools import lru_cache, partial
 
 import torch
 from torch import Tensor
 from torch.nn import functional as F  # noqa: N812
 
-Kind = Literal["none", "int8"]
+from server.config import Quantize
+from server.engine.forward.int4 import GROUP, Int4CpuLinear, Int4DeviceLinear
+from server.engine.kernels import int8_linear
+from server.quantization import ROW_COUNTS, TRIAL_ERRORS, Linear, LinearFactory, choose_int8, quantize, try_linear
 
-_TRIAL_ERRORS = (RuntimeError, AttributeError, TypeError, ValueError, NotImplementedError)
+log = logging.getLogger("tailor.engine")
+
+_SLICE = 1 << 22  # weights packed at a time: what a card holds unpacked of a layer that comes from the host
+_INT4_CAPABILITY = (8, 0)
+_INT4 = "int4 weights, the output layer's of int8"
+_FEW_ROWS = 128  # up to them a card reads 8-bit weights as they are; for more it spreads them out once
+_TRIED = (*ROW_COUNTS, _FEW_ROWS + 1)
 _ROWS_HINT = 16  # what weights are packed for; measured as good as any from 1 to 256 rows
 _ROW_COUNTS = (*range(4, 65, 4), *range(72, 289, 8))  # what the rows of a 1×1 convolution may be padded to
 _LARGE = 1 << 24  # weights from here on are tried for the first 16 of those alone: each try copies them
 
 
-class Linear(Protocol):
-    def __call__(self, x: Tensor) -> Tensor:
-        """x [rows, in], contiguous → [rows, out], fresh memory."""
-
-    def weight(self) -> Tensor:
-        """The weights [out, in] as the product uses them."""
-
-
-LinearFactory = Callable[[Tensor, Tensor | None], Linear]
-
-
 @dataclass(frozen=True)
 class LinearChoice:
+    """`make_head`: for the output layer, where it is another way."""
+
     make: LinearFactory
     reason: str
     exact: bool = True
+    make_head: LinearFactory | None = None
 
 
 class PlainLinear:
-    def __init__(self, weight: Tensor, bias: Tensor | None) -> None:
-        self._weight, self._bias = weight, bias
+    def __init__(self, weight: Tensor, bias: Tensor | None, device: torch.device | None = None) -> None:
+        """`device`: where it computes; None: where the weight is."""
+        self._weight = weight if device is None else weight.to(device)
+        self._bias = bias if bias is None or device is None else bias.to(device)
 
     def __call__(self, x: Tensor) -> Tensor:
         return F.linear(x, self._weight, self._bias)
@@ -127,135 +128,101 @@ def _compatible_row_counts(out: int, in_features: int, threads: int) -> tuple[in
     return tuple(rows for rows in tried if torch.equal(order(_packed_conv_weight(weight, rows)), wanted))
 
 
-class Int8Linear:
-    """int8 weights and, row by row, int8 activations (Dettmers et al., 2022, section 2.1, without outliers)."""
+class CardInt8Linear:
+    """int8 weights on a card, activations in bfloat16 or float16, by a kernel of ours: torch's `_weight_int8pack_mm`
+    there takes float32 activations and shares no weight between rows, its `_int_mm` more than 16 rows of int8."""
 
-    def __init__(self, weight: Tensor, bias: Tensor | None) -> None:
-        self._values, self._scales = _quantize(weight)
-        self._zeros = torch.zeros(weight.shape[0], dtype=torch.long)
-        self._packed = torch.ops.onednn.qlinear_prepack(self._values, None)
-        self._values = self._values[:0]
-        self._bias = bias
-        self._run = torch.ops.onednn.qlinear_pointwise.default
+    def __init__(self, weight: Tensor, bias: Tensor | None, device: torch.device) -> None:
+        out, in_features = weight.shape
+        self._values = torch.empty(out, in_features, dtype=torch.int8, device=device)
+        self._scales, self._dtype = torch.empty(out, device=device), weight.dtype
+        step = max(1, _SLICE // in_features)
+        for first in range(0, out, step):
+            part = weight[first : first + step].to(device).float()
+            self._values[first : first + step], self._scales[first : first + step] = quantize(part)
+        self._bias = None if bias is None else bias.to(device)
 
     def __call__(self, x: Tensor) -> Tensor:
-        scale = x.abs().amax(-1, keepdim=True).clamp_min_(1e-12).div_(127)
-        quantized = x.div(scale).add_(128).round_().to(torch.uint8)
-        y: Tensor = self._run(
-            quantized, 1.0, 128, self._packed, self._scales, self._zeros, None, 1.0, 0, torch.float32, "none", [], ""
-        )
-        y.mul_(scale)
+        if len(x) <= _FEW_ROWS:
+            y: Tensor = int8_linear(x, self._values, self._scales)
+        else:
+            y = F.linear(x, self.weight())
         return y if self._bias is None else y.add_(self._bias)
 
     def weight(self) -> Tensor:
-        dense: Tensor = self._packed.to_dense().t().float() * self._scales[:, None]
-        return dense
+        return (self._values * self._scales[:, None]).to(self._dtype)
 
 
-class SevenBitLinear:
-    """As `Int8Linear`, with weights from -64 to 64: FBGEMM adds two products in 16 bits where there is no VNNI,
-    and 2 · 255 · 64 still fits. On AVX2 more than twice as fast as packed float32 at 16 rows."""
+def _int4_or(int4: Callable[..., Linear], fits: Callable[[int, int], bool], other: LinearFactory) -> LinearFactory:
+    """int4 for layers whose widths fit, the other way for the rest."""
+    told: set[tuple[int, ...]] = set()
 
-    def __init__(self, weight: Tensor, bias: Tensor | None) -> None:
-        values, scales = _quantize(weight, 64)
-        zeros = torch.zeros(len(scales), dtype=torch.long)
-        with warnings.catch_warnings():  # this type of tensor is deprecated; the trial shows when it is gone
-            warnings.filterwarnings("ignore", ".*quantized tensor creation.*deprecated", UserWarning)
-            quantized = torch._make_per_channel_quantized_tensor(values, scales.double(), zeros, 0)
-            self._packed = torch.ops.quantized.linear_prepack(quantized, None)
-        self._bias = bias
-        self._run = torch.ops.quantized.linear_with_input_q_dq_qweight_dq_output_fp32.default
+    def make(weight: Tensor, bias: Tensor | None) -> Linear:
+        out, in_features = weight.shape
+        if fits(out, in_features):
+            return int4(weight, bias)
+        if weight.shape not in told:
+            told.add(tuple(weight.shape))
+            log.info("layers of %d to %d do not fit int4's groups of %d: they are in int8", in_features, out, GROUP)
+        return other(weight, bias)
 
-    def __call__(self, x: Tensor) -> Tensor:
-        scale = x.abs().amax(-1, keepdim=True).clamp_min_(1e-12)
-        y: Tensor = self._run(x / scale, 1 / 127, 128, self._packed)
-        y.mul_(scale)
-        return y if self._bias is None else y.add_(self._bias)
-
-    def weight(self) -> Tensor:
-        dense: Tensor = torch.ops.quantized.linear_unpack(self._packed)[0].dequantize()
-        return dense
+    return make
 
 
-class WeightOnlyLinear:
-    """int8 weights, activations in bfloat16. One kernel for any number of rows: a product with the weights spread
-    out takes 0.6 of the time for long prompts, and rounds differently, so that a row would depend on how many others
-    there are."""
-
-    def __init__(self, weight: Tensor, bias: Tensor | None) -> None:
-        self._values, scales = _quantize(weight)
-        self._scales = scales.bfloat16()
-        self._bias = bias
-
-    def __call__(self, x: Tensor) -> Tensor:
-        y = torch._weight_int8pack_mm(x.bfloat16(), self._values, self._scales).float()
-        return y if self._bias is None else y.add_(self._bias)
-
-    def weight(self) -> Tensor:
-        return self._values.float() * self._scales.float()[:, None]
-
-
-_INT8: tuple[tuple[LinearFactory, str], ...] = (
-    (Int8Linear, "int8 weights and activations"),
-    (SevenBitLinear, "7-bit weights and int8 activations"),
-    (WeightOnlyLinear, "int8 weights alone"),
-)
-
-
-def _choose_int8() -> tuple[LinearChoice | None, str]:
-    """The first way of int8 that passes its trial, and why those before it did not."""
-    failed = ""
-    for make, what in _INT8:
-        wrong = _trial(make, 0.03)
-        if not wrong:
-            return LinearChoice(make, f"{what}{failed and f' ({failed})'}", False), failed
-        failed += f"{failed and '; '}not {what}: {wrong}"
-    return None, failed
-
-
-def choose_linear(kind: Kind, device: torch.device, dtype: torch.dtype) -> LinearChoice:
-    """The first way that passes its trial on this processor, and why it was taken."""
-    if device.type != "cpu" or dtype != torch.float32:
-        why = "" if kind == "none" else "; int8 is for float32 on a CPU and was left out"
+def choose_linear(kind: Quantize, device: torch.device, dtype: torch.dtype) -> LinearChoice:
+    """The first way that passes its trial on this device, and why it was taken."""
+    if device.type != "cpu":
+        return _choose_on_card(kind, device, dtype)
+    if dtype != torch.float32:
+        why = "" if kind == "none" else f"; {kind} is for float32 on a processor and was left out"
         return LinearChoice(PlainLinear, f"plain products{why}")
     kept = ""
-    if kind == "int8":
-        int8, failed = _choose_int8()
+    if kind == "int4":
+        wrong = try_linear(Int4CpuLinear, 0.02, rounded=True, rows=_TRIED)
+        int8, how = choose_int8()
+        if not wrong and int8 is not None:
+            return LinearChoice(_int4_or(Int4CpuLinear, Int4CpuLinear.fits, int8), _INT4, False, int8)
+        kept = f"not int4 weights: {wrong or how}; "
+    if kind != "none":
+        int8, how = choose_int8()
         if int8 is not None:
-            return int8
-        kept = f"{failed}; "
+            return LinearChoice(int8, f"{kept}{how}", False)
+        kept = f"{kept}{how}; "
     packed: tuple[LinearFactory, ...] = (PackedLinear,)
     if torch.backends.cpu.get_cpu_capability() == "AVX2":  # measured there alone
         packed = (Conv1x1Linear, PackedLinear)
     for make in packed:
-        wrong = _trial(make, 1e-5)
+        wrong = try_linear(make, 1e-5)
         if not wrong:
             return LinearChoice(make, f"{kept}exact float32 with packed weights")
     return LinearChoice(PlainLinear, f"{kept}exact float32, unpacked: {wrong}")
 
 
-def _trial(make: LinearFactory, tolerance: float) -> str:
-    """'' or what is wrong with it. The weights reach both ends of their range, where products that
-    saturate (int8 without VNNI) go wrong."""
-    generator = torch.Generator().manual_seed(0)
-    weight = torch.empty(96, 160).uniform_(-1, 1, generator=generator).sign_()
-    weight[:48] *= torch.empty(48, 160).uniform_(0, 1, generator=generator)
-    bias = torch.randn(96, generator=generator)
+def _choose_on_card(kind: Quantize, device: torch.device, dtype: torch.dtype) -> LinearChoice:
+    plain = partial(PlainLinear, device=device)
+    if kind == "none":
+        return LinearChoice(plain, "plain products")
+    if dtype not in (torch.bfloat16, torch.float16):
+        return LinearChoice(plain, f"plain products; {kind} is for 16-bit numbers on a card and was left out")
+    kept, int8 = "", partial(CardInt8Linear, device=device)
+    if kind == "int4":
+        wrong = "its kernel takes bfloat16 alone" if dtype != torch.bfloat16 else ""
+        wrong = wrong or _too_old_for_int4(device)
+        int4 = partial(Int4DeviceLinear, device=device)
+        wrong = wrong or try_linear(int4, 0.02, device, dtype, rounded=True, rows=_TRIED)
+        if not wrong:
+            return LinearChoice(_int4_or(int4, Int4DeviceLinear.fits, int8), _INT4, False, int8)
+        kept = f"not int4 weights: {wrong}; "
+    wrong = try_linear(int8, 0.02, device, dtype, rounded=True, rows=_TRIED)
+    if not wrong:
+        return LinearChoice(int8, f"{kept}int8 weights", False)
+    return LinearChoice(plain, f"{kept}not int8 weights: {wrong}; plain products")
+
+
+def _too_old_for_int4(device: torch.device) -> str:
+    """Its kernel would fail on the device instead of refusing."""
     try:
-        linear = make(weight, bias)
-        for rows in (1, 3, 16, 65):
-            x = torch.randn(rows, 160, generator=generator)
-            x[:, ::2] = x[:, ::2].abs() * weight[0, ::2]
-            expected = (x.double() @ weight.double().t() + bias.double()).float()
-            error = float((linear(x) - expected).abs().max() / expected.abs().max())
-            if not error <= tolerance:
-                return f"the products are off by {error:.1%}"
-    except _TRIAL_ERRORS as error:
+        capability = torch.cuda.get_device_capability(device)
+    except TRIAL_ERRORS as error:
         return f"it cannot be computed ({str(error).splitlines()[0][:80]})"
-    return ""
-
-
-def _quantize(weight: Tensor, largest: int = 127) -> tuple[Tensor, Tensor]:
-    """Symmetric, one scale an output channel: int8 [out, in] from -largest to largest, float32 [out]."""
-    scales = weight.abs().amax(1).clamp_min(1e-12) / largest
-    return (weight / scales[:, None]).round_().clamp_(-largest, largest).to(torch.int8), scales
+    return "" if capability >= _INT4_CAPABILITY else "its kernel takes compute capability 8.0 or newer"

@@ -20,24 +20,28 @@ from torch import Tensor
 from server.engine.adapters.lora_layers import LoraBank, LoraGroup
 from server.engine.adapters.segments import LoraPlan
 from server.engine.cache.kv import KVArena, KVShape
+from server.engine.cache.pages import PAGE_SIZE, KVPages
 from server.engine.forward.attention import AttentionStep, Span, active_step
 from server.engine.forward.chunk import RowChunk
 from server.engine.forward.decoder import Decoder, group_names
 from server.engine.forward.graphs import DecodeGraphs, GraphCapture
 from server.engine.forward.linears import LinearChoice
+from server.engine.forward.paged_attention import PagedStep, RowTables, unsupported_by_flash
+
+CPU = torch.device("cpu")
 
 # What a model's forward and its output call its cache: since transformers 5.24, and before.
 _CACHE_NAMES = ("cache", "past_key_values", "cache_params")
 
 
 class ForwardPath(Protocol):
-    """`chunked`: a prompt may come in several chunks. `arena`: where keys and values are, if they are ours."""
+    """`chunked`: a prompt may come in several chunks. `kv`: where keys and values are, if they are ours."""
 
     chunked: bool
     bank: LoraBank
 
     @property
-    def arena(self) -> KVArena | None: ...
+    def kv(self) -> KVArena | KVPages | None: ...
 
     def run(self, chunks: Sequence[RowChunk]) -> Tensor:
         """Logits of the chunks that need them in order, [such chunks, vocabulary]. Chunks of one adapter are
@@ -48,7 +52,8 @@ class ForwardPath(Protocol):
 
 
 class DecoderForward:
-    """`capture`: how steps of one token a row are captured to be replayed; None: they are not."""
+    """`device` says how memory is laid out: None on a processor. Steps of one token a row are captured and replayed
+    there where it captures."""
 
     chunked = True
 
@@ -58,13 +63,24 @@ class DecoderForward:
         linear: LinearChoice,
         layers: Mapping[str, tuple[int, int]],
         max_loras: int,
-        capture: GraphCapture | None = None,
+        device: DeviceLayout | None = None,
     ) -> None:
         like = model.get_input_embeddings().weight
-        self.bank = LoraBank(group_names(layers), layers, max_loras, like)
-        self._decoder = Decoder(model, linear.make, self.bank)
-        self.arena = KVArena(self._decoder.shape)
-        self._graphs = DecodeGraphs(self._decoder, self.arena, self.bank, capture) if capture is not None else None
+        if device is not None:
+            like = like[:0].to(device.device)
+        self.bank = LoraBank(group_names(layers), layers, max_loras, like, device.lora_rank if device else 0)
+        self._decoder = Decoder(model, linear, self.bank)
+        self.kv: KVArena | KVPages = (
+            KVPages(self._decoder.shape, device.page_size) if device else KVArena(self._decoder.shape)
+        )
+        self._flash = not flash_problem(self.kv)
+        self._graphs: DecodeGraphs | None = None
+        if device is not None and device.capture is not None and isinstance(self.kv, KVPages):
+            self._graphs = DecodeGraphs(self._decoder, self.kv, self.bank, device.capture, flash=self._flash)
+
+    @property
+    def captures(self) -> bool:
+        return self._graphs is not None
 
     @property
     def capture_failure(self) -> str:
@@ -74,30 +90,69 @@ class DecoderForward:
     def stop_capturing(self) -> None:
         self._graphs = None
 
+    def capture_anew(self) -> None:
+        """Forgets what was captured, and what could not be."""
+        if self._graphs is not None:
+            self._graphs.clear()
+
+    def record(self, max_rows: int) -> None:
+        """Captures the steps of up to so many rows now, rather than when the first of them comes."""
+        if self._graphs is not None:
+            self._graphs.record(max_rows)
+
     def release(self, kv_slot: int) -> None: ...
 
     def run(self, chunks: Sequence[RowChunk]) -> Tensor:
-        if self._graphs is not None and all(chunk.needs_logits and len(chunk.tokens) == 1 for chunk in chunks):
-            logits = self._graphs.run(chunks)
-            if logits is not None:
-                return logits
-        packed = _pack(chunks, self.arena, self.bank)
+        if self._graphs is None:
+            return self._compute(chunks)
+        replayed = [number for number, chunk in enumerate(chunks) if len(chunk.tokens) == 1 and chunk.needs_logits]
+        logits = self._graphs.run([chunks[number] for number in replayed]) if replayed else None
+        if logits is None:
+            return self._compute(chunks)
+        if len(replayed) == len(chunks):
+            return logits
+        known = set(replayed)
+        others = [number for number in range(len(chunks)) if number not in known]
+        rest = self._compute([chunks[number] for number in others])
+        others = [number for number in others if chunks[number].needs_logits]
+        order = sorted(range(len(replayed) + len(others)), key=[*replayed, *others].__getitem__)
+        return torch.cat((logits, rest))[torch.tensor(order, device=logits.device)]
+
+    def _compute(self, chunks: Sequence[RowChunk]) -> Tensor:
+        packed = _pack(chunks, self.kv, self.bank, flash=self._flash)
         return self._decoder.run(
             packed.tokens, packed.attention, packed.lora_plan, packed.logits_indices, packed.logits_lora_plan
         )
 
 
 @dataclass(frozen=True)
+class DeviceLayout:
+    """How memory is laid out on a device: keys and values in pages, stacks of adapters of one rank that never move.
+    `capture`: how steps are captured; None: they are not."""
+
+    lora_rank: int
+    capture: GraphCapture | None = None
+    page_size: int = PAGE_SIZE
+    device: torch.device = CPU
+
+
+def flash_problem(kv: KVArena | KVPages) -> str:
+    """Why FlashAttention cannot read them; '' where it can."""
+    shape = kv.shape
+    return unsupported_by_flash(shape.key_dim, shape.value_dim, shape.dtype, shape.device)
+
+
+@dataclass(frozen=True)
 class _PackedBatch:
     tokens: Tensor
-    attention: AttentionStep
+    attention: AttentionStep | PagedStep
     lora_plan: LoraPlan
     logits_indices: Tensor
     logits_lora_plan: LoraPlan
 
 
-def _pack(chunks: Sequence[RowChunk], arena: KVArena, bank: LoraBank) -> _PackedBatch:
-    device = arena.shape.device
+def _pack(chunks: Sequence[RowChunk], kv: KVArena | KVPages, bank: LoraBank, *, flash: bool) -> _PackedBatch:
+    device = kv.shape.device
     tokens: list[int] = []
     spans: list[Span] = []
     logits_indices: list[int] = []
@@ -107,9 +162,14 @@ def _pack(chunks: Sequence[RowChunk], arena: KVArena, bank: LoraBank) -> _Packed
         spans.append(Span(begin, len(tokens), chunk.kv_slot, chunk.computed))
         if chunk.needs_logits:
             logits_indices.append(len(tokens) - 1)
+    attention: AttentionStep | PagedStep
+    if isinstance(kv, KVPages):
+        attention = PagedStep(kv, RowTables.of(chunks, kv), flash=flash)
+    else:
+        attention = AttentionStep.from_spans(kv, spans)
     return _PackedBatch(
         torch.tensor(tokens, device=device),
-        AttentionStep.from_spans(arena, spans),
+        attention,
         bank.plan([(chunk.stack_index, len(chunk.tokens)) for chunk in chunks]),
         torch.tensor(logits_indices, dtype=torch.long, device=device),
         bank.plan([(chunk.stack_index, 1) for chunk in chunks if chunk.needs_logits]),
@@ -119,8 +179,12 @@ def _pack(chunks: Sequence[RowChunk], arena: KVArena, bank: LoraBank) -> _Packed
 class LoraHooks:
     """Adapters for models that transformers runs: a hook on each linear layer."""
 
-    def __init__(self, model: Any, layers: Mapping[str, tuple[int, int]], max_loras: int) -> None:
-        self.bank = LoraBank([(name,) for name in layers], layers, max_loras, model.get_input_embeddings().weight)
+    def __init__(
+        self, model: Any, layers: Mapping[str, tuple[int, int]], max_loras: int, device: DeviceLayout | None = None
+    ) -> None:
+        self.device = device
+        like, rank = model.get_input_embeddings().weight, device.lora_rank if device else 0
+        self.bank = LoraBank([(name,) for name in layers], layers, max_loras, like, rank)
         self._lora_plan: LoraPlan = ()
         self._logits_lora_plan: LoraPlan = ()
         output = model.get_output_embeddings()
@@ -161,12 +225,14 @@ class PackedForward:
         self._hooks = hooks
         self.bank = hooks.bank
         self._selects_logits = "logits_to_keep" in inspect.signature(model.forward).parameters
-        self.arena = KVArena(_probe_kv_shape(model))
+        shape = _probe_kv_shape(model)
+        self.kv: KVArena | KVPages = KVPages(shape, hooks.device.page_size) if hooks.device else KVArena(shape)
+        self._flash = not flash_problem(self.kv)
 
     def release(self, kv_slot: int) -> None: ...
 
     def run(self, chunks: Sequence[RowChunk]) -> Tensor:
-        packed = _pack(chunks, self.arena, self.bank)
+        packed = _pack(chunks, self.kv, self.bank, flash=self._flash)
         # an empty selection would mean every token to the model
         logits_indices = packed.logits_indices if len(packed.logits_indices) else torch.zeros_like(packed.tokens[:1])
         selection = {"logits_to_keep": logits_indices} if self._selects_logits else {}
@@ -220,7 +286,7 @@ class ModelCache:
 class SingleForward:
     """One row a pass, for architectures that cannot be packed: correct, and as slow as it sounds."""
 
-    arena: KVArena | None = None
+    kv: KVArena | KVPages | None = None
 
     def __init__(self, model: Any, hooks: LoraHooks, *, chunked: bool, use_cache: bool) -> None:
         self.chunked = chunked

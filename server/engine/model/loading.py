@@ -12,7 +12,7 @@ from typing import Any
 
 import torch
 from safetensors import SafetensorError
-from transformers import AutoModelForCausalLM
+from transformers import AutoConfig, AutoModelForCausalLM
 
 from server.config import ModelSettings
 from server.errors import ModelError
@@ -65,13 +65,14 @@ def choose_placement(settings: ModelSettings) -> Placement:
     return Placement(device, torch.float16, f"{why}; it has no bfloat16")
 
 
-def load_model(path: str, settings: ModelSettings) -> LoadedModel:
-    """Blocks for as long as reading the weights takes. Raises ModelError."""
+def load_model(path: str, settings: ModelSettings, *, on_host: bool = False) -> LoadedModel:
+    """Blocks for as long as reading the weights takes. `on_host`: in memory of the host, wherever it is going to run.
+    Raises ModelError."""
     placement = choose_placement(settings)
     _set_threads()
     try:
         model = AutoModelForCausalLM.from_pretrained(path, dtype=placement.dtype)
-        model = model.to(placement.device).eval()
+        model = model.to("cpu" if on_host else placement.device).eval()
     except (OSError, ValueError, KeyError, ImportError, RuntimeError, SafetensorError) as error:
         raise ModelError(f"the model {path} cannot be loaded: {error}") from error
     config = model.config.get_text_config()
@@ -83,6 +84,14 @@ def load_model(path: str, settings: ModelSettings) -> LoadedModel:
         parameters=sum(tensor.numel() for tensor in model.parameters()),
         kv_bytes=_kv_bytes(config, placement.dtype),
     )
+
+
+def load_config(path: str) -> Any:
+    """Raises ModelError."""
+    try:
+        return AutoConfig.from_pretrained(path)
+    except (OSError, ValueError, KeyError) as error:
+        raise ModelError(f"the configuration of {path} cannot be read: {error}") from error
 
 
 def _context_length(config: Any, settings: ModelSettings, path: str) -> int:

@@ -179,6 +179,15 @@ class Sampler:
         return Choice(token, float(values[token]), tuple(ordered))
 
 
+class _Watched(Sampler):
+    """Of a row that goes on with its prompt: whether its numbers are usable, nothing is chosen."""
+
+    def accept(self, token: int) -> None: ...
+
+
+WATCHED = _Watched(SamplingParams(temperature=0.0), ())
+
+
 def choose_tokens(samplers: Sequence[Sampler], logits: Tensor) -> list[Choice | EngineError]:
     """The next token of each row, logits [rows, vocabulary], which may change; an error where there is none."""
     if not samplers:

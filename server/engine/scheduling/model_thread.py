@@ -10,23 +10,23 @@ import logging
 import threading
 import time
 from collections import Counter
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable
 
 import torch
 
 from server.config import EngineSettings
 from server.engine.adapters.manager import AdapterManager
 from server.engine.adapters.slots import Slot
-from server.engine.cache.kv import KVBudget, bucket_size
-from server.engine.cache.prefix import BlockPool, PrefixIndex, block_bytes
+from server.engine.cache.memory import ArenaMemory, KVMemory
+from server.engine.cache.pages import KVPages, PagedMemory
 from server.engine.forward.chunk import RowChunk
 from server.engine.runtime import Runtime
 from server.engine.sampling.isolation import isolated
-from server.engine.sampling.sampler import Choice, choose_tokens
+from server.engine.sampling.sampler import WATCHED, Choice, choose_tokens
 from server.engine.scheduling.batch_window import BatchWindow
 from server.engine.scheduling.prefill_budget import PrefillBudget
 from server.engine.scheduling.row import Row, RowState
-from server.engine.scheduling.scheduler import Plan, PlannedChunk, ReleasedRow, Scheduler
+from server.engine.scheduling.scheduler import Plan, PlannedChunk, Scheduler
 from server.engine.stats import EngineStats
 from server.errors import EngineBusy, EngineDown, EngineError
 from server.types import EngineHealth, FinishReason, GenerationDone, TokenDelta, TokenLogprob, Usage
@@ -34,6 +34,7 @@ from server.types import EngineHealth, FinishReason, GenerationDone, TokenDelta,
 log = logging.getLogger("tailor.engine")
 
 _RETRY_S = 1.0  # between tries to bring a failed model back while there are no requests
+_LEAST_CHUNK = 16  # prompt tokens of a step, below which chunks are not cut where a device has no memory
 _STUCK_S = 120.0  # a step that takes longer is reported as failed
 
 
@@ -47,21 +48,15 @@ class ModelThread:
         self._settings = settings
         self._changed = threading.Condition()
         self.adapter_manager = AdapterManager(runtime.path.bank, runtime.target, settings, self._changed)
-        arena = runtime.path.arena
-        blocks = settings.prefix_bytes // block_bytes(arena.shape) if arena is not None else 0
-        self._prefix = PrefixIndex(blocks)
-        self._pool = BlockPool(arena.shape, blocks) if arena is not None and blocks else None
-        self._eager = runtime.card.device != "cpu"
-        self._budget = KVBudget(settings.kv_bytes, runtime.bytes_per_token, settings.max_batch, eager=self._eager)
+        self._memory = _memory(runtime, settings, self._changed)
         self._scheduler = Scheduler(
             settings,
-            self._budget,
+            self._memory,
             self.adapter_manager.slots,
-            self._prefix,
             self.adapter_manager.read,
             chunked=runtime.path.chunked,
         )
-        self._prefill_budget = PrefillBudget(settings.prefill_tokens)
+        self._prefill_budget = PrefillBudget(settings.prefill_tokens, fixed_cost=isinstance(runtime.path.kv, KVPages))
         self.batch_window = BatchWindow(self._changed, settings.max_batch)
         self._stopping = False
         self._failure = ""
@@ -104,16 +99,16 @@ class ModelThread:
     def stats(self) -> EngineStats:
         with self._changed:
             settings, counts = self._settings, self._counts
-            block = self._pool.block_bytes if self._pool is not None else 0
+            use = self._memory.use()
             return EngineStats(
                 running=len(self._scheduler.running),
                 max_batch=settings.max_batch,
                 waiting=len(self._scheduler.waiting),
                 max_waiting=settings.max_waiting,
-                kv_bytes=self._budget.used * self._budget.bytes_per_token,
-                max_kv_bytes=self._budget.total * self._budget.bytes_per_token,
-                prefix_bytes=len(self._prefix) * block,
-                max_prefix_bytes=self._prefix.capacity * block,
+                kv_bytes=use.rows,
+                max_kv_bytes=use.max_rows,
+                prefix_bytes=use.prefixes,
+                max_prefix_bytes=use.max_prefixes,
                 adapters=len(self.adapter_manager.slots),
                 max_adapters=settings.max_loras,
                 adapter_bytes=self.adapter_manager.slots.bytes,
@@ -176,13 +171,12 @@ class ModelThread:
             now = time.monotonic()
             plan = self._scheduler.plan(now, lambda decoding: self._prefill_budget.tokens(decoding, now - began))
             self._flush()
-            if not (plan.chunks or self._scheduler.released):
+            if not (plan.chunks or self._memory.has_released):
                 self._idle()
                 if not self._failure:
                     return
             self._step_began = time.monotonic()
-            released = self._scheduler.take_released()
-        self._store_released(released)
+        self._memory.settle()
         if plan.chunks:
             self._step(plan)
         elif self._failure and not self._stopping:
@@ -204,83 +198,77 @@ class ModelThread:
             self.batch_window.wait(self._scheduler.waiting, lambda: self._stopping)
 
     def _between_steps(self) -> None:
-        """What released rows have computed goes to the prefix store, adapters are cleared and installed."""
+        """What released rows have computed may be shared, adapters are cleared and installed."""
         with self._changed:
             self._scheduler.remove_cancelled(time.monotonic())
-            released = self._scheduler.take_released()
-        self._store_released(released)
+        self._memory.settle()
         for load_id in self.adapter_manager.clear_dropped():
             with self._changed:
-                self._prefix.drop(load_id)
-        for slot, error in self.adapter_manager.install(one=bool(self._scheduler.running)):  # one a step beside answers
+                self._memory.drop(load_id)
+        for slot, error in self.adapter_manager.install(beside_answers=bool(self._scheduler.running)):
             with self._changed:
                 self._fail_load(slot, error)
 
-    def _store_released(self, released: Iterable[ReleasedRow]) -> None:
-        for row in released:
-            self._store_blocks(row.load_id, row.tokens, row.kv_slot)
-            self._runtime.path.release(row.kv_slot)
-
-    def _store_blocks(self, load_id: int, tokens: Sequence[int], kv_slot: int) -> None:
-        """The whole blocks of what a row has computed go to the prefix store."""
-        arena = self._runtime.path.arena
-        if self._pool is not None and arena is not None and arena.all_finite(kv_slot, len(tokens)):
-            with self._changed:
-                blocks = self._prefix.add(load_id, tokens)
-            if blocks:
-                self._pool.save(arena, kv_slot, blocks)
-
     def _step(self, plan: Plan) -> None:
         began = time.monotonic()
-        self._prepare_memory(plan)
-        chunks, sampled = [], []
+        self._memory.prepare()
+        chunks, watched = [], []
         for chunk in plan.chunks:
             row = chunk.row
             last = len(chunk.tokens) == row.pending
             assert row.reservation is not None  # narrows a type: it runs
             stack_index = row.slot.stack_index if row.slot is not None else None
-            chunks.append(RowChunk(chunk.tokens, row.reservation.kv_slot, row.computed, stack_index, last))
-            if last:
-                sampled.append(row)
-        logits = self._runtime.path.run(chunks)
+            needs_logits = last or self._memory.verifies
+            where = row.reservation
+            chunks.append(RowChunk(chunk.tokens, where.kv_slot, row.computed, stack_index, needs_logits, where.pages))
+            if needs_logits:
+                watched.append((row, last))
+        try:
+            logits = self._runtime.path.run(chunks)
+        except torch.OutOfMemoryError as error:
+            self._make_room(plan, error)
+            return
         for chunk in plan.chunks:
             chunk.row.computed += len(chunk.tokens)
-        self._choose(sampled, logits)
-        self._flush()  # readers need not wait for the prefix store
-        self._store_prompts(plan.chunks)  # of rows that gave usable numbers
+        self._choose(watched, logits)
+        self._flush()  # readers need not wait for what is kept of prompts
+        self._publish_prompts(plan.chunks)
         took = time.monotonic() - began
         self._prefill_budget.observe(took, [len(chunk.tokens) for chunk in plan.chunks])
         self._counts["steps"] += 1
         self._step_s += took
 
-    def _probe(self) -> None:
-        """A step of one token, to see whether the model works again. Growing the arena may be what failed."""
-        arena = self._runtime.path.arena
-        if arena is not None:
-            arena.fit(2, 1, {})
-            arena.scrub(0, 1)
-        self._runtime.path.run([RowChunk((0,), 0, 0)])
-
-    def _prepare_memory(self, plan: Plan) -> None:
-        """Memory for the step, and what the prefix store has of the admitted rows."""
-        arena = self._runtime.path.arena
-        if arena is None:
-            return
+    def _make_room(self, plan: Plan, error: torch.OutOfMemoryError) -> None:
+        """The device had no memory for what a step computes on the way: smaller chunks of prompts from now on, else one
+        row fewer, which continues later. What was written of the step is written again. Raises the error where one
+        row alone does not fit."""
+        if torch.cuda.is_available():
+            torch.cuda.empty_cache()
+        prompt = sum(len(chunk.tokens) for chunk in plan.chunks if chunk.row.pending > 1)
         with self._changed:
-            capacity, live, compact = self._budget.longest, self._budget.live(), self._budget.needs_compaction
-            self._budget.needs_compaction = False
-        slots = bucket_size(max(live, default=0) + 1) + 1 if self._eager else self._settings.max_batch
-        arena.fit(slots, capacity, live, compact=compact)
-        for admitted in plan.admitted:
-            arena.scrub(admitted.kv_slot, admitted.stale_tokens)
-            if admitted.blocks and self._pool is not None:
-                self._pool.load(arena, admitted.kv_slot, admitted.blocks)
+            most = min(prompt, self._scheduler.prefill_tokens)  # of a model that takes prompts whole, one is longer
+            if most > _LEAST_CHUNK:
+                self._scheduler.prefill_tokens = self._prefill_budget.limit(max(_LEAST_CHUNK, most // 2))
+                remedy = f"chunks of prompts have {self._scheduler.prefill_tokens} tokens at most from now on"
+            elif len(self._scheduler.running) > 1:
+                self._scheduler.preempt_last()
+                self._scheduler.max_batch = max(1, len(self._scheduler.running))
+                remedy = f"{self._scheduler.max_batch} answers run together at most from now on"
+            else:
+                raise error
+        log.warning("the device has no memory left for a step: %s (%s)", remedy, str(error).splitlines()[0])
 
-    def _store_prompts(self, chunks: Iterable[PlannedChunk]) -> None:
+    def _probe(self) -> None:
+        """A step of one token, to see whether the model works again."""
+        kv_slot, pages = self._memory.prepare_probe()
+        self._runtime.path.run([RowChunk((0,), kv_slot, 0, pages=pages)])
+
+    def _publish_prompts(self, chunks: Iterable[PlannedChunk]) -> None:
+        """Of rows that gave usable numbers."""
         for chunk in chunks:
             row = chunk.row
             if len(chunk.tokens) > 1 and row.reservation is not None:
-                self._store_blocks(row.load_id, row.tokens[: row.computed], row.reservation.kv_slot)
+                self._memory.publish(row.id, row.load_id, row.tokens[: row.computed])
 
     def _fail(self, error: Exception) -> None:
         log.error("the model's step failed", exc_info=error)
@@ -288,7 +276,7 @@ class ModelThread:
         with self._changed:
             self._step_began = None
             self._failure = reason
-            self._prefix.clear()  # whatever the fault has touched
+            self._memory.clear()  # whatever the fault has touched
             self._counts["failed"] += len(self._scheduler.running)
             self._fail_rows(tuple(self._scheduler.running), f"{reason}; try again")
 
@@ -299,11 +287,19 @@ class ModelThread:
 
     # ── tokens ───────────────────────────────────────────────────────────────────────────────────
 
-    def _choose(self, rows: list[Row], logits: torch.Tensor) -> None:
-        for row, choice in zip(rows, choose_tokens([row.sampler for row in rows], logits), strict=True):
+    def _choose(self, rows: list[tuple[Row, bool]], logits: torch.Tensor) -> None:
+        """Rows whose logits there are; the last token of a whole prompt or answer is followed by another one."""
+        samplers = [row.sampler if last else WATCHED for row, last in rows]
+        for (row, last), choice in zip(rows, choose_tokens(samplers, logits), strict=True):
+            error: EngineError | None = None
+            if isinstance(choice, EngineError):
+                error = choice
+            else:
+                row.verified = row.computed
             if row.cancelled:
                 continue
-            error = choice if isinstance(choice, EngineError) else isolated(self._advance, row, choice)
+            if not isinstance(choice, EngineError) and last:
+                error = isolated(self._advance, row, choice)
             if error is not None:
                 with self._changed:
                     self._scheduler.finish(row, time.monotonic(), keep=False)
@@ -366,3 +362,18 @@ class ModelThread:
                 self._scheduler.finish(row, time.monotonic())
                 row.send(type(error)(str(error)))
         self.adapter_manager.slots.fail(slot, type(error)(str(error)))
+
+
+def _memory(runtime: Runtime, settings: EngineSettings, lock: threading.Condition) -> KVMemory:
+    path = runtime.path
+    if isinstance(path.kv, KVPages):
+        return PagedMemory(path.kv, settings.max_batch, lock, keeps_prefixes=settings.prefix_bytes > 0)
+    return ArenaMemory.of(
+        path.kv,
+        kv_bytes=settings.kv_bytes,
+        prefix_bytes=settings.prefix_bytes,
+        bytes_per_token=runtime.bytes_per_token,
+        max_rows=settings.max_batch,
+        release_slot=path.release,
+        lock=lock,
+    )

@@ -2,8 +2,9 @@
 
 Learns what steps take, so that a long prompt makes running streams wait no more than about twice as
 long for their next token, on any machine. A step that was faster than expected tells more than a slower one, which may
-have shared the processor with something else: chunks do not shrink at each disturbance. Knows of rows only how many
-there are.
+have shared the processor with something else: chunks do not shrink at each disturbance. On a device a chunk costs much
+however short it is, since all weights are read once more for it beside the rows that are replayed: there streams wait
+about twice as long as beside the shortest chunk. Knows of rows only how many there are.
 """
 
 from __future__ import annotations
@@ -18,9 +19,43 @@ _FASTER_WEIGHT = 0.3  # the weight of a new measurement below what is expected
 _SLOWER_WEIGHT = 0.1  # and of one above
 
 
+_FIRST_CHUNK = 256  # on a device, before it knows
+_SHORTER = 0.75  # every fourth chunk, so that what any chunk costs can be told from what a token does
+_KEPT = 0.95  # of what was measured before, at each new measurement of a chunk
+
+
+class _Line:
+    """Least squares of seconds over tokens, both of chunks, where earlier ones count less and less."""
+
+    def __init__(self) -> None:
+        self._count = self._tokens = self._seconds = self._squares = self._products = 0.0
+
+    def add(self, tokens: int, seconds: float) -> None:
+        sums = (1.0, float(tokens), seconds, float(tokens) ** 2, tokens * seconds)
+        old = (self._count, self._tokens, self._seconds, self._squares, self._products)
+        self._count, self._tokens, self._seconds, self._squares, self._products = (
+            _KEPT * before + new for before, new in zip(old, sums, strict=True)
+        )
+
+    def fixed_and_slope(self) -> tuple[float, float]:
+        """Seconds that any chunk takes, and those of a token more; neither is negative."""
+        if not self._count:
+            return 0.0, 0.0
+        spread = self._squares - self._tokens**2 / self._count
+        if spread <= 1e-6 * self._squares:
+            return 0.0, self._seconds / self._tokens
+        slope = max(0.0, (self._products - self._tokens * self._seconds / self._count) / spread)
+        fixed = (self._seconds - slope * self._tokens) / self._count
+        return (fixed, slope) if fixed >= 0 else (0.0, self._products / self._squares)
+
+
 class PrefillBudget:
-    def __init__(self, max_tokens: int) -> None:
+    """`fixed_cost`: chunks are run beside replayed rows, and cost something however short they are."""
+
+    def __init__(self, max_tokens: int, *, fixed_cost: bool = False) -> None:
         self._max_tokens = max_tokens
+        self._line = _Line() if fixed_cost else None
+        self._chunks = 0
         self._decode_s: dict[int, float] = {}  # by how many rows decode: a step in which each gets one token
         self._prompt_token_s = 0.0  # what a token of a prompt adds; a chunk counts `_CHUNK_OVERHEAD` more
 
@@ -30,6 +65,8 @@ class PrefillBudget:
         prompt = sum(tokens) - decoding
         if not prompt:
             self._decode_s[decoding] = _smoothed(self._decode_s.get(decoding, seconds), seconds)
+        elif self._line is not None:
+            self._line.add(prompt, max(0.0, seconds - self._decode_step_s(decoding)))
         elif prompt >= _MIN_CHUNK:
             added = max(0.0, seconds - self._decode_step_s(decoding)) / (prompt + _CHUNK_OVERHEAD)
             self._prompt_token_s = _smoothed(self._prompt_token_s or added, added)
@@ -44,6 +81,8 @@ class PrefillBudget:
         """Prompt tokens for the next step, in which so many rows decode; `spent` seconds before it went into
         something else."""
         decode_s = self._decode_step_s(decoding)
+        if self._line is not None:
+            return self._tokens_beside_replays(decode_s, spent)
         if not (decode_s and self._prompt_token_s):
             tokens = 8.0 * _MIN_CHUNK
         else:
@@ -52,6 +91,21 @@ class PrefillBudget:
             return self._max_tokens
         full = int(decoding + tokens) // _ROW_MULTIPLE * _ROW_MULTIPLE - decoding
         return min(self._max_tokens, full if full >= _MIN_CHUNK else full + _ROW_MULTIPLE)
+
+    def _tokens_beside_replays(self, decode_s: float, spent: float) -> int:
+        assert self._line is not None  # narrows a type
+        fixed, slope = self._line.fixed_and_slope()
+        if not (decode_s and slope):
+            return min(self._max_tokens, _FIRST_CHUNK)
+        tokens = (_MAX_STRETCH * (decode_s + fixed) - spent) / slope
+        tokens = min(float(self._max_tokens), max(float(_MIN_CHUNK), tokens))
+        self._chunks += 1
+        return int(tokens * _SHORTER) if self._chunks % 4 == 0 and tokens * _SHORTER >= _MIN_CHUNK else int(tokens)
+
+    def limit(self, tokens: int) -> int:
+        """At most so many from now on; how many that are."""
+        self._max_tokens = min(self._max_tokens, tokens)
+        return self._max_tokens
 
 
 def _smoothed(known: float, new: float) -> float:

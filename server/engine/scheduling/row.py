@@ -46,9 +46,10 @@ class Row:
     turn: int = 0  # numbers rows in the order of their first admission; 0: none yet
     position: int = 0  # in the queue, as last emitted
     slot: Slot | None = None
-    reservation: KVReservation | None = None  # its part of the KV arena while it runs
+    reservation: KVReservation | None = None  # its part of the KV memory while it runs
     tokens: list[int] = field(init=False)  # prompt and answer
-    computed: int = 0  # of them, whose keys and values are in the arena
+    computed: int = 0  # of them, whose keys and values are in memory
+    verified: int = 0  # of those, behind which logits were seen to be finite
     cached: int = 0  # of the prompt, not computed but taken from the prefix store
     unsent_tokens: int = 0  # tokens since the last delta
     unsent_logprobs: list[TokenLogprob] = field(default_factory=list)

@@ -16,8 +16,9 @@ from dataclasses import dataclass, field
 
 from server.config import EngineSettings
 from server.engine.adapters.slots import Slot, SlotState, SlotTable
-from server.engine.cache.kv import KV_GRANULARITY, KVBudget
-from server.engine.cache.prefix import BLOCK_SIZE, PrefixIndex
+from server.engine.cache.kv import KV_GRANULARITY
+from server.engine.cache.memory import KVMemory
+from server.engine.cache.prefix import BLOCK_SIZE
 from server.engine.scheduling.fair_queue import FairQueue
 from server.engine.scheduling.row import Row, RowState
 from server.errors import AdapterInvalid, EngineBusy
@@ -37,54 +38,31 @@ class PlannedChunk:
 
 
 @dataclass(frozen=True)
-class ReleasedRow:
-    """A row that was finished, cancelled or preempted; `tokens` are those it computed, in `kv_slot` of the arena."""
-
-    load_id: int
-    tokens: tuple[int, ...]
-    kv_slot: int
-
-
-@dataclass(frozen=True)
-class AdmittedRow:
-    """A row that was given a slot of the arena, where an earlier one may have left `stale_tokens`; `blocks` of the
-    prefix store are its beginning."""
-
-    kv_slot: int
-    stale_tokens: int
-    blocks: tuple[int, ...]
-
-
-@dataclass(frozen=True)
 class Plan:
     chunks: list[PlannedChunk] = field(default_factory=list)
-    admitted: list[AdmittedRow] = field(default_factory=list)
 
 
 class Scheduler:
-    """`start_reading(slot)` is called once for each slot whose adapter must be read from disk; it must not block.
-
-    `released` collects what may be kept of rows that left; the model thread takes it before each plan."""
+    """`start_reading(slot)` is called once for each slot whose adapter must be read from disk; it must not block."""
 
     def __init__(
         self,
         settings: EngineSettings,
-        budget: KVBudget,
+        memory: KVMemory,
         slots: SlotTable,
-        prefix: PrefixIndex,
         start_reading: Callable[[Slot], None],
         *,
         chunked: bool,
     ) -> None:
         self._settings = settings
-        self._budget = budget
+        self.max_batch = settings.max_batch  # of a device that turns out to have less memory, fewer …
+        self.prefill_tokens = settings.prefill_tokens  # … and smaller chunks
+        self._memory = memory
         self._slots = slots
-        self._prefix = prefix
         self._start_reading = start_reading
         self._chunked = chunked
         self.waiting = FairQueue()
         self.running: list[Row] = []
-        self.released: list[ReleasedRow] = []
         self.preempted = 0
         self._turns = itertools.count(1)
 
@@ -99,7 +77,7 @@ class Scheduler:
                 f"{own} of your answers are running or waiting, which is the most for one user "
                 "(engine.max_per_user): wait for one to end or stop it"
             )
-        capacity = settings.max_waiting + max(0, settings.max_batch - len(self.running))
+        capacity = settings.max_waiting + max(0, self.max_batch - len(self.running))
         if len(self.waiting) >= capacity:
             raise EngineBusy(
                 f"{len(self.waiting)} answers are waiting, which is the most (engine.max_waiting): "
@@ -124,10 +102,8 @@ class Scheduler:
     def _release(self, row: Row, *, keep: bool) -> None:
         """Takes a row out of the running ones and frees its KV reservation."""
         self.running.remove(row)
-        if row.reservation is not None:
-            computed = tuple(row.tokens[: row.computed]) if keep else ()
-            self.released.append(ReleasedRow(row.load_id, computed, row.reservation.kv_slot))
-        self._budget.release(row.id)
+        kept = row.verified if self._memory.verifies else row.computed
+        self._memory.release(row.id, row.load_id, row.tokens[:kept] if keep else ())
         row.reservation = None
 
     def remove_cancelled(self, now: float) -> None:
@@ -136,37 +112,33 @@ class Scheduler:
             if row.cancelled:
                 self.finish(row, now)
 
-    def take_released(self) -> list[ReleasedRow]:
-        released, self.released = self.released, []
-        return released
-
     # ── one step ─────────────────────────────────────────────────────────────────────────────────
 
     def plan(self, now: float, prefill_budget: Callable[[int], int] | None = None) -> Plan:
         """Admits waiting rows and fills a step: a token for each row that decodes, and prompts' chunks. These have
         `prefill_budget(rows that decode)` tokens together, the setting's where none decodes or where several short
         prompts wait, which are over soon. Rows of one adapter are neighbours, in rising order of its stack index, those
-        of the base model first. `released` must be empty."""
-        preempted = self._grow_or_preempt()
-        admitted = [] if preempted else self._admit(now)  # a slot may be reused once its released row has been stored
+        of the base model first. What was released must have been settled."""
+        if not self._grow_or_preempt():  # a slot may be reused once its released row has been settled
+            self._admit(now)
         for position, row in enumerate(self.waiting, 1):
             if row.position != position:
                 row.position = position
                 row.send(Queued(position))
         chunks = [PlannedChunk(row, row.next_tokens(1)) for row in self.running if row.pending == 1]
-        budget = self._settings.prefill_tokens
+        budget = self.prefill_tokens
         if prefill_budget is not None and chunks and not self._prefill_at_once(len(chunks)):
             budget = prefill_budget(len(chunks))
         chunks += self._prefill_chunks(budget)
         chunks.sort(key=lambda chunk: chunk.row.slot.stack_index if chunk.row.slot is not None else -1)
-        return Plan(chunks, admitted)
+        return Plan(chunks)
 
     def _prefill_at_once(self, decoding: int) -> bool:
         """Whether rows that decode may wait for those that wait for their first token: there are several of these, and
         one step is enough for them all, or they are many and their prompts are short. In small chunks these cost more,
         and a row that starts late still decodes when the others, which could have shared its steps, have ended."""
         left = [row.pending for row in self.running if row.pending > 1]
-        step = self._settings.prefill_tokens
+        step = self.prefill_tokens
         many = _PREFILL_WEIGHT * len(left) >= decoding and sum(left) <= len(left) * step
         return len(left) > 1 and (many or sum(left) <= step)
 
@@ -175,30 +147,32 @@ class Scheduler:
         preempted = False
         for row in sorted(self.running, key=lambda other: other.turn):
             while row.state is RowState.RUNNING and not self._grow(row):
-                self._preempt(max(self.running, key=lambda other: other.turn))
+                self.preempt_last()
                 preempted = True
         return preempted
 
     def _grow(self, row: Row) -> bool:
         if row.reservation is None or len(row.tokens) <= row.reservation.tokens:
             return True
-        more = len(row.tokens) + len(row.tokens) // 4
-        return self._budget.grow(row.id, more) or self._budget.grow(row.id, len(row.tokens))
+        return self._memory.grow(row.id, len(row.tokens))
 
-    def _preempt(self, row: Row) -> None:
+    def preempt_last(self, *, keep: bool = True) -> None:
+        """As where memory ends, of the rows that run. `keep` as in `finish`."""
+        self._preempt(max(self.running, key=lambda other: other.turn), keep=keep)
+
+    def _preempt(self, row: Row, *, keep: bool = True) -> None:
         """Back to the queue, with its answer so far, which it continues later."""
-        self._release(row, keep=True)
+        self._release(row, keep=keep)
         self.preempted += 1
         row.state = RowState.WAITING
-        row.computed = row.position = 0
+        row.computed = row.verified = row.position = 0
         self.waiting.add(row)
 
-    def _admit(self, now: float) -> list[AdmittedRow]:
-        admitted: list[AdmittedRow] = []
+    def _admit(self, now: float) -> None:
         blocked: Row | None = None  # the first row that waits for a slot
         held_back = 0  # rows that wait for what another one computes
         for row in tuple(self.waiting):
-            if len(self.running) >= self._settings.max_batch:
+            if len(self.running) >= self.max_batch:
                 break
             if row.folder is not None and row.slot is None:
                 starving = blocked is not None and now - blocked.submitted_at > _SLOT_PATIENCE_S
@@ -209,26 +183,24 @@ class Scheduler:
                     continue
             if row.slot is not None and row.slot.state is SlotState.LOADING:
                 continue
-            blocks = self._prefix.match(row.load_id, row.tokens[:-1])  # the last token's logits must be computed
-            if self._computed_elsewhere(row, len(blocks) * BLOCK_SIZE):
+            if self._computed_elsewhere(row):
                 held_back += 1
-                if len(self.running) + held_back >= self._settings.max_batch:
+                if len(self.running) + held_back >= self.max_batch:
                     break  # those held back will fill the batch
                 continue
-            reservation = self._budget.reserve(row.id, min(len(row.tokens) + KV_GRANULARITY, self._budget.total))
+            room = min(len(row.tokens) + KV_GRANULARITY, self._memory.total)
+            reservation = self._memory.reserve(row.id, row.load_id, row.tokens, room)
             if reservation is None:
                 break  # later rows that are smaller must not pass it for ever
             self.waiting.take(row)
             row.state = RowState.RUNNING
             row.turn = row.turn or next(self._turns)
             row.reservation = reservation
-            row.computed = len(blocks) * BLOCK_SIZE
+            row.computed = row.verified = reservation.cached
             if not row.admitted_at:
                 row.admitted_at = now
                 row.cached = row.computed
             self.running.append(row)
-            admitted.append(AdmittedRow(reservation.kv_slot, reservation.stale_tokens, tuple(blocks)))
-        return admitted
 
     def _acquire_slot(self, row: Row, now: float) -> bool:
         """A row keeps its slot from here on, so that no other one's load can evict it. False: it must wait."""
@@ -248,16 +220,19 @@ class Scheduler:
             self._start_reading(slot)
         return True
 
-    def _computed_elsewhere(self, row: Row, have: int) -> bool:
-        """Whether a running row is about to compute a good part of this row's prompt for the prefix store."""
-        if not self._prefix.capacity:
+    def _computed_elsewhere(self, row: Row) -> bool:
+        """Whether a running row is about to compute a good part of this row's prompt for others to share."""
+        if not self._memory.keeps_prefixes:
             return False
+        most = 0
         for other in self.running:
             if other.pending > 1 and other.load_id == row.load_id and other.computed < len(other.tokens) - 1:
                 shared = _shared_prefix(row.tokens[:-1], other.tokens)
-                if shared >= have + _MIN_SHARED_TOKENS and other.computed < shared:
-                    return True
-        return False
+                if other.computed < shared:
+                    most = max(most, shared)
+        return most >= _MIN_SHARED_TOKENS and (
+            most >= self._memory.cached(row.load_id, row.tokens[:-1]) + _MIN_SHARED_TOKENS
+        )
 
     def _prefill_chunks(self, budget: int) -> list[PlannedChunk]:
         """The oldest prompt gets half of the budget and what the shortest ones leave, among which those of one adapter
@@ -287,7 +262,7 @@ class Scheduler:
 
     def check_integrity(self) -> None:
         """Raises ValueError when rows, memory and slots contradict each other."""
-        if self._budget.owners() != {row.id for row in self.running}:
+        if self._memory.owners() != {row.id for row in self.running}:
             raise ValueError("memory is reserved by other rows than those that run")
         if len(self.running) > self._settings.max_batch:
             raise ValueError("more rows run than there is room for")
@@ -300,8 +275,7 @@ class Scheduler:
         for row in self.running:
             if row.reservation is None or row.computed > row.reservation.tokens:
                 raise ValueError(f"row {row.id} has computed more than it may hold")
-        self._budget.check_integrity()
-        self._prefix.check_integrity()
+        self._memory.check_integrity()
         self._slots.check_integrity()
 
 

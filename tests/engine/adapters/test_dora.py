@@ -15,7 +15,7 @@ from server.config import ModelSettings
 from server.engine.adapters.lora_layers import linear_layers
 from server.engine.adapters.reading import AdapterTarget, read_adapter
 from server.engine.forward.linears import choose_linear
-from server.engine.forward.paths import DecoderForward
+from server.engine.forward.paths import DecoderForward, DeviceLayout
 from server.errors import AdapterInvalid
 from tests.engine.conftest import EngineFactory, ask, greedy, make_adapter, peft_quiet, reference
 
@@ -123,14 +123,12 @@ def test_gains_computed_on_the_device_are_those_of_the_reader(tiny, tmp_path: Pa
     base = tiny("qwen2")
     folder = make_dora(base, tmp_path, "dora", ["q_proj", "k_proj", "down_proj"])
     found = []
-    for on_device in (False, True):
+    for device in (None, DeviceLayout(16)):
         model = reference(base)
         layers = linear_layers(model)
-        path = DecoderForward(model, choose_linear("none", torch.device("cpu"), torch.float32), layers, 2)
-        for group in path.bank._groups.values():
-            group._on_device = on_device
+        path = DecoderForward(model, choose_linear("none", torch.device("cpu"), torch.float32), layers, 2, device)
         packed = path.bank.pack(read_adapter(folder, AdapterTarget("", layers, 16))[1])
         path.bank.write(1, packed)
-        found.append({name: group._gains for name, group in path.bank._groups.items() if len(group._gains)})
+        found.append({name: group._gains for name, group in path.bank._groups.items() if group._with_gains})
     assert found[0]
     torch.testing.assert_close(found[0], found[1])

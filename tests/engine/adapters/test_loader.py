@@ -5,10 +5,12 @@ from __future__ import annotations
 import asyncio
 import threading
 import time
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
+import torch
 
 from server.config import EngineSettings
 from server.engine.adapters import loader, reading
@@ -129,16 +131,18 @@ async def test_a_stack_index_that_is_reused_while_it_is_cleared(tiny, adapters, 
 def test_a_failed_load_is_reported_whatever_becomes_of_the_next(tmp_path: Path) -> None:
     class Bank:
         pack = clear = None
+        fixed, device = False, torch.device("cpu")
 
-        def write(self, stack_index: int, packed: object) -> None:
+        def write_groups(self, stack_index: int, packed: object) -> Iterator[None]:
             raise ValueError("nobody has thought of this")
+            yield
 
     changed = threading.Condition()
     manager = AdapterManager(Bank(), None, EngineSettings(), changed)
     broken, good = (manager.slots.reserve(AdapterFolder(name, "1", tmp_path / name, (), ""), 1, 0.0) for name in "ab")
     manager._on_result((broken, AdapterInvalid("it is cut off")))
     manager._on_result((good, {}))
-    wrong = manager.install(one=False)
+    wrong = manager.install(beside_answers=False)
     assert next(wrong)[0] is broken
     with pytest.raises(ValueError, match="thought"):
         next(wrong)

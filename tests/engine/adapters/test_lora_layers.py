@@ -11,7 +11,7 @@ from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, 
 
 from server.engine.adapters.lora_layers import LoraBank, LoraGroup
 from server.engine.adapters.reading import LoraPair
-from server.engine.adapters.segments import Segment, plan_segments
+from server.engine.adapters.segments import LoraPlan, Segment, plan_rows, plan_segments
 from tests.tiers import cases
 
 CPU = torch.device("cpu")
@@ -31,11 +31,11 @@ def pair(rng: np.random.Generator, rank: int, out: int) -> LoraPair:
 class Layers:
     """A group of layers, and what each index of its stacks should hold."""
 
-    def __init__(self, out_features: list[int], max_loras: int, seed: int = 0) -> None:
+    def __init__(self, out_features: list[int], max_loras: int, seed: int = 0, fixed_rank: int = 0) -> None:
         self.rng = np.random.default_rng(seed)
         self.names = [f"layer{n}" for n in range(len(out_features))]
         self.out_features, self.max_loras = out_features, max_loras
-        self.group = LoraGroup(self.names, IN_FEATURES, out_features, max_loras, LIKE)
+        self.group = LoraGroup(self.names, IN_FEATURES, out_features, max_loras, LIKE, fixed_rank)
         self.pairs: dict[int, dict[str, LoraPair]] = {}
 
     def write(self, stack_index: int, ranks: list[int]) -> None:
@@ -72,10 +72,11 @@ class Layers:
         x = torch.tensor(self.rng.normal(size=(at, IN_FEATURES)), dtype=torch.float32)
         y = torch.tensor(self.rng.normal(size=(at, sum(self.out_features))), dtype=torch.float32)
         wanted = self.expected(x, y.clone(), segments)
-        for bags in (True, False):
-            found = y.clone()
-            self.group.add(x, found, plan_segments(segments, CPU, bags=bags))
-            torch.testing.assert_close(found, wanted, atol=1e-4, rtol=1e-4)
+        self.group.add(x, y, self.plan(segments, at))
+        torch.testing.assert_close(y, wanted, atol=1e-4, rtol=1e-4)
+
+    def plan(self, segments: list[Segment], rows: int) -> LoraPlan:
+        return plan_rows(segments, rows, CPU) if self.group._fixed else plan_segments(segments)
 
 
 def mix(kind: str, rows: int, max_loras: int, rng: np.random.Generator) -> dict[int, int]:
@@ -105,28 +106,31 @@ MIXES = ["identical", "distinct", "uniform", "zipf", "skewed", "holes"]
     rows=st.integers(1, 60),
     before=st.integers(0, 4),
     seed=st.integers(0, 1000),
+    fixed_rank=st.sampled_from([0, 16]),
 )
-@settings(max_examples=cases(30, 1_000))
+@settings(max_examples=cases(40, 1_000))
 def test_any_mix_is_the_sum_row_by_row(
-    kind: str, widths: str, max_loras: int, rows: int, before: int, seed: int
+    kind: str, widths: str, max_loras: int, rows: int, before: int, seed: int, fixed_rank: int
 ) -> None:
-    layers = Layers(WIDTHS[widths], max_loras, seed)
+    layers = Layers(WIDTHS[widths], max_loras, seed, fixed_rank)
     for stack_index in range(max_loras):
         if layers.rng.random() < 0.9:
             layers.write(stack_index, [int(rank) for rank in layers.rng.integers(0, 11, len(layers.out_features))])
     layers.check(mix(kind, rows, max_loras, layers.rng), before)
 
 
-def test_prompts_beside_single_rows() -> None:
-    layers = Layers(WIDTHS["grouped queries"], 6)
+@pytest.mark.parametrize("fixed_rank", [0, 8])
+def test_prompts_beside_single_rows(fixed_rank: int) -> None:
+    layers = Layers(WIDTHS["grouped queries"], 6, 0, fixed_rank)
     for stack_index in range(6):
         layers.write(stack_index, [4, 2, 3])
     for counts in ({0: 1, 1: 200, 2: 1}, {0: 50, 5: 50}, {0: 15, 1: 16, 2: 17}, {3: 15, 4: 1}, {2: 300}):
         layers.check(counts, before=3)
 
 
-def test_a_plan_leaves_out_rows_of_the_base() -> None:
-    bank = LoraBank([("a",)], {"a": (IN_FEATURES, 4)}, 3, LIKE)
+@pytest.mark.parametrize("fixed_rank", [0, 8])
+def test_a_plan_leaves_out_rows_of_the_base(fixed_rank: int) -> None:
+    bank = LoraBank([("a",)], {"a": (IN_FEATURES, 4)}, 3, LIKE, fixed_rank)
     weights = {stack_index: pair(np.random.default_rng(stack_index), 2, 4) for stack_index in range(3)}
     for stack_index, own in weights.items():
         bank.write(stack_index, bank.pack({"a": own}))
@@ -191,9 +195,10 @@ def test_a_stack_index_is_cleared_before_it_is_written() -> None:
 
 
 @pytest.mark.parametrize("counts", [{0: 1, 2: 1, 4: 1}, {0: 3, 2: 1}, {2: 20}, {0: 2, 4: 2}, {0: 1, 4: 40}])
-def test_what_is_at_other_stack_indices_never_reaches_a_row(counts: dict[int, int]) -> None:
+@pytest.mark.parametrize("fixed_rank", [0, 16])
+def test_what_is_at_other_stack_indices_never_reaches_a_row(counts: dict[int, int], fixed_rank: int) -> None:
     """Not even NaN: indices that are empty, that have been cleared, or whose rows are not in this step."""
-    layers = Layers(WIDTHS["grouped queries"], 6)
+    layers = Layers(WIDTHS["grouped queries"], 6, 0, fixed_rank)
     for stack_index in range(5):
         layers.write(stack_index, [4, 2, 3])
     layers.clear(3)
@@ -203,19 +208,34 @@ def test_what_is_at_other_stack_indices_never_reaches_a_row(counts: dict[int, in
     layers.check(counts, before=2)
 
 
-@pytest.mark.parametrize("bags", [True, False])
+@pytest.mark.parametrize("fixed_rank", [0, 16])
 @pytest.mark.parametrize("broken", range(6))
-def test_a_row_that_is_no_number_stays_alone(broken: int, bags: bool) -> None:
-    layers = Layers([6, 4], 4)
+def test_a_row_that_is_no_number_stays_alone(broken: int, fixed_rank: int) -> None:
+    layers = Layers([6, 4], 4, 0, fixed_rank)
     for stack_index in range(4):
         layers.write(stack_index, [3, 3])
     segments = [Segment(0, 1, 2), Segment(1, 2, 4), Segment(3, 4, 6)]
     x, y = torch.randn(6, IN_FEATURES), torch.zeros(6, 10)
     wanted = layers.expected(x, y.clone(), segments)
     x[broken] = NAN
-    layers.group.add(x, y, plan_segments(segments, CPU, bags=bags))
+    layers.group.add(x, y, layers.plan(segments, 6))
     others = [row for row in range(6) if row != broken]
     torch.testing.assert_close(y[others], wanted[others], atol=1e-5, rtol=1e-5)
+
+
+def test_stacks_of_a_fixed_rank_never_move() -> None:
+    layers = Layers(WIDTHS["grouped queries"], 3, 0, fixed_rank=20)
+    group = layers.group
+    before = group.bytes, group.reallocations, group._a.data_ptr(), group._b.data_ptr(), group._gains.data_ptr()
+    assert group.rank == 24
+    for stack_index, ranks in ((0, [3, 0, 5]), (2, [20, 7, 1]), (1, [8, 8, 8])):
+        layers.write(stack_index, ranks)
+        layers.check({0: 2, 2: 1})
+    for stack_index in range(3):
+        layers.clear(stack_index)
+    layers.check({0: 2, 1: 1})
+    after = group.bytes, group.reallocations, group._a.data_ptr(), group._b.data_ptr(), group._gains.data_ptr()
+    assert after == before
 
 
 class Stacks(RuleBasedStateMachine):

@@ -67,16 +67,6 @@ def test_a_row_grows_while_there_is_capacity() -> None:
     assert budget.live() == {0: 128, 1: 64}
 
 
-def test_on_a_device_every_slot_is_as_long_as_the_longest() -> None:
-    budget = KVBudget(1024, 1, 4, eager=True)
-    assert budget.reserve(1, 60)
-    assert budget.reserve(2, 60)
-    assert budget.used == 512
-    assert not budget.grow(1, 600), "two slots of 1,024"
-    budget.release(2)
-    assert budget.grow(1, 600)
-
-
 class Budgets(RuleBasedStateMachine):
     def __init__(self) -> None:
         super().__init__()

@@ -11,13 +11,15 @@ from typing import Any
 import pytest
 import torch
 
-from server.engine.adapters.lora_layers import linear_layers
+from server.engine.adapters.lora_layers import LoraGroup, linear_layers
 from server.engine.adapters.reading import LoraPair
-from server.engine.cache.kv import bucket_size, zeros
+from server.engine.cache.kv import bucket_size
+from server.engine.cache.pages import KVPages
 from server.engine.forward.choice import choose_path
 from server.engine.forward.chunk import RowChunk
+from server.engine.forward.graphs import CudaCapture
 from server.engine.forward.linears import choose_linear
-from server.engine.forward.paths import DecoderForward
+from server.engine.forward.paths import DecoderForward, DeviceLayout
 from tests.engine.conftest import reference
 from tests.engine.forward.captures import InputLiveness, Operators, Tape
 from tests.tiers import cases
@@ -25,10 +27,22 @@ from tests.tiers import cases
 CPU = torch.device("cpu")
 
 
+PAGE = 16  # tokens
+SLOT_PAGES = 16
+
+
+def row(tokens, kv_slot: int, computed: int, stack_index: int | None = None) -> RowChunk:
+    """In pages that are scattered over the pool."""
+    pages = [1 + (kv_slot + 9 * page) for page in range(SLOT_PAGES)]
+    return RowChunk(tokens, kv_slot, computed, stack_index, pages=pages)
+
+
 def build(folder, capture) -> DecoderForward:
+    """Without a capture as on a processor."""
     model = reference(folder)
     layers = linear_layers(model)
-    path = DecoderForward(model, choose_linear("none", CPU, torch.float32), layers, 4, capture)
+    device = DeviceLayout(16, capture, PAGE) if capture is not None else None
+    path = DecoderForward(model, choose_linear("none", CPU, torch.float32), layers, 4, device)
     torch.manual_seed(0)
     for stack_index in (0, 2, 3):
         path.bank.write(
@@ -40,7 +54,10 @@ def build(folder, capture) -> DecoderForward:
                 }
             ),
         )
-    path.arena.fit(9, 256, {})
+    if isinstance(path.kv, KVPages):
+        path.kv.allocate(1 + 9 * SLOT_PAGES, SLOT_PAGES)
+    else:
+        path.kv.fit(9, 256, {})
     return path
 
 
@@ -65,12 +82,12 @@ def test_captured_steps_give_the_logits_of_uncaptured_ones(tiny, name: str) -> N
     stack_indices, kv_slots = [None, None, 0, 2, 2, 3], [4, 0, 5, 1, 3, 2]
     rows = list(zip(texts, kv_slots, stack_indices, strict=True))
     for path in (captured, plain):
-        path.run([RowChunk(text, kv_slot, 0, stack_index) for text, kv_slot, stack_index in rows])
+        path.run([row(text, kv_slot, 0, stack_index) for text, kv_slot, stack_index in rows])
     assert capture.made == 0, "prompts are not captured"
     for step in range(12):
         running = rows if step < 6 else rows[1:4]
         chunks = [
-            RowChunk((dice.randrange(300),), kv_slot, len(text) + step, stack_index)
+            row((dice.randrange(300),), kv_slot, len(text) + step, stack_index)
             for text, kv_slot, stack_index in running
         ]
         torch.testing.assert_close(captured.run(chunks), plain.run(chunks), atol=1e-5, rtol=0)
@@ -83,11 +100,11 @@ def test_what_moves_in_memory_is_captured_anew(tiny) -> None:
     captured, plain = build(tiny("llama"), capture), build(tiny("llama"), None)
 
     def step(length: int) -> None:
-        chunks = [RowChunk((7,), 0, length), RowChunk((8,), 1, length, 2)]
+        chunks = [row((7,), 0, length), row((8,), 1, length, 2)]
         torch.testing.assert_close(captured.run(chunks), plain.run(chunks), atol=1e-5, rtol=0)
 
     for path in (captured, plain):
-        path.run([RowChunk((5, 6), 0, 0), RowChunk((5, 6, 7), 1, 0, 2)])
+        path.run([row((5, 6), 0, 0), row((5, 6, 7), 1, 0, 2)])
     step(2)
     for path in (captured, plain):
         path.bank.write(
@@ -100,10 +117,12 @@ def test_what_moves_in_memory_is_captured_anew(tiny) -> None:
             ),
         )
     step(3)
+    assert capture.made == 1, "stacks have their rank from the start"
+    captured.kv.allocate(2 + 9 * SLOT_PAGES, SLOT_PAGES)
     for path in (captured, plain):
-        path.arena.fit(9, 600, {0: 64, 1: 64})
+        path.run([row((5, 6, 7, 7), 0, 0), row((5, 6, 7, 8, 8), 1, 0, 2)])
     step(4)
-    assert capture.made == 3
+    assert capture.made == 2
 
 
 def test_sizes_are_few() -> None:
@@ -114,9 +133,11 @@ def test_sizes_are_few() -> None:
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="no CUDA device is here")
 def test_on_a_gpu_steps_are_cuda_graphs(tiny) -> None:
     def load():
-        return reference(tiny("llama")).to("cuda")
+        return reference(tiny("llama")).to("cuda", torch.bfloat16)
 
-    chosen = choose_path(load, choose_linear("none", torch.device("cuda"), torch.float32), 4)
+    chosen = choose_path(
+        load, choose_linear("none", torch.device("cuda"), torch.bfloat16), 4, DeviceLayout(8, CudaCapture())
+    )
     assert "CUDA graphs" in chosen.reason
 
 
@@ -124,12 +145,11 @@ def test_on_a_gpu_steps_are_cuda_graphs(tiny) -> None:
 
 
 def half_precision(folder: Path, capture) -> DecoderForward:
-    """As a GPU would hold it: bfloat16, plain products, stacks that stay."""
+    """As a GPU would hold it: bfloat16, plain products, pages, stacks that stay."""
     model = reference(folder).bfloat16()
-    path = DecoderForward(model, choose_linear("none", CPU, torch.bfloat16), linear_layers(model), 4, capture)
-    for group in path.bank._groups.values():
-        group._on_device = True
-    path.arena.fit(9, 256, {})
+    device = DeviceLayout(24, capture, PAGE)
+    path = DecoderForward(model, choose_linear("none", CPU, torch.bfloat16), linear_layers(model), 4, device)
+    path.kv.allocate(1 + 9 * SLOT_PAGES, SLOT_PAGES)
     return path
 
 
@@ -176,8 +196,8 @@ def test_a_captured_step_keeps_all_that_it_reads(tiny) -> None:
     liveness = InputLiveness()
     path = half_precision(tiny("llama"), liveness)
     write_made_up(path, 2, seed=0, dora=True)
-    path.run([RowChunk((5, 6), 0, 0), RowChunk((5, 6, 7), 1, 0, 2)])
-    path.run([RowChunk((7,), 0, 2), RowChunk((8,), 1, 3, 2)])
+    path.run([row((5, 6), 0, 0), row((5, 6, 7), 1, 0, 2)])
+    path.run([row((7,), 0, 2), row((8,), 1, 3, 2)])
     assert not path.capture_failure
     gc.collect()
     assert liveness.inputs
@@ -188,11 +208,11 @@ def test_a_captured_step_keeps_all_that_it_reads(tiny) -> None:
 def test_doras_branch_is_not_baked_into_a_captured_step(tiny) -> None:
     twins = Twins(tiny("qwen2"))
     twins.load(0, 1)
-    twins.run([RowChunk((5, 6), 0, 0), RowChunk((5, 6, 7), 1, 0, 0), RowChunk((4, 4), 2, 0, 0)])
+    twins.run([row((5, 6), 0, 0), row((5, 6, 7), 1, 0, 0), row((4, 4), 2, 0, 0)])
     for seed in range(6):
-        twins.run([RowChunk((7,), 0, 2 + seed), RowChunk((8,), 1, 3 + seed, 0)])
+        twins.run([row((7,), 0, 2 + seed), row((8,), 1, 3 + seed, 0)])
         twins.unload(0)
-        twins.run([RowChunk((7,), 0, 2 + seed), RowChunk((8,), 1, 3 + seed)])
+        twins.run([row((7,), 0, 2 + seed), row((8,), 1, 3 + seed)])
         twins.load(0, seed, dora=seed % 2 == 0)
 
 
@@ -201,8 +221,8 @@ def test_whether_another_adapter_has_dora_changes_no_bit_of_a_row(tiny) -> None:
     twins = Twins(tiny("qwen2"))
     twins.load(0, 1)
     prompt, step = (
-        [RowChunk((5, 6), 0, 0), RowChunk((5, 6, 7), 1, 0, 0)],
-        [RowChunk((7,), 0, 2), RowChunk((8,), 1, 3, 0)],
+        [row((5, 6), 0, 0), row((5, 6, 7), 1, 0, 0)],
+        [row((7,), 0, 2), row((8,), 1, 3, 0)],
     )
     twins.run(prompt)
     before = twins.run(step)
@@ -213,8 +233,8 @@ def test_whether_another_adapter_has_dora_changes_no_bit_of_a_row(tiny) -> None:
 @torch.inference_mode()
 def test_after_a_warm_up_loads_and_unloads_are_recorded_no_more(tiny) -> None:
     twins = Twins(tiny("llama"))
-    rows = [RowChunk((5, 6), 0, 0), RowChunk((5, 6, 7), 1, 0, 2)]
-    steps = [RowChunk((7,), 0, 2), RowChunk((8,), 1, 3, 2)]
+    rows = [row((5, 6), 0, 0), row((5, 6, 7), 1, 0, 2)]
+    steps = [row((7,), 0, 2), row((8,), 1, 3, 2)]
     twins.load(1, 0, rank=12, dora=True)
     twins.load(2, 0)
     twins.run(rows)
@@ -236,22 +256,20 @@ def test_after_a_warm_up_loads_and_unloads_are_recorded_no_more(tiny) -> None:
 def test_any_sequence_of_rows_adapters_and_growth_is_replayed_as_it_is_computed(
     tiny, seed: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Memory runs out at a random allocation of a load now and then: that adapter alone is not there."""
+    """Memory runs out half-way through a load now and then: that adapter alone is not there."""
     dice = random.Random(seed)
     twins = Twins(tiny(("llama", "qwen2", "qwen3", "mistral")[seed % 4]))
     rows: dict[int, tuple[list[int], int | None]] = {}  # by slot
     loaded: set[int] = set()
     for _ in range(25):
-        kind = dice.choices(("admit", "end", "load", "unload", "grow", "step"), (3, 1, 3, 1, 1, 8))[0]
+        kind = dice.choices(("admit", "end", "load", "unload", "poison", "step"), (3, 1, 3, 1, 1, 8))[0]
         used = {stack_index for _, stack_index in rows.values()}
         if kind == "admit" and len(rows) < 8:
             kv_slot = min(set(range(8)) - rows.keys())
             stack_index = dice.choice([None, *loaded])
             text = [dice.randrange(3, 300) for _ in range(dice.randrange(2, 30))]
             rows[kv_slot] = text, stack_index
-            for path in twins.paths:
-                path.arena.scrub(kv_slot, path.arena.capacity)
-            twins.run([RowChunk(tuple(text), kv_slot, 0, stack_index)])
+            twins.run([row(tuple(text), kv_slot, 0, stack_index)])
         elif kind == "end" and rows:
             del rows[dice.choice(list(rows))]
         elif kind == "load" and set(range(4)) - used:
@@ -265,34 +283,35 @@ def test_any_sequence_of_rows_adapters_and_growth_is_replayed_as_it_is_computed(
             stack_index = dice.choice(sorted(loaded - used))
             twins.unload(stack_index)
             loaded.remove(stack_index)
-        elif kind == "grow":
-            capacity = min(1024, twins.paths[0].arena.capacity * dice.choice([1, 2]))
+        elif kind == "poison":  # pages that belong to no row
             for path in twins.paths:
-                path.arena.fit(9, capacity, {kv_slot: len(text) for kv_slot, (text, _) in rows.items()})
+                for kv_slot in set(range(8)) - rows.keys():
+                    path.kv._both[:, row((), kv_slot, 0).pages] = float("nan")
         elif kind == "step" and rows:
             ordered = sorted(rows.items(), key=lambda item: (-1 if item[1][1] is None else item[1][1], item[0]))
             for _, (text, _index) in ordered:
                 text.append(dice.randrange(3, 300))
-            twins.run([RowChunk((text[-1],), slot, len(text) - 1, index) for slot, (text, index) in ordered])
+            twins.run([row((text[-1],), slot, len(text) - 1, index) for slot, (text, index) in ordered])
 
 
 def load_with_failure(
     twins: Twins, stack_index: int, seed: int, fails_at: int | None, options: dict[str, Any], patch: pytest.MonkeyPatch
 ) -> bool:
-    """Whether it was loaded; `fails_at`: the allocation, of each twin, for which there is no memory."""
+    """Whether it was loaded; `fails_at`: the group of layers, of each twin, for which there is no memory, half-way."""
     made = 0
+    write = LoraGroup.write
 
-    def no_memory(size: tuple[int, ...], like: Any) -> torch.Tensor:
+    def no_memory(self: LoraGroup, *args: Any) -> None:
         nonlocal made
         made += 1
+        write(self, *args)
         if made == fails_at:
             raise torch.OutOfMemoryError("out of memory")
-        return zeros(size, like)
 
     failed = 0
     paths = twins.paths
     with patch.context() as changed:
-        changed.setattr("server.engine.adapters.lora_layers.zeros", no_memory)
+        changed.setattr(LoraGroup, "write", no_memory)
         for path in paths:
             made = 0
             twins.paths = [path]
@@ -319,9 +338,9 @@ def test_a_size_that_cannot_be_captured_is_computed_and_said_once(tiny, caplog: 
 
     failing, plain = build(tiny("llama"), fail), build(tiny("llama"), None)
     for path in (failing, plain):
-        path.run([RowChunk((5, 6), 0, 0), RowChunk((5, 6, 7), 1, 0, 2)])
+        path.run([row((5, 6), 0, 0), row((5, 6, 7), 1, 0, 2)])
     for length in range(4):
-        one, two = [RowChunk((7,), 0, 2 + length)], [RowChunk((7,), 0, 2 + length), RowChunk((8,), 1, 3 + length, 2)]
+        one, two = [row((7,), 0, 2 + length)], [row((7,), 0, 2 + length), row((8,), 1, 3 + length, 2)]
         for chunks in (one, two):
             torch.testing.assert_close(failing.run(chunks), plain.run(chunks), atol=1e-5, rtol=0)
     assert tries == 2, "each size is tried once"
@@ -339,7 +358,7 @@ def test_a_start_without_captures_serves_and_says_why(tiny) -> None:
     def fail(compute):
         raise RuntimeError("operation not permitted when stream is capturing\nand more")
 
-    chosen = choose_path(load, choose_linear("none", CPU, torch.float32), 4, fail)
+    chosen = choose_path(load, choose_linear("none", CPU, torch.float32), 4, DeviceLayout(8, fail))
     assert loads == 1, "the same weights go on to serve"
     assert "our own decoder" in chosen.reason
     assert chosen.reason.endswith("its steps are not captured: operation not permitted when stream is capturing")
@@ -350,12 +369,12 @@ def test_the_trial_at_the_start_has_an_adapter_in_it(tiny) -> None:
     def refuse_adapters(compute):
         with Operators() as seen:
             compute()
-        if "index_add_" in seen.names:
+        if "lora_expand" in seen.names:
             raise RuntimeError("no adapters in a capture")
         return compute
 
     chosen = choose_path(
-        lambda: reference(tiny("llama")), choose_linear("none", CPU, torch.float32), 4, refuse_adapters
+        lambda: reference(tiny("llama")), choose_linear("none", CPU, torch.float32), 4, DeviceLayout(8, refuse_adapters)
     )
     assert "no adapters in a capture" in chosen.reason
 

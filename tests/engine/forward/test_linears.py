@@ -9,17 +9,17 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
+from server.engine.forward.int4 import Int4CpuLinear
 from server.engine.forward.linears import (
+    CardInt8Linear,
     Conv1x1Linear,
-    Int8Linear,
     LinearChoice,
     PackedLinear,
     PlainLinear,
-    SevenBitLinear,
-    WeightOnlyLinear,
     _packed_conv_weight,
     choose_linear,
 )
+from server.quantization import Int8Linear, SevenBitLinear, WeightOnlyLinear
 
 CPU = torch.device("cpu")
 WAYS = {
@@ -151,13 +151,61 @@ def test_on_a_cpu_in_float32_packed_weights(monkeypatch, sets: str, make: type) 
     assert choose_linear("none", CPU, torch.float32) == LinearChoice(make, "exact float32 with packed weights", True)
 
 
-@pytest.mark.parametrize(("device", "dtype"), [(CPU, torch.bfloat16), (torch.device("cuda"), torch.float32)])
-def test_elsewhere_plain_products(device, dtype) -> None:
-    assert choose_linear("none", device, dtype) == LinearChoice(PlainLinear, "plain products", True)
-    left_out = choose_linear("int8", device, dtype)
-    assert left_out.make is PlainLinear
+@pytest.mark.parametrize("kind", ["int8", "int4"])
+def test_on_a_processor_other_numbers_have_plain_products(kind: str) -> None:
+    assert choose_linear("none", CPU, torch.bfloat16) == LinearChoice(PlainLinear, "plain products", True)
+    left_out = choose_linear(kind, CPU, torch.bfloat16)
+    assert left_out == LinearChoice(
+        PlainLinear, f"plain products; {kind} is for float32 on a processor and was left out", True
+    )
+
+
+@pytest.mark.parametrize("kind", ["int8", "int4"])
+def test_on_a_card_float32_is_not_packed(kind: str) -> None:
+    left_out = choose_linear(kind, torch.device("cuda"), torch.float32)
     assert left_out.exact
-    assert left_out.reason == "plain products; int8 is for float32 on a CPU and was left out"
+    assert left_out.reason == f"plain products; {kind} is for 16-bit numbers on a card and was left out"
+    assert choose_linear("none", torch.device("cuda"), torch.float32).reason == "plain products"
+
+
+def test_without_a_card_the_trials_of_its_ways_say_why_not(monkeypatch) -> None:
+    monkeypatch.setattr(torch.cuda, "get_device_capability", lambda device: (8, 6))
+    chosen = choose_linear("int4", torch.device("cuda"), torch.bfloat16)
+    assert chosen.exact
+    assert chosen.reason.startswith("not int4 weights: it cannot be computed (")
+    assert "not int8 weights: it cannot be computed (" in chosen.reason
+    assert chosen.reason.endswith("; plain products")
+    monkeypatch.setattr(torch.cuda, "get_device_capability", lambda device: (7, 5))
+    assert "compute capability 8.0" in choose_linear("int4", torch.device("cuda"), torch.bfloat16).reason
+    assert "bfloat16 alone" in choose_linear("int4", torch.device("cuda"), torch.float16).reason
+
+
+def test_int4_is_taken_and_odd_layers_are_in_int8(caplog) -> None:
+    caplog.set_level("INFO", "tailor.engine")
+    chosen = choose_linear("int4", CPU, torch.float32)
+    assert (chosen.reason, chosen.exact) == ("int4 weights, the output layer's of int8", False)
+    assert isinstance(chosen.make_head(torch.randn(32, 64), None), (Int8Linear, SevenBitLinear, WeightOnlyLinear))
+    assert isinstance(chosen.make(torch.randn(32, 64), None), Int4CpuLinear)
+    for _ in range(2):
+        assert isinstance(chosen.make(torch.randn(24, 64), None), (Int8Linear, SevenBitLinear, WeightOnlyLinear))
+    assert [record.getMessage() for record in caplog.records] == [
+        "layers of 64 to 24 do not fit int4's groups of 32: they are in int8"
+    ]
+
+
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16, torch.float32])
+def test_a_cards_int8_is_the_formula_for_few_rows_and_for_many(dtype: torch.dtype) -> None:
+    """Here by the kernel's twin."""
+    torch.manual_seed(0)
+    weight, bias = torch.randn(48, 160).to(dtype), torch.randn(48).to(dtype)
+    linear = CardInt8Linear(weight, bias, CPU)
+    assert linear.weight().dtype == dtype
+    assert float((linear.weight() - weight).abs().max()) < 0.02
+    for rows in (1, 16, 64, 65, 200):
+        x = torch.randn(rows, 160).to(dtype)
+        expected = x.double() @ linear.weight().double().t() + bias.double()
+        error = (linear(x).double() - expected).abs().max() / expected.abs().max()
+        assert float(error) < 0.02
 
 
 def test_int8_takes_what_this_processor_can() -> None:
@@ -239,7 +287,8 @@ def test_without_any_int8_the_exact_way_and_it_says_so(breaks, how: str) -> None
 
 def test_operators_that_are_gone_are_not_the_end(monkeypatch) -> None:
     """They are not public: a later PyTorch may lack them."""
-    monkeypatch.setattr("server.engine.forward.linears.torch", _Without())
+    for module in ("server.engine.forward.linears", "server.quantization"):
+        monkeypatch.setattr(f"{module}.torch", _Without())
     chosen = choose_linear("int8", CPU, torch.float32)
     assert chosen.make is PlainLinear
     assert chosen.exact

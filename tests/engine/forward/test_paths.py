@@ -31,10 +31,10 @@ def build(folder, kind: str = "none") -> ChosenPath:
 
 @torch.inference_mode()
 def run(path, chunks):
-    if path.arena is not None:
+    if path.kv is not None:
         slots = max(chunk.kv_slot for chunk in chunks) + 1
         longest = max(chunk.computed + len(chunk.tokens) for chunk in chunks)
-        path.arena.fit(slots, longest, dict.fromkeys(range(path.arena.slots), path.arena.capacity))
+        path.kv.fit(slots, longest, dict.fromkeys(range(path.kv.slots), path.kv.capacity))
     return path.run(chunks)
 
 
@@ -114,7 +114,7 @@ def test_others_run_one_row_a_pass_and_say_so(tiny, name: str, words: str) -> No
     assert isinstance(chosen.path, SingleForward)
     assert "one row a pass" in chosen.reason
     assert words in chosen.reason
-    assert chosen.path.arena is None
+    assert chosen.path.kv is None
 
 
 @pytest.mark.parametrize(("kind", "path"), [("packed", PackedForward), ("single", SingleForward)])

@@ -107,3 +107,63 @@ def test_a_step_is_compared_with_steps_of_as_many_rows() -> None:
     assert budget.tokens(1) == pytest.approx(crowded / 10, abs=4), "its steps take a tenth"
     budget.observe(0.2, [100])
     assert budget.tokens(ROWS) < crowded, "a step of prompts alone tells what their tokens cost"
+
+
+# ── beside rows that are replayed ────────────────────────────────────────────────────────────────
+
+
+class Card:
+    """A chunk costs `fixed_s` however short it is, and the rows that are replayed beside it `decode_s`."""
+
+    def __init__(self, budget: PrefillBudget, decode_s: float, fixed_s: float, token_s: float) -> None:
+        self.budget, self.decode_s, self.fixed_s, self.token_s = budget, decode_s, fixed_s, token_s
+
+    def prompt(self, tokens: int) -> list[float]:
+        """Seconds of each step until a prompt of so many tokens is computed."""
+        took = []
+        while tokens:
+            self.budget.observe(self.decode_s, DECODING)
+            chunk = min(tokens, self.budget.tokens(ROWS))
+            took.append(self.decode_s + self.fixed_s + chunk * self.token_s)
+            self.budget.observe(took[-1], [*DECODING, chunk])
+            tokens -= chunk
+        return took
+
+
+def test_what_any_chunk_costs_does_not_make_chunks_shrink() -> None:
+    """8 ms a step, 45 with the shortest chunk: a budget that counts tokens alone falls to the least, and stays."""
+    naive = Card(PrefillBudget(1024), 0.008, 0.037, 2e-5).prompt(1000)
+    assert sum(naive) > 5, "which is what this is about"
+    card = Card(PrefillBudget(1024, fixed_cost=True), 0.008, 0.037, 2e-5)
+    assert sum(card.prompt(1000)) < 0.5
+    assert sum(card.prompt(1000)) < 0.2, "and less once it knows"
+
+
+@given(
+    decode_s=st.floats(1e-3, 0.1),
+    fixed=st.floats(0, 10),
+    token=st.floats(1e-4, 0.1),
+    most=st.sampled_from([64, 256, 2048]),
+)
+def test_rows_wait_about_twice_as_long_as_beside_the_shortest_chunk(
+    decode_s: float, fixed: float, token: float, most: int
+) -> None:
+    """`fixed`, `token`: what they cost, of a step without a chunk."""
+    budget = PrefillBudget(most, fixed_cost=True)
+    card = Card(budget, decode_s, fixed * decode_s, token * decode_s)
+    card.prompt(40 * most)
+    shortest = decode_s * (1 + fixed)
+    chunks = [budget.tokens(ROWS) for _ in range(8)]
+    longest = max(shortest + chunk * card.token_s for chunk in chunks)
+    assert longest <= 2.2 * shortest or max(chunks) == MIN_CHUNK
+    if max(chunks) < most:
+        assert longest >= 1.5 * shortest, "a prompt must not be starved either"
+
+
+def test_a_limit_holds_from_then_on() -> None:
+    budget = PrefillBudget(1024, fixed_cost=True)
+    assert budget.tokens(ROWS) == 256, "before it knows it is careful"
+    assert budget.limit(40) == 40
+    assert budget.limit(100) == 40
+    Card(budget, 0.008, 0.037, 2e-5).prompt(500)
+    assert max(budget.tokens(ROWS) for _ in range(4)) == 40

@@ -1,8 +1,11 @@
 from __future__ import annotations
 
+import threading
 from pathlib import Path
+from typing import ClassVar
 
 import pytest
+import torch
 from hypothesis import settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule
@@ -10,8 +13,10 @@ from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, 
 from server.config import EngineSettings
 from server.engine.adapters.folders import AdapterFolder
 from server.engine.adapters.slots import SlotState, SlotTable
-from server.engine.cache.kv import KVBudget
-from server.engine.cache.prefix import BLOCK_SIZE, PrefixIndex
+from server.engine.cache.kv import KVArena, KVShape
+from server.engine.cache.memory import ArenaMemory, KVMemory
+from server.engine.cache.pages import PAGE_SIZE, KVPages, PagedMemory
+from server.engine.cache.prefix import BLOCK_SIZE
 from server.engine.sampling.detokenize import TextStream
 from server.engine.sampling.sampler import Sampler
 from server.engine.scheduling.row import Row, RowState
@@ -20,25 +25,47 @@ from server.errors import AdapterInvalid, EngineBusy
 from server.types import Queued, SamplingParams
 from tests.tiers import cases
 
+SHAPE = KVShape(1, 1, 1, 1, torch.float64, torch.device("cpu"))
+
 
 class Harness:
-    """A scheduler with a clock, rows whose events are kept, and a model thread's bookkeeping: what each slot of
-    the arena and of the prefix store would hold."""
+    """A scheduler with a clock, rows whose events are kept, and a model thread's bookkeeping: the key of each token
+    that is computed tells which one it was, and by which load of an adapter."""
 
     def __init__(
-        self, *, tokens: int = 64_000, loras: int = 2, chunked: bool = True, blocks: int = 0, **changes
+        self,
+        *,
+        tokens: int = 64_000,
+        loras: int = 2,
+        chunked: bool = True,
+        blocks: int = 0,
+        paged: bool = False,
+        **changes,
     ) -> None:
         self.now = 100.0
         settings = EngineSettings(**changes)
         self.slots = SlotTable(loras, 1000)
         self.to_read: list = []
-        self.budget = KVBudget(tokens, 1, settings.max_batch)
-        self.prefix = PrefixIndex(blocks)
-        self.scheduler = Scheduler(settings, self.budget, self.slots, self.prefix, self.to_read.append, chunked=chunked)
+        self.kv: KVArena | KVPages = KVPages(SHAPE) if paged else KVArena(SHAPE)
+        self.memory = self._memory(settings.max_batch, tokens, blocks)
+        self.scheduler = Scheduler(settings, self.memory, self.slots, self.to_read.append, chunked=chunked)
         self.events: dict[int, list] = {}
         self.count = 0
-        self.arena: dict[int, list] = {}
-        self.pool: dict[int, list] = {}
+
+    def _memory(self, rows: int, tokens: int, blocks: int) -> KVMemory:
+        lock, size = threading.Condition(), SHAPE.token_bytes
+        if isinstance(self.kv, KVPages):
+            self.kv.allocate(tokens // PAGE_SIZE + 1, tokens // PAGE_SIZE)
+            return PagedMemory(self.kv, rows, lock)
+        return ArenaMemory.of(
+            self.kv,
+            kv_bytes=tokens * size,
+            prefix_bytes=blocks * BLOCK_SIZE * size,
+            bytes_per_token=size,
+            max_rows=rows,
+            release_slot=lambda slot: None,
+            lock=lock,
+        )
 
     def row(
         self, prompt: int | list[int] = 10, *, user: str | None = None, adapter: str | None = None, most: int = 5
@@ -66,34 +93,45 @@ class Harness:
         """Plans and carries out a step: {row id: how many tokens}."""
         self.now += seconds
         self.scheduler.remove_cancelled(self.now)
-        self.store_released()
+        self.settle()
         plan = self.scheduler.plan(self.now)
-        self.store_released()
-        for admitted in plan.admitted:
-            self.arena[admitted.kv_slot] = [entry for block in admitted.blocks for entry in self.pool[block]]
+        self.settle()
+        self.memory.prepare()
         for chunk in plan.chunks:
             row, whole = chunk.row, len(chunk.tokens) == chunk.row.pending
-            held = self.arena[row.reservation.kv_slot]
-            assert held == tagged(row.load_id, row.tokens[: row.computed]), "the slot holds another row's tokens"
-            held += [(row.load_id, token) for token in chunk.tokens]
+            assert self.held(row) == tagged(row.load_id, row.tokens[: row.computed]), "another row's tokens are there"
+            self.compute(row, chunk.tokens)
+        for chunk in plan.chunks:
+            row, whole = chunk.row, len(chunk.tokens) == chunk.row.pending
             row.computed += len(chunk.tokens)
-            self.store_blocks(row.load_id, row.tokens[: row.computed], row.reservation.kv_slot)
+            row.verified = row.computed
+            self.memory.publish(row.id, row.load_id, row.tokens[: row.computed])
             if whole:
                 row.tokens.append(1000 + row.id)
         self.scheduler.check_integrity()
         return {chunk.row.id: len(chunk.tokens) for chunk in plan.chunks}
 
-    def store_released(self) -> None:
-        for released in self.scheduler.released:
-            self.store_blocks(released.load_id, released.tokens, released.kv_slot)
-        self.scheduler.released = []
-        for slot in self.slots.dropped:
-            self.prefix.drop(slot.id)
-        self.slots.dropped = []
+    def held(self, row: Row) -> list[float]:
+        where = row.reservation
+        keys = (
+            self.kv.keys(0)[where.pages].flatten() if isinstance(self.kv, KVPages) else self.kv.keys[0][where.kv_slot]
+        )
+        return keys.flatten()[: row.computed].tolist()
 
-    def store_blocks(self, load_id: int, tokens, kv_slot: int) -> None:
-        for number, block in self.prefix.add(load_id, tokens):
-            self.pool[block] = self.arena[kv_slot][number * BLOCK_SIZE : (number + 1) * BLOCK_SIZE]
+    def compute(self, row: Row, tokens) -> None:
+        at = torch.arange(row.computed, row.computed + len(tokens))
+        keys = torch.tensor(tagged(row.load_id, tokens), dtype=SHAPE.dtype).view(-1, 1, 1)
+        if isinstance(self.kv, KVPages):
+            pages = torch.tensor(row.reservation.pages)
+            self.kv.write(0, pages[at // PAGE_SIZE] * PAGE_SIZE + at % PAGE_SIZE, keys, keys)
+        else:
+            self.kv.write(0, torch.full_like(at, row.reservation.kv_slot), at, keys, keys)
+
+    def settle(self) -> None:
+        self.memory.settle()
+        for slot in self.slots.dropped:
+            self.memory.drop(slot.id)
+        self.slots.dropped = []
 
     def load_adapters(self) -> None:
         while self.to_read:
@@ -103,8 +141,8 @@ class Harness:
         self.scheduler.finish(row, self.now)
 
 
-def tagged(load_id: int, tokens) -> list:
-    return [(load_id, token) for token in tokens]
+def tagged(load_id: int, tokens) -> list[float]:
+    return [load_id * 1e6 + token for token in tokens]
 
 
 def test_a_long_prompt_comes_in_chunks_while_others_write() -> None:
@@ -255,7 +293,7 @@ def test_a_cancelled_row_is_gone_before_the_step() -> None:
     harness.plan()
     one.cancelled = True
     assert harness.plan() == {two.id: 1}
-    assert harness.budget.owners() == {two.id}
+    assert harness.memory.owners() == {two.id}
     assert one.state is RowState.FINISHED
 
 
@@ -326,7 +364,7 @@ def test_the_last_row_is_preempted_when_rows_outgrow_memory_and_loses_nothing() 
     first, second = harness.row(list(range(60))), harness.row(list(range(500, 560)))
     for _ in range(60):
         harness.plan()
-    assert harness.budget.owners() == {first.id, second.id}
+    assert harness.memory.owners() == {first.id, second.id}
     while second.state is RowState.RUNNING:
         harness.plan()
         assert len(first.tokens) < 300
@@ -410,11 +448,12 @@ def test_a_cancelled_prompt_leaves_what_it_has_computed() -> None:
 class Machine(RuleBasedStateMachine):
     """Whatever comes in whatever order: the bookkeeping agrees, and all memory comes back."""
 
+    memory: ClassVar[dict] = {"tokens": 320, "blocks": 5}
+    longest = 310
+
     def __init__(self) -> None:
         super().__init__()
-        self.harness = Harness(
-            tokens=320, loras=2, max_batch=3, max_waiting=6, max_per_user=4, prefill_tokens=16, blocks=5
-        )
+        self.harness = Harness(loras=2, max_batch=3, max_waiting=6, max_per_user=4, prefill_tokens=16, **self.memory)
         self.rows: list[Row] = []
 
     @rule(
@@ -433,7 +472,7 @@ class Machine(RuleBasedStateMachine):
     def step(self, seconds: float, times: int) -> None:
         for _ in range(times):
             for row in self.harness.scheduler.running:
-                if len(row.tokens) >= 310:
+                if len(row.tokens) >= self.longest:
                     row.cancelled = True
             self.harness.plan(seconds)
 
@@ -466,10 +505,39 @@ class Machine(RuleBasedStateMachine):
     def teardown(self) -> None:
         for row in (*self.harness.scheduler.waiting, *self.harness.scheduler.running):
             self.harness.finish(row)
-        self.harness.store_released()
-        assert not self.harness.budget.owners()
+        self.harness.settle()
+        assert not self.harness.memory.owners()
         assert all(slot.users == 0 for slot in self.harness.slots)
 
 
 TestMachine = Machine.TestCase
 TestMachine.settings = settings(max_examples=cases(60, 1_200), deadline=None)
+
+
+class PagedMachine(Machine):
+    """With prompts that share their beginnings, whole pages and parts of them."""
+
+    memory: ClassVar[dict] = {"tokens": 4 * PAGE_SIZE, "paged": True}
+    longest = 4 * PAGE_SIZE - 10
+
+    @rule(shared=st.integers(0, 700), own=st.integers(1, 200), adapter=st.sampled_from([None, "x"]))
+    def submit_alike(self, shared: int, own: int, adapter: str | None) -> None:
+        prompt = [*range(shared), *range(5000 + own, 5000 + 2 * own)]
+        try:
+            self.rows.append(self.harness.row(prompt, adapter=adapter, most=40))
+        except EngineBusy:
+            assert self.harness.scheduler.waiting
+
+    @rule()
+    def clear(self) -> None:
+        if not self.harness.scheduler.running:
+            self.harness.memory.clear()
+
+    def teardown(self) -> None:
+        super().teardown()
+        self.harness.memory.clear()
+        assert self.harness.memory.use().rows == self.harness.memory.use().prefixes == 0
+
+
+TestPagedMachine = PagedMachine.TestCase
+TestPagedMachine.settings = settings(max_examples=cases(60, 1_200), deadline=None)
