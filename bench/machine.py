@@ -10,6 +10,7 @@ import platform
 import re
 import subprocess
 import time
+from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from datetime import date
 from importlib.metadata import version
@@ -21,18 +22,19 @@ import torch
 from bench.context import PEERS, ROOT, Device
 
 _PACKAGES = ("torch", "transformers", "peft", "accelerate")
+_COPIES = 10  # in a row: what one launch and one wait cost is no part of the memory's speed
 _SETS = re.compile(r"avx2|avx512\w*|avx_vnni|amx_\w+|fma|f16c|asimd|sve2?|bf16|i8mm")
 
 
-def describe(device: Device, threads: int, command: str) -> list[str]:
-    """Lines for the head of the results."""
+def describe(threads: int, command: str, gpu: Sequence[str] = ()) -> list[str]:
+    """Lines for the head of the results; `gpu`: what is to be said of a card."""
     load = os.getloadavg()[0]
     return [
         f"Date: {date.today().isoformat()}; Tailor {version('tailor-chat')} at {commit()}",
         f"Machine: {processor()}, {len(cores())} cores, {psutil.virtual_memory().total / 2**30:.0f} GiB; "
         f"{platform.system()} {platform.machine()}",
         f"Instruction sets: {' '.join(instruction_sets()) or 'unknown'}",
-        *([f"GPU: {torch.cuda.get_device_name()}"] if device == "cuda" and torch.cuda.is_available() else []),
+        *gpu,
         f"Threads: {threads} for every engine; load average before the run: {load:.2f}",
         f"Versions: Python {platform.python_version()}, {', '.join(versions())}",
         f"Command: `{command}`",
@@ -73,24 +75,45 @@ def commit() -> str:
 
 
 def read_bandwidth(device: Device, size: int, tries: int = 3) -> float:
-    """Bytes a second, the best of several sums over one tensor far larger than the caches.
+    """Bytes a second, the best of several tries, over `size` bytes, far more than the caches hold: sums of one tensor
+    on a processor; on a card copies from one to another, of which each byte counts twice, read and written.
 
     In a thread that ends with it: the threads that helped it would slow the engine's down (docs/log.md).
     """
     with ThreadPoolExecutor(1) as own:
-        return own.submit(_read_bandwidth, device, size, tries).result()
+        measure = _copied if device == "cuda" else _summed
+        return own.submit(measure, size, tries).result()
 
 
-def _read_bandwidth(device: Device, size: int, tries: int) -> float:
+def _summed(size: int, tries: int) -> float:
     torch.ones(1 << 16).add_(1)  # the first parallel work takes the number that was set last, whoever set it
     torch.set_num_threads(len(cores()))
-    block = torch.ones(size // 4, dtype=torch.float32, device=device)
+    block = torch.ones(size // 4, dtype=torch.float32)
     best = 0.0
     for _ in range(tries + 1):  # the first one warms up
         began = time.perf_counter()
-        float(block.sum())  # waits for a GPU, too
+        float(block.sum())
         best = max(best, size / (time.perf_counter() - began))
     return best
+
+
+def _copied(size: int, tries: int, device: Device = "cuda") -> float:
+    source = torch.ones(size // 4, dtype=torch.float32, device=device)
+    target = torch.empty_like(source)
+    best = 0.0
+    for _ in range(tries + 1):  # the first one warms up
+        _wait(device)
+        began = time.perf_counter()
+        for _ in range(_COPIES):
+            target.copy_(source)
+        _wait(device)
+        best = max(best, 2 * _COPIES * size / (time.perf_counter() - began))
+    return best
+
+
+def _wait(device: Device) -> None:
+    if device == "cuda":
+        torch.cuda.synchronize()
 
 
 def _cpuinfo() -> str:

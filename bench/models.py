@@ -6,8 +6,10 @@ tokens that end a turn are zero, so greedy decoding never chooses them. All else
 
 from __future__ import annotations
 
+import gc
 import json
 import math
+import re
 import shutil
 import warnings
 from collections.abc import Sequence
@@ -22,6 +24,7 @@ from tokenizers import Tokenizer, decoders, models, pre_tokenizers
 from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer, LlamaConfig, PreTrainedTokenizerFast
 
 from bench.context import ROOT, Bench, Device, Shape
+from bench.figure import Unavailable
 from server.config import DEFAULT_CHAT_MODEL, DEFAULT_EMBEDDER
 from server.engine import ModelTokenizer
 from server.model_store import ModelStore
@@ -31,6 +34,8 @@ _CHATML = (
     "{% for m in messages %}{{ '<|im_start|>' + m['role'] + '\n' + m['content'] + '<|im_end|>\n' }}{% endfor %}"
     "{% if add_generation_prompt %}{{ '<|im_start|>assistant\n' }}{% endif %}"
 )
+FIRST_WORD = len(_SPECIAL) + 256  # before it, single bytes
+_SPARE_BYTES = 1 << 30  # left on the disk beside a model
 FIRST_PLAIN = 300  # from this token id on, nothing is special in the models that are measured
 
 
@@ -56,8 +61,18 @@ def large_model(bench: Bench) -> Path:
     return folder
 
 
-def random_llama(shape: Shape, folder: Path, device: Device = "cpu", seed: int = 0) -> None:
-    """Nothing is fetched: the tokenizer, too, is made on the spot."""
+def random_llama(
+    shape: Shape, folder: Path, device: Device = "cpu", seed: int = 0, *, silent: int = len(_SPECIAL)
+) -> None:
+    """Nothing is fetched: the tokenizer, too, is made on the spot. The first `silent` tokens are never chosen.
+
+    Raises Unavailable where the disk has no room for it."""
+    needed, free = 2 * shape.parameters, shutil.disk_usage(folder.parent).free
+    if free < needed + _SPARE_BYTES:
+        raise Unavailable(
+            f"a model of {shape.parameters / 1e9:.1f}B parameters takes {needed / 2**30:.0f} GiB beside "
+            f"{_SPARE_BYTES / 2**30:.0f} to spare, and {free / 2**30:.0f} GiB are free at {folder.parent}: make room"
+        )
     torch.manual_seed(seed)
     config = LlamaConfig(
         hidden_size=shape.hidden,
@@ -73,7 +88,23 @@ def random_llama(shape: Shape, folder: Path, device: Device = "cpu", seed: int =
     )
     with torch.device(device):
         model = AutoModelForCausalLM.from_config(config, dtype=torch.bfloat16)
-    _save(model, word_tokenizer(shape.vocabulary), range(len(_SPECIAL)), folder)
+    _save(model, word_tokenizer(shape.vocabulary), range(silent), folder)
+    del model
+    release()
+
+
+def release() -> None:
+    """Gives the card's memory that nothing uses back to other processes: a peer's is one. Harmless without a card."""
+    gc.collect()  # tensors in circles
+    torch.cuda.empty_cache()
+
+
+def word_ids(text: str) -> list[int]:
+    """The tokens of a text of invented words. Raises ValueError where anything else is in it."""
+    words = re.findall(r" w(\d+)", text)
+    if "".join(f" w{word}" for word in words) != text:
+        raise ValueError(f"an answer is not made of the model's words alone: {text[:80]!r}")
+    return [FIRST_WORD + int(word) for word in words]
 
 
 def word_tokenizer(vocabulary: int) -> Any:

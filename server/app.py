@@ -42,6 +42,7 @@ from server.api.transport.security import SecurityMiddleware, content_security_p
 from server.chat import (
     ChatService,
     ConversationStore,
+    LanguageCost,
     MemoryDependencies,
     PastChats,
     TraceStore,
@@ -78,8 +79,10 @@ def build_engine(settings: Settings, report: Callable[[str], None] | None = None
 
 
 def build_embedder(settings: Settings, report: Callable[[str], None] | None = None) -> Embedder:
-    path = ModelStore(settings.paths.data / "models", report=report).embedder(settings.embedding.name)
-    return SentenceEmbedder(path)
+    models = settings.paths.data / "models"
+    path = ModelStore(models, report=report).embedder(settings.embedding.name)
+    quantize = settings.embedding.quantize != "none"
+    return SentenceEmbedder(path, quantize=quantize, calibrations=models / "calibrations", report=report or log.info)
 
 
 def create_app(
@@ -168,8 +171,9 @@ class _Application:
         store = ConversationStore(self.database)
         traces = TraceStore(self.database)
         turn_dependencies = TurnDependencies(
-            engine, pipeline, domains, router, shared_knowledge, store, embedder, traces
-        )
+            engine, pipeline, domains, router, shared_knowledge, store, embedder, traces,
+            LanguageCost(engine),
+        )  # fmt: skip
         episodes = Episodes(self.database, embedder, settings.memory)
         writer = MemoryWriter(self.database, memories, engine, settings.memory)
         past_chats = PastChats(store, episodes, max_turns=settings.memory.earlier_turns)

@@ -23,8 +23,10 @@ from server.errors import ConfigError
 
 DEFAULT_CHAT_MODEL = "smollm2-135m-instruct"
 DEFAULT_CHAT_MODEL_HUB_ID = "HuggingFaceTB/SmolLM2-135M-Instruct"  # what adapters call it
-DEFAULT_EMBEDDER = "all-minilm-l6-v2"
+DEFAULT_EMBEDDER = "multilingual-e5-small"
+ENGLISH_EMBEDDER = "all-minilm-l6-v2"  # smaller, and as good for English alone
 _HOST_NAME = re.compile(r"[A-Za-z0-9._-]{1,253}|[0-9A-Fa-f:.]*:[0-9A-Fa-f:.]*")
+Quantize = Literal["none", "int8", "int4"]
 LOOPBACK = ("127.0.0.1", "localhost", "::1")
 
 
@@ -76,7 +78,10 @@ class ModelSettings(Section):
     device: Literal["auto", "cpu", "cuda"] = "auto"
     dtype: Literal["auto", "float32", "bfloat16", "float16"] = "auto"
     context_length: int = Field(default=0, ge=0)  # 0: what the model was made for
-    quantize: Literal["none", "int8"] = "none"  # of the linear layers' weights
+    quantize: Quantize = "none"  # of the linear layers' weights
+
+
+GPU_DEFAULTS = {"max_batch": 64, "prefill_tokens": 1024}
 
 
 class EngineSettings(Section):
@@ -85,23 +90,32 @@ class EngineSettings(Section):
     max_per_user: int = Field(default=64, ge=1)  # running and waiting rows of one user
     prefill_tokens: int = Field(default=256, ge=16)  # prompt tokens computed in one step
     max_tokens: int = Field(default=4096, ge=1)  # of one answer; a request for more is cut to it
-    kv_bytes: int = Field(default=2 * 1024**3, ge=1024**2)  # keys and values of running rows
-    prefix_bytes: int = Field(default=1024**3, ge=0)  # prefix cache, for prompts that begin alike; 0: none
+    kv_bytes: int = Field(default=2 * 1024**3, ge=1024**2)  # keys and values of running rows; on a processor
+    prefix_bytes: int = Field(default=1024**3, ge=0)  # prefix cache, for prompts that begin alike; 0: none, anywhere
+    gpu_memory: float = Field(default=0.92, gt=0, le=1)  # of a card: what may be used, by others too; on a GPU
     max_loras: int = Field(default=8, ge=1)
     adapter_bytes: int = Field(default=1024**3, ge=1024**2)  # of all loaded adapters
     max_lora_rank: int = Field(default=64, ge=1)
 
+    def on(self, device: str) -> EngineSettings:
+        """With a card's own defaults for what was not set: it computes many rows at the price of few."""
+        if device == "cpu":
+            return self
+        return self.model_copy(
+            update={name: n for name, n in GPU_DEFAULTS.items() if name not in self.model_fields_set}
+        )
+
 
 class EmbeddingSettings(Section):
-    name: str = DEFAULT_EMBEDDER  # the default, a hub id, or a folder
+    name: str = DEFAULT_EMBEDDER  # the default, all-minilm-l6-v2, a hub id, or a folder
+    quantize: Literal["none", "int8"] = "int8"  # products of 8 bits on a processor, where texts keep their vectors
 
 
 class RetrievalSettings(Section):
     passages: int = Field(default=5, ge=1)  # most passages given to the model
     chunk_tokens: int = Field(default=160, ge=32)  # in the embedder's tokens
-    min_similarity: float = Field(default=0.4, ge=-1, le=1)  # evidence gate, dense
-    min_coverage: float = Field(default=0.5, ge=0, le=1)  # evidence gate, lexical
-    dense_weight: float = Field(default=0.4, ge=0, le=1)  # the rest is lexical
+    min_likelihood: float = Field(default=0.4, ge=0, le=1)  # that a passage answers: the evidence gate
+    dense_weight: float = Field(default=0.45, ge=0, le=1)  # the rest is lexical
     debounce_ms: int = Field(default=200, ge=0)
     max_suspicion: float = Field(default=1.0, ge=0, le=1)  # of a passage that is used; 1 leaves none out
     reranker: str = ""  # a folder or hub id of a cross-encoder; empty: none
@@ -112,14 +126,14 @@ class RetrievalSettings(Section):
 
 class MemorySettings(Section):
     recall: int = Field(default=6, ge=0)  # most memories put into one prompt
-    min_similarity: float = Field(default=0.3, ge=-1, le=1)
+    min_likelihood: float = Field(default=0.5, ge=0, le=1)  # that a memory, or a past turn, is about what is asked
     max_chars: int = Field(default=500, ge=20)  # of one memory
     model_pass: bool = False  # the model reads what users say, too, when it is idle
     earlier_turns: int = Field(default=6, ge=0)  # most turns of past chats put into one prompt
 
 
 class RouterSettings(Section):
-    threshold: float = Field(default=0.33, ge=0, le=1)  # 0.33: tests/test_model_router.py
+    min_likelihood: float = Field(default=0.6, ge=0, le=1)  # that a message belongs to any domain, to pick one
 
 
 class PromptSettings(Section):
@@ -210,6 +224,13 @@ def _sections() -> dict[str, type[Section]]:
 
 
 _KEYS = {f"{name}.{key}" for name, section in _sections().items() for key in section.model_fields}
+# Thresholds on cosines, which meant another thing for each embedder.
+_REPLACED = {
+    "retrieval.min_similarity": "retrieval.min_likelihood",
+    "retrieval.min_coverage": "retrieval.min_likelihood",
+    "memory.min_similarity": "memory.min_likelihood",
+    "router.threshold": "router.min_likelihood",
+}
 _LISTS = {
     f"{name}.{key}"
     for name, section in _sections().items()
@@ -252,6 +273,11 @@ def _from_flags(flags: Mapping[str, Any]) -> Iterator[tuple[str, _Value]]:
 
 
 def _unknown(key: str, source: str) -> str:
+    if key in _REPLACED:
+        return (
+            f"setting '{key}' ({source}) is gone: cosines became likelihoods, which mean the same for every embedder; "
+            f"set '{_REPLACED[key]}' instead (0 to 1), or leave it out for the default"
+        )
     near = difflib.get_close_matches(key, sorted(_KEYS), n=1)
     hint = f"; did you mean '{near[0]}'?" if near else ""
     return f"unknown setting '{key}' ({source}){hint}"

@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import Final, Literal
 
 from server.accounts import MIN_PASSWORD
-from server.config import DEFAULT_CHAT_MODEL, DEFAULT_EMBEDDER, LOOPBACK, Settings
+from server.config import LOOPBACK, Settings
 from server.errors import AdapterForeign, AdapterInvalid, Conflict, ModelError
 from server.model_store import ModelStore
 from server.private_files import OTHERS
@@ -166,14 +166,14 @@ def _adapters(faults: AdapterFaults | None) -> Iterator[Finding]:
 
 def _models(settings: Settings) -> Iterator[Finding]:
     store = ModelStore(settings.paths.data / "models")
-    for name, default in ((settings.model.name, DEFAULT_CHAT_MODEL), (settings.embedding.name, DEFAULT_EMBEDDER)):
-        if name == default and not store.is_complete(name):
+    for name in (settings.model.name, settings.embedding.name):
+        if store.is_known(name) and not store.is_complete(name):
             there = (settings.paths.data / "models" / name).exists()
             what = "is there, but not whole" if there else "is not there yet"
             yield Finding("models", "wrong" if there else "note", f"the model {name} {what}",
                           "'tailor serve' fetches it, which needs the network")  # fmt: skip
     for kind, name in ((store.chat_model, settings.model.name), (store.embedder, settings.embedding.name)):
-        if name in (DEFAULT_CHAT_MODEL, DEFAULT_EMBEDDER):
+        if store.is_known(name):
             continue
         try:
             kind(name)

@@ -89,9 +89,10 @@ class Terminal:
             case "route":
                 decision = event["decision"]
                 score = f" {decision['score']:.2f}" if decision["score"] is not None else ""
-                adapter = f", adapter {event['adapter']}" if event["adapter"] else ""
-                self._write(f"({event['title']}: {decision['how']}{score}{adapter})\n")
+                self._write(f"({event['title']}: {decision['how']}{score})\n")
                 self._sources = []
+            case "prompt" if event["adapter"]:
+                self._write(f"(adapter {event['adapter']})\n")
             case "evidence":
                 self._sources = event["passages"]
                 self._write(_unread_notice(event["unread"]))

@@ -15,8 +15,9 @@ if TYPE_CHECKING:
     import numpy as np
     from numpy.typing import NDArray
 
-UserId = NewType("UserId", str)
+from server.relations import Relation, TextRole
 
+UserId = NewType("UserId", str)
 Role = Literal["system", "user", "assistant"]
 
 
@@ -80,7 +81,7 @@ class Embedder(Protocol):
     @property
     def dimension(self) -> int: ...
 
-    def embed(self, texts: Sequence[str]) -> NDArray[np.float32]:
+    def embed(self, texts: Sequence[str], role: TextRole = TextRole.TEXT) -> NDArray[np.float32]:
         """[len(texts), dimension], float32, L2-normalised. Blocks: call it off the event loop."""
 
     def count(self, text: str) -> int:
@@ -88,6 +89,11 @@ class Embedder(Protocol):
 
     def knows(self, text: str) -> bool:
         """False where the text's language is so foreign to the embedder that its vector says nothing."""
+
+    def likelihood(
+        self, relation: Relation, cosines: NDArray[np.float32], *, crossing: NDArray[np.bool_] | bool = False
+    ) -> NDArray[np.float32]:
+        """In 0..1, at even odds before the cosine is known. `crossing`: where both are of two languages."""
 
 
 # ── memory ───────────────────────────────────────────────────────────────────────────────────────
@@ -148,27 +154,28 @@ class PastChatTurn:
 
 class RouteHow(StrEnum):
     CHOSEN = "chosen"  # the user picked the domain
-    STICKY = "sticky"  # the chat already has one
-    SIMILAR = "similar"  # the message resembles the domain's routes
-    FALLBACK = "fallback"  # nothing resembled enough
+    STICKY = "sticky"  # it answered the message before, and this one goes on
+    SIMILAR = "similar"  # the message is like the domain's routes, or its files answer it
+    FALLBACK = "fallback"  # it belongs to no other
 
 
 @dataclass(frozen=True, slots=True)
 class RouteScore:
     domain: str
-    score: float
-    example: str  # the route that scored
+    score: float  # likelihood that the message belongs to it; they sum to 1
+    example: str  # its nearest route; '' without routes
 
 
 @dataclass(frozen=True, slots=True)
 class RouteDecision:
-    """Which domain answers and why. `score` is None unless similarity decided."""
+    """Which domain answers and why. `score`: how likely the message belongs to it; None where nothing was compared."""
 
     domain: str
     how: RouteHow
     score: float | None
-    threshold: float
+    threshold: float  # that some domain needs together, before one is picked
     candidates: tuple[RouteScore, ...] = ()
+    belongs: bool = True  # it is what the domain is for, and no small talk with it, as far as that was compared
 
 
 # ── prompts ──────────────────────────────────────────────────────────────────────────────────────
@@ -187,8 +194,7 @@ class ChatTokenizer(Protocol):
         """
 
     def answer(self, text: str) -> list[int]:
-        """Ids of an assistant's whole answer, the end-of-turn token included: what training learns
-        and what a later turn's history holds."""
+        """Ids of an assistant's whole answer, its end token included: what training learns, and a history holds."""
 
     def encode(self, text: str) -> list[int]:
         """Ids without special tokens."""
@@ -249,7 +255,7 @@ class TurnContext:
     byte for byte as before."""
 
     nonce: str = ""
-    searched: bool = False  # knowledge was searched, even if nothing was found
+    searched: bool = False  # it has sources, or says that none were found
     passages: tuple[Passage, ...] = ()
     memories: tuple[Memory, ...] = ()  # those not already shown earlier in the chat
     chats: tuple[PastChatTurn, ...] = ()  # of other chats, where the user asked for them

@@ -17,13 +17,21 @@ pytest_plugins = ["tests.deprecations"]
 
 os.environ.setdefault("HF_HUB_OFFLINE", "1")
 os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
+# Triton, which transformers may import, interprets its kernels where there is no card to compile them for.
+CARD = any(Path(device).exists() for device in ("/dev/nvidiactl", "/dev/dxg"))
+os.environ.setdefault("TRITON_INTERPRET", "0" if CARD else "1")
 
 # Given the same code, the same examples; and how long one takes is the machine's affair.
 settings.register_profile("tailor", deadline=None, derandomize=True, suppress_health_check=[HealthCheck.too_slow])
 settings.load_profile("tailor")
 
 ROOT = Path(__file__).parent.parent
-NEEDS = {"chat_model_dir": "model", "embedder_dir": "model", "browser": "browser"}  # by fixture
+NEEDS = {
+    "chat_model_dir": "model",
+    "embedder_dir": "model",
+    "english_embedder_dir": "model",
+    "browser": "browser",
+}  # by fixture
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
@@ -35,10 +43,15 @@ def pytest_configure(config: pytest.Config) -> None:
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Who takes a model or a browser is marked so, and thus left out of `make check`, whoever forgot to say it."""
+    """Who takes a model or a browser is marked so, and thus left out of `make check`, whoever forgot to say it.
+
+    Files with a slow test come first: each is one worker's, and one that comes last keeps the other waiting.
+    """
     for item in items:
         for mark in {NEEDS[name] for name in getattr(item, "fixturenames", ()) if name in NEEDS}:
             item.add_marker(mark)
+    slow = {item.path for item in items if item.get_closest_marker("slow") or item.get_closest_marker("model")}
+    items.sort(key=lambda item: item.path not in slow)
 
 
 def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
@@ -61,6 +74,14 @@ def chat_model_dir() -> Path:
 
 @pytest.fixture(scope="session")
 def embedder_dir() -> Path:
+    from server.model_store import ModelStore
+
+    return Path(ModelStore(ROOT / "data" / "models").embedder("multilingual-e5-small"))
+
+
+@pytest.fixture(scope="session")
+def english_embedder_dir() -> Path:
+    """The smaller one, which knows English alone."""
     from server.model_store import ModelStore
 
     return Path(ModelStore(ROOT / "data" / "models").embedder("all-minilm-l6-v2"))

@@ -17,6 +17,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from server.errors import AdapterForeign, AdapterNotFound, EngineDown
+from server.relations import Relation, TextRole
 from server.types import (
     AdapterInfo,
     AdapterState,
@@ -44,7 +45,7 @@ class WordEmbedder:
     def __init__(self) -> None:
         self.embedded = 0  # texts embedded so far
 
-    def embed(self, texts: Sequence[str]) -> NDArray[np.float32]:
+    def embed(self, texts: Sequence[str], role: TextRole = TextRole.TEXT) -> NDArray[np.float32]:
         self.embedded += len(texts)
         vectors = np.zeros((len(texts), self.dimension), dtype=np.float32)
         for row, text in enumerate(texts):
@@ -58,6 +59,13 @@ class WordEmbedder:
 
     def knows(self, text: str) -> bool:
         return text.isascii()
+
+    def likelihood(
+        self, relation: Relation, cosines: NDArray[np.float32], *, crossing: NDArray[np.bool_] | bool = False
+    ) -> NDArray[np.float32]:
+        """Of answers even at .375, since words of grammar alone make two texts as near; of subjects at a quarter."""
+        slope, even = (40, 0.375) if relation is Relation.ANSWER else (24, 0.25)
+        return (1 / (1 + np.exp(-slope * (np.asarray(cosines, np.float64) - even)))).astype(np.float32)
 
 
 class ByteTokenizer:

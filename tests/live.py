@@ -71,7 +71,7 @@ def make_workspace(folder: Path) -> Path:
 
 
 def make_settings(folder: Path, flags: Mapping[str, Any] | None = None) -> Settings:
-    own = {"router.threshold": 0.4, "storage.reserve_bytes": 64 * 1024}
+    own = {"router.min_likelihood": 0.4, "storage.reserve_bytes": 64 * 1024}
     return load_settings(folder, environ={}, flags={**own, **(flags or {})})
 
 

@@ -30,7 +30,7 @@ def test_the_picture_of_the_floors_is_the_one_that_is_held() -> None:
     drawn = [set(re.findall(r"\w+", re.split(r" {4,}", line[3:])[0])) for line in BLOCKS[0].splitlines()]
     held = [names(layer) - {"__main__"} for layer in next(c for c in LAYERS if "containers" not in c)["layers"]]
     assert drawn == held
-    assert [int(line[0]) for line in BLOCKS[0].splitlines()] == list(range(len(held), 0, -1))
+    assert [int(line.split()[0]) for line in BLOCKS[0].splitlines()] == list(range(len(held), 0, -1))
 
 
 def test_the_floors_inside_the_parts_are_the_ones_that_are_held() -> None:

@@ -50,7 +50,7 @@ def test_the_environment_reaches_every_kind_of_value(tmp_path: Path) -> None:
     environ = {
         "TAILOR_SERVER_PORT": "9001",
         "TAILOR_MODEL_CONTEXT_LENGTH": "2048",
-        "TAILOR_ROUTER_THRESHOLD": "0.5",
+        "TAILOR_ROUTER_MIN_LIKELIHOOD": "0.5",
         "TAILOR_PATHS_PROMPTS": "my-prompts",
         "TAILOR_SERVER_ALLOWED_ORIGINS": "https://a.example, https://b.example,",
         "TAILOR_SERVER_ALLOWED_HOSTS": "tailor, chat.lan",
@@ -62,7 +62,7 @@ def test_the_environment_reaches_every_kind_of_value(tmp_path: Path) -> None:
     settings = load_settings(tmp_path, environ=environ)
     assert settings.server.port == 9001
     assert settings.model.context_length == 2048
-    assert settings.router.threshold == 0.5
+    assert settings.router.min_likelihood == 0.5
     assert settings.paths.prompts == tmp_path / "my-prompts"
     assert settings.server.allowed_origins == ("https://a.example", "https://b.example")
     assert settings.server.allowed_hosts == ("tailor", "chat.lan")
@@ -223,6 +223,22 @@ def test_every_default_passes_its_own_rule() -> None:
     for section in Settings.model_fields.values():
         kind = type(section.default)
         assert kind.model_validate(section.default.model_dump()) == section.default
+
+
+@pytest.mark.parametrize(
+    ("old", "new"),
+    [
+        ("retrieval.min_similarity", "retrieval.min_likelihood"),
+        ("retrieval.min_coverage", "retrieval.min_likelihood"),
+        ("memory.min_similarity", "memory.min_likelihood"),
+        ("router.threshold", "router.min_likelihood"),
+    ],
+)
+def test_a_threshold_on_cosines_is_refused_with_what_stands_for_it(tmp_path: Path, old: str, new: str) -> None:
+    section, _, key = old.partition(".")
+    (tmp_path / "tailor.toml").write_text(f"[{section}]\n{key} = 0.4\n")
+    with pytest.raises(ConfigError, match=rf"{old}.*is gone.*'{new}'"):
+        load_settings(tmp_path, environ={})
 
 
 def test_the_manual_names_every_setting() -> None:

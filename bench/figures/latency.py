@@ -6,7 +6,7 @@ import asyncio
 import math
 import statistics
 import time
-from collections.abc import AsyncIterator, Mapping, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
 from contextlib import AsyncExitStack, aclosing, asynccontextmanager, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -25,10 +25,10 @@ class Stream:
 
     came: list[float] = field(default_factory=list)
 
-    async def read(self, engine: LocalEngine, prompt: tuple[int, ...]) -> None:
+    async def read(self, engine: LocalEngine, prompt: tuple[int, ...], adapter: str | None = None) -> None:
         """Until the task is cancelled. Raises RuntimeError when the answer ends before."""
         new = min(engine.stats().max_tokens, engine.model.context_length - len(prompt))
-        async with aclosing(engine.generate(ours.request(prompt, new))) as events:
+        async with aclosing(engine.generate(ours.request(prompt, new, adapter))) as events:
             async for event in events:
                 if isinstance(event, TokenDelta):
                     self.came.append(time.monotonic())
@@ -56,45 +56,49 @@ async def streams(bench: Bench) -> AsyncIterator[Round]:
     async with ours.started(bench, model, adapters) as engine:
 
         async def one_round(number: int) -> Mapping[str, Reading]:
-            await unload_all(engine)
-            watched = [Stream() for _ in range(bench.sizes.streams)]
-            async with AsyncExitStack() as stack:
-                tasks = [
-                    asyncio.create_task(each.read(engine, plain_prompt(bench, engine, number, place)))
-                    for place, each in enumerate(watched)
-                ]
-                stack.push_async_callback(_cancel, tasks)
-                idle, busy = await _watch(bench, engine, number, model, adapters, watched, tasks)
-            p50, p99 = statistics.median(idle), percentile(busy, 0.99)
-            return {"gap": Reading(p99 / p50, 1000 * p99, 1000 * p50, f"{len(busy)} gaps, longest {max(busy):.2f} s")}
+            long_prompt = chats.draw(
+                "long", number, count=1, length=bench.sizes.long_prompt, new=1, vocabulary=models.vocabulary(model)
+            ).prompts[0]
+
+            async def disturb() -> str:
+                await asyncio.gather(_load_all(engine, adapters), ours.first_token(engine, long_prompt))
+                return ""
+
+            return {"gap": await gaps_beside(bench, engine, number, [None] * bench.sizes.streams, disturb)}
 
         await ours.first_token(engine, plain_prompt(bench, engine, -1, 0))
         yield one_round
 
 
-async def _watch(
+async def gaps_beside(
     bench: Bench,
     engine: LocalEngine,
     number: int,
-    model: Path,
-    adapters: Path,
-    watched: Sequence[Stream],
-    tasks: Sequence[asyncio.Task[None]],
-) -> tuple[list[float], list[float]]:
-    """(gaps while nothing else happens, gaps while adapters load and a long prompt is read)."""
-    while not all(len(stream.came) > 1 for stream in watched):
-        await _unless_ended(tasks, 0.02)
-    begin = time.monotonic()
-    await _unless_ended(tasks, bench.sizes.idle_s)
-    disturbed = time.monotonic()
-    long_prompt = chats.draw(
-        "long", number, count=1, length=bench.sizes.long_prompt, new=1, vocabulary=models.vocabulary(model)
-    ).prompts[0]
-    await asyncio.gather(_load_all(engine, adapters), ours.first_token(engine, long_prompt))
-    end = time.monotonic()
-    await _unless_ended(tasks, 0)
-    idle = [gap for stream in watched for gap in stream.gaps(begin, disturbed)]
-    return idle, [gap for stream in watched for gap in stream.gaps(disturbed, end)]
+    adapters: Sequence[str | None],
+    disturb: Callable[[], Awaitable[str]],
+) -> Reading:
+    """How many times longer the 99th percentile of the gaps between tokens is, in ms, while `disturb` runs than the
+    median before. One stream for each of `adapters`; what `disturb` returns is added to the remark."""
+    await unload_all(engine)
+    watched = [Stream() for _ in adapters]
+    async with AsyncExitStack() as stack:
+        tasks = [
+            asyncio.create_task(each.read(engine, plain_prompt(bench, engine, number, place), adapter))
+            for place, (each, adapter) in enumerate(zip(watched, adapters, strict=True))
+        ]
+        stack.push_async_callback(_cancel, tasks)
+        while not all(len(stream.came) > 1 for stream in watched):
+            await _unless_ended(tasks, 0.02)
+        begin = time.monotonic()
+        await _unless_ended(tasks, bench.sizes.idle_s)
+        disturbed = time.monotonic()
+        said = await disturb()
+        end = time.monotonic()
+        await _unless_ended(tasks, 0)
+    idle = statistics.median([gap for stream in watched for gap in stream.gaps(begin, disturbed)])
+    busy = [gap for stream in watched for gap in stream.gaps(disturbed, end)]
+    p99 = percentile(busy, 0.99)
+    return Reading(p99 / idle, 1000 * p99, 1000 * idle, f"{len(busy)} gaps, longest {max(busy):.2f} s{said}")
 
 
 async def _unless_ended(tasks: Sequence[asyncio.Task[None]], seconds: float) -> None:

@@ -37,7 +37,7 @@ async def _against(
         engine = await stack.enter_async_context(ours.started(bench, model, adapters, quantize=quantize))
 
         async def one_round(number: int, new: int = bench.sizes.new) -> Mapping[str, Reading]:
-            asked = chats.shorter(_chats(bench, key, number, model, adapters), new)
+            asked = chats.shorter(all_chats(bench, key, number, model, adapters), new)
             mine = await ours.run(engine, asked)
             theirs = await peer.run(asked, engine.tokenizer.decode)
             return {"ratio": ratio(mine.speed, theirs.speed, chats.alike(mine, theirs))}
@@ -46,7 +46,7 @@ async def _against(
         yield one_round
 
 
-def _chats(bench: Bench, key: str, number: int, model: Path, adapters: Path | None) -> chats.Chats:
+def all_chats(bench: Bench, key: str, number: int, model: Path, adapters: Path | None) -> chats.Chats:
     sizes = bench.sizes
     return chats.draw(
         key,
@@ -72,8 +72,8 @@ def mixed(key: str, model: Callable[[Bench], Path]) -> Opener:
         async with ours.started(bench, folder, adapters, settings=roomy(bench)) as engine:
 
             async def one_round(number: int, new: int = bench.sizes.new) -> Mapping[str, Reading]:
-                base = await ours.run(engine, chats.shorter(_chats(bench, f"{key} base", number, folder, None), new))
-                own = await ours.run(engine, chats.shorter(_chats(bench, key, number, folder, adapters), new))
+                base = await ours.run(engine, chats.shorter(all_chats(bench, f"{key} base", number, folder, None), new))
+                own = await ours.run(engine, chats.shorter(all_chats(bench, key, number, folder, adapters), new))
                 return {"ratio": ratio(own.speed, base.speed)}
 
             await one_round(-1, WARM_TOKENS)
@@ -83,9 +83,12 @@ def mixed(key: str, model: Callable[[Bench], Path]) -> Opener:
 
 
 def roomy(bench: Bench) -> dict[str, int]:
-    """Settings that let a GPU's larger runs in; a processor's run has the product's own defaults."""
-    gib = 1024**3
-    return {} if bench.device == "cpu" else {"kv_bytes": 16 * gib, "adapter_bytes": 16 * gib}
+    """Settings that let a GPU's larger runs in, each a sixth of its memory at most; a processor's run has the product's
+    own defaults."""
+    if bench.device == "cpu":
+        return {}
+    most = min(16 << 30, bench.memory // 6)
+    return {"kv_bytes": most, "adapter_bytes": most}
 
 
 def _mixed_measure(title: str, least: float) -> Measure:

@@ -12,10 +12,11 @@ from pathlib import Path
 
 from bench import command
 from bench.figure import Figure
-from bench.knowledge import chunkers, kills, lexical, peers, quality, scale, swaps
+from bench.knowledge import chunkers, kills, lexical, notes, peers, quality, scale, swaps
 from bench.knowledge.run import FULL, QUICK, Run
 
-PARTS = (quality, chunkers, peers, lexical, scale, swaps, kills)  # modules with `figures(run)`, in the table's order
+# Modules with `figures(run)`, in the table's order.
+PARTS = (quality, chunkers, peers, lexical, scale, notes, swaps, kills)
 
 
 def main(arguments: Sequence[str] | None = None) -> int:

@@ -13,6 +13,7 @@ from collections.abc import Sequence
 import numpy as np
 from numpy.typing import NDArray
 
+from server.relations import Relation, TextRole
 from server.types import Embedder
 
 
@@ -21,7 +22,7 @@ class Remembering:
 
     def __init__(self, embedder: Embedder) -> None:
         self._embedder = embedder
-        self._known: dict[str, NDArray[np.float32]] = {}
+        self._known: dict[tuple[TextRole, str], NDArray[np.float32]] = {}
         self._waited = threading.local()
 
     @property
@@ -36,12 +37,13 @@ class Remembering:
     def dimension(self) -> int:
         return self._embedder.dimension
 
-    def embed(self, texts: Sequence[str]) -> NDArray[np.float32]:
+    def embed(self, texts: Sequence[str], role: TextRole = TextRole.TEXT) -> NDArray[np.float32]:
         began = time.perf_counter()
-        new = [text for text in dict.fromkeys(texts) if text not in self._known]
+        new = [text for text in dict.fromkeys(texts) if (role, text) not in self._known]
         if new:
-            self._known.update(zip(new, self._embedder.embed(new), strict=True))
-        vectors = np.array([self._known[text] for text in texts], np.float32).reshape(len(texts), self.dimension)
+            vectors = self._embedder.embed(new, role)
+            self._known.update(((role, text), vector) for text, vector in zip(new, vectors, strict=True))
+        vectors = np.array([self._known[role, text] for text in texts], np.float32).reshape(len(texts), self.dimension)
         self._waited.seconds = self.seconds + time.perf_counter() - began
         return vectors
 
@@ -50,6 +52,11 @@ class Remembering:
 
     def knows(self, text: str) -> bool:
         return self._embedder.knows(text)
+
+    def likelihood(
+        self, relation: Relation, cosines: NDArray[np.float32], *, crossing: NDArray[np.bool_] | bool = False
+    ) -> NDArray[np.float32]:
+        return self._embedder.likelihood(relation, cosines, crossing=crossing)
 
 
 class Fast:
@@ -62,7 +69,7 @@ class Fast:
         self.dimension = embedder.dimension
         self._directions: dict[str, NDArray[np.float32]] = {}
 
-    def embed(self, texts: Sequence[str]) -> NDArray[np.float32]:
+    def embed(self, texts: Sequence[str], role: TextRole = TextRole.TEXT) -> NDArray[np.float32]:
         vectors = np.zeros((len(texts), self.dimension), np.float32)
         for row, text in enumerate(texts):
             words = text.lower().split()[:64]
@@ -77,6 +84,11 @@ class Fast:
 
     def knows(self, text: str) -> bool:
         return True
+
+    def likelihood(
+        self, relation: Relation, cosines: NDArray[np.float32], *, crossing: NDArray[np.bool_] | bool = False
+    ) -> NDArray[np.float32]:
+        return np.clip(cosines, 0, 1)
 
     def _direction(self, word: str) -> NDArray[np.float32]:
         if word not in self._directions:

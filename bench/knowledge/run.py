@@ -30,12 +30,13 @@ class Sizes:
     kills: int = 50
     kill_files: int = 400
     starts: int = 5
+    note_bytes: int = 30_000_000  # of the file beside which a note is saved
 
 
 FULL = Sizes()
 QUICK = Sizes(
     questions=6, corpus_chars=12_000, chunks=600, small=150, files=60, searches=20, saves=3, changes=2, swaps=6,
-    kills=2, kill_files=30, starts=1,
+    kills=2, kill_files=30, starts=1, note_bytes=2_000_000,
 )  # fmt: skip
 
 

@@ -18,6 +18,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from server.config import RetrievalSettings
+from server.relations import Relation, TextRole
 from server.retrieval import KnowledgeBase
 
 FOLDER: Final = "changing"
@@ -31,7 +32,7 @@ class Words:
     fingerprint = "hashed-words"
     dimension = 64
 
-    def embed(self, texts: Sequence[str]) -> NDArray[np.float32]:
+    def embed(self, texts: Sequence[str], role: TextRole = TextRole.TEXT) -> NDArray[np.float32]:
         vectors = np.full((len(texts), self.dimension), 1e-3, np.float32)
         for row, text in enumerate(texts):
             for each in text.lower().split():
@@ -45,6 +46,11 @@ class Words:
     def knows(self, text: str) -> bool:
         """Never: two words may have the same place, so its likeness finds nothing for sure."""
         return False
+
+    def likelihood(
+        self, relation: Relation, cosines: NDArray[np.float32], *, crossing: NDArray[np.bool_] | bool = False
+    ) -> NDArray[np.float32]:
+        return np.zeros_like(cosines)
 
 
 def word(number: int) -> str:

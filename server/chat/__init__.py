@@ -9,9 +9,10 @@ from server.chat.conversations.tables import MIGRATIONS as CHAT_MIGRATIONS
 from server.chat.events import EvidenceFound, Mention, TurnEvent
 from server.chat.memory_commands.access import DeletionReceipt, EnabledMemory
 from server.chat.service import NEWEST, ChatService, MemoryDependencies, Unchanged
-from server.chat.turn.context import gather_context, redact_inaccessible
+from server.chat.turn.context import decide_domain, gather_context, number_passages, redact_inaccessible
+from server.chat.turn.language_cost import LanguageCost
 from server.chat.turn.pipeline import Answer, Finished, TextDelta, Turn, TurnPipeline, WithoutAdapter
-from server.chat.turn.runner import TurnDependencies, number_passages
+from server.chat.turn.runner import TurnDependencies
 from server.chat.turn.streams import TurnStream
 from server.chat.turn.traces import MIGRATIONS as TRACE_MIGRATIONS
 from server.chat.turn.traces import AnswerTrace, TraceStore, answer_trace
@@ -30,6 +31,7 @@ __all__ = [
     "EnabledMemory",
     "EvidenceFound",
     "Finished",
+    "LanguageCost",
     "MemoryDependencies",
     "Mention",
     "PastChats",
@@ -46,6 +48,7 @@ __all__ = [
     "Unchanged",
     "WithoutAdapter",
     "answer_trace",
+    "decide_domain",
     "gather_context",
     "number_passages",
     "redact_inaccessible",

@@ -34,7 +34,6 @@ class Routed:
     seq: int
     decision: RouteDecision
     title: str  # of the domain
-    adapter: str | None
     type: Literal["route"] = "route"
 
 
@@ -67,8 +66,8 @@ class NumberedPassage:
 
 @dataclass(frozen=True, slots=True)
 class EvidenceFound:
-    """The passages in the prompt; empty when nothing matched. `dropped` did not fit; `unread` files of its
-    folders were still being read."""
+    """The passages in the prompt; empty when nothing matched, and `searched` false where the prompt does not speak of
+    sources then. `dropped` did not fit; `unread` files of its folders were still being read."""
 
     message_id: str
     seq: int
@@ -77,6 +76,7 @@ class EvidenceFound:
     generation: int
     dropped: int
     unread: int
+    searched: bool
     type: Literal["evidence"] = "evidence"
 
 
@@ -88,7 +88,7 @@ class SectionSize:
 
 @dataclass(frozen=True, slots=True)
 class PromptComposed:
-    """The prompt's size by section; its text is at /api/messages/{id}/prompt."""
+    """The prompt's size by section, and the adapter that answers it; its text is at /api/messages/{id}/prompt."""
 
     message_id: str
     seq: int
@@ -97,6 +97,7 @@ class PromptComposed:
     context_length: int
     trimmed_turns: int
     trimmed_evidence: int
+    adapter: str | None
     type: Literal["prompt"] = "prompt"
 
 

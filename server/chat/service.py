@@ -99,6 +99,7 @@ class ChatService:
         left = await asyncio.to_thread(self.store.mark_interrupted)
         if left:
             log.warning("%d answers were cut off when the server last ended", left)
+        await asyncio.to_thread(self._dependencies.language_cost.measure)
         await asyncio.to_thread(self.store.delete_temporary)
         await asyncio.to_thread(self.store.scrub)  # a deletion may have been the last that a killed process did
         await self._memory_dependencies.past_chats.start()

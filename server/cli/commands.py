@@ -1,4 +1,4 @@
-"""`tailor`: serve, chat, train, compare, index, adapters, users, backup, restore, doctor.
+"""`tailor`: serve, chat, train, compare, index, embedder, adapters, users, backup, restore, doctor.
 
 Puts the groups of commands together; each reads the settings of the workspace (the current folder unless `--workspace`
 says otherwise), calls the parts, and prints. What is slow to import (torch, transformers, the parts that need them) is
@@ -14,6 +14,7 @@ import typer
 
 from server.cli.adapters import adapters_app
 from server.cli.chat import chat
+from server.cli.embedder import embedder_app
 from server.cli.index import index_app
 from server.cli.maintenance import backup, doctor, restore
 from server.cli.serve import serve
@@ -25,6 +26,7 @@ app = typer.Typer(no_args_is_help=True, add_completion=False, help="A chat serve
 for command in (serve, chat, train, compare, backup, restore, doctor):
     app.command()(command)
 app.add_typer(index_app, name="index")
+app.add_typer(embedder_app, name="embedder")
 app.add_typer(adapters_app, name="adapters")
 app.add_typer(users_app, name="users")
 

@@ -87,13 +87,11 @@ def _findings(workspace: Path, extra: list[str] | None) -> list[Finding]:
 
 def _models_are_there(settings: Settings) -> bool:
     """Else asking for them would fetch them."""
-    from server.config import DEFAULT_CHAT_MODEL, DEFAULT_EMBEDDER
     from server.model_store import ModelStore
 
     store = ModelStore(settings.paths.data / "models")
-    names = {settings.model.name, settings.embedding.name}
-    local = all(Path(name).expanduser().is_dir() for name in names - {DEFAULT_CHAT_MODEL, DEFAULT_EMBEDDER})
-    return local and all(store.is_complete(name) for name in names & {DEFAULT_CHAT_MODEL, DEFAULT_EMBEDDER})
+    names = (settings.model.name, settings.embedding.name)
+    return all(store.is_complete(name) if store.is_known(name) else Path(name).expanduser().is_dir() for name in names)
 
 
 def _fingerprint(settings: Settings) -> str:

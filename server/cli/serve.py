@@ -32,7 +32,7 @@ def serve(
     model: Annotated[str | None, typer.Option(help="Hub id or folder of any causal LM of transformers.")] = None,
     device: Annotated[str | None, typer.Option(help="auto, cpu or cuda.")] = None,
     dtype: Annotated[str | None, typer.Option(help="auto, float32, bfloat16 or float16.")] = None,
-    quantize: Annotated[str | None, typer.Option(help="none, or int8: weights of a byte each.")] = None,
+    quantize: Annotated[str | None, typer.Option(help="none, int8 or int4: weights of 8 or about 5 bits each.")] = None,
     embedder: Annotated[str | None, typer.Option(help="Hub id or folder of a sentence-transformers model.")] = None,
     host: Annotated[str | None, typer.Option(help="Address to listen on.")] = None,
     port: Annotated[int | None, typer.Option(help="Port to listen on; 0 takes a free one.")] = None,

@@ -22,15 +22,18 @@ from server.grounding.checks import CheckedMark, Citation, SentenceCheck, Suppor
 from server.grounding.claims import Claim, Evidence, parse_claim, parse_evidence
 from server.grounding.sentences import Sentence, find_citation_marks, split_sentences
 from server.grounding.support import contradicts, coverage, supporting_span, term_weights
+from server.relations import Relation
 from server.types import Embedder, Passage, TurnContext
-from server.words import is_courtesy, terms
+from server.words import is_courtesy, script_number, terms
 
 log = logging.getLogger("tailor.chat")
 
 # Chosen on the sample shop's part of tests/grounding/citation_cases.py; docs/knowledge.md has the figures.
 MIN_COVERAGE: Final = 0.5  # share of a sentence's content from which on a passage supports it, if it has a number …
 MIN_COVERAGE_NO_NUMBER: Final = 0.55  # … and if not
-MIN_BLENDED: Final = 0.6  # the same for the mean of that share and the cosine, for a sentence with a number …
+MIN_BLENDED: Final = (
+    0.6  # the same for the mean of that share and the likelihood by meaning, for a sentence with a number …
+)
 MIN_BLENDED_NO_NUMBER: Final = 0.66  # … and for one without
 JOINT_MARGIN: Final = 0.1  # by how much both thresholds rise for several passages together
 MIN_JOINT_GAIN: Final = 0.2  # share of the content for which each of them must be needed, if not for a fact
@@ -67,10 +70,11 @@ _LEAD_IN = re.compile(r"[:：][*_\s]*$")
 
 @dataclass(frozen=True, slots=True)
 class _ClaimScorer:
-    """Scores how well passages support one claim. `cosines` are by the passage's number."""
+    """Scores how well passages support one claim. `likelihoods`, that a passage means the same, are by its
+    number."""
 
     claim: Claim
-    cosines: Mapping[int, float]
+    likelihoods: Mapping[int, float]
     evidence: Sequence[Evidence]
     term_weights: Sequence[float]
     exempt_terms: frozenset[str]
@@ -79,9 +83,9 @@ class _ClaimScorer:
         """Of passages together, 0 to 1; 0 where they say too little of it or differ in a fact. `margin`
         raises the thresholds."""
         covered = coverage(self.claim, group, self.term_weights, len(self.evidence))
-        cosine = max((self.cosines[one.n] for one in group if one.n in self.cosines), default=0.0)
+        meant = max((self.likelihoods[one.n] for one in group if one.n in self.likelihoods), default=0.0)
         foreign = all(one.script != self.claim.script for one in group)  # its words cannot be the claim's
-        blended = cosine if foreign else (covered + cosine) / 2
+        blended = meant if foreign else (covered + meant) / 2
         counted = bool(self.claim.required_quantities)
         min_coverage = MIN_COVERAGE if counted else MIN_COVERAGE_NO_NUMBER
         min_blended = MIN_BLENDED if counted else MIN_BLENDED_NO_NUMBER
@@ -120,7 +124,9 @@ def check_sentences(
     found, unread = found[:MAX_SENTENCES], found[MAX_SENTENCES:]
     claims = [parse_claim(one.text) for one in found]
     flags = [_is_claim(one, claim) for one, claim in zip(found, claims, strict=True)]
-    cosines = _cosines([claim.text for claim, flag in zip(claims, flags, strict=True) if flag], evidence, embedder)
+    likelihoods = _likelihoods(
+        [claim.text for claim, flag in zip(claims, flags, strict=True) if flag], evidence, embedder
+    )
     exempt_terms = frozenset(terms(user_context))
     checks = []
     for one, claim, is_claim in zip(found, claims, flags, strict=True):
@@ -129,7 +135,7 @@ def check_sentences(
         elif time.monotonic() > deadline:
             checks.append(_as_cited(one, Verdict.UNCHECKED, len(passages)))
         else:
-            checks.append(_check_claim(one, claim, evidence, cosines.get(claim.text, {}), exempt_terms))
+            checks.append(_check_claim(one, claim, evidence, likelihoods.get(claim.text, {}), exempt_terms))
     return (*checks, *(_as_cited(one, Verdict.UNCHECKED, len(passages)) for one in unread))
 
 
@@ -205,10 +211,10 @@ def _as_cited(sentence: Sentence, verdict: Verdict, count: int) -> SentenceCheck
 # ── checking a claim ─────────────────────────────────────────────────────────────────────────────
 
 
-def _cosines(
+def _likelihoods(
     texts: Sequence[str], evidence: Sequence[Evidence], embedder: Embedder | None
 ) -> dict[str, dict[int, float]]:
-    """Of each text and the nearest sentence of each passage, as far as the embedder knows both."""
+    """How likely each text means what the nearest sentence of each passage does, as far as the embedder knows both."""
     if embedder is None:
         return {}
     known_texts = [text for text in dict.fromkeys(texts) if embedder.knows(text)]
@@ -217,7 +223,10 @@ def _cosines(
         return {}
     pieces = {one.n: one.sentences for one in known}
     vectors = embedder.embed([*known_texts, *(piece for inside in pieces.values() for piece in inside)])
-    cosines = np.clip(vectors[: len(known_texts)] @ vectors[len(known_texts) :].T, 0.0, 1.0)
+    cosines = vectors[: len(known_texts)] @ vectors[len(known_texts) :].T
+    scripts = np.array([script_number(piece) for inside in pieces.values() for piece in inside])
+    crossing = np.array([script_number(text) for text in known_texts])[:, None] != scripts[None]
+    likely = embedder.likelihood(Relation.MEANING, cosines, crossing=crossing)
     bounds = np.cumsum([0, *(len(inside) for inside in pieces.values())])
     return {
         text: {
@@ -225,7 +234,7 @@ def _cosines(
             for n, start, end in zip(pieces, bounds[:-1], bounds[1:], strict=True)
             if start < end
         }
-        for text, row in zip(known_texts, cosines, strict=True)
+        for text, row in zip(known_texts, likely, strict=True)
     }
 
 
@@ -233,14 +242,16 @@ def _check_claim(
     sentence: Sentence,
     claim: Claim,
     evidence: Sequence[Evidence],
-    cosines: Mapping[int, float],
+    likelihoods: Mapping[int, float],
     exempt_terms: frozenset[str],
 ) -> SentenceCheck:
     cited = [n for n in sentence.cited if 1 <= n <= len(evidence)]
-    comparable = [one for one in evidence if one.n in cosines or not claim.script or one.script in (claim.script, "")]
+    comparable = [
+        one for one in evidence if one.n in likelihoods or not claim.script or one.script in (claim.script, "")
+    ]
     if not comparable:
         return _check_by_numbers(sentence, claim, evidence, cited)
-    scorer = _ClaimScorer(claim, cosines, evidence, term_weights(claim, evidence), exempt_terms)
+    scorer = _ClaimScorer(claim, likelihoods, evidence, term_weights(claim, evidence), exempt_terms)
     scores = {one.n: scorer.score([one]) for one in comparable}
     supporting = {n: score for n, score in scores.items() if score}
     if not supporting:

@@ -61,7 +61,9 @@ def compose(
     ContextFull when system text, examples and question alone leave no tokens for an answer.
     """
     # 1) the fixed parts, and the prompt budget
-    system = "\n\n".join(filter(None, (render_system(domain, user, today), *rules_of(domain), instructions.strip())))
+    sources = context.searched or any(turn.context.searched for turn in history)
+    body = render_system(domain, user, today, sources=sources)
+    system = "\n\n".join(filter(None, (body, *rules_of(domain), instructions.strip())))
     prefix = [Message("system", system), *_example_messages(domain)]
     prompt_budget = context_length - min(domain.sampling.max_tokens, context_length // 4)
     # 2) the question's context

@@ -4,8 +4,23 @@ from __future__ import annotations
 
 import secrets
 from dataclasses import dataclass, field
+from enum import StrEnum
 
-from server.types import SamplingParams
+from server.types import SamplingParams, TurnContext
+
+
+class AdapterWhen(StrEnum):
+    """When a domain's adapter answers."""
+
+    ALWAYS = "always"
+    SOURCES = "sources"  # where the question stands beside sources; the base answers without
+
+
+class Grounding(StrEnum):
+    """What a domain does with a question for its knowledge on which nothing was found."""
+
+    OPEN = "open"  # the model answers, as in any chat
+    STRICT = "strict"  # the user is told that there is nothing
 
 
 @dataclass(frozen=True, slots=True)
@@ -22,7 +37,9 @@ class Domain:
 
     `body` is a Jinja2 template of the system text. `output` is a JSON Schema as JSON text; with
     `reasoning`, the model thinks inside `<think>…</think>` before it answers. `fingerprint` changes
-    whenever the file's bytes do. `access`: names and `@groups` of those who may see it; None: everybody.
+    whenever the file's bytes do. `access`: names and `@groups` of those who may see it; None: everybody. `refusal`:
+    what is said under strict grounding where nothing was found; '' for the server's own sentence, which is in the
+    user's language.
     """
 
     name: str
@@ -30,7 +47,10 @@ class Domain:
     description: str
     body: str
     adapter: str | None = None
+    adapter_when: AdapterWhen = AdapterWhen.ALWAYS
     knowledge: tuple[str, ...] = ()
+    grounding: Grounding = Grounding.OPEN
+    refusal: str = ""
     memory: bool = True
     routes: tuple[str, ...] = ()
     examples: tuple[FewShot, ...] = ()
@@ -39,6 +59,10 @@ class Domain:
     sampling: SamplingParams = field(default_factory=SamplingParams)
     fingerprint: str = ""
     access: frozenset[str] | None = None
+
+    def adapter_for(self, context: TurnContext) -> str | None:
+        """The adapter that answers a question with this context."""
+        return self.adapter if self.adapter_when is AdapterWhen.ALWAYS or context.searched else None
 
 
 @dataclass(frozen=True, slots=True)

@@ -33,8 +33,9 @@ from pydantic import (
 )
 
 from server.errors import PromptFileError
+from server.names import FOLDER_RULE, folder_name
 from server.prompting.constraint import schema_fault
-from server.prompting.domain import Domain, FewShot
+from server.prompting.domain import AdapterWhen, Domain, FewShot, Grounding
 from server.prompting.template import TemplateFault, check_template
 from server.types import SamplingParams
 
@@ -67,6 +68,16 @@ _Number = Annotated[float, BeforeValidator(_number)]
 _Text = Annotated[StrictStr, Field(min_length=1)]
 _Name = Annotated[StrictStr, Field(pattern=r"^[A-Za-z0-9._-]{1,64}(@[A-Za-z0-9._-]{1,64})?$")]
 
+
+def _folder(value: str) -> str:
+    name = folder_name(value)
+    if name is None:
+        raise ValueError(f"must name a folder: {FOLDER_RULE}")
+    return name
+
+
+_Folder = Annotated[StrictStr, AfterValidator(_folder)]
+
 _Principal = Annotated[
     StrictStr, AfterValidator(str.lower), Field(pattern=r"^@?[A-Za-z0-9._-]{1,64}$")
 ]  # an account's name, or @ and a group's
@@ -79,6 +90,16 @@ class _StrictModel(BaseModel):
 class _Example(_StrictModel):
     user: _Text
     assistant: _Text
+
+
+class _Adapter(_StrictModel):
+    name: _Name
+    when: AdapterWhen = AdapterWhen.ALWAYS
+
+
+def _adapter(value: object) -> object:
+    """A name alone stands for one that always answers."""
+    return {"name": value} if isinstance(value, str) else value
 
 
 _DEFAULTS = SamplingParams()
@@ -102,8 +123,10 @@ class _Sampling(_StrictModel):
 class _FrontMatter(_StrictModel):
     title: _Text | None = None
     description: StrictStr = ""
-    adapter: _Name | None = None
-    knowledge: tuple[_Name, ...] = ()
+    adapter: Annotated[_Adapter, BeforeValidator(_adapter)] | None = None
+    knowledge: tuple[_Folder, ...] = ()
+    grounding: Grounding = Grounding.OPEN
+    refusal: StrictStr = Field(default="", max_length=1000)
     memory: StrictBool = True
     routes: tuple[_Text, ...] = ()
     examples: tuple[_Example, ...] = ()
@@ -145,8 +168,11 @@ class _Reader:
             title=title,
             description=matter.description.strip(),
             body=body,
-            adapter=matter.adapter,
+            adapter=matter.adapter.name if matter.adapter else None,
+            adapter_when=matter.adapter.when if matter.adapter else AdapterWhen.ALWAYS,
             knowledge=matter.knowledge,
+            grounding=matter.grounding,
+            refusal=matter.refusal.strip(),
             memory=matter.memory,
             routes=matter.routes,
             examples=tuple(FewShot(each.user, each.assistant) for each in matter.examples),
@@ -296,13 +322,13 @@ def _reason(fault: Any) -> str:
     if fault["type"] == "string_pattern_mismatch" and path[0] == "access":
         return f"'{key}' must be an account's name or '@' and a group's, and is '{fault['input']}'"
     if fault["type"] == "string_pattern_mismatch":
-        return f"'{key}' must be a plain folder name (letters, digits, '.', '_', '-'), and is '{fault['input']}'"
+        return f"'{key}' must be a plain name (a-z, A-Z, digits, '.', '_', '-'), and is '{fault['input']}'"
     message = _MUST_BE.get(fault["type"]) or fault["msg"].removeprefix("Value error, ").replace("Input should", "must")
     return f"'{key}' {message[0].lower()}{message[1:]}; it is {_quoted(fault['input'])}"
 
 
 def _suggestion(path: _Path) -> str:
-    owners: dict[str, type[BaseModel]] = {"sampling": _Sampling, "examples": _Example}
+    owners: dict[str, type[BaseModel]] = {"sampling": _Sampling, "examples": _Example, "adapter": _Adapter}
     owner = owners[str(path[0])] if len(path) > 1 else _FrontMatter
     known = list(owner.model_fields)
     near = difflib.get_close_matches(str(path[-1]), known, n=1)

@@ -24,8 +24,10 @@ from server.retrieval.index.catalog import GenerationRecord
 from server.retrieval.index.chunker import CHUNKER_VERSION
 from server.retrieval.index.directory import BuildSettings, IndexDirectory
 from server.retrieval.index.files import FileKey
+from server.retrieval.index.generation import Generation
 from server.retrieval.search.reranker import Reranker
 from server.retrieval.search.results import SearchResult
+from server.retrieval.search.scoring import Floats
 from server.retrieval.search.searcher import Searcher, SearchFilter
 from server.retrieval.updating import uploads
 from server.retrieval.updating.scanner import is_ignored
@@ -137,15 +139,28 @@ class KnowledgeBase:
     ) -> SearchResult:
         """Passages of `folders`, best first. `previous_query` is the user's previous message: it gives a
         follow-up ("and for children?") its subject. A file that was deleted here is not found any more."""
-        generation, deleted, dense = self._updater.serving()
-        searcher = Searcher(
-            generation, folders, self._embedder, self._settings, deleted=deleted, filters=filters, dense=dense,
-            reranker=self._reranker,
-        )  # fmt: skip
+        generation, searcher = self._searcher(folders, filters)
         with_chunks = tuple(folder for folder in folders if generation.has_chunks(folder))
         unread = self._updater.progress.unread(folders)
         passages, trace = searcher.search(query, previous_query, traced=traced)
         return SearchResult(passages, generation.number, with_chunks, unread, trace)
+
+    def relevance(self, query: str, folders: Sequence[str]) -> dict[str, float]:
+        """How likely each of these folders answers: its best passage. A folder without passages is missing."""
+        found = {folder: self._searcher([folder], None)[1].relevance(query) for folder in dict.fromkeys(folders)}
+        return {folder: likelihood for folder, likelihood in found.items() if likelihood is not None}
+
+    def evidence(self, query: str, folders: Sequence[str], count: int) -> list[tuple[Floats, Passage]]:
+        """The best passages, whether the gate lets them through or not, each with what the gate knows of it: the
+        columns of `Features`."""
+        return self._searcher(folders, None)[1].evidence(query, count)
+
+    def _searcher(self, folders: Sequence[str], filters: SearchFilter | None) -> tuple[Generation, Searcher]:
+        generation, deleted, dense = self._updater.serving()
+        return generation, Searcher(
+            generation, folders, self._embedder, self._settings, deleted=deleted, filters=filters, dense=dense,
+            reranker=self._reranker,
+        )  # fmt: skip
 
     def passage(self, chunk_id: str) -> Passage | None:
         """A passage that an answer has cited, as long as a kept generation has it."""
@@ -191,7 +206,7 @@ class KnowledgeBase:
 
     def save(self, folder: str, filename: str, data: bytes) -> FileStatus:
         """Stores an upload under a safe name; the same name replaces. Raises InvalidInput, Conflict."""
-        if reason := self._updater.away(folder):
+        if reason := self._updater.devices.away(folder):
             raise Conflict(f"nothing can be stored in '{folder}': {reason}")
         path = uploads.write(self._root, folder, filename, data)
         stat = path.stat()

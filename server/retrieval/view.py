@@ -6,7 +6,8 @@ Knows nothing of how a search or an update works.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections import defaultdict
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 from typing import Final
 
@@ -19,6 +20,7 @@ from server.retrieval.search.results import SearchResult
 from server.retrieval.search.searcher import SearchFilter
 from server.retrieval.updating.status import FileStatus, KnowledgeStatus
 from server.types import Passage, UserId
+from server.words import normalize
 
 REACH: Final = 3  # passages of context before and after a passage
 
@@ -76,8 +78,20 @@ class KnowledgeView:
         traced: bool = False,
     ) -> SearchResult:
         """As `KnowledgeBase.search`, in those of the folders that the user may see."""
-        visible_folders = [folder for folder in folders if self.may_see(folder)]
-        return self._base.search(query, visible_folders, previous_query=previous_query, filters=filters, traced=traced)
+        visible = self._visible_folders(folders)
+        return self._base.search(query, visible, previous_query=previous_query, filters=filters, traced=traced)
+
+    def relevance(self, query: str, folders: Iterable[str]) -> dict[str, float]:
+        """As `KnowledgeBase.relevance`, of those of the folders that the user may see."""
+        return self._base.relevance(query, self._visible_folders(folders))
+
+    def _visible_folders(self, names: Iterable[str]) -> list[str]:
+        """As they are called on the disk, whose names may be in another Unicode form (a Mac's zip files)."""
+        on_disk: dict[str, list[str]] = defaultdict(list)
+        for folder in self._base.folders():
+            on_disk[normalize(folder, "NFC")].append(folder)
+        found = [folder for name in names for folder in on_disk.get(normalize(name, "NFC"), [name])]
+        return [folder for folder in dict.fromkeys(found) if self.may_see(folder)]
 
     def passage(self, passage_id: str, reach: int = REACH) -> PassageContext:
         """A passage that was cited, and `reach` passages before and after it. Raises NotFound."""

@@ -6,7 +6,7 @@ or models.
 
 from server.words import markdown, numbers
 from server.words.normalization import normalize, printable
-from server.words.scripts import detect_script, has_hangul
+from server.words.scripts import detect_script, has_hangul, script_number, script_shares
 from server.words.sentences import sentences
 from server.words.words import (
     ContentWord,
@@ -38,6 +38,8 @@ __all__ = [
     "numbers",
     "pairs",
     "printable",
+    "script_number",
+    "script_shares",
     "sentences",
     "stem",
     "term_counts",

@@ -19,6 +19,7 @@ from bench.knowledge.run import Run
 from bench.knowledge.scale import percentile
 from bench.knowledge.sets import Spanned
 from bench.knowledge.victim import Words, word
+from server.relations import TextRole
 from server.types import Passage
 
 SENTENCES = [
@@ -102,7 +103,7 @@ def test_a_quick_run_measures_every_figure(
     shown = {(row[0].strip("| `"), row[1].split(":")[0]) for row in rows}
     assert {name for name, _ in shown} == {
         "korquad", "chunking", "gate", "chunkers", "langchain", "lexical",
-        "search", "saved", "change", "start", "swaps", "kills",
+        "search", "saved", "change", "start", "note", "swaps", "kills",
     }  # fmt: skip
     assert not any("failed:" in row[-1] for row in rows), printed
     for row in rows:  # what does not depend on speed holds at any size
@@ -183,9 +184,9 @@ def test_nothing_is_embedded_twice_and_time_is_kept() -> None:
     class Counting(Words):
         embedded = 0
 
-        def embed(self, texts: list[str]) -> np.ndarray:  # type: ignore[override]
+        def embed(self, texts: list[str], role: TextRole = TextRole.TEXT) -> np.ndarray:  # type: ignore[override]
             self.embedded += len(texts)
-            return super().embed(texts)
+            return super().embed(texts, role)
 
     inside = Counting()
     embedder = Remembering(inside)

@@ -113,3 +113,21 @@ async def test_the_engine_is_closed_whatever_happens(bench: Bench, monkeypatch: 
         async with ours.started(bench, bench.folder) as started:
             raise ZeroDivisionError
     assert cast(Recorder, started).life == ["started", "closed"]
+
+
+@pytest.mark.parametrize(
+    ("path", "kinds"),
+    [
+        ("our own decoder, int8 weights and activations", {"int8"}),
+        ("our own decoder, 7-bit weights and int8 activations (not int8 weights and activations: off)", {"int8"}),
+        ("our own decoder, int4 weights, the output layer's of int8", {"int8", "int4"}),
+        ("our own decoder, not int4 weights: its kernel takes bfloat16 alone; int8 weights", {"int8"}),
+        ("our own decoder, not int4 weights: no; not int8 weights: no; plain products", set()),
+        ("our own decoder, plain products; int8 is for 16-bit numbers on a card and was left out", set()),
+        ("our own decoder, not int8 weights alone: no; exact float32 with packed weights", set()),
+    ],
+)
+def test_what_was_fallen_back_from_does_not_pass_for_it(path: str, kinds: set[str]) -> None:
+    card = SimpleNamespace(dtype="bfloat16", reason="cuda as set", path=path)
+    assert {kind for kind in ("int8", "int4") if ours.took(card, kind)} == kinds
+    assert ours.took(card, "none")

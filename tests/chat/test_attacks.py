@@ -40,7 +40,7 @@ async def test_neither_documents_nor_answers_write_memory(tmp_path: Path) -> Non
         found = 0
         for number, text in enumerate(ATTACKS):
             engine.script = lambda request, prompt, said=text: said
-            events = await ask(services.chat, MINA, f"What says the notice attack{number}?", domain="attacked")
+            events = await ask(services.chat, MINA, f"Show me the notice attack{number}", domain="attacked")
             evidence = [event for event in events if isinstance(event, EvidenceFound)]
             found += any(f"attack{number}" in passage.passage.file for each in evidence for passage in each.passages)
             assert not WRITES & event_types(events), text

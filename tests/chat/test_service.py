@@ -28,7 +28,7 @@ from server.chat.events import (
 )
 from server.errors import Conflict, EngineDown, InvalidInput, NotFound
 from server.types import GenerationRequest, MemoryKind, UserId
-from tests.fakes import ScriptedEngine
+from tests.fakes import ByteTokenizer, ScriptedEngine
 from tests.live import make_app, make_workspace
 
 MINA, JUN = UserId("mina"), UserId("jun")
@@ -159,7 +159,72 @@ async def test_a_forgotten_memory_leaves_the_chat_it_was_used_in(tmp_path: Path)
         assert "polite Korean" not in engine.tokenizer.decode(engine.requests[-1].prompt)
 
 
-async def test_the_route_sticks_until_the_user_chooses(tmp_path: Path) -> None:
+STRICT = """---
+title: Desk
+description: Promises its sources.
+adapter: {name: helper, when: sources}
+knowledge: [support]
+grounding: strict
+routes: ["Which marathon did the zebras win?"]
+---
+You answer{% if sources %} from the sources{% endif %}.
+"""
+
+
+async def test_where_a_domain_promises_its_sources_the_server_says_that_they_hold_nothing(tmp_path: Path) -> None:
+    engine = ScriptedEngine(echo, adapters=["helper"])
+    async with running(tmp_path, engine) as services:
+        (tmp_path / "prompts" / "desk.md").write_text(STRICT)
+        chat = services.chat
+        refused = await ask(chat, MINA, "Which marathon did zebras win in Norway?", domain="desk")
+        assert not engine.requests
+        found = only(refused, EvidenceFound)
+        assert (found.searched, found.passages, found.folders) == (True, (), ("support",))
+        assert not [event for event in refused if isinstance(event, PromptComposed | Noticed)]
+        assert only(refused, Done).usage.completion_tokens == 0
+        conversation = conversation_of(refused)
+        _, (_, answer) = await chat.conversation(MINA, conversation)
+        assert answer.text == "I found nothing about this. I searched: support."
+        assert (answer.answer.adapter, answer.answer.prompt, answer.answer.context.searched) == (None, None, True)
+        answered = await ask(chat, MINA, "How do I return a lamp?", conversation_id=conversation)
+        assert only(answered, PromptComposed).adapter == engine.requests[-1].adapter == "helper"
+        prompt = engine.tokenizer.decode(engine.requests[-1].prompt)
+        assert "from the sources" in prompt
+        assert "none found" in prompt, "the chat goes on as it was shown"
+
+
+async def test_small_talk_has_no_word_of_sources_and_no_adapter_for_them(tmp_path: Path) -> None:
+    engine = ScriptedEngine(echo, adapters=["helper"])
+    async with running(tmp_path, engine) as services:
+        (tmp_path / "prompts" / "desk.md").write_text(STRICT)
+        events = await ask(services.chat, MINA, "Thank you!", domain="desk")
+        prompt = engine.tokenizer.decode(engine.requests[-1].prompt)
+        assert "source" not in prompt.lower()
+        assert engine.requests[-1].adapter is None
+        assert only(events, PromptComposed).adapter is None
+        assert only(events, EvidenceFound).searched is False
+
+
+class SpellsKorean(ByteTokenizer):
+    def count(self, text: str) -> int:
+        return len(text) // 4 if text.isascii() else len(text.encode())
+
+
+async def test_a_language_that_the_model_hardly_speaks_is_said_once_in_a_chat(tmp_path: Path) -> None:
+    engine = ScriptedEngine()
+    engine.tokenizer = SpellsKorean()
+    async with running(tmp_path, engine) as services:
+        first = await ask(services.chat, MINA, "오늘은 뭘 먹을까요", domain="general")
+        assert "한국어를 거의 하지 못해요" in only(first, Noticed).text
+        chat = conversation_of(first)
+        _, messages = await services.chat.conversation(MINA, chat)
+        assert messages[1].answer.notice == only(first, Noticed).text
+        second = await ask(services.chat, MINA, "내일은 뭘 먹을까요", conversation_id=chat)
+        assert not [event for event in second if isinstance(event, Noticed)]
+        assert not [event for event in await ask(services.chat, MINA, "What now?") if isinstance(event, Noticed)]
+
+
+async def test_each_message_is_routed_and_a_choice_holds(tmp_path: Path) -> None:
     async with running(tmp_path, ScriptedEngine(adapters=["helper"])) as services:
         chat = services.chat
         first = await ask(chat, MINA, "Hi!")
@@ -174,7 +239,7 @@ async def test_the_route_sticks_until_the_user_chooses(tmp_path: Path) -> None:
         fifth = await ask(chat, MINA, "Thanks!", conversation_id=conversation, domain=Unchanged.DOMAIN)
         assert only(fifth, Routed).decision.how == "chosen"
         sixth = await ask(chat, MINA, "Thanks!", conversation_id=conversation, domain=None)
-        assert only(sixth, Routed).decision.how == "fallback"
+        assert (only(sixth, Routed).decision.domain, only(sixth, Routed).decision.how) == ("general", "fallback")
         with pytest.raises(NotFound, match="nowhere"):
             await chat.send(MINA, "Hi", conversation_id=conversation, domain="nowhere")
 

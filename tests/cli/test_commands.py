@@ -54,7 +54,19 @@ def run(*arguments: str, text: str | None = None) -> str:
 
 
 def test_every_command_explains_itself() -> None:
-    names = ["serve", "chat", "index", "train", "compare", "adapters", "users", "backup", "restore", "doctor"]
+    names = [
+        "serve",
+        "chat",
+        "index",
+        "embedder",
+        "train",
+        "compare",
+        "adapters",
+        "users",
+        "backup",
+        "restore",
+        "doctor",
+    ]
     listed = run("--help")
     for name in names:
         assert name in listed
@@ -271,6 +283,18 @@ def test_index_brings_the_files_in_and_shows_them(tmp_path: Path, embedder_dir: 
     assert "failed" in output
 
 
+@pytest.mark.model
+def test_an_embedder_is_measured(tmp_path: Path, english_embedder_dir: Path) -> None:
+    make_workspace(tmp_path)
+    name = f"embedding.name={english_embedder_dir}"
+    output = flat(run("embedder", "calibrate", "--workspace", str(tmp_path), "--set", name))
+    assert re.search(r"answer one 0\.\d\d", output)
+    assert "answer two never" in output
+    assert re.search(r"latin 9\d\.\d% yes", output)
+    assert re.search(r"hangul \d\d\.\d% no", output)
+    assert len(list((tmp_path / "data" / "models" / "calibrations").glob("*.npz"))) == 1
+
+
 @pytest.fixture
 def shop(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """A workspace that no server has, indexed by words."""
@@ -415,7 +439,7 @@ def test_a_conversation_in_the_terminal(live: LiveServer, monkeypatch: pytest.Mo
     asyncio.run(terminal.chat(live.ws, question=None, domain=None, api_key=None))
     output = "".join(written)
     assert "Domain: support" in output
-    assert "(Support: chosen, adapter helper)" in output
+    assert "(Support: chosen)\n(adapter helper)" in output
     assert "You can return any lamp within 45 days" in output  # the passage, by /sources
     assert "A new conversation." in output
     assert "Domain: auto" in output

@@ -9,6 +9,7 @@ from numpy.typing import NDArray
 
 from server.grounding import SentenceCheck, Verdict
 from server.grounding.citations import check_answer, check_sentences, find_citations, shown_text
+from server.relations import TextRole
 from server.types import Passage, TurnContext
 from tests.fakes import WordEmbedder
 from tests.grounding.citation_cases import passages
@@ -192,7 +193,7 @@ class Bilingual(WordEmbedder):
     def knows(self, text: str) -> bool:
         return True
 
-    def embed(self, texts: Sequence[str]) -> NDArray[np.float32]:
+    def embed(self, texts: Sequence[str], role: TextRole = TextRole.TEXT) -> NDArray[np.float32]:
         return super().embed(["return" if "반품" in text or "return an item" in text else text for text in texts])
 
 
@@ -209,7 +210,7 @@ def test_offsets_count_characters_whatever_they_are() -> None:
 
 
 class Broken(WordEmbedder):
-    def embed(self, texts: Sequence[str]) -> NDArray[np.float32]:
+    def embed(self, texts: Sequence[str], role: TextRole = TextRole.TEXT) -> NDArray[np.float32]:
         raise RuntimeError("out of memory")
 
 

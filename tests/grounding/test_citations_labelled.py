@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 
 from server.embedding import SentenceEmbedder
 from server.grounding.citations import check_sentences
+from server.relations import TextRole
 from server.types import Embedder
 from tests.grounding.citation_cases import CASES, HELD_OUT, Case, passages
 
@@ -65,9 +66,9 @@ class CachingEmbedder:
         self._embedder = embedder
         self._vectors: dict[str, NDArray[np.float32]] = {}
         self.fingerprint, self.dimension = embedder.fingerprint, embedder.dimension
-        self.count, self.knows = embedder.count, embedder.knows
+        self.count, self.knows, self.likelihood = embedder.count, embedder.knows, embedder.likelihood
 
-    def embed(self, texts: Sequence[str]) -> NDArray[np.float32]:
+    def embed(self, texts: Sequence[str], role: TextRole = TextRole.TEXT) -> NDArray[np.float32]:
         new = [text for text in dict.fromkeys(texts) if text not in self._vectors]
         if new:
             self._vectors |= zip(new, self._embedder.embed(new), strict=True)

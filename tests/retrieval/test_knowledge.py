@@ -13,13 +13,14 @@ from numpy.typing import NDArray
 
 from server.config import RetrievalSettings
 from server.errors import Conflict, InvalidInput, NotFound
+from server.relations import TextRole
 from server.retrieval import FileState, FileStatus, KnowledgeBase
 from server.retrieval import knowledge as module
 from server.retrieval.index.store import IndexStore
 from server.retrieval.updating import updater
 from tests.fakes import WordEmbedder
 
-SETTINGS = RetrievalSettings(min_similarity=0.6, debounce_ms=50)
+SETTINGS = RetrievalSettings(debounce_ms=50)
 DEADLINE = 120.0
 
 
@@ -36,9 +37,9 @@ class SlowEmbedder(WordEmbedder):
         super().__init__()
         self.seconds = seconds
 
-    def embed(self, texts: Sequence[str]) -> NDArray[np.float32]:
+    def embed(self, texts: Sequence[str], role: TextRole = TextRole.TEXT) -> NDArray[np.float32]:
         time.sleep(self.seconds)
-        return super().embed(texts)
+        return super().embed(texts, role)
 
 
 class Workspace:
@@ -163,7 +164,7 @@ def test_a_ruined_index_is_rebuilt(workspace: Workspace) -> None:
 def test_an_index_that_cannot_be_written_says_so_and_goes_on_later(
     workspace: Workspace, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    def full(self: IndexStore, files: object) -> None:
+    def full(self: IndexStore, files: object, segments: object) -> None:
         raise OSError(28, "No space left on device")
 
     workspace.put("shop/a.md", "fig")
@@ -218,9 +219,9 @@ async def test_a_search_before_the_first_index_counts_the_unread_files(workspace
     free = threading.Event()
 
     class BlockedEmbedder(WordEmbedder):
-        def embed(self, texts: Sequence[str]) -> NDArray[np.float32]:
+        def embed(self, texts: Sequence[str], role: TextRole = TextRole.TEXT) -> NDArray[np.float32]:
             assert free.wait(DEADLINE)
-            return super().embed(texts)
+            return super().embed(texts, role)
 
     workspace.embedder = BlockedEmbedder()
     base = workspace.open()
@@ -499,6 +500,19 @@ def test_subscribers_are_notified_of_changes_only(workspace: Workspace) -> None:
     assert len(calls) == heard
     base.save("shop", "b.md", b"plum")
     assert len(calls) == heard + 1
+
+
+def test_each_folder_is_relevant_by_itself(workspace: Workspace) -> None:
+    workspace.put("shop/a.md", "A melon costs four coins.")
+    workspace.put("ships/a.md", "Anchors are heavy.")
+    (workspace.root / "empty").mkdir()
+    base = workspace.open()
+    base.sync()
+    found = base.relevance("What does a melon cost?", ["shop", "ships", "empty", "gone"])
+    assert found.keys() == {"shop", "ships"}
+    assert found["shop"] > 0.5 > found["ships"]
+    assert base.relevance("What does a melon cost?", ["shop"])["shop"] == found["shop"]
+    assert base.relevance("Thank you!", ["shop"]) == {}
 
 
 # ── the watcher ──────────────────────────────────────────────────────────────────────────────────

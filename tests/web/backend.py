@@ -98,19 +98,20 @@ def candidate(rank: int, **fields: Any) -> dict[str, Any]:
     return passage | {
         "id": f"p{rank}", "place": "lines 3-9", "text": "Goods can be returned within 45 days of delivery.",
         "dense": 0.62, "dense_rank": 2, "lexical": 0.71, "lexical_rank": 1, "fused": 0.674, "fused_rank": rank,
-        "coverage": 0.8, "gate": "words", "fate": "used",
+        "coverage": 0.8, "likelihood": 0.83, "gate": "words", "fate": "used",
     } | fields  # fmt: skip
 
 
 TRACE = {
     "generation": 12, "folders": ["support"], "queries": ["How long can I return a lamp?"], "dense_weight": 0.4,
-    "min_similarity": 0.4, "min_coverage": 0.5, "rows": 1234,
+    "min_likelihood": 0.4, "rows": 1234,
     "candidates": [
         candidate(1),
         candidate(2, file="warranty.md", heading=["Warranty"], gate="meaning", lexical_rank=None, lexical=0.0),
         candidate(3, file="old/refunds.md", fate="near copy", dense=None, dense_rank=None),
         candidate(4, file="shipping.md", fate="no room"),
-        candidate(5, file="hours.md", fate="far below the best", gate="", fused=0.1, dense=0.1, lexical=0.1),
+        candidate(5, file="hours.md", fate="far below the best", gate="", fused=0.1, dense=0.1, lexical=0.1,
+                  likelihood=0.12),
         candidate(6, file="a very long name of a file that nobody would type by hand.md", fate="beyond the limit",
                   gate="earlier"),
     ],
@@ -335,7 +336,7 @@ class Backend:
             return {"passages": event["passages"], "folders": event["folders"], "searched": True,
                     "unread": event.get("unread", 0)}  # fmt: skip
         if event["type"] == "route":
-            return {"route": event["decision"], "domain_title": event["title"], "adapter": event["adapter"]}
+            return {"route": event["decision"], "domain_title": event["title"]}
         if event["type"] == "citations":
             return {"citations": event["citations"], "invalid_citations": event["invalid"],
                     "checks": event.get("checks", [])}  # fmt: skip

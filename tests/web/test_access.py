@@ -17,12 +17,13 @@ pytestmark = pytest.mark.browser
 
 FULL = {
     "before": [
-        {"type": "route", "decision": ROUTE, "title": "Support FAQ", "adapter": "grounded"},
+        {"type": "route", "decision": ROUTE, "title": "Support FAQ"},
         {"type": "memories", "memories": [memory(1, "Likes brass", quote="I like brass", why="profile")]},
-        {"type": "evidence", "passages": [{"n": 1, "place": "", "passage": PASSAGE}], "folders": ["support"],
+        {"type": "evidence", "searched": True,
+         "passages": [{"n": 1, "place": "", "passage": PASSAGE}], "folders": ["support"],
          "generation": 1, "dropped": 1},
         {"type": "prompt", "sections": [{"name": s["name"], "tokens": s["tokens"]} for s in SECTIONS], "tokens": 238,
-         "context_length": 8192, "trimmed_turns": 2, "trimmed_evidence": 0},
+         "context_length": 8192, "trimmed_turns": 2, "trimmed_evidence": 0, "adapter": "grounded"},
         {"type": "reasoning", "text": "Hm."},
     ],
     "after": [
@@ -485,7 +486,7 @@ def test_korean_for_a_korean_browser_and_by_choice(open_with: Open, backend: Bac
     expect(page.get_by_role("button", name="새 채팅")).to_be_visible()
     assert page.locator("html").get_attribute("lang") == "ko"
     chat_with_everything(page, backend)
-    expect(page.locator(".route-button")).to_contain_text("유사도 0.71 (기준 0.45)")
+    expect(page.locator(".route-button")).to_contain_text("가장 알맞음 (0.71)")
     expect(page.locator(".source")).to_contain_text("3-9행")
     page.get_by_role("button", name="설정").click()
     page.get_by_role("radio", name="English").check()

@@ -16,6 +16,7 @@ pytestmark = pytest.mark.browser
 
 EVIDENCE = {
     "type": "evidence",
+    "searched": True,
     "passages": [{"n": 1, "place": "lines 3-9", "passage": PASSAGE}],
     "folders": ["support"],
     "generation": 3,
@@ -28,6 +29,7 @@ PROMPT = {
     "context_length": 8192,
     "trimmed_turns": 0,
     "trimmed_evidence": 0,
+    "adapter": "grounded",
 }
 
 
@@ -235,28 +237,30 @@ def test_brackets_that_are_no_json_object_stay_text(page: Page, backend: Backend
 
 def test_the_route_is_said_in_words_and_its_candidates_unfold(page: Page, backend: Backend) -> None:
     open_client(page)
-    backend.script("ok", before=[{"type": "route", "decision": ROUTE, "title": "Support FAQ", "adapter": "grounded"}])
+    backend.script("ok", before=[{"type": "route", "decision": ROUTE, "title": "Support FAQ"}, PROMPT])
     send_message(page, "go")
     line = page.locator(".route-button")
-    expect(line).to_have_text("Support FAQsimilar 0.71 (threshold 0.45)")
+    expect(line).to_have_text("Support FAQfits best (0.71)")
     expect(page.locator(".route")).to_contain_text("grounded")
     line.click()
     expect(page.locator(".candidates")).to_contain_text("Is this indemnity clause risky?")
     expect(page.locator(".candidates .won")).to_contain_text("0.71")
+    page.get_by_role("button", name="Keep this chat with Support FAQ").click()
+    expect(page.get_by_role("button", name="Domain: Support FAQ")).to_be_visible()
 
 
 @pytest.mark.parametrize(
     ("how", "words"),
     [
         ("chosen", "your choice"),
-        ("sticky", "kept from this chat"),
-        ("fallback", "nothing similar enough (best 0.71, threshold 0.45)"),
+        ("sticky", "goes on from the last message (0.12)"),
+        ("fallback", "no other domain fits (best 0.71, needs 0.45)"),
     ],
 )
 def test_other_routes_in_words(page: Page, backend: Backend, how: str, words: str) -> None:
     open_client(page)
-    decision = ROUTE | {"how": how, "score": None, "domain": "general"}
-    backend.script("ok", before=[{"type": "route", "decision": decision, "title": "General", "adapter": None}])
+    decision = ROUTE | {"how": how, "score": 0.12, "domain": "general"}
+    backend.script("ok", before=[{"type": "route", "decision": decision, "title": "General"}])
     send_message(page, "go")
     expect(page.locator(".route-button")).to_contain_text(words)
 
@@ -273,10 +277,11 @@ def test_a_notice_stands_above_its_answer_and_survives_a_reload(page: Page, back
 
 def test_a_notice_about_something_else_leaves_the_adapter(page: Page, backend: Backend) -> None:
     open_client(page)
-    route = {"type": "route", "decision": ROUTE, "title": "Support", "adapter": "grounded"}
-    backend.script("ok", before=[route], after=[{"type": "notice", "text": "it was not kept"}])
+    route = {"type": "route", "decision": ROUTE, "title": "Support"}
+    said = {"type": "notice", "text": "The model hardly speaks Greek."}
+    backend.script("ok", before=[route, PROMPT, said], after=[{"type": "notice", "text": "it was not kept"}])
     send_message(page, "go")
-    expect(page.locator(".answer .notice")).to_have_text("it was not kept")
+    expect(page.locator(".answer .notice")).to_have_text("The model hardly speaks Greek. it was not kept")
     expect(page.locator(".answer .route")).to_contain_text("grounded")
 
 
@@ -303,6 +308,21 @@ def test_an_empty_search_is_said(page: Page, backend: Backend) -> None:
     backend.script("I do not know.", before=[EVIDENCE | {"passages": [], "folders": ["support", "contracts"]}])
     send_message(page, "go")
     expect(page.locator(".searched")).to_have_text("Searched support, contracts, found nothing")
+    nothing = dict.fromkeys(USAGE, 0)
+    backend.script("I found nothing.", before=[EVIDENCE | {"passages": []}], usage=nothing)
+    send_message(page, "and there?")
+    refused = answers(page).nth(1)
+    expect(refused).to_contain_text("from the search itself, without the model")
+    expect(refused.get_by_role("button", name="What the model saw")).to_have_count(0)
+
+
+def test_an_answer_that_does_not_speak_of_sources_shows_none_but_says_why(page: Page, backend: Backend) -> None:
+    open_client(page)
+    backend.script("Hello!", before=[EVIDENCE | {"passages": [], "searched": False}])
+    send_message(page, "hi")
+    expect(answers(page).first).to_contain_text("Hello!")
+    expect(page.locator(".searched")).to_have_count(0)
+    expect(page.get_by_role("button", name="Why no sources?")).to_be_visible()
 
 
 def test_used_memories_open_and_saved_ones_can_be_undone_and_edited(page: Page, backend: Backend) -> None:
@@ -310,7 +330,7 @@ def test_used_memories_open_and_saved_ones_can_be_undone_and_edited(page: Page, 
     used = memory(1, "Likes brass", "preference", "I like brass")
     saved = [memory(7, "Has two cats", quote="remember that I have two cats"), memory(8, "Lives in Seoul")]
     backend.memories = [used]
-    route = {"type": "route", "decision": ROUTE, "title": "F", "adapter": None}
+    route = {"type": "route", "decision": ROUTE, "title": "F"}
     backend.script(
         "Noted.",
         before=[route, {"type": "memories", "memories": [used]}],

@@ -20,7 +20,7 @@ SHIPPING = PASSAGE | {
     "text": "Parcels leave on the same day. Norway costs 14.90 EUR.",
 }  # fmt: skip
 EVIDENCE = {
-    "type": "evidence", "folders": ["support"], "generation": 12, "dropped": 0,
+    "type": "evidence", "searched": True, "folders": ["support"], "generation": 12, "dropped": 0,
     "passages": [{"n": 1, "place": "lines 3-9", "passage": PASSAGE},
                  {"n": 2, "place": "lines 4-5", "passage": SHIPPING}],
 }  # fmt: skip

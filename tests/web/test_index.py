@@ -197,7 +197,8 @@ def test_a_search_that_fails_says_why(page: Page, backend: Backend) -> None:
 
 # ── why these sources ────────────────────────────────────────────────────────────────────────────
 
-EVIDENCE = {"type": "evidence", "passages": [{"n": 1, "place": "", "passage": PASSAGE}], "folders": ["support"],
+EVIDENCE = {"type": "evidence", "searched": True,
+            "passages": [{"n": 1, "place": "", "passage": PASSAGE}], "folders": ["support"],
             "generation": 12, "dropped": 0}  # fmt: skip
 
 
@@ -219,11 +220,11 @@ def test_an_answer_says_why_it_had_its_sources_in_plain_words(page: Page, backen
     rows = box.locator("tbody tr")
     expect(rows.nth(0)).to_contain_text("support › refunds.md › Returns › Opened goods, lines 3-9")
     expect(rows.nth(0)).to_contain_text("0.62rank 2")
-    expect(rows.nth(0)).to_contain_text("0.67read closely: 3.14its wordsUsed")
+    expect(rows.nth(0)).to_contain_text("0.67read closely: 3.14its words 83%Used")
     expect(rows.nth(1)).not_to_contain_text("read closely")
     for at, text in ((1, "its meaning"), (2, "a better one says the same"), (2, "not compared"),
-                     (3, "no room in the prompt"), (4, "nothingLeft out: far below the best"),
-                     (5, "the message beforeLeft out: enough better ones")):  # fmt: skip
+                     (3, "no room in the prompt"), (4, "nothing 12%Left out: far below the best"),
+                     (5, "the message before 83%Left out: enough better ones")):  # fmt: skip
         expect(rows.nth(at)).to_contain_text(text)
     expect(box).to_contain_text("Generation 12 of the index")
 
@@ -242,10 +243,11 @@ def test_an_answer_says_how_much_was_unread(page: Page, backend: Backend, folder
 
 
 def test_an_answer_without_sources_says_why_too(page: Page, backend: Backend) -> None:
-    left_out = [one | {"fate": "no evidence", "gate": ""} for one in TRACE["candidates"][:1]]
+    left_out = [one | {"fate": "no evidence", "gate": "", "likelihood": 0.31} for one in TRACE["candidates"][:1]]
     backend.trace = TRACE | {"dense_weight": 0, "candidates": left_out, "queries": ["and?", "Can I? and?"]}
     box = open_trace(page, backend, EVIDENCE | {"passages": []}, "Why no sources?")
     expect(box).to_contain_text("does not know the language of this question")
+    expect(box.locator(".why-nothing")).to_contain_text("has a likelihood of 31%, and 40% is needed")
     expect(box.locator("q")).to_have_text("Can I? and?")
     expect(box.locator("tbody tr")).to_contain_text("Left out: not close enough")
     page.keyboard.press("Escape")

@@ -16,7 +16,7 @@ from tests.web.steps import open_client, send_message, wait_until
 pytestmark = pytest.mark.browser
 
 DAY = 24 * 3600.0
-PATH = {"type": "route", "decision": ROUTE, "title": "Support FAQ", "adapter": None}
+PATH = {"type": "route", "decision": ROUTE, "title": "Support FAQ"}
 
 
 def panel(page: Page) -> Locator:
@@ -84,7 +84,7 @@ async (button) => {
     if (it) found(document.activeElement === it);
   }).observe(document.body, { childList: true, subtree: true }));
   button.click();
-  return field;
+  return Promise.race([field, new Promise((late) => setTimeout(late, 10_000, false))]);
 }
 """
 
@@ -97,7 +97,9 @@ def test_an_editor_has_the_focus_when_it_appears(page: Page, backend: Backend) -
     page.keyboard.press("Escape")
     expect(page.locator(".edit-memory")).to_have_count(0)
     expect(sheet).to_be_visible()
+    backend.script("An answer.")
     send_message(page, "A question")
+    expect(page.get_by_role("article", name="Answer")).to_contain_text("An answer.")  # the question has its number now
     asked = page.get_by_role("button", name="Edit message").first
     assert asked.evaluate(FOCUSED_AT_ONCE)
 
@@ -115,9 +117,10 @@ def test_what_was_forgotten_in_words_is_told(page: Page, backend: Backend) -> No
 def test_an_answer_of_the_servers_own_is_told_as_such(page: Page, backend: Backend) -> None:
     nothing = {"prompt_tokens": 0, "cached_tokens": 0, "completion_tokens": 0, "queue_s": 0.0, "ttft_s": 0.0,
                "total_s": 0.0}  # fmt: skip
-    route = {**PATH, "adapter": "grounded"}
-    backend.script("I keep nothing about you yet.", before=[route], usage=nothing)
-    backend.script("Hello.", before=[route])
+    prompt = {"type": "prompt", "sections": [], "tokens": 9, "context_length": 99, "trimmed_turns": 0,
+              "trimmed_evidence": 0, "adapter": "grounded"}  # fmt: skip
+    backend.script("I keep nothing about you yet.", before=[PATH], usage=nothing)
+    backend.script("Hello.", before=[PATH, prompt])
     open_client(page)
     send_message(page, "what do you know about me?")
     answer = page.get_by_role("article", name="Answer").first

@@ -86,7 +86,7 @@ def test_a_new_folder_needs_a_good_name(page: Page, backend: Backend) -> None:
     expect(choose).to_be_disabled()
     name = sheet.get_by_role("textbox", name="Name")
     name.fill("../up")
-    expect(sheet.get_by_text("A folder's name cannot hold")).to_be_visible()
+    expect(sheet.get_by_text("A folder's name has at most 64")).to_be_visible()
     expect(choose).to_be_disabled()
     name.fill("계약서")
     sheet.locator("input[type=file]").set_input_files(

@@ -15,7 +15,7 @@ from pydantic import BaseModel, ConfigDict, FailFast, Field
 
 from server.api.fields import Name
 from server.api.services import Services
-from server.chat import EnabledMemory, Turn, gather_context
+from server.chat import EnabledMemory, Turn, decide_domain, gather_context
 from server.errors import InvalidInput, NotFound
 from server.prompting import Domain
 from server.types import (
@@ -126,14 +126,15 @@ async def _plan_domain_turn(request: ChatRequest, services: Services, user: User
     if not question.strip():
         raise InvalidInput("messages: the last message is empty")
     chosen = None if request.model == AUTO else request.model
-    route = await asyncio.to_thread(services.router.decide, question, tuple(domains.values()), chosen=chosen)
+    view = services.knowledge.for_user(user)
+    route = await asyncio.to_thread(
+        decide_domain, question, tuple(domains.values()), services.router, view, chosen=chosen
+    )
     domain = domains[route.domain]
     history = _history(request.messages[:-1])
     previous_question = history[-1].question if history else ""
     memory = EnabledMemory(user, services.memory.of(user))
-    gathered = await gather_context(
-        question, domain, memory, services.knowledge.for_user(user), previous_question=previous_question
-    )
+    gathered = await gather_context(question, domain, memory, view, route=route, previous_question=previous_question)
     turn = Turn(
         question=question,
         domain=domain,
@@ -144,6 +145,7 @@ async def _plan_domain_turn(request: ChatRequest, services: Services, user: User
         sampling=override(domain.sampling, request),
         constraint=constraint_of(request),
         instructions="\n\n".join(m.text() for m in request.messages if _role(m.role) == "system"),
+        refusal="" if request.response_format else gathered.refusal,
     )
     return Plan(turn, None, domain.name, route)
 

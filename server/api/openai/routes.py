@@ -204,16 +204,17 @@ class _ResponseBuilder:
 
     def extras(self, choice: _Choice) -> dict[str, Any]:
         """What the domain did, beside OpenAI's own fields."""
-        if self._planned.domain is None or choice.bundle is None:
+        if self._planned.domain is None or self._planned.turn is None:
             return {}
-        passages = choice.bundle.context.passages
+        context = choice.bundle.context if choice.bundle is not None else self._planned.turn.context
+        passages = context.passages
         citations, invalid = find_citations(choice.text, passages, choice.checks)
         return {
             "tailor": {
                 "domain": self._planned.domain,
                 "route": asdict(self._planned.route) if self._planned.route else None,
                 "notice": choice.notice,
-                "unread": choice.bundle.context.unread,
+                "unread": context.unread,
                 "passages": [asdict(passage) for passage in number_passages(passages)],
                 "citations": [asdict(citation) for citation in citations],
                 "invalid_citations": invalid,

@@ -28,12 +28,11 @@ class Status(StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class Conversation:
-    """`domain` is the user's choice (None: auto); `sticky` is what similarity chose before."""
+    """`domain` is the user's choice; None: auto."""
 
     id: str
     title: str
     domain: str | None
-    sticky: str | None
     created_at: float
     updated_at: float
     temporary: bool = False  # reaches no memory, and is deleted when the server starts

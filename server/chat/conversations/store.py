@@ -50,7 +50,7 @@ class ConversationStore:
     def create(self, user: UserId, title: str, domain: str | None = None, *, temporary: bool = False) -> Conversation:
         """An empty title is given by the first question; `domain` is the user's own choice."""
         now = time.time()
-        conversation = Conversation(uuid.uuid4().hex, short_title(title), domain, None, now, now, temporary)
+        conversation = Conversation(uuid.uuid4().hex, short_title(title), domain, now, now, temporary)
         with self._database.transaction() as db:
             db.table("conversations").insert(
                 {
@@ -60,7 +60,6 @@ class ConversationStore:
                     "created_at": now,
                     "updated_at": now,
                     "domain": domain,
-                    "sticky": None,
                     "temporary": int(temporary),
                     "sequence": _next_of_user(db, user),
                 }
@@ -89,14 +88,8 @@ class ConversationStore:
         return self._update(user, conversation_id, title=short_title(title))
 
     def choose_domain(self, user: UserId, conversation_id: str, domain: str | None) -> Conversation:
-        """The user's own choice; None gives it back to the router, with no memory of an earlier route."""
-        return self._update(user, conversation_id, domain=domain, sticky=None)
-
-    def set_sticky_domain(self, user: UserId, conversation_id: str, domain: str) -> None:
-        with self._database.transaction() as db:  # no revision: no page shows it
-            db.execute(
-                "UPDATE conversations SET sticky = ? WHERE id = ? AND user_id = ?", [domain, conversation_id, user]
-            )
+        """The user's own choice; None gives it back to the router."""
+        return self._update(user, conversation_id, domain=domain)
 
     def delete(self, user: UserId, conversation_id: str) -> None:
         with self._database.transaction() as db:

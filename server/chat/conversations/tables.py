@@ -49,6 +49,10 @@ MIGRATIONS = (
     CREATE INDEX messages_of_conversation ON messages (conversation_id, sequence);
     CREATE INDEX messages_not_fed ON messages (sequence) WHERE fed = 0;
     """,
+    # Auto decides anew for each message, by the domain of the answer before it.
+    """
+    ALTER TABLE conversations DROP COLUMN sticky;
+    """,
 )
 
 TITLE_LENGTH = 80

@@ -53,6 +53,7 @@ class Turn:
     sampling: SamplingParams | None = None
     constraint: Constraint | None = None
     instructions: str = ""  # the caller's own, added to the domain's system text
+    refusal: str = ""  # what is said in place of an answer, without the model
 
 
 @dataclass(frozen=True, slots=True)
@@ -105,18 +106,23 @@ class TurnPipeline:
         self._on_tokens = on_tokens
 
     async def run(self, turn: Turn) -> AsyncGenerator[TurnStep, None]:
-        """The PromptBundle, then WithoutAdapter, Queued and TextDelta as they come, then Finished.
+        """The PromptBundle, then WithoutAdapter, Queued and TextDelta as they come, then Finished; of a refusal only
+        its text and its end.
 
         A domain goes on without an adapter that is made for another base model, and says so: a workspace
         stays usable when its base is changed. Every other fault of an adapter is an error.
         Closing the generator cancels the sequence. Raises what `compose` and `Engine.generate` raise.
         """
+        if turn.refusal:
+            yield TextDelta("", turn.refusal, tokens=0)
+            yield Finished(FinishReason.STOP, Usage(0, 0, 0, 0.0, 0.0, 0.0))
+            return
         bundle = await asyncio.to_thread(self._compose, turn)
         yield bundle
         request = GenerationRequest(
             prompt=bundle.token_ids,
             sampling=bundle.sampling,
-            adapter=turn.domain.adapter,
+            adapter=turn.domain.adapter_for(bundle.context),
             constraint=bundle.constraint,
             user_id=turn.user_id,
         )

@@ -35,7 +35,6 @@ from server.chat.events import (
     MemoryHeldBack,
     MemorySaved,
     Noticed,
-    NumberedPassage,
     PromptComposed,
     ReasoningDelta,
     Routed,
@@ -43,7 +42,14 @@ from server.chat.events import (
 )
 from server.chat.memory_commands.access import ChatMemory, memory_for_domain
 from server.chat.memory_commands.replies import ERASE_CONFIRMATION, CommandReply, answer_command
-from server.chat.turn.context import gather_context, redact_inaccessible
+from server.chat.turn.context import (
+    decide_domain,
+    gather_context,
+    last_compaction,
+    number_passages,
+    redact_inaccessible,
+)
+from server.chat.turn.language_cost import LanguageCost
 from server.chat.turn.partial_answer import PartialAnswer
 from server.chat.turn.pipeline import Finished, TextDelta, Turn, TurnPipeline, WithoutAdapter
 from server.chat.turn.streams import TurnStream
@@ -59,11 +65,10 @@ from server.types import (
     Compaction,
     Embedder,
     FinishReason,
-    Passage,
     PromptBundle,
     Queued,
     RouteDecision,
-    RouteHow,
+    TurnContext,
     Usage,
     UserId,
 )
@@ -83,6 +88,7 @@ class TurnDependencies:
     store: ConversationStore
     embedder: Embedder
     traces: TraceStore
+    language_cost: LanguageCost
 
 
 class TurnRunner:
@@ -142,12 +148,12 @@ class TurnRunner:
         # 1) the branch so far
         view = self._dependencies.knowledge.for_user(self.user)
         branch = await asyncio.to_thread(self._dependencies.store.branch, self.user, self._question.parent_id)
-        compaction = _last_compaction(branch)
+        compaction = last_compaction(branch)
         stored_memories = await self._memory.get_many(
             {m.id for each in branch if each.answer for m in each.answer.context.memories}
         )
         # 2) which domain answers
-        domain = await self._route()
+        route, domain = await self._route(branch)
         # 3) a command to the memory is answered by the server itself
         if (memory_command := parse_command(self._question.text)) is not None:
             erase_requested = bool(branch and branch[-1].answer and branch[-1].answer.command == ERASE_CONFIRMATION)
@@ -161,6 +167,7 @@ class TurnRunner:
             domain,
             self._memory,
             view,
+            route=route,
             previous_question=history[-1].question if history else "",
             exclude_memories={
                 memory.id for turn in history[compaction.turns_before :] for memory in turn.context.memories
@@ -182,7 +189,13 @@ class TurnRunner:
             context=gathered.context,
             profile=gathered.profile,
             compaction=compaction,
+            refusal=gathered.refusal,
         )
+        if turn.refusal:
+            await self._publish_refusal(turn)
+        elif domain.output is None:
+            said = [message.answer.notice for message in branch if message.answer]
+            self._notice(await asyncio.to_thread(self._dependencies.language_cost.notice, self._question.text, said))
         finished = await self._generate(turn)
         # 6) check the citations and store the answer
         await self._finish(Status.COMPLETE, finished.reason, finished.usage)
@@ -210,48 +223,76 @@ class TurnRunner:
             self._publish_delta(TextDelta("", line, 0))
         await self._finish(Status.COMPLETE, FinishReason.STOP, Usage(0, 0, 0, 0.0, 0.0, 0.0))
 
-    def _decide(self) -> tuple[RouteDecision, Domain]:
-        conversation, dependencies = self._conversation, self._dependencies
+    def _decide(self, last: str | None) -> tuple[RouteDecision, Domain]:
+        dependencies = self._dependencies
         domains = dependencies.domains.for_user(self.user).domains()
-        decision = dependencies.router.decide(
-            self._question.text, domains, chosen=conversation.domain, sticky=conversation.sticky
+        view = dependencies.knowledge.for_user(self.user)
+        decision = decide_domain(
+            self._question.text, domains, dependencies.router, view, chosen=self._conversation.domain, last=last
         )
         return decision, next(domain for domain in domains if domain.name == decision.domain)
 
-    async def _route(self) -> Domain:
-        conversation, dependencies = self._conversation, self._dependencies
-        decision, domain = await asyncio.to_thread(self._decide)
-        if decision.how is RouteHow.SIMILAR:
-            await asyncio.to_thread(dependencies.store.set_sticky_domain, self.user, conversation.id, domain.name)
+    async def _route(self, branch: tuple[StoredMessage, ...]) -> tuple[RouteDecision, Domain]:
+        last = branch[-1].answer.domain if branch and branch[-1].answer else None
+        decision, domain = await asyncio.to_thread(self._decide, last)
         self._partial.record = replace(
             self._partial.record,
             route=decision,
             domain=domain.name,
             domain_title=domain.title,
-            adapter=domain.adapter,
         )
-        self._stream.publish(Routed, decision=decision, title=domain.title, adapter=domain.adapter)
-        return domain
+        self._stream.publish(Routed, decision=decision, title=domain.title)
+        return decision, domain
+
+    def _notice(self, text: str, *, without_adapter: bool = False) -> None:
+        """Tells the reader, and keeps it with the answer; nothing for ''."""
+        if text:
+            record = self._partial.record
+            self._partial.record = replace(record, notice="\n".join(filter(None, (record.notice, text))))
+            self._stream.publish(Noticed, text=text, without_adapter=without_adapter)
 
     async def _generate(self, turn: Turn) -> Finished:
         async with aclosing(self._dependencies.pipeline.run(turn)) as steps:
             async for step in steps:
                 if isinstance(step, PromptBundle):
-                    await self._publish_prompt(step)
+                    await self._publish_prompt(step, turn.domain.adapter_for(step.context))
                     continue
                 self._expecting.close()
                 if isinstance(step, Queued):
                     self._stream.publish(InQueue, position=step.position)
                 elif isinstance(step, WithoutAdapter):
-                    self._partial.record = replace(self._partial.record, adapter=None, notice=step.reason)
-                    self._stream.publish(Noticed, text=step.reason, without_adapter=True)
+                    self._partial.record = replace(self._partial.record, adapter=None)
+                    self._notice(step.reason, without_adapter=True)
                 elif isinstance(step, TextDelta):
                     self._publish_delta(step)
                 elif isinstance(step, Finished):
                     return step
         raise RuntimeError("the engine's stream ended without GenerationDone")
 
-    async def _publish_prompt(self, bundle: PromptBundle) -> None:
+    async def _publish_refusal(self, turn: Turn) -> None:
+        """Publishes what was searched, and stores it."""
+        partial = self._partial
+        partial.record = replace(partial.record, context=turn.context, compaction=turn.compaction)
+        self._publish_evidence(turn.context, dropped=0)
+        await asyncio.to_thread(self._save_prompt, None, self._search_trace(turn.context), partial.record)
+
+    def _publish_evidence(self, context: TurnContext, *, dropped: int) -> None:
+        if self._partial.search_result is not None:
+            self._stream.publish(
+                EvidenceFound,
+                passages=number_passages(context.passages),
+                folders=self._partial.record.folders,
+                generation=self._partial.record.generation,
+                dropped=dropped,
+                unread=context.unread,
+                searched=context.searched,
+            )
+
+    def _search_trace(self, context: TurnContext) -> AnswerTrace | None:
+        found = self._partial.search_result
+        return None if found is None else answer_trace(found, {passage.id for passage in context.passages})
+
+    async def _publish_prompt(self, bundle: PromptBundle, adapter: str | None) -> None:
         """Publishes what went into the prompt and stores it, word for word."""
         partial, context = self._partial, bundle.context
         partial.prompt_tokens = len(bundle.token_ids)
@@ -265,6 +306,7 @@ class TurnRunner:
         )
         partial.record = replace(
             partial.record,
+            adapter=adapter,
             context=context,
             compaction=bundle.compaction,
             dropped=bundle.dropped_passages,
@@ -274,28 +316,18 @@ class TurnRunner:
             self._stream.publish(MemoriesUsed, memories=context.memories)
         if context.chats:
             self._stream.publish(ChatsFound, turns=context.chats)
-        if context.searched:
-            self._stream.publish(
-                EvidenceFound,
-                passages=number_passages(context.passages),
-                folders=partial.record.folders,
-                generation=partial.record.generation,
-                dropped=bundle.dropped_passages,
-                unread=context.unread,
-            )
-        self._stream.publish(PromptComposed, **{name: getattr(summary, name) for name in PromptSummary.__slots__})
+        self._publish_evidence(context, dropped=bundle.dropped_passages)
+        sizes = {name: getattr(summary, name) for name in PromptSummary.__slots__}
+        self._stream.publish(PromptComposed, adapter=adapter, **sizes)
         prompt = PromptRecord(bundle.sections, bundle.messages, len(bundle.token_ids), limit)
-        trace = (
-            answer_trace(partial.search_result, {passage.id for passage in context.passages})
-            if partial.search_result is not None
-            else None
-        )
-        await asyncio.to_thread(self._save_prompt, prompt, trace, partial.record)
+        await asyncio.to_thread(self._save_prompt, prompt, self._search_trace(context), partial.record)
 
-    def _save_prompt(self, prompt: PromptRecord, trace: AnswerTrace | None, record: AnswerRecord) -> None:
+    def _save_prompt(self, prompt: PromptRecord | None, trace: AnswerTrace | None, record: AnswerRecord) -> None:
+        """`prompt` is None where the model was not asked."""
         dependencies, user, answer = self._dependencies, self.user, self._answer.id
         with dependencies.store.transaction():
-            dependencies.store.save_prompt(user, answer, prompt)
+            if prompt is not None:
+                dependencies.store.save_prompt(user, answer, prompt)
             if trace is not None:
                 for redaction in dependencies.store.late(user, answer):
                     trace = replace(trace, queries=tuple(map(redaction.strike, trace.queries)))
@@ -313,7 +345,8 @@ class TurnRunner:
         partial = self._partial
         partial.record = replace(partial.record, usage=usage, finish_reason=reason.value)
         await self._save_answer(status)
-        if partial.record.context.searched and partial.text and status is not Status.INTERRUPTED:
+        asked = partial.record.prompt is not None and partial.record.context.searched
+        if asked and partial.text and status is not Status.INTERRUPTED:
             await self._check_citations(complete=reason is FinishReason.STOP)
             await self._save_answer(status)
         decode = usage.total_s - usage.ttft_s
@@ -365,15 +398,3 @@ class TurnRunner:
             status=status,
             record=partial.record,
         )
-
-
-def number_passages(passages: tuple[Passage, ...]) -> tuple[NumberedPassage, ...]:
-    return tuple(NumberedPassage(n, passage, passage.place) for n, passage in enumerate(passages, start=1))
-
-
-def _last_compaction(branch: tuple[StoredMessage, ...]) -> Compaction:
-    """Where the branch's last answer began its history."""
-    for message in reversed(branch):
-        if message.answer is not None and message.answer.usage is not None:
-            return message.answer.compaction
-    return Compaction()

@@ -55,6 +55,7 @@ class TracedCandidate:
     gate: str
     fate: str
     reranked: float | None = None
+    likelihood: float | None = None  # None in traces of versions that had none
 
 
 @dataclass(frozen=True, slots=True)
@@ -65,10 +66,9 @@ class AnswerTrace:
     folders: tuple[str, ...]
     queries: tuple[str, ...]
     dense_weight: float
-    min_similarity: float
-    min_coverage: float
     rows: int
     candidates: tuple[TracedCandidate, ...]
+    min_likelihood: float | None = None  # None in traces of versions that had none
 
 
 def answer_trace(result: SearchResult, prompt_passages: Collection[str] | None = None) -> AnswerTrace:
@@ -85,8 +85,8 @@ def answer_trace(result: SearchResult, prompt_passages: Collection[str] | None =
             for candidate in candidates
         )
     return AnswerTrace(
-        result.generation, result.folders, trace.queries, trace.dense_weight, trace.min_similarity,
-        trace.min_coverage, trace.rows, candidates,
+        result.generation, result.folders, trace.queries, trace.dense_weight, trace.rows, candidates,
+        trace.min_likelihood,
     )  # fmt: skip
 
 
@@ -113,6 +113,7 @@ def _traced(candidate: Candidate) -> TracedCandidate:
         gate=candidate.gate,
         fate=candidate.fate,
         reranked=candidate.reranked,
+        likelihood=candidate.likelihood,
     )
 
 

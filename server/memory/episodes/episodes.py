@@ -27,8 +27,9 @@ from server.memory.episodes.index import EpisodeIndex, EpisodeQuery, IndexedTurn
 from server.memory.reading.dates import named_period
 from server.memory.reading.own_words import clean
 from server.memory.recall.relevance import excerpt
+from server.relations import Relation
 from server.types import Embedder, UserId
-from server.words import term_counts
+from server.words import script_number, term_counts
 
 MAX_CHARS: Final = 20_000  # kept of one turn: its beginning and end
 MAX_RESULTS: Final = 200
@@ -230,12 +231,16 @@ class Episodes:
         if not text:
             return ()
         vector = self._embedder.embed([text])[0] if self._embedder.knows(text) else None
-        query = EpisodeQuery(term_counts(text), vector, named_period(text, now), _roles(text))
+        query = EpisodeQuery(term_counts(text), vector, named_period(text, now), _roles(text), script_number(text))
         cached = self._index_of(user)
         with cached.lock:
             self._sync(user, cached)
-            found = cached.index.search(query, limit, min_similarity=self._settings.min_similarity, chat=conversation)
+            found = cached.index.search(query, limit, self._is_about, chat=conversation)
         return self._episodes(user, found, query)
+
+    def _is_about(self, cosines: NDArray[np.float32], crossing: NDArray[np.bool_]) -> NDArray[np.bool_]:
+        likely = self._embedder.likelihood(Relation.SUBJECT, cosines, crossing=crossing)
+        return np.asarray(likely >= self._settings.min_likelihood)
 
     def _episodes(self, user: UserId, found: Sequence[tuple[int, float]], query: EpisodeQuery) -> tuple[Episode, ...]:
         marks = ", ".join("?" * len(found))

@@ -19,14 +19,14 @@ from __future__ import annotations
 
 import math
 from array import array
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Final
 
 import numpy as np
 from numpy.typing import NDArray
 
-from server.words import term_counts, terms
+from server.words import script_number, term_counts, terms
 
 K1: Final = 1.2
 TURN_B: Final = 0.4  # how much a long turn's words count less …
@@ -42,6 +42,8 @@ MENTION_BONUS: Final = 4.0  # … or mentions that time
 
 Floats = NDArray[np.float32]
 Span = tuple[float, float]
+IsAbout = Callable[[Floats, NDArray[np.bool_]], NDArray[np.bool_]]
+"""Of cosines, and whether each is of two languages: whether the turn is about what is asked."""
 _Postings = tuple[int, NDArray[np.int32], Floats]
 """A term's weight in the query, its postings (rows or chats), and its counts there."""
 
@@ -69,6 +71,7 @@ class EpisodeQuery:
     vector: Floats | None
     span: Span | None = None
     roles: frozenset[str] = frozenset()
+    script: int = 0  # that it is written in
 
 
 class EpisodeIndex:
@@ -87,6 +90,7 @@ class EpisodeIndex:
         self._speakers: dict[tuple[str, str], int] = {}  # role and name
         self._speaker = array("i")
         self._times = array("d")
+        self._scripts = array("i")
         self._mentioned_from = array("d")
         self._mentioned_to = array("d")
         self._vectors = np.zeros((0, dimension), dtype=np.float32)
@@ -124,15 +128,16 @@ class EpisodeIndex:
         self._after.append(-1)
         self._speaker.append(self._speakers.setdefault((turn.role, turn.speaker), len(self._speakers)))
         self._times.append(turn.at)
+        self._scripts.append(script_number(turn.text))
         start, end = turn.mentioned or (math.inf, -math.inf)
         self._mentioned_from.append(start)
         self._mentioned_to.append(end)
 
     def search(
-        self, query: EpisodeQuery, limit: int, *, min_similarity: float, chat: str | None = None
+        self, query: EpisodeQuery, limit: int, is_about: IsAbout, *, chat: str | None = None
     ) -> list[tuple[int, float]]:
-        """Ids with their scores, best first. A turn must have a word of the query, reach `min_similarity`, or be of the
-        time that the query names."""
+        """Ids with their scores, best first. A turn must have a word of the query, be about it by its cosine, or be of
+        the time that the query names."""
         if not len(self):
             return []
         postings = self._postings_of(query.terms)
@@ -141,7 +146,7 @@ class EpisodeIndex:
         turn_scores = _z_scores(lexical)
         if query.vector is not None:
             cosine = self._vectors[: len(self)] @ query.vector
-            matches |= cosine >= min_similarity
+            matches |= is_about(cosine, _ints(self._scripts) != query.script)
             turn_scores += _z_scores(cosine)
         scores = self._with_neighbours(turn_scores)
         scores += CHAT_WEIGHT * self._chat_scores(postings) + SPEAKER_WEIGHT * self._speaker_match(query)

@@ -43,7 +43,9 @@ class UserIndexCache:
             if limit and index.has_other_than(profile):
                 vector = self._embedder.embed_query(query.text)
         with index.lock:
-            found = index.relevant(query, vector, self._settings.min_similarity, {*profile, *exclude}, now)
+            found = index.relevant(
+                query, vector, self._embedder, self._settings.min_likelihood, {*profile, *exclude}, now
+            )
         self._evict(user)
         shown = [memory_id for memory_id in profile if memory_id not in exclude]
         shown = shown[: max(limit - len(found), limit - limit // 2)]

@@ -23,10 +23,10 @@ GENERAL_WEIGHT = 0.3  # of a word that many texts have
 COMMON_SHARE = 0.2  # a word in more of a user's memories than this counts as general
 COMMON_MIN_MEMORIES = 10  # with fewer, that says nothing
 
-# What admits a memory: (cosine above `min_similarity`, share of the question's words), both reached.
-PERSONAL_THRESHOLDS = ((0.0, 0.0), (-0.1, 0.3), (None, 0.5))
-GENERAL_THRESHOLDS = ((0.15, 0.0), (0.08, 0.25), (None, 0.5))
-MIN_COSINE = 0.1  # where the words decide
+# What admits a memory: (share of the way from `min_likelihood` to certainty, below 0 to impossible; share of the
+# question's words), both reached.
+PERSONAL_THRESHOLDS = ((0.0, 0.0), (-0.4, 0.3), (-0.8, 0.5))
+GENERAL_THRESHOLDS = ((0.9, 0.0), (0.6, 0.25), (-0.8, 0.5))
 MIN_OVERLAP = 0.2  # where the embedder does not know one of the two, and one shared word says something
 MAX_SCORE_GAP = 0.3  # below the best score; what scores less is left out
 OVERLAP_WEIGHT = 0.3  # beside the cosine, in the score
@@ -82,6 +82,11 @@ def parse_query(question: str) -> RecallQuery:
     return RecallQuery(text, tuple(found[:MAX_QUERY_WORDS]), parse_intent(text))
 
 
+def without_boilerplate(memory: str) -> str:
+    """A memory without the words that every memory has, which would make it like whatever speaks of users."""
+    return _BOILERPLATE.sub(" ", memory).strip() or memory
+
+
 def memory_terms(memory: str) -> frozenset[str]:
     """The index terms of a memory, without the words that every memory has."""
     text = _BOILERPLATE.sub(" ", memory)
@@ -100,26 +105,26 @@ def common_weight(weight: float, found: int, memories: int) -> float:
 
 
 def relevance_gate(
-    cosines: NDArray[np.float32],
+    likelihoods: NDArray[np.float32],
     overlap: NDArray[np.float32],
     distinctive: NDArray[np.bool_],
     has_vector: NDArray[np.bool_],
     eligible: NDArray[np.bool_],
     *,
     personal: bool,
-    min_similarity: float,
+    min_likelihood: float,
 ) -> tuple[NDArray[np.bool_], NDArray[np.float32]]:
     """(mask, scores): which memories bear on the question, and how much; each of length [memories].
 
-    `overlap`: share of the question's words. `distinctive`: they share a word that says something by itself.
-    `has_vector`: the embedder knows the language of both.
-    `eligible`: they may be shown at all. `personal`: the question is about the user's things.
+    `likelihoods`: that they are about what is asked, by meaning. `overlap`: share of the question's words.
+    `distinctive`: they share a word that says something by itself. `has_vector`: the embedder knows the language of
+    both. `eligible`: they may be shown at all. `personal`: the question is about the user's things.
     """
     passed = ~has_vector & distinctive & (overlap >= MIN_OVERLAP)
     for more, share in PERSONAL_THRESHOLDS if personal else GENERAL_THRESHOLDS:
-        cosine = MIN_COSINE if more is None else min_similarity + more
-        passed |= has_vector & (cosines >= cosine) & (overlap >= share) & (distinctive | (share == 0))
-    scores = np.where(has_vector, cosines + OVERLAP_WEIGHT * overlap, overlap).astype(np.float32)
+        least = min_likelihood + more * (1 - min_likelihood if more > 0 else min_likelihood)
+        passed |= has_vector & (likelihoods >= least) & (overlap >= share) & (distinctive | (share == 0))
+    scores = np.where(has_vector, likelihoods + OVERLAP_WEIGHT * overlap, overlap).astype(np.float32)
     passed &= eligible
     best = float(np.max(scores, where=passed, initial=0.0))
     return passed & (scores >= best - MAX_SCORE_GAP), scores

@@ -25,6 +25,7 @@ from server.memory.recall.profile import NOT_IN_PROFILE, profile_rank
 from server.memory.recall.relevance import QueryWord, RecallQuery, common_weight, memory_terms, relevance_gate
 from server.memory.recall.vectors import MemoryEmbedder
 from server.types import UserId
+from server.words import script_number
 
 REEMBED_BATCH = 64  # vectors of another embedder recomputed at once; the others wait for the next recall
 INITIAL_CAPACITY = 64
@@ -76,7 +77,8 @@ class UserIndex:
         self,
         question: RecallQuery,
         vector: NDArray[np.float32] | None,
-        min_similarity: float,
+        embedder: MemoryEmbedder,
+        min_likelihood: float,
         exclude: Collection[int],
         now: float,
     ) -> dict[int, str]:
@@ -88,12 +90,15 @@ class UserIndex:
             if memory_id in self._row_of:
                 eligible[self._row_of[memory_id]] = False
         overlap, distinctive = self._lexical_overlap(question.words)
-        cosines = np.zeros(size, np.float32) if vector is None else self._matrix[:size] @ vector
-        has_vector = self._has_vector[:size] & (vector is not None)
+        likelihoods, has_vector = np.zeros(size, np.float32), self._has_vector[:size] & (vector is not None)
+        if vector is not None:
+            crossing = self._scripts[:size] != script_number(question.text)
+            likelihoods = embedder.likelihood(self._matrix[:size] @ vector, crossing)
         admitted, scores = relevance_gate(
-            cosines, overlap, distinctive, has_vector, eligible, personal=intent.personal, min_similarity=min_similarity
-        )
-        by_meaning = cosines >= overlap
+            likelihoods, overlap, distinctive, has_vector, eligible,
+            personal=intent.personal, min_likelihood=min_likelihood,
+        )  # fmt: skip
+        by_meaning = likelihoods >= overlap
         slot_match = np.zeros(size, bool)
         for slot in intent.slots:
             slot_match[[*self._slots.get(slot, ())]] = True
@@ -119,6 +124,7 @@ class UserIndex:
         self._valid_until: NDArray[np.float64] = np.zeros(INITIAL_CAPACITY)
         self._updated_at: NDArray[np.float64] = np.zeros(INITIAL_CAPACITY)
         self._sequences: NDArray[np.int64] = np.zeros(INITIAL_CAPACITY, np.int64)
+        self._scripts: NDArray[np.uint8] = np.zeros(INITIAL_CAPACITY, np.uint8)
         self._live, self._superseded, self._has_vector = (np.zeros(INITIAL_CAPACITY, bool) for _ in range(3))
         self._row_of: dict[int, int] = {}
         self._terms: dict[int, frozenset[str]] = {}
@@ -152,6 +158,7 @@ class UserIndex:
         end = record["valid_to"] if record["valid_to"] is not None else record["ended_at"]
         self._ids[row], self._updated_at[row] = record["id"], record["updated_at"]
         self._sequences[row] = record["sequence"]
+        self._scripts[row] = script_number(record["text"])
         self._valid_until[row] = -math.inf if record["over"] else math.inf if end is None else end
         self._live[row], self._superseded[row] = True, record["superseded_by"] is not None
         self._row_of[record["id"]] = row
@@ -194,6 +201,7 @@ class UserIndex:
             "_valid_until",
             "_updated_at",
             "_sequences",
+            "_scripts",
             "_live",
             "_superseded",
             "_has_vector",

@@ -10,6 +10,8 @@ from collections.abc import Sequence
 import numpy as np
 from numpy.typing import NDArray
 
+from server.memory.recall.relevance import without_boilerplate
+from server.relations import Relation
 from server.types import Embedder
 
 
@@ -27,10 +29,14 @@ class MemoryEmbedder:
 
     def embed_memories(self, texts: Sequence[str]) -> list[bytes]:
         known = [text for text in texts if self._embedder.knows(text)]
-        vectors = iter(self._embedder.embed(known) if known else ())
+        vectors = iter(self._embedder.embed([without_boilerplate(text) for text in known]) if known else ())
         embedded = set(known)
         return [next(vectors).astype(np.float32).tobytes() if text in embedded else b"" for text in texts]
 
     def embed_query(self, text: str) -> NDArray[np.float32] | None:
         """[dimension], or None for a language that the embedder does not know."""
         return self._embedder.embed([text])[0] if self._embedder.knows(text) else None
+
+    def likelihood(self, cosines: NDArray[np.float32], crossing: NDArray[np.bool_]) -> NDArray[np.float32]:
+        """That memories with such cosines are about what is asked."""
+        return self._embedder.likelihood(Relation.SUBJECT, cosines, crossing=crossing)

@@ -44,10 +44,16 @@ MIGRATIONS: Final = (
     CREATE INDEX lives_by_death ON lives (died);
     CREATE TABLE marks (name TEXT PRIMARY KEY, value TEXT NOT NULL)
     """,
+    # Vectors of a file that is being embedded: so that a stop in the middle of a large one loses nothing.
+    """
+    ALTER TABLE versions ADD COLUMN ctime_ns INTEGER NOT NULL DEFAULT 0;
+    CREATE TABLE embedded (content TEXT PRIMARY KEY, vector BLOB NOT NULL) WITHOUT ROWID
+    """,
 )
 
 VERSION_COLUMNS: Final = (
-    "id, folder, file, state, reason, bytes, mtime_ns, read_ns, digest, chunks, segment, suspicious, suspicious_at"
+    "id, folder, file, state, reason, bytes, mtime_ns, read_ns, digest, ctime_ns, chunks, segment, suspicious, "
+    "suspicious_at"
 )
 CHUNK_COLUMNS: Final = "id, content, text, heading, line_start, line_end, page, suspicion"
 
@@ -71,13 +77,14 @@ def version_row(version: FileVersion) -> tuple[Any, ...]:
     """Values of `VERSION_COLUMNS`."""
     key, record = version.key, version.record
     return (version.id, key.folder, key.file, record.state.value, record.reason, record.bytes, record.mtime_ns,
-            record.read_ns, record.digest, version.chunks, version.segment, version.suspicious,
+            record.read_ns, record.digest, record.ctime_ns, version.chunks, version.segment, version.suspicious,
             json.dumps(version.suspicious_at))  # fmt: skip
 
 
 def version_from_row(row: Sequence[Any]) -> FileVersion:
-    number, folder, file, state, reason, size, mtime_ns, read_ns, digest, chunks, segment, suspicious, locations = row
-    record = FileRecord(FileState(state), reason, size, mtime_ns, read_ns, digest)
+    number, folder, file, state, reason, size, mtime_ns, read_ns, digest, ctime_ns, *rest = row
+    chunks, segment, suspicious, locations = rest
+    record = FileRecord(FileState(state), reason, size, mtime_ns, read_ns, digest, ctime_ns)
     return FileVersion(number, FileKey(folder, file), record, chunks, segment, suspicious, tuple(json.loads(locations)))
 
 
@@ -100,6 +107,6 @@ def generation_record_from_row(row: Sequence[Any]) -> GenerationRecord:
 
 def update_read_times(db: sqlite3.Connection, versions: Iterable[FileVersion]) -> None:
     db.executemany(
-        "UPDATE versions SET bytes = ?, mtime_ns = ?, read_ns = ? WHERE id = ?",
-        [(one.record.bytes, one.record.mtime_ns, one.record.read_ns, one.id) for one in versions],
+        "UPDATE versions SET bytes = ?, mtime_ns = ?, read_ns = ?, ctime_ns = ? WHERE id = ?",
+        [(one.record.bytes, one.record.mtime_ns, one.record.read_ns, one.record.ctime_ns, one.id) for one in versions],
     )

@@ -17,7 +17,7 @@ from itertools import groupby
 from server.retrieval.loaders.document import Block, BlockKind, Document
 from server.words import sentences
 
-CHUNKER_VERSION = 3  # raise it when the same file may give other chunks
+CHUNKER_VERSION = 4  # raise it when the same file may give other chunks
 
 TokenCounter = Callable[[str], int]
 

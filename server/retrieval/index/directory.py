@@ -5,6 +5,7 @@
     data/index/<name>/…         an `IndexStore`
 
 Another embedder or chunk size, or a rebuild, begins a new folder; the old one serves until the new one is complete.
+Knows nothing of files or of what an index holds.
 """
 
 from __future__ import annotations
@@ -14,6 +15,7 @@ import json
 import logging
 import os
 import shutil
+import time
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -24,6 +26,7 @@ from server.retrieval.index.store import IndexStore
 log = logging.getLogger("tailor.retrieval")
 
 FORMAT: Final = 3
+GRACE_S: Final = 60.0  # that an index which no longer serves stays for those who still read it
 _CURRENT, _SETTINGS_FILE = "CURRENT", "made.json"
 
 BuildSettings = Mapping[str, str | int]
@@ -110,3 +113,29 @@ class IndexDirectory:
 
     def _store(self, name: str, first_number: int) -> IndexStore:
         return IndexStore(self._folder / name, kept_generations=self._kept_generations, first_number=first_number)
+
+
+class RetiredIndex:
+    """One at a time, for whoever has the publish lock."""
+
+    def __init__(self, directory: IndexDirectory) -> None:
+        self._directory = directory
+        self._index: OpenIndex | None = None
+        self._due: float | None = None
+
+    def retire(self, index: OpenIndex | None) -> None:
+        """The one before is closed now."""
+        self.close()
+        self._index, self._due = index, time.monotonic() + GRACE_S
+
+    def remove_when_due(self) -> None:
+        """Closes it and removes its files, once its time is over."""
+        if self._due is not None and time.monotonic() > self._due:
+            self.close()
+            self._due = None
+            self._directory.remove_others()
+
+    def close(self) -> None:
+        if self._index is not None:
+            self._index.store.close()
+            self._index = None

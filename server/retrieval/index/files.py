@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from enum import StrEnum
 
@@ -39,6 +39,7 @@ class FileRecord:
     mtime_ns: int = 0
     read_ns: int = 0
     digest: str = ""
+    ctime_ns: int = 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -84,11 +85,15 @@ def embedded_text(heading: Sequence[str], text: str) -> str:
     return f"{' > '.join(heading)}\n{text}" if heading else text
 
 
-def identify_chunks(key: FileKey, pieces: Sequence[ChunkText]) -> tuple[Chunk, ...]:
-    """Chunks of one file. An id stays while folder, file and text stay; equal texts count up."""
+def identify_chunks(
+    key: FileKey, pieces: Sequence[ChunkText], pause: Callable[[], None] = lambda: None
+) -> tuple[Chunk, ...]:
+    """Chunks of one file. An id stays while folder, file and text stay; equal texts count up. `pause` is called before
+    each."""
     seen: Counter[str] = Counter()
 
     def identify(piece: ChunkText) -> Chunk:
+        pause()
         embedded = embedded_text(piece.heading, piece.text)
         content_hash = _hash(embedded)
         ordinal = seen[content_hash]

@@ -37,13 +37,15 @@ _MAX_COUNT: Final = np.iinfo(np.uint16).max
 @dataclass(frozen=True)
 class Segment:
     """`vectors` [rows, dimension]; `lengths` [rows] in terms; `versions` [rows], rising; `continues` [rows], where one
-    continues the text of the row before; `terms` [terms], sorted hashes, with `starts` [terms + 1] into `rows` and
-    `counts`; `coarse`, FAISS's index as bytes, empty while exact."""
+    continues the text of the row before; `scripts` [rows], what each is written in (`words.script_number`); `terms`
+    [terms], sorted hashes, with `starts` [terms + 1] into `rows` and `counts`; `coarse`, FAISS's index as bytes, empty
+    while exact."""
 
     vectors: NDArray[np.float32]
     lengths: NDArray[np.int32]
     versions: NDArray[np.int64]
     continues: Mask
+    scripts: NDArray[np.uint8]
     terms: NDArray[np.uint64]
     starts: NDArray[np.int64]
     rows: NDArray[np.uint32]
@@ -60,8 +62,10 @@ class Segment:
         terms: Sequence[Mapping[str, int]],
         vectors: NDArray[np.float32],
         continues: Sequence[bool] = (),
+        scripts: Sequence[int] = (),
     ) -> Segment:
-        """`versions`, `terms` (term → how often) and `continues` of each row; without the last, no row does."""
+        """`versions`, `terms` (term → how often), `continues` and `scripts` of each row; without the last two, no row
+        continues another, and none is known to be written in any."""
         numbers: dict[str, int] = {}
         term_numbers, rows, counts = [], [], []
         for row, term_counts in enumerate(terms):
@@ -75,6 +79,7 @@ class Segment:
             np.array([sum(term_counts.values()) for term_counts in terms], np.int32),
             np.array(versions, np.int64),
             np.array(continues or [False] * len(versions), np.bool_),
+            np.array(scripts or [0] * len(versions), np.uint8),
             (hashes, np.array(rows, np.uint32), np.array(counts, np.uint16)),
         )
 
@@ -98,6 +103,7 @@ class Segment:
             np.concatenate([part.lengths[keep] for part, keep in parts])[order],
             versions[order],
             np.concatenate([part.continues[keep] for part, keep in parts])[order],
+            np.concatenate([part.scripts[keep] for part, keep in parts])[order],
             (np.concatenate(hashes), new_rows[np.concatenate(rows)].astype(np.uint32), np.concatenate(counts)),
         )
 
@@ -108,6 +114,7 @@ class Segment:
         lengths: NDArray[np.int32],
         versions: NDArray[np.int64],
         continues: Mask,
+        scripts: NDArray[np.uint8],
         postings: tuple[NDArray[np.uint64], NDArray[np.uint32], NDArray[np.uint16]],
     ) -> Segment:
         hashes, rows, counts = postings
@@ -115,7 +122,7 @@ class Segment:
         terms, firsts = np.unique(hashes[order], return_index=True)
         starts = np.append(firsts, len(hashes)).astype(np.int64)
         coarse = _build_inverted_file(vectors) if len(versions) > EXACT_ROWS else np.zeros(0, np.uint8)
-        return cls(vectors, lengths, versions, continues, terms, starts, rows[order], counts[order], coarse)
+        return cls(vectors, lengths, versions, continues, scripts, terms, starts, rows[order], counts[order], coarse)
 
     # ── on disk ──────────────────────────────────────────────────────────────────────────────────
 
@@ -139,8 +146,11 @@ class Segment:
         data = np.memmap(path, np.uint8, "r") if path.stat().st_size else np.zeros(0, np.uint8)
         if zlib.crc32(data.data) != checksum:
             raise ValueError(f"{path.name} does not have its checksum")
-        arrays = {}
+        arrays: dict[str, Any] = {}
         for name in _ARRAYS:
+            if name not in layout:  # of an older version, which only serves until its index is built anew
+                arrays[name] = np.zeros(layout["versions"][1], np.uint8)
+                continue
             dtype, shape, offset = layout[name]
             kind = np.dtype(dtype)
             part = data[offset : offset + kind.itemsize * math.prod(shape)]
@@ -225,7 +235,18 @@ class Segment:
         return index
 
 
-_ARRAYS: Final = ("vectors", "lengths", "versions", "continues", "terms", "starts", "rows", "counts", "coarse")
+_ARRAYS: Final = (
+    "vectors",
+    "lengths",
+    "versions",
+    "continues",
+    "scripts",
+    "terms",
+    "starts",
+    "rows",
+    "counts",
+    "coarse",
+)
 
 
 def _write_checked(write: Callable[[bytes | memoryview], object], data: bytes | memoryview, checksum: int) -> int:

@@ -27,7 +27,7 @@ from server.retrieval.index import catalog, purging
 from server.retrieval.index.catalog import CHUNK_COLUMNS, MIGRATIONS, VERSION_COLUMNS, GenerationRecord
 from server.retrieval.index.files import Chunk, FileKey, FileRecord, suspicious_locations
 from server.retrieval.index.generation import FileVersion, Generation
-from server.retrieval.index.prepared import PreparedFile, build_segment
+from server.retrieval.index.prepared import PreparedFile, build_segments
 from server.retrieval.index.segment import Segment
 from server.types import Passage
 
@@ -155,21 +155,32 @@ class IndexStore:
                 for content, version, position, segment_id in rows:
                     segment = self._segments[segment_id][1]
                     found[content] = np.array(segment.vectors[segment.span(version)[0] + position])
+                kept = self._query(f"SELECT * FROM embedded WHERE content IN ({_placeholders(some)})", *some)
+                found |= {content: np.frombuffer(vector, np.float32) for content, vector in kept}
         return found
+
+    def keep_vectors(self, vectors: Mapping[str, NDArray[np.float32]]) -> None:
+        """By content hash, of a file that is being embedded: until it is staged, or the index has caught up."""
+        with self._lock, self._database.transaction() as db:
+            db.conn.executemany(
+                "INSERT OR REPLACE INTO embedded VALUES (?, ?)",
+                [(content, vector.astype(np.float32).tobytes()) for content, vector in vectors.items()],
+            )
 
     # ── changing ─────────────────────────────────────────────────────────────────────────────────
 
-    def stage(self, files: Sequence[PreparedFile]) -> list[FileVersion]:
-        """Stores versions that are in no generation yet: a segment for each folder. Durable when it returns."""
+    def stage(self, files: Sequence[PreparedFile], segments: Mapping[str, Segment] | None = None) -> list[FileVersion]:
+        """Stores versions that are in no generation yet. Durable when it returns. `segments`: by `build_segments`."""
         versions: list[FileVersion] = []
+        segments = build_segments(files) if segments is None else segments
         with self._lock:
             last = self._query("SELECT seq FROM sqlite_sequence WHERE name = 'versions'")  # no number comes twice
-            numbered = list(enumerate(files, last[0][0] + 1 if last else 1))
-            written_segments: dict[str, _WrittenSegment] = {}
-            for folder in sorted({file.key.folder for file in files}):
-                in_folder = [(number, file) for number, file in numbered if file.key.folder == folder and file.chunks]
-                if in_folder:
-                    written_segments[folder] = self._write(folder, build_segment(in_folder))
+            first = last[0][0] + 1 if last else 1
+            numbered = list(enumerate(files, first))
+            written_segments = {
+                folder: self._write(folder, replace(segment, versions=segment.versions + first))
+                for folder, segment in segments.items()
+            }
             with self._database.transaction() as db:
                 for written in written_segments.values():
                     _insert_segment(db.conn, written)
@@ -192,6 +203,10 @@ class IndexStore:
                         [(version_id, at, *catalog.chunk_row(chunk)) for at, chunk in enumerate(file.chunks)],
                     )
                     versions.append(version)
+                db.conn.executemany(
+                    "DELETE FROM embedded WHERE content = ?",
+                    [(chunk.content_hash,) for file in files for chunk in file.chunks],
+                )
             self._segments |= {one.segment_id: (one.folder, one.segment) for one in written_segments.values()}
         return versions
 
@@ -249,6 +264,7 @@ class IndexStore:
         """Versions that were staged for a generation which was never published, and now never will be."""
         with self._lock, self._database.transaction() as db:
             db.conn.execute("DELETE FROM versions WHERE id NOT IN (SELECT version FROM lives)")
+            db.conn.execute("DELETE FROM embedded")
 
     def generations_with(self, key: FileKey) -> tuple[int, ...]:
         return purging.generations_with(self._database.connection().conn, key)

@@ -1,14 +1,16 @@
 """Bytes of a text file to text with plain line ends.
 
-A byte-order mark decides; then UTF-16 by its zero bytes; then strict UTF-8; then CP949 (which holds
-EUC-KR) where the result is Korean; then CP1252 where accented letters are single between ASCII;
-then charset-normalizer's best guess. Text that is really a binary file is refused.
+A byte-order mark decides; then UTF-16 by its zero bytes; then encodings of seven bits (ISO-2022, in mail from Japan
+and Korea); then strict UTF-8; then what the file says of itself, in the encoding that programs mean by it; then CP949
+(which holds EUC-KR) where the result is Korean; then CP1252 where accented letters are single between ASCII; then
+charset-normalizer's best guess. Text that is really a binary file is refused.
 """
 
 from __future__ import annotations
 
 import codecs
 import re
+from typing import Final
 
 from charset_normalizer import from_bytes
 
@@ -21,6 +23,19 @@ _BYTE_ORDER_MARKS = (
     (codecs.BOM_UTF16_LE, "utf-16"),
     (codecs.BOM_UTF16_BE, "utf-16"),
 )
+_MEANT: Final = {  # by what is declared
+    "gb2312": "gb18030", "gbk": "gb18030", "x-gbk": "gb18030", "euc-kr": "cp949", "ks_c_5601-1987": "cp949",
+    "ks_c_5601-1989": "cp949", "ks_c_5601": "cp949", "ksc5601": "cp949", "x-windows-949": "cp949",
+    "windows-949": "cp949", "windows-950": "cp950",
+    "shift_jis": "cp932", "shift-jis": "cp932", "sjis": "cp932", "x-sjis": "cp932", "windows-31j": "cp932",
+    "big5": "big5hkscs", "x-x-big5": "big5hkscs", "tis-620": "cp874", "iso-8859-1": "cp1252", "latin1": "cp1252",
+    "us-ascii": "cp1252", "ascii": "cp1252", "iso-8859-9": "cp1254", "iso-2022-jp": "iso2022_jp_2",
+    "x-user-defined": "cp1252",
+}  # fmt: skip
+_WESTERN: Final = ("cp1252", "windows-1252", "iso-8859-15", "latin-1")  # every byte is a letter: it proves nothing
+_SEVEN_BITS: Final = ("iso2022", "iso-2022", "hz", "hz-gb-2312", "utf-7")
+_NOT_ENCODINGS: Final = ("punycode", "idna", "unicode_escape", "raw_unicode_escape")  # Python's own, for names and code
+_SHIFTS = ((b"\x1b$)C", "iso2022_kr"), (b"\x1b$", "iso2022_jp_2"), (b"\x1b(J", "iso2022_jp_2"))
 _SAMPLE = 64 * 1024
 _HIGH_PAIR = re.compile(rb"[\x80-\xff]{2}")
 _CONTROL = re.compile(r"[\x00-\x08\x0e-\x1a\x1c-\x1f]")
@@ -42,11 +57,12 @@ def _decode_any(data: bytes, declared: str | None) -> str:
     for bom, name in _BYTE_ORDER_MARKS:
         if data.startswith(bom):
             return _required(_decode_strictly(data, name))
-    for candidate in (_utf16(data), "utf-8", declared):
+    declared = _MEANT.get(declared.strip().lower(), declared.strip().lower()) if declared else None
+    for candidate in (_utf16(data), _seven_bits(data, declared), "utf-8", None if declared in _WESTERN else declared):
         text = _decode_strictly(data, candidate) if candidate else None
         if text is not None:
             return text
-    korean = _decode_strictly(data, "cp949")
+    korean = _decode_strictly(data, "cp949") if declared not in _WESTERN or _HIGH_PAIR.search(data) else None
     if korean is not None and _is_korean(korean):
         return korean
     if not _HIGH_PAIR.search(data):
@@ -64,9 +80,11 @@ def _required(text: str | None) -> str:
 
 
 def _decode_strictly(data: bytes, name: str) -> str | None:
+    if name.replace("-", "_") in _NOT_ENCODINGS:
+        return None
     try:
         return data.decode(name)
-    except (UnicodeDecodeError, LookupError):
+    except (ValueError, LookupError):
         return None
 
 
@@ -82,6 +100,16 @@ def _utf16(data: bytes) -> str | None:
     if low > 0.1 * pairs and low > 4 * high:
         return "utf-16-be"
     return None
+
+
+def _seven_bits(data: bytes, declared: str | None) -> str | None:
+    """ISO-2022 and its like look like plain ASCII to every other encoding."""
+    if declared and declared.startswith(_SEVEN_BITS):
+        return declared
+    sample = data[:_SAMPLE]
+    if b"\x1b" not in sample or not data.isascii():
+        return None
+    return next((name for shift, name in _SHIFTS if shift in sample), None)
 
 
 def _is_korean(text: str) -> bool:

@@ -20,6 +20,8 @@ MAX_BLOCK: Final = 50_000  # characters of one block: it is measured as a whole,
 MAX_TITLE: Final = 200  # characters of one heading; each chunk carries its path, so a long one costs many times
 MAX_DEPTH: Final = 12  # headings in a path
 MAX_HEADER: Final = 1_000  # characters that each part of a split table repeats
+MAX_OMITTED: Final = 10  # things said to be left out of one document, …
+MAX_OMITTED_CHARS: Final = 200  # … and characters of each
 _BLANK_LINES = re.compile(r"\n\s*\n")
 _VISIBLE = re.compile(r"\S")
 
@@ -47,11 +49,13 @@ class Block:
 
 @dataclass(frozen=True, slots=True)
 class Document:
-    """`numbered`: the text is the file's own, line for line, so offsets give line numbers."""
+    """`numbered`: the text is the file's own, line for line, so offsets give line numbers. `omitted`: what of the file
+    was not read, each in words for its owner ("pages 2, 3 are pictures")."""
 
     text: str
     blocks: tuple[Block, ...]
     numbered: bool = False
+    omitted: tuple[str, ...] = ()
 
 
 class DocumentBuilder:
@@ -60,6 +64,7 @@ class DocumentBuilder:
     def __init__(self) -> None:
         self._parts: list[str] = []
         self._blocks: list[Block] = []
+        self._omitted: dict[str, None] = {}
         self._length = 0
 
     def add(
@@ -84,8 +89,17 @@ class DocumentBuilder:
         heading = tuple(_encodable(part) for part in heading)
         self._blocks.append(Block(start, start + len(text), heading, kind, lines, page, _encodable(header)))
 
+    @property
+    def has_text(self) -> bool:
+        return bool(self._blocks)
+
+    def omit(self, what: str) -> None:
+        """Says what of the file is not read; the same thing is said once."""
+        if len(self._omitted) < MAX_OMITTED:
+            self._omitted[_encodable(what)[:MAX_OMITTED_CHARS]] = None
+
     def build(self) -> Document:
-        return Document("".join(self._parts), tuple(self._blocks))
+        return Document("".join(self._parts), tuple(self._blocks), omitted=tuple(self._omitted))
 
 
 def bounded(document: Document) -> Document:

@@ -1,82 +1,106 @@
-"""PowerPoint: each slide is a page under its title; tables, charts and the speaker's notes included."""
+"""PowerPoint: each slide is a page under its title, with tables, charts, diagrams, the speaker's notes and comments.
+
+Hidden slides are read and called hidden. What stands on every slide, such as a footer, is said with the first. Texts of
+layouts and masters are not a slide's.
+"""
 
 from __future__ import annotations
 
-import io
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator
+from dataclasses import dataclass, field
 
-from pptx import Presentation
-from pptx.chart.chart import Chart
-from pptx.shapes.base import BaseShape
-from pptx.shapes.graphfrm import GraphicFrame
-from pptx.shapes.group import GroupShape
-from pptx.table import Table
-from pptx.text.text import TextFrame
+from lxml import etree
 
-from server.retrieval.loaders.document import BlockKind, Document, DocumentBuilder
-from server.retrieval.loaders.office_zip import check_package
+from server.retrieval.loaders.document import MAX_TITLE, BlockKind, Document, DocumentBuilder
+from server.retrieval.loaders.office.drawings import keep_one_alternative, paragraph_text
+from server.retrieval.loaders.office.package import Package, attribute, child, every, target_of
+from server.retrieval.loaders.office.slide_shapes import Shapes, is_shown
 
 
 def load_pptx(data: bytes) -> Document:
-    check_package(data, ".pptx")
-    builder = DocumentBuilder()
-    for number, slide in enumerate(Presentation(io.BytesIO(data)).slides, start=1):
-        title = slide.shapes.title
-        heading = " ".join(title.text_frame.text.split()) if title is not None else ""
-        path = (heading,) if heading else ()
-        empty = True
-        for text, kind in _texts(shape for shape in slide.shapes if title is None or shape.shape_id != title.shape_id):
+    package = Package(data, ".pptx")
+    slides = _Slides(package)
+    main = package.main_part()
+    root, relations = package.xml(main), package.relations(main)
+    if root is not None:
+        places = [target_of(relations, node) for node in every(root, "sldId")]
+        for number, part in enumerate(places, start=1):
+            slides.add(number, part)
+    return slides.document()
+
+
+@dataclass(slots=True)
+class _Slides:
+    package: Package
+    builder: DocumentBuilder = field(default_factory=DocumentBuilder)
+    _authors: dict[str, str] | None = None
+    _repeated: set[str] = field(default_factory=set)
+    _pictures: list[int] = field(default_factory=list)
+    _embedded: list[int] = field(default_factory=list)
+
+    def add(self, number: int, part: str) -> None:
+        root = self.package.take(part)
+        if root is None:
+            return
+        shapes = self._shapes(root, part)
+        path = (shapes.title,) if shapes.title else ()
+        if not is_shown(root):
+            path = (f"{shapes.title} (hidden slide)".strip(),)
+        for text, kind in shapes.texts:
             header = text.split("\n", 1)[0] if kind is BlockKind.TABLE else ""
-            builder.add(text, path, kind=kind, page=number, header=header)
-            empty = empty and not text.strip()
-        if empty:
-            builder.add(heading, path, page=number)  # a slide of a title only keeps its words
-        notes = slide.notes_slide.notes_text_frame if slide.has_notes_slide else None
-        if notes is not None:
-            builder.add(_paragraphs(notes), (*path, "Notes"), page=number)
-    return builder.build()
+            self.builder.add(text, path, kind=kind, page=number, header=header)
+        if not shapes.texts or len(shapes.title) > MAX_TITLE:
+            self.builder.add(shapes.title, path, page=number)  # a slide of a title only keeps its words
+        self.builder.add(self._new(shapes.repeated), path, page=number)
+        self._add_notes(part, path, number)
+        self.builder.add("\n".join(self._comments(part)), (*path, "Comments"), page=number)
+        self._pictures += [number] if shapes.pictures else []
+        self._embedded += [number] if shapes.embedded else []
 
+    def _shapes(self, root: etree._Element, part: str) -> Shapes:
+        keep_one_alternative(root)
+        shapes, tree = Shapes(self.package, part), child(root, "cSld", "spTree")
+        if tree is not None:
+            shapes.read(tree)
+        return shapes
 
-def _texts(shapes: Iterable[BaseShape]) -> Iterator[tuple[str, BlockKind]]:
-    """In the order of the shapes on the slide."""
-    for shape in shapes:
-        if isinstance(shape, GroupShape):
-            yield from _texts(shape.shapes)
-        elif isinstance(shape, GraphicFrame):
-            if shape.has_table:
-                yield _table(shape.table), BlockKind.TABLE
-            elif shape.has_chart:
-                yield _chart(shape.chart), BlockKind.TABLE
-        elif shape.has_text_frame:
-            yield _paragraphs(shape.text_frame), BlockKind.TEXT  # type: ignore[attr-defined]
+    def _add_notes(self, part: str, path: tuple[str, ...], number: int) -> None:
+        for notes in self.package.related(part, "notesSlide"):
+            root = self.package.take(notes)
+            if root is not None:
+                shapes = self._shapes(root, notes)
+                for text, kind in (*shapes.texts, (self._new(shapes.repeated), BlockKind.TEXT)):
+                    self.builder.add(text, (*path, "Notes"), kind=kind, page=number)
 
+    def _new(self, texts: list[str]) -> str:
+        """Of what stands on every slide, what no slide before had."""
+        new = [text for text in dict.fromkeys(texts) if text not in self._repeated]
+        self._repeated.update(new)
+        return "\n".join(new)
 
-def _paragraphs(frame: TextFrame) -> str:
-    """A line a paragraph; those under another one are indented list items."""
-    lines = []
-    for paragraph in frame.paragraphs:
-        text = " ".join(paragraph.text.split())
-        if text:
-            lines.append(f"{'  ' * paragraph.level}- {text}" if paragraph.level else text)
-    return "\n".join(lines)
+    def _comments(self, part: str) -> Iterator[str]:
+        for inner in self.package.related(part, "comments"):
+            root = self.package.take(inner)
+            for node in root.iter("{*}cm", "{*}reply") if root is not None else ():
+                plain, rich = child(node, "text"), child(node, "txBody")
+                lines = [] if plain is None else [plain.text or ""]
+                lines += [] if rich is None else [paragraph_text(one) for one in every(rich, "p")]
+                text, author = " ".join(" ".join(lines).split()), self._author(attribute(node, "authorId"))
+                if text:
+                    yield f"{author}: {text}" if author else text
 
+    def _author(self, number: str) -> str:
+        if self._authors is None:
+            self._authors = {}
+            for part in self.package.related(self.package.main_part(), "commentAuthors", "authors"):
+                root = self.package.take(part)
+                for node in root if root is not None else ():
+                    self._authors[attribute(node, "id")] = attribute(node, "name")
+        return self._authors.get(number, "")
 
-def _table(table: Table) -> str:
-    rows = []
-    for row in table.rows:
-        cells = [" ".join(cell.text.split()) for cell in row.cells if not cell.is_spanned]
-        rows.append(" | ".join(cells).strip(" |"))
-    return "\n".join(row for row in rows if row)
-
-
-def _chart(chart: Chart) -> str:
-    """Its figures: a line a category, a column a series."""
-    plot = next(iter(chart.plots), None)
-    if plot is None:
-        return ""
-    series = list(plot.series)
-    rows = [" | ".join(["", *(one.name for one in series)])]
-    for number, category in enumerate(plot.categories):
-        values = (one.values[number] if number < len(one.values) else None for one in series)
-        rows.append(" | ".join([str(category), *("" if value is None else f"{value:g}" for value in values)]))
-    return "\n".join(rows)
+    def document(self) -> Document:
+        for what, slides in (("pictures", self._pictures), ("embedded files", self._embedded)):
+            if slides:
+                shown = ", ".join(map(str, slides[:20])) + (", …" if len(slides) > 20 else "")
+                self.builder.omit(f"{what} on {'slide' if len(slides) == 1 else 'slides'} {shown}")
+        return self.builder.build()

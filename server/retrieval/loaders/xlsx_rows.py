@@ -1,65 +1,48 @@
 """Excel: each row is a record of 'header: value' lines under its sheet's name, with its row number as its line.
 
-The first row with two filled cells holds the headers; what is above it is text. Formulas count with the values
-that were saved with them.
+Values are shown as Excel shows them, formulas by the values that were saved with them. Hidden rows, columns and sheets
+are read and called hidden. Comments stand with their rows; shapes and charts behind them.
 """
 
 from __future__ import annotations
 
-import datetime
-import io
-import warnings
-from collections.abc import Iterable
-from typing import Any
-
-import openpyxl
-
-from server.retrieval.loaders.csv_rows import record
 from server.retrieval.loaders.document import BlockKind, Document, DocumentBuilder
-from server.retrieval.loaders.office_zip import check_package
+from server.retrieval.loaders.office.package import Package
+from server.retrieval.loaders.sheets.extras import comments, drawn, named_tables, pictures
+from server.retrieval.loaders.sheets.rows import Unsaved, frame, rows
+from server.retrieval.loaders.sheets.tables import SheetTables
+from server.retrieval.loaders.sheets.workbook import SheetPlace, Workbook
 
 
 def load_xlsx(data: bytes) -> Document:
-    check_package(data, ".xlsx")
-    builder = DocumentBuilder()
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # it reports every feature that it does not keep when saving
-        workbook = openpyxl.load_workbook(io.BytesIO(data), read_only=True, data_only=True, keep_links=False)
-        try:
-            for sheet in workbook.worksheets:
-                sheet.reset_dimensions()  # what a file says of its own size is often wrong
-                _add_sheet(builder, sheet.title, sheet.iter_rows(values_only=True))
-        finally:
-            workbook.close()
+    builder, unsaved = DocumentBuilder(), Unsaved()
+    package = Package(data, ".xlsx")
+    book = Workbook(package)
+    sheets = book.sheets()
+    for sheet in sheets:
+        _add_sheet(builder, book, sheet, unsaved)
+    if unsaved.count:
+        what = "formula has" if unsaved.count == 1 else "formulas have"
+        builder.omit(
+            f"{unsaved.count} {what} no saved value ({', '.join(unsaved.first)}"
+            f"{', …' if unsaved.count > len(unsaved.first) else ''}): open the file in Excel and save it"
+        )
+    seen = sum(pictures(package, sheet.part) for sheet in sheets)
+    if seen:
+        builder.omit(f"{seen} {'picture' if seen == 1 else 'pictures'}")
     return builder.build()
 
 
-def _add_sheet(builder: DocumentBuilder, name: str, rows: Iterable[tuple[Any, ...]]) -> None:
-    headers: list[str] | None = None
-    header_row, no_records = 0, True
-    for number, row in enumerate(rows, start=1):
-        fields = [_text(value) for value in row]
-        filled = sum(map(bool, fields))
-        if not filled:
-            continue
-        lines = (number, number)
-        if headers is None and filled > 1:
-            headers, header_row = fields, number
-        elif headers is None:
-            builder.add("".join(fields), (name,), lines=lines)
-        else:
-            builder.add(record(headers, fields), (name,), kind=BlockKind.ROW, lines=lines)
-            no_records = False
-    if headers and no_records:  # one row only: it is data, not a header
-        builder.add(" | ".join(filter(None, headers)), (name,), kind=BlockKind.ROW, lines=(header_row, header_row))
-
-
-def _text(value: Any) -> str:
-    if value is None:
-        return ""
-    if isinstance(value, datetime.datetime):
-        value = value.date() if value.time() == datetime.time() else value.replace(microsecond=0)
-        return str(value)
-    if isinstance(value, float):
-        return f"{value:.15g}"
-    return str(value).strip()
+def _add_sheet(builder: DocumentBuilder, book: Workbook, sheet: SheetPlace, unsaved: Unsaved) -> None:
+    path = (f"{sheet.name} (hidden sheet)" if sheet.hidden else sheet.name,)
+    package, around = book.package, frame(book, sheet.part)
+    notes = comments(package, sheet.part, package.main_part())
+    tables = SheetTables(builder, path, around, named_tables(package, sheet.part), notes)
+    tables.add(rows(book, sheet.part, sheet.name, unsaved))
+    for number, lines in sorted(notes.items()):
+        builder.add("\n".join(lines), path, lines=(number, number) if number else None)
+    for text, is_table in drawn(package, sheet.part):
+        header = text.split("\n", 1)[0] if is_table else ""
+        builder.add(text, path, kind=BlockKind.TABLE if is_table else BlockKind.TEXT, header=header)
+    for text in dict.fromkeys(around.print_lines):
+        builder.add(text, path)

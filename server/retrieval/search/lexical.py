@@ -46,9 +46,10 @@ class BM25Scorer:
         self._lengths = np.concatenate(lengths)
         self._average = max(1.0, total / max(1, self.row_count))
 
-    def idf(self, term: str) -> float:
-        """log(1 + (N - n + .5) / (n + .5)); a term that no row has weighs most."""
-        document_frequency = sum(len(rows) for _, rows, _ in self._postings[term])
+    def idf(self, term: str, *, least_holders: int = 0) -> float:
+        """log(1 + (N - n + .5) / (n + .5)), n at least `least_holders`; else a term that no row has weighs most."""
+        document_frequency = max(least_holders, sum(len(rows) for _, rows, _ in self._postings[term]))
+        document_frequency = min(document_frequency, self.row_count)
         return math.log1p((self.row_count - document_frequency + 0.5) / (document_frequency + 0.5))
 
     def add_where(self, scores: Scores, term: str, value: float) -> None:

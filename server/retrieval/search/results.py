@@ -12,9 +12,9 @@ from server.types import Passage
 class Candidate:
     """A passage that a search considered, and its fate.
 
-    Scores are between 0 and 1; `dense` is None where the passage was not compared by meaning. Ranks count from 1 and
-    are None beyond the best that were considered. Candidates are in the order of `reranked`, then of `fused`. `fate`
-    is one of `FATES`.
+    Scores are between 0 and 1; `dense`, the likelihood by meaning alone, is None where that was not compared. Ranks
+    count from 1 and are None beyond the best that were considered. Candidates are in the order of `reranked`, then of
+    `fused`. `fate` is one of `FATES`.
     """
 
     passage: Passage
@@ -25,6 +25,7 @@ class Candidate:
     fused: float
     fused_rank: int
     coverage: float
+    likelihood: float  # that it answers, from all of these
     gate: str  # what let it pass the evidence gate: "meaning", "words", "earlier", or "" for nothing
     fate: str
     reranked: float | None = None  # by the cross-encoder, on its own scale; None where it was not used
@@ -40,8 +41,7 @@ class SearchTrace:
 
     queries: tuple[str, ...]
     dense_weight: float
-    min_similarity: float
-    min_coverage: float
+    min_likelihood: float
     rows: int
     candidates: tuple[Candidate, ...]
 

@@ -14,25 +14,34 @@ import os
 import time
 from collections import deque
 from collections.abc import Callable, Collection, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor, wait
 from dataclasses import dataclass, field, replace
-from typing import Final
+from functools import partial
+from typing import Final, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
 
 from server.errors import KnowledgeError
+from server.relations import TextRole
 from server.retrieval.index.chunker import chunk
 from server.retrieval.index.files import Chunk, FileKey, FileRecord, FileState, identify_chunks
 from server.retrieval.index.generation import FileVersion, Generation
-from server.retrieval.index.prepared import PreparedFile
+from server.retrieval.index.prepared import PreparedFile, build_segments
 from server.retrieval.index.store import IndexStore
-from server.retrieval.updating.reader import Reader, ReaderClosed, WorkerUnavailable
+from server.retrieval.updating.reader import Reader, ReaderClosed, WorkerUnavailable, is_read_inline
 from server.retrieval.updating.scanner import MAX_FILE_BYTES, ScannedFile
 from server.types import Embedder
 
 log = logging.getLogger("tailor.retrieval")
 
-BATCH_TEXTS: Final = 64  # texts embedded together
+_Result = TypeVar("_Result")
+
+BATCH_TEXTS: Final = 64  # texts after which no more files join a batch
+SLICE_TEXTS: Final = 4  # texts embedded between two pauses
+KEPT_TEXTS: Final = 256  # texts embedded before their vectors are kept for the case of a stop
+PAUSE_S: Final = 0.2  # between two pauses
+SMALL_BYTES: Final = 64 * 1024  # of a file that is read without a pause
 SAME_TICK_NS: Final = 2_000_000_000  # a file changed this shortly before it was read may have changed since
 
 
@@ -42,6 +51,10 @@ class IndexingStopped(Exception):
 
 class _FileChanging(Exception):
     """The file grew or shrank while it was read."""
+
+
+class _Superseded(Exception):
+    """All files of the batch have changed or gone since it began."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -69,9 +82,11 @@ class IndexingResult:
     touched: dict[FileKey, FileRecord] = field(default_factory=dict)
     vanished: set[FileKey] = field(default_factory=set)
     retry: list[ScannedFile] = field(default_factory=list)
+    in_hand: dict[FileKey, ScannedFile] = field(default_factory=dict)  # of the batch that is being embedded
 
     def discard(self, keys: Collection[FileKey]) -> None:
         """Drops these files: something newer is known of them."""
+        self.in_hand = {key: file for key, file in self.in_hand.items() if key not in keys}
         self.prepared = [one for one in self.prepared if one.key not in keys]
         self.new_versions = [one for one in self.new_versions if one.key not in keys]
         self.touched = {key: record for key, record in self.touched.items() if key not in keys}
@@ -88,13 +103,24 @@ class _ChunkedFile:
 
 
 class Indexer:
-    """Used by one thread at a time."""
+    """Used by one thread at a time. `pause` is called between small pieces of work, several times a second: it may
+    index something else meanwhile, and raise IndexingStopped."""
 
-    def __init__(self, store: IndexStore, embedder: Embedder, chunk_tokens: int, reader: Reader) -> None:
+    def __init__(
+        self,
+        store: IndexStore,
+        embedder: Embedder,
+        chunk_tokens: int,
+        reader: Reader,
+        pause: Callable[[], None] = lambda: None,
+    ) -> None:
         self._store = store
         self._embedder = embedder
         self._chunk_tokens = chunk_tokens
         self._reader = reader
+        self._pause = pause
+        self._paused_at = time.monotonic()
+        self.unfinished_bytes = 0  # of the files in hand, what is not embedded yet
 
     def plan(
         self, current: Generation, found: Mapping[FileKey, ScannedFile], within: Collection[FileKey] | None = None
@@ -120,18 +146,15 @@ class Indexer:
             frozenset(scanned - found.keys()),
         )  # fmt: skip
 
-    def index_batch(
-        self,
-        current: Generation,
-        queue: deque[ScannedFile],
-        result: IndexingResult,
-        should_stop: Callable[[], bool],
-    ) -> None:
+    def index_batch(self, current: Generation, queue: deque[ScannedFile], result: IndexingResult) -> None:
         """Reads, chunks and embeds a batch of files from the front of `queue`. Raises IndexingStopped."""
         batch: list[_ChunkedFile] = []
         text_count = 0
+        result.in_hand = {}
         while queue and text_count < BATCH_TEXTS:
             file = queue.popleft()
+            result.in_hand[file.key] = file
+            self.unfinished_bytes += file.bytes
             try:
                 chunked = self._read_and_chunk(current, file, result)
             except FileNotFoundError:
@@ -142,16 +165,42 @@ class Indexer:
                 if chunked is not None:
                     batch.append(chunked)
                     text_count += len(chunked.chunks)
-        vectors = self._embed_chunks([chunk for chunked in batch for chunk in chunked.chunks], should_stop)
+        try:
+            vectors = self._embed_chunks([chunk for chunked in batch for chunk in chunked.chunks], result)
+        except _Superseded:
+            batch = []
+        finally:
+            self.unfinished_bytes = 0
         for chunked in batch:
-            stacked = self._stacked(chunked.chunks, vectors)
-            result.prepared.append(PreparedFile(chunked.file.key, chunked.record, chunked.chunks, stacked))
+            if chunked.file.key in result.in_hand:
+                stacked = self._stacked(chunked.chunks, vectors)
+                result.prepared.append(PreparedFile(chunked.file.key, chunked.record, chunked.chunks, stacked))
+        result.in_hand = {}
 
     def store(self, result: IndexingResult) -> None:
         """Makes durable what has been prepared."""
-        prepared, result.prepared = result.prepared, []
+        prepared = tuple(result.prepared)
         if prepared:
-            result.new_versions += self._store.stage(prepared)
+            segments = self._pausing(lambda: build_segments(prepared))
+            still_newest = {id(one) for one in result.prepared}  # of some, something newer may be known by now
+            staged = self._store.stage(prepared, segments)
+            known = zip(prepared, staged, strict=True)
+            result.new_versions += [version for file, version in known if id(file) in still_newest]
+            result.prepared = []
+
+    def _breathe(self) -> None:
+        """Pauses where the last pause is some time ago."""
+        if time.monotonic() - self._paused_at >= PAUSE_S:
+            self._pause()
+            self._paused_at = time.monotonic()
+
+    def _pausing(self, work: Callable[[], _Result]) -> _Result:
+        """Its result; pauses while it goes on in a thread of its own."""
+        with ThreadPoolExecutor(1) as thread:
+            future = thread.submit(work)
+            while not wait([future], PAUSE_S).done:
+                self._breathe()
+            return future.result()
 
     def _without_chunks(self, key: FileKey, record: FileRecord) -> PreparedFile:
         return PreparedFile(key, record, (), np.zeros((0, self._embedder.dimension), np.float32))
@@ -166,7 +215,7 @@ class Indexer:
             raise
         except OSError as error:
             reason = f"cannot be read: {error.strerror or error}"
-            record = FileRecord(FileState.FAILED, reason, file.bytes, file.mtime_ns, read_ns)
+            record = FileRecord(FileState.FAILED, reason, file.bytes, file.mtime_ns, read_ns, ctime_ns=file.ctime_ns)
             if old is not None and _same_outcome(old.record, record):
                 result.touched[file.key] = record
                 return None
@@ -174,18 +223,24 @@ class Indexer:
         digest = hashlib.sha256(data).hexdigest()
         known = old if old is not None and old.record.digest == digest else self._store.find_version(file.key, digest)
         if known is not None:
-            record = replace(known.record, bytes=file.bytes, mtime_ns=file.mtime_ns, read_ns=read_ns)
+            record = replace(
+                known.record, bytes=file.bytes, mtime_ns=file.mtime_ns, read_ns=read_ns, ctime_ns=file.ctime_ns
+            )
             if known == old:
                 result.touched[file.key] = record
             else:
                 result.new_versions.append(replace(known, record=record))
             return None
         state, reason, chunks = self._load_and_chunk(file, data)
-        return _ChunkedFile(file, FileRecord(state, reason, file.bytes, file.mtime_ns, read_ns, digest), chunks)
+        record = FileRecord(state, reason, file.bytes, file.mtime_ns, read_ns, digest, file.ctime_ns)
+        return _ChunkedFile(file, record, chunks)
 
     def _load_and_chunk(self, file: ScannedFile, data: bytes) -> tuple[FileState, str, tuple[Chunk, ...]]:
         try:
-            chunk_texts = chunk(self._reader.read(file.path.name, data), self._count_tokens, self._chunk_tokens)
+            name = file.path.name
+            read = partial(self._reader.read, name, data)
+            document = read() if len(data) <= SMALL_BYTES and is_read_inline(name, data) else self._pausing(read)
+            chunk_texts = chunk(document, self._count_tokens, self._chunk_tokens)
         except ReaderClosed as error:
             raise IndexingStopped from error
         except WorkerUnavailable as error:
@@ -195,27 +250,39 @@ class Indexer:
             log.info("%s/%s is not indexed: %s", file.key.folder, file.key.file, error)
             return FileState.FAILED, str(error), ()
         if not chunk_texts:
-            return FileState.EMPTY, "the file holds no text", ()
-        return FileState.INDEXED, "", identify_chunks(file.key, chunk_texts)
+            return FileState.EMPTY, "; ".join(["the file holds no text", *document.omitted]), ()
+        return FileState.INDEXED, "; ".join(document.omitted), identify_chunks(file.key, chunk_texts, self._breathe)
 
     def _count_tokens(self, text: str) -> int:
         """Tokens of the embedder. In a language that it does not know its tokens mean nothing: there it is two
         letters a token, as Korean has in vocabularies made for it, so that chunks are not too short."""
+        self._breathe()
         return self._embedder.count(text) if self._embedder.knows(text) else math.ceil(len(text) / 2)
 
-    def _embed_chunks(self, chunks: Sequence[Chunk], should_stop: Callable[[], bool]) -> dict[str, NDArray[np.float32]]:
-        """By content hash: those that the index has, and new ones, each embedded once. Raises IndexingStopped between
-        batches."""
+    def _embed_chunks(self, chunks: Sequence[Chunk], result: IndexingResult) -> dict[str, NDArray[np.float32]]:
+        """By content hash: those that the index has, and new ones, each embedded once. What was embedded before a stop
+        is kept. Raises IndexingStopped and _Superseded between slices."""
         by_hash = {chunk.content_hash: chunk for chunk in chunks}
         vectors = self._store.vectors(by_hash)
         unknown = [chunk for content_hash, chunk in by_hash.items() if content_hash not in vectors]
-        for start in range(0, len(unknown), BATCH_TEXTS):
-            if should_stop():
-                raise IndexingStopped
-            part = unknown[start : start + BATCH_TEXTS]
-            embedded = self._embedder.embed([chunk.embedded_text for chunk in part])
-            vectors |= zip((chunk.content_hash for chunk in part), embedded, strict=True)
-        return vectors
+        in_hand, fresh = self.unfinished_bytes, dict[str, NDArray[np.float32]]()
+        try:
+            for start in range(0, len(unknown), SLICE_TEXTS):
+                self.unfinished_bytes = round(in_hand * (1 - start / len(unknown)))
+                self._breathe()
+                if not result.in_hand:
+                    raise _Superseded
+                part = unknown[start : start + SLICE_TEXTS]
+                embedded = self._embedder.embed([chunk.embedded_text for chunk in part], TextRole.PASSAGE)
+                fresh |= zip((chunk.content_hash for chunk in part), embedded, strict=True)
+                if len(fresh) >= KEPT_TEXTS:
+                    self._store.keep_vectors(fresh)
+                    vectors |= fresh
+                    fresh = {}
+        except (IndexingStopped, _Superseded):
+            self._store.keep_vectors(fresh)
+            raise
+        return vectors | fresh
 
     def _stacked(self, chunks: Sequence[Chunk], vectors: Mapping[str, NDArray[np.float32]]) -> NDArray[np.float32]:
         if not chunks:
@@ -231,19 +298,20 @@ def _read(file: ScannedFile) -> bytes:
         after = os.fstat(opened.fileno())
     if (before.st_size, before.st_mtime_ns) != (after.st_size, after.st_mtime_ns) or len(data) != after.st_size:
         raise _FileChanging
-    if (file.bytes, file.mtime_ns) != (after.st_size, after.st_mtime_ns):
+    if (file.bytes, file.mtime_ns, file.ctime_ns) != (after.st_size, after.st_mtime_ns, after.st_ctime_ns):
         raise _FileChanging
     return data
 
 
 def _is_unchanged(record: FileRecord, file: ScannedFile) -> bool:
-    """Size and time as when it was read, and read long enough after its last change."""
+    """Size and times as when it was read, and read long enough after its last change. The time of its status tells a
+    change after which a program has set the other back."""
     if (record.bytes, record.mtime_ns) != (file.bytes, file.mtime_ns):
         return False
     if file.problem or not record.digest:
         return (record.state, record.reason) == (file.state, file.problem)
-    return record.mtime_ns + SAME_TICK_NS < record.read_ns
+    return record.ctime_ns == file.ctime_ns and record.mtime_ns + SAME_TICK_NS < record.read_ns
 
 
 def _same_outcome(record: FileRecord, other: FileRecord) -> bool:
-    return replace(record, read_ns=0) == replace(other, read_ns=0)
+    return replace(record, read_ns=0, ctime_ns=0) == replace(other, read_ns=0, ctime_ns=0)

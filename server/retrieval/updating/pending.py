@@ -17,7 +17,8 @@ from server.retrieval.updating.indexer import IndexingResult
 from server.retrieval.updating.scanner import ScannedFile
 from server.retrieval.updating.status import ImportProgress
 
-LONG_IMPORT_FILES: Final = 32  # files from which on an update is a long import, whose progress is reported
+LONG_IMPORT_FILES: Final = 32  # files from which on an update is a long import, whose progress is reported, …
+LONG_IMPORT_BYTES: Final = 1024 * 1024  # … and bytes
 
 TakeChanges = Callable[[], set[Path] | None]
 """The paths that have changed since its last call; None: scan everything."""
@@ -29,6 +30,10 @@ class FolderScan:
 
     found: Mapping[FileKey, ScannedFile]
     within: set[FileKey] | None
+
+    def covers(self, key: FileKey) -> bool:
+        """It was looked for."""
+        return self.within is None or key in self.within
 
 
 @dataclass(slots=True)
@@ -45,10 +50,11 @@ class PendingUpdate:
 
     def includes(self, file: ScannedFile) -> bool:
         """The file in its present state is in the queue, or has been read."""
-        stat = (file.bytes, file.mtime_ns)
+        stat = (file.bytes, file.mtime_ns, file.ctime_ns)
         versions: list[PreparedFile | FileVersion] = [*self.result.prepared, *self.result.new_versions]
-        read = {one.key: (one.record.bytes, one.record.mtime_ns) for one in versions}
-        return file in self.queue or read.get(file.key) == stat
+        read = {one.key: (one.record.bytes, one.record.mtime_ns, one.record.ctime_ns) for one in versions}
+        in_hand = self.result.in_hand.get(file.key) == file
+        return file in self.queue or in_hand or read.get(file.key) == stat
 
     def discard(self, keys: Collection[FileKey]) -> None:
         """Drops these files: something newer is known of them."""
@@ -61,12 +67,11 @@ class PendingUpdate:
         self.bytes += sum(file.bytes for file in files)
         self.removed |= removed
 
-    def progress(self) -> ImportProgress | None:
-        """None where it is not a long import."""
-        if self.files < LONG_IMPORT_FILES:
+    def progress(self, unfinished_bytes: int) -> ImportProgress | None:
+        """None where it is not a long import. `unfinished_bytes`: of the files in hand, what is not embedded yet."""
+        if self.files < LONG_IMPORT_FILES and self.bytes < LONG_IMPORT_BYTES:
             return None
-        left = sum(file.bytes for file in self.queue)
+        left = min(self.bytes, sum(file.bytes for file in self.queue) + unfinished_bytes)
         done, took = self.bytes - left, time.monotonic() - self.started
-        return ImportProgress(
-            self.files - len(self.queue), self.files, done, self.bytes, round(took * left / done, 1) if done else None
-        )
+        finished = self.files - len(self.queue) - len(self.result.in_hand)
+        return ImportProgress(finished, self.files, done, self.bytes, round(took * left / done, 1) if done else None)

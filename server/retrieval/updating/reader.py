@@ -20,7 +20,7 @@ from pathlib import Path
 from typing import IO, Final
 
 from server.errors import KnowledgeError
-from server.retrieval.loaders import ending, load
+from server.retrieval.loaders import ending, is_container, load
 from server.retrieval.loaders.document import Document
 from server.retrieval.updating.worker import OUT_OF_MEMORY, READY, REPLY, REQUEST, unpack_document
 
@@ -33,7 +33,7 @@ MAX_REPLY: Final = 768 * 1024 * 1024
 ATTEMPTS: Final = 2  # with a file on which the worker ended by itself: it may have been ended from outside
 _PASSED_ENV: Final = ("PATH", "PYTHONPATH", "PYTHONHOME", "LD_LIBRARY_PATH", "LANG", "LC_ALL", "SYSTEMROOT")
 
-# Imports only what reading needs: the part's own __init__ would import the whole index. numpy, which openpyxl imports
+# Imports only what reading needs: the part's own __init__ would import the whole index. numpy, which libraries import
 # where it is installed, would cost memory for nothing.
 _BOOT_SCRIPT = """
 import sys, types
@@ -46,6 +46,11 @@ sys.modules["numpy"] = None
 from server.retrieval.updating.worker import main
 main(float(seconds), int(megabytes))
 """
+
+
+def is_read_inline(name: str, data: bytes) -> bool:
+    """It needs no worker."""
+    return ending(name) in READ_INLINE and len(data) <= READ_INLINE_BYTES and not is_container(data)
 
 
 class ReaderClosed(Exception):
@@ -91,7 +96,7 @@ class Reader:
 
     def read(self, name: str, data: bytes) -> Document:
         """The document in `data`; `name` gives the format. Raises KnowledgeError, ReaderClosed, WorkerMissing."""
-        if ending(name) in READ_INLINE and len(data) <= READ_INLINE_BYTES:
+        if is_read_inline(name, data):
             return load(name, data)
         cause = ""
         for _ in range(ATTEMPTS):

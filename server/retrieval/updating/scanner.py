@@ -11,11 +11,11 @@ import os
 import stat
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, replace
-from pathlib import Path, PurePath
+from pathlib import Path
 from typing import Final
 
 from server.retrieval.index.files import FileKey, FileState
-from server.retrieval.loaders import SUPPORTED_IN_SHORT, is_supported
+from server.retrieval.loaders import is_supported, why_unsupported
 from server.words import normalize
 
 MAX_FILE_BYTES: Final = 64 * 1024 * 1024
@@ -30,6 +30,7 @@ class ScannedFile:
     path: Path
     bytes: int
     mtime_ns: int
+    ctime_ns: int  # which no program can set back, as some do with the time of a change
     problem: str = ""
     state: FileState = FileState.INDEXING
     is_folder: bool = False  # that cannot be opened: nothing is known of its files
@@ -180,22 +181,23 @@ def _scan_entry(root: Path, key: FileKey, entry: os.DirEntry[str], *, is_utf8: b
         return _problem(key, entry, f"{what}: not read", FileState.UNSUPPORTED)
     problem, state = "", FileState.INDEXING
     if not is_supported(entry.name):
-        ending = PurePath(entry.name).suffix or "no ending"
-        problem, state = f"{ending} is not read; supported: {SUPPORTED_IN_SHORT}", FileState.UNSUPPORTED
+        problem, state = why_unsupported(entry.name), FileState.UNSUPPORTED
     elif entry_stat.st_size == 0:
         problem, state = "the file is empty (0 bytes)", FileState.EMPTY
     elif entry_stat.st_size > MAX_FILE_BYTES:
         size, limit = entry_stat.st_size // 1024**2, MAX_FILE_BYTES // 1024**2
         problem, state = f"too large: {size} MB, the limit is {limit} MB; split the file", FileState.FAILED
-    return ScannedFile(key, Path(entry.path), entry_stat.st_size, entry_stat.st_mtime_ns, problem, state)
+    times = entry_stat.st_mtime_ns, entry_stat.st_ctime_ns
+    return ScannedFile(key, Path(entry.path), entry_stat.st_size, *times, problem, state)
 
 
 def _problem(key: FileKey, entry: os.DirEntry[str], reason: str, state: FileState) -> ScannedFile:
     try:
         entry_stat = entry.stat(follow_symlinks=False)
     except OSError:
-        return ScannedFile(key, Path(entry.path), 0, 0, reason, state)
-    return ScannedFile(key, Path(entry.path), entry_stat.st_size, entry_stat.st_mtime_ns, reason, state)
+        return ScannedFile(key, Path(entry.path), 0, 0, 0, reason, state)
+    times = entry_stat.st_mtime_ns, entry_stat.st_ctime_ns
+    return ScannedFile(key, Path(entry.path), entry_stat.st_size, *times, reason, state)
 
 
 def _printable(name: str) -> str:

@@ -19,7 +19,7 @@ from server.config import RetrievalSettings
 from server.errors import Conflict, StorageError
 from server.retrieval.index.catalog import GenerationRecord
 from server.retrieval.index.devices import FolderDevices
-from server.retrieval.index.directory import IndexDirectory, OpenIndex
+from server.retrieval.index.directory import IndexDirectory, OpenIndex, RetiredIndex
 from server.retrieval.index.files import FileKey
 from server.retrieval.index.generation import Generation
 from server.retrieval.updating.absence import without_absent
@@ -37,8 +37,8 @@ log = logging.getLogger("tailor.retrieval")
 
 ATTEMPTS: Final = 3  # at a file that changes while it is read
 STORE_CHUNKS: Final = 1024  # chunks of a long import that are made durable together
+URGENT_BYTES: Final = 1024 * 1024  # of a changed file that goes before a long import
 FIRST_STEP_S: Final = 2.0  # the first import of all becomes searchable after this, then after twice as long, …
-GRACE_S: Final = 60.0  # that an index which no longer serves stays for those who still read it
 _HELD_MARK: Final = "held"
 
 
@@ -48,15 +48,15 @@ class IndexUpdater:
     def __init__(self, root: Path, directory: IndexDirectory, embedder: Embedder, settings: RetrievalSettings) -> None:
         self._root = root
         self._directory = directory
-        self._devices = FolderDevices(root, directory.folder)
+        self.devices = FolderDevices(root, directory.folder)
         self._embedder = embedder
         self._settings = settings
         self._reader = Reader(settings.parse_seconds, settings.parse_mb)
+        self._urgent_reader = Reader(settings.parse_seconds, settings.parse_mb)  # while the other is at a large file
         self._serving: OpenIndex | None = None  # the index that serves
         self._building: OpenIndex | None = None  # the one that is to replace it
         self._generations: dict[str, Generation] = {}  # the newest of each, by the index's name
-        self._retired: OpenIndex | None = None  # the one that served before, until nobody can be reading it
-        self._cleanup_at: float | None = None
+        self._retired = RetiredIndex(directory)
         self._interrupted = threading.Event()
 
         self._sync_lock = threading.Lock()  # one sync at a time
@@ -78,6 +78,7 @@ class IndexUpdater:
                 return
             self._interrupted.clear()
             self._reader.open()
+            self._urgent_reader.open()
             self._root.mkdir(parents=True, exist_ok=True)
             serving, building = self._directory.open()
             for index in filter(None, (serving, building)):
@@ -96,15 +97,18 @@ class IndexUpdater:
 
     def close(self) -> None:
         self._reader.close()
+        self._urgent_reader.close()
         with self._publish_lock:
-            for index in filter(None, (self._serving, self._building, self._retired)):
+            self._retired.close()
+            for index in filter(None, (self._serving, self._building)):
                 index.store.close()
-            self._serving = self._building = self._retired = None
+            self._serving = self._building = None
 
     def interrupt(self) -> None:
         """A sync that is under way ends soon; what it has stored is found by the next."""
         self._interrupted.set()
         self._reader.close()
+        self._urgent_reader.close()
 
     # ── reading ──────────────────────────────────────────────────────────────────────────────────
 
@@ -126,8 +130,7 @@ class IndexUpdater:
         return None if found is not None and FileKey(found.folder, found.file) in self.progress.deleted() else found
 
     def history(self) -> list[GenerationRecord]:
-        index = self._serving
-        return index.store.history() if index is not None else []
+        return self._serving.store.history() if self._serving is not None else []
 
     def status(self) -> KnowledgeStatus:
         generation, _, _ = self.serving()
@@ -144,14 +147,9 @@ class IndexUpdater:
                 index.store.check_integrity()
                 self._generations[index.name].check_integrity()
 
-    def away(self, folder: str) -> str:
-        """Why the files of that folder are not there though nobody deleted them."""
-        return self._devices.away(folder)
-
     # ── changes by the user ──────────────────────────────────────────────────────────────────────
 
     def file_saved(self, key: FileKey, size: int, mtime_ns: int) -> FileStatus:
-        """A file has been saved here."""
         pending = PendingFile(size, mtime_ns, time.monotonic())
         self.progress.add_pending(key, pending)
         return pending.status(key.file)
@@ -227,20 +225,16 @@ class IndexUpdater:
                 log.error("the index cannot be written; it is tried again: %s", error)
             else:
                 self.progress.set_problem("")
-        if self._cleanup_at is not None and time.monotonic() > self._cleanup_at:
-            self._cleanup_at = None
-            self._close_retired()
-            self._directory.remove_others()
+        self._retired.remove_when_due()
 
     def prestart_reader(self) -> None:
-        """Starts the reader's worker where files of the indexed kinds need it."""
         self._reader.prestart(key.file for key in self.serving()[0].files)
 
     def _sync_once(self, paths: set[Path] | None, take_changes: TakeChanges) -> bool:
         """False: some files were changing, and need another scan."""
         if not self._root.is_dir():
             log.warning("the knowledge folder %s is not there: the index stays as it is", self._root)
-            self.progress.set_missing({"": self._devices.away("") or f"{self._root} is not there"})
+            self.progress.set_missing({"": self.devices.away("") or f"{self._root} is not there"})
             return True
         index = self._building or self._require_open()
         if index.store.get_mark(_HELD_MARK) is not None:
@@ -281,9 +275,8 @@ class IndexUpdater:
         if len(plan.to_read) >= LONG_IMPORT_FILES:
             moved = {(file.bytes, file.mtime_ns) for file in plan.to_read}
             files = self._generations[self._require_open().name].files
-            indexed = [key for key in plan.removed if key in files]
-            stats = {key: (files[key].record.bytes, files[key].record.mtime_ns) for key in indexed}
-            self.progress.mark_deleted([key for key in indexed if stats[key] not in moved], started)
+            stats = {key: (one.record.bytes, one.record.mtime_ns) for key in plan.removed if (one := files.get(key))}
+            self.progress.mark_deleted([key for key, stat in stats.items() if stat not in moved], started)
 
     def _scan(self, paths: set[Path] | None) -> FolderScan:
         """Scans those paths, or everything."""
@@ -296,32 +289,41 @@ class IndexUpdater:
     def _plan(self, index: OpenIndex, scanned: FolderScan) -> Plan:
         plan = self._indexer(index).plan(self._generations[index.name], scanned.found, scanned.within)
         indexed = {key.folder for key in self._generations[self._require_open().name].files}
-        return without_absent(plan, scanned, indexed, self._devices, self.progress)
+        return without_absent(plan, scanned, indexed, self.devices, self.progress)
 
     def _indexer(self, index: OpenIndex) -> Indexer:
         return Indexer(index.store, self._embedder, self._settings.chunk_tokens, self._reader)
 
-    def _index(self, update: PendingUpdate, take_changes: TakeChanges) -> bool:
-        """Indexes the whole queue, and stores it in between; False when it was interrupted."""
-        indexer, step = self._indexer(update.index), FIRST_STEP_S
-        due = update.started + step
-        first = not self._generations[update.index.name].files and update.index is self._serving
-        while update.queue:
-            try:
-                current = self._generations[update.index.name]
-                indexer.index_batch(current, update.queue, update.result, self._interrupted.is_set)
-            except IndexingStopped:
-                indexer.store(update.result)
-                return False
-            if sum(len(one.chunks) for one in update.result.prepared) >= STORE_CHUNKS:
-                indexer.store(update.result)
-            if update.queue:
-                self.progress.report_import(update.progress())
+    def _index(self, update: PendingUpdate, take_changes: TakeChanges | None) -> bool:
+        """Indexes the whole queue, and stores it in between; False when it was interrupted. What changes meanwhile goes
+        first, in the middle of a large file too; `take_changes` is None where this is what goes first."""
+
+        def pause() -> None:
+            if self._interrupted.is_set():
+                raise IndexingStopped
+            if take_changes is not None:
+                self.progress.report_import(update.progress(indexer.unfinished_bytes))
                 self._index_urgent(update, take_changes)
-            if first and time.monotonic() >= due:
-                self._publish(update)
-                step *= 2
-                due = time.monotonic() + step
+
+        reader = self._urgent_reader if take_changes is None else self._reader
+        indexer = Indexer(update.index.store, self._embedder, self._settings.chunk_tokens, reader, pause)
+        step, due = FIRST_STEP_S, update.started + FIRST_STEP_S
+        first = not self._generations[update.index.name].files and update.index is self._serving
+        try:
+            while update.queue:
+                indexer.index_batch(self._generations[update.index.name], update.queue, update.result)
+                if sum(len(one.chunks) for one in update.result.prepared) >= STORE_CHUNKS:
+                    indexer.store(update.result)
+                if update.queue:
+                    pause()
+                if first and time.monotonic() >= due:
+                    self._publish(update, indexer)
+                    step *= 2
+                    due = time.monotonic() + step
+            indexer.store(update.result)
+        except IndexingStopped:
+            self._indexer(update.index).store(update.result)  # without a pause, which would stop it again
+            return False
         return True
 
     def _index_urgent(self, update: PendingUpdate, take_changes: TakeChanges) -> None:
@@ -330,23 +332,28 @@ class IndexUpdater:
         if paths is not None and not paths:
             return
         started = time.monotonic()
-        plan = self._plan(update.index, self._scan(paths))
+        scanned = self._scan(paths)
+        plan = self._plan(update.index, scanned)
         fresh = [file for file in plan.to_read if not update.includes(file)]
-        keys = {file.key for file in fresh} | plan.removed
+        removed = plan.removed - update.removed  # a file that was moved leaves when it has its new name
+        keys = {file.key for file in fresh} | removed
+        keys |= {key for key in update.result.in_hand if key not in scanned.found and scanned.covers(key)}
         update.discard(keys)
-        if len(fresh) > LONG_IMPORT_FILES or update.index is not self._serving:
+        few = len(fresh) <= LONG_IMPORT_FILES and update.index is self._serving
+        urgent_files = [file for file in fresh if few and file.bytes <= URGENT_BYTES]
+        update.add([file for file in fresh if file not in urgent_files], frozenset() if few else removed)
+        if not few:
             self._hide_removed(plan, started)
-            update.add(fresh, plan.removed)
             return
-        urgent = PendingUpdate(update.index, deque(fresh), plan.removed, started=started)
+        urgent = PendingUpdate(update.index, deque(urgent_files), removed, started=started)
         urgent.result.prepared += plan.rejected
-        self._index(urgent, lambda: set())
+        self._index(urgent, None)
         self._publish(urgent)
         update.queue.extend(urgent.result.retry)
 
-    def _publish(self, update: PendingUpdate) -> None:
+    def _publish(self, update: PendingUpdate, indexer: Indexer | None = None) -> None:
         """Makes a generation of what has been indexed so far, if that changes anything."""
-        self._indexer(update.index).store(update.result)
+        (indexer or self._indexer(update.index)).store(update.result)
         result, update.result = update.result, IndexingResult(retry=update.result.retry)
         with self._publish_lock:
             generation = self._generations[update.index.name]
@@ -375,15 +382,8 @@ class IndexUpdater:
                 old, self._serving, self._building = self._serving, index, None
             if old is not None:
                 self._generations.pop(old.name, None)
-            self._close_retired()  # of an earlier rebuild
-            self._retired = old
-            self._cleanup_at = time.monotonic() + GRACE_S
+            self._retired.retire(old)
         log.info("the rebuilt index serves now")
-
-    def _close_retired(self) -> None:
-        if self._retired is not None:
-            self._retired.store.close()
-            self._retired = None
 
     def merge_segments(self) -> bool:
         """Merges some segments, if that is worth it; returns whether it was."""

@@ -14,12 +14,12 @@ from pathlib import Path, PurePosixPath
 from typing import Final
 
 from server.errors import InvalidInput, NotFound
+from server.names import FOLDER_RULE, folder_name
 from server.retrieval.loaders import SUPPORTED, is_supported
 from server.retrieval.updating.scanner import is_ignored
 from server.words import normalize
 
 MAX_NAME_BYTES: Final = 160
-_FOLDER = re.compile(r"(?!\.)[\w.-]{1,64}")
 _UNSAFE = re.compile(r'[<>:"/\\|?*%#]')
 _RESERVED = re.compile(r"(?:con|prn|aux|nul|com\d|lpt\d)", re.IGNORECASE)
 
@@ -46,12 +46,10 @@ def safe_name(filename: str) -> str:
 
 def folder_path(root: Path, folder: str) -> Path:
     """The folder's path, which may not exist yet. Raises InvalidInput for a name that breaks the rule."""
-    name = normalize(folder, "NFC")
+    name = folder_name(folder)
+    if name is None or is_ignored(name):
+        raise InvalidInput(f"'{folder[:80]}' cannot name a folder: use {FOLDER_RULE}")
     path = root / name
-    if not _FOLDER.fullmatch(name) or is_ignored(name):
-        raise InvalidInput(
-            f"'{folder[:80]}' cannot name a folder: use 1 to 64 letters, digits, '-', '_' and '.', not a '.' first"
-        )
     if path.is_symlink() or (path.exists() and not path.is_dir()):
         raise InvalidInput(f"'{name}' in the knowledge folder is not a folder of its own")
     return path

@@ -21,8 +21,8 @@ from pathlib import Path
 from typing import Final
 
 from server.errors import KnowledgeError
-from server.retrieval.loaders import import_all, load
-from server.retrieval.loaders.document import Block, BlockKind, Document
+from server.retrieval.loaders import import_all, load, recognition
+from server.retrieval.loaders.document import MAX_OMITTED, MAX_OMITTED_CHARS, Block, BlockKind, Document
 
 REQUEST: Final = struct.Struct("!IQ")
 REPLY: Final = struct.Struct("!Q")
@@ -40,6 +40,7 @@ def _silence_output() -> None:
 def main(seconds: float, megabytes: int) -> None:
     replies = os.dup(1)
     import_all()
+    recognition.limit_seconds(seconds)
     _prefer_in_oom_kill()
     memory_limit = _bound_memory(megabytes)
     _silence_output()
@@ -79,13 +80,18 @@ def pack_document(document: Document) -> dict[str, object]:
         heading = shared.setdefault(block.heading, len(shared))
         header = shared.setdefault(block.header, len(shared))
         blocks.append((block.start, block.end, heading, block.kind.value, block.lines, block.page, header))
-    return {"text": document.text, "numbered": document.numbered, "shared": list(shared), "blocks": blocks}
+    return {
+        "text": document.text, "numbered": document.numbered, "shared": list(shared), "blocks": blocks,
+        "omitted": document.omitted,
+    }  # fmt: skip
 
 
 def unpack_document(packed: dict[str, object]) -> Document:
     """What `pack_document` gave. Raises LookupError, TypeError, ValueError for anything else."""
-    text, shared, blocks = packed["text"], packed["shared"], packed["blocks"]
-    if not (isinstance(text, str) and isinstance(shared, list) and isinstance(blocks, list)):
+    text, shared, blocks, omitted = packed["text"], packed["shared"], packed["blocks"], packed["omitted"]
+    if not (
+        isinstance(text, str) and isinstance(shared, list) and isinstance(blocks, list) and isinstance(omitted, list)
+    ):
         raise TypeError("not a document")
     shared_values = [tuple(map(str, one)) if isinstance(one, list) else str(one) for one in shared]
     unpacked = []
@@ -96,7 +102,8 @@ def unpack_document(packed: dict[str, object]) -> Document:
         line_range = (int(lines[0]), int(lines[1])) if lines else None
         number = None if page is None else int(page)
         unpacked.append(Block(start, end, heading_path, BlockKind(kind), line_range, number, header_text))
-    return Document(text, tuple(unpacked), bool(packed["numbered"]))
+    said = tuple(str(what)[:MAX_OMITTED_CHARS] for what in omitted[:MAX_OMITTED])
+    return Document(text, tuple(unpacked), bool(packed["numbered"]), said)
 
 
 def _is_out_of_memory(error: BaseException | None) -> bool:

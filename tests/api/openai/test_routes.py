@@ -305,3 +305,25 @@ def test_nothing_of_it_is_stored(client: openai.OpenAI, live: LiveServer) -> Non
     ask(client, "general", "Remember that I like tea. My name is Mina.")
     assert httpx.get(f"{live.url}/api/conversations", timeout=60).json()["conversations"] == []
     assert httpx.get(f"{live.url}/api/memories", timeout=60).json()["memories"] == []
+
+
+def test_a_strict_domain_says_that_its_sources_hold_nothing(
+    client: openai.OpenAI, live: LiveServer, engine: ScriptedEngine
+) -> None:
+    prompt = live.app.state.services.settings.paths.prompts / "strict.md"
+    prompt.write_text(
+        '---\nknowledge: [support]\ngrounding: strict\nroutes: ["Which marathon did the zebras win?"]\n---\nAnswer.'
+    )
+    asked = len(engine.requests)
+    reply = ask(client, "strict", "Which marathon did zebras win in Norway?")
+    assert reply.choices[0].message.content == "I found nothing about this. I searched: support."
+    assert reply.usage.total_tokens == 0
+    assert reply.tailor["passages"] == []
+    streamed = "".join(part.choices[0].delta.content or "" for part in ask(client, "strict",
+                       "Which marathon did zebras win in Norway?", stream=True) if part.choices)  # fmt: skip
+    assert streamed == reply.choices[0].message.content
+    assert len(engine.requests) == asked
+    forced = ask(client, "strict", "Which marathon did zebras win in Norway?", response_format={"type": "json_object"})
+    assert forced.choices[0].message.content == '{"answer": 4}'
+    assert "none found" in engine.tokenizer.decode(engine.requests[-1].prompt)
+    prompt.unlink()

@@ -109,7 +109,7 @@ async def test_a_domains_adapter_is_loaded_on_first_use(live: LiveServer) -> Non
         await asyncio.to_thread(unload, live, name)
     async with chat_session(live) as client:
         events = await client.ask("Where is my parcel?", domain="support")
-    assert only(events, "route")["adapter"] == "helper"
+    assert only(events, "prompt")["adapter"] == "helper"
     assert only(events, "done")
     assert (await asyncio.to_thread(state, live, "helper"))["state"] == "loaded"
 

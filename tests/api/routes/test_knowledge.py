@@ -17,6 +17,7 @@ import pytest
 from numpy.typing import NDArray
 
 from server.errors import Conflict
+from server.relations import TextRole
 from server.retrieval import index_lock
 from tests.api.test_rest import ask, wait_for
 from tests.fakes import ScriptedEngine, WordEmbedder
@@ -119,10 +120,10 @@ class _Gated(WordEmbedder):
         super().__init__()
         self.permits = threading.Semaphore(0)
 
-    def embed(self, texts: Sequence[str]) -> NDArray[np.float32]:
+    def embed(self, texts: Sequence[str], role: TextRole = TextRole.TEXT) -> NDArray[np.float32]:
         if len(texts) > 20:
             assert self.permits.acquire(timeout=120)
-        return super().embed(texts)
+        return super().embed(texts, role)
 
 
 def test_progress_is_told_over_the_socket_while_an_import_is_under_way(workspace: Path, tmp_path: Path) -> None:
@@ -242,7 +243,7 @@ def test_a_trace_tells_what_the_budget_left_out(workspace: Path) -> None:
     path = workspace / "knowledge" / "support" / "refunds.md"
     path.write_text("\n".join(f"## Lamp {n}\n\nLamp {n} returns: {'within 45 days of its delivery ' * 6}\n"
                               for n in range(6)))  # fmt: skip
-    flags = {"prompts.evidence_tokens": 700, "retrieval.min_coverage": 0.1}
+    flags = {"prompts.evidence_tokens": 700, "retrieval.min_likelihood": 0.01}
     app = make_app(workspace, ScriptedEngine(adapters=["helper"]), flags=flags)
     with serving(app) as live, httpx.Client(base_url=live.url, timeout=60) as client:
         wait_for(client, "support", "refunds.md", "indexed")

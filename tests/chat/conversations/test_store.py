@@ -145,14 +145,10 @@ def test_list_is_newest_first_and_delete_takes_the_messages(store: ConversationS
     assert [c.title for c in store.list(MINA)] == ["old"]
 
 
-def test_choosing_a_domain_clears_the_sticky_one(store: ConversationStore) -> None:
+def test_a_domain_is_chosen_and_given_back(store: ConversationStore) -> None:
     conversation = store.create(MINA, "t")
-    store.set_sticky_domain(MINA, conversation.id, "support")
-    assert store.get(MINA, conversation.id).sticky == "support"
     assert store.choose_domain(MINA, conversation.id, "general").domain == "general"
-    assert store.choose_domain(MINA, conversation.id, None) == replace(
-        store.get(MINA, conversation.id), domain=None, sticky=None
-    )
+    assert store.choose_domain(MINA, conversation.id, None) == replace(store.get(MINA, conversation.id), domain=None)
 
 
 def test_titles(store: ConversationStore) -> None:

@@ -10,9 +10,9 @@ from server.chat import EnabledMemory, gather_context, redact_inaccessible
 from server.config import MemorySettings, RetrievalSettings
 from server.database import Database
 from server.memory import MemoryStore
-from server.prompting import PromptLibrary
+from server.prompting import AdapterWhen, Domain, Grounding, PromptLibrary
 from server.retrieval import LOCAL_USER, Access, KnowledgeBase, SharedKnowledge
-from server.types import HistoryTurn, Passage, TurnContext, UserId
+from server.types import HistoryTurn, Passage, RouteDecision, RouteHow, TurnContext, UserId
 from tests.fakes import WordEmbedder
 from tests.live import make_workspace
 
@@ -25,7 +25,7 @@ async def components(tmp_path: Path):
     folder = make_workspace(tmp_path)
     (folder / "prompts" / "forgetful.md").write_text("---\ntitle: F\ndescription: d\nmemory: false\n---\nAnswer.")
     embedder = WordEmbedder()
-    settings = RetrievalSettings(min_similarity=0.1, min_coverage=0.1)
+    settings = RetrievalSettings(min_likelihood=0.1)
     knowledge = KnowledgeBase(folder / "knowledge", tmp_path / "index", embedder, settings)
     await knowledge.start()
     await asyncio.to_thread(knowledge.sync)
@@ -64,9 +64,10 @@ async def test_a_domain_gets_the_levers_it_names(components) -> None:
 
 
 async def test_files_that_are_still_being_read_count_as_searched(components, tmp_path: Path) -> None:
-    """The model is told that nothing was found, rather than left to make an answer up; and the user, why."""
+    """Where a domain promises its sources, the user is told that nothing was found, and why."""
     library, memory, _ = components
-    base = KnowledgeBase(tmp_path / "files", tmp_path / "first", WordEmbedder(), RetrievalSettings(min_similarity=0.1))
+    strict = replace(library.get("support"), grounding=Grounding.STRICT)
+    base = KnowledgeBase(tmp_path / "files", tmp_path / "first", WordEmbedder(), RetrievalSettings(min_likelihood=0.1))
     base.open()  # nothing is indexed yet
     view = SharedKnowledge(
         base,
@@ -75,12 +76,50 @@ async def test_files_that_are_still_being_read_count_as_searched(components, tmp
     for file, searched in ((None, False), ("lamps.md", True)):
         if file:
             base.save("support", file, b"A lamp can be returned within 45 days.")
-        given = await gather_context(QUESTION, library.get("support"), enabled_memory(ANN, memory), view)
+        given = await gather_context(QUESTION, strict, enabled_memory(ANN, memory), view)
         assert (given.context.searched, given.context.unread, given.context.passages) == (searched, int(searched), ())
+        assert bool(given.refusal) is searched
     await asyncio.to_thread(base.sync)
     given = await gather_context(QUESTION, library.get("support"), enabled_memory(ANN, memory), view)
     assert (given.context.searched, given.context.unread, len(given.context.passages)) == (True, 0, 1)
     await base.close()
+
+
+NOT_THERE = "Which marathon did zebras win in Norway?"
+ROUTED = RouteDecision("support", RouteHow.SIMILAR, 0.9, 0.6)
+
+
+@pytest.mark.parametrize(
+    ("change", "question", "route", "searched", "refusal"),
+    [
+        ({}, NOT_THERE, ROUTED, False, ""),  # the model answers as in any chat
+        ({"grounding": Grounding.STRICT}, NOT_THERE, ROUTED, True, "I found nothing about this. I searched: support."),
+        ({"grounding": Grounding.STRICT}, NOT_THERE, None, True, "I found nothing about this. I searched: support."),
+        ({"grounding": Grounding.STRICT}, "얼룩말은 노르웨이에서 뭘 했나요?", ROUTED, True,
+         "이에 대한 내용을 찾지 못했어요. 찾아본 곳: support."),
+        ({"grounding": Grounding.STRICT, "refusal": "Ask Jo."}, NOT_THERE, ROUTED, True, "Ask Jo."),
+        ({"grounding": Grounding.STRICT, "output": "{}"}, NOT_THERE, ROUTED, True, ""),  # the model says it, in JSON
+        ({"grounding": Grounding.STRICT}, NOT_THERE, replace(ROUTED, belongs=False), False, ""),
+        ({"grounding": Grounding.STRICT}, "Thank you!", ROUTED, False, ""),
+        ({"grounding": Grounding.STRICT}, QUESTION, ROUTED, True, ""),  # found
+        ({"grounding": Grounding.STRICT, "knowledge": ("gone",)}, NOT_THERE, ROUTED, False, ""),
+    ],
+)  # fmt: skip
+async def test_only_a_question_for_promised_sources_is_told_that_they_hold_nothing(
+    components, change, question: str, route: RouteDecision | None, searched: bool, refusal: str
+) -> None:
+    library, memory, knowledge = components
+    domain = replace(library.get("support"), **change)
+    memories, view = enabled_memory(ANN, memory), knowledge.for_user(ANN)
+    gathered = await gather_context(question, domain, memories, view, route=route)
+    assert (gathered.context.searched, gathered.refusal) == (searched, refusal)
+
+
+def test_an_adapter_for_sources_answers_only_beside_them() -> None:
+    domain = Domain("d", "D", "", "b", adapter="grounded", adapter_when=AdapterWhen.SOURCES)
+    assert domain.adapter_for(TurnContext(searched=True)) == "grounded"
+    assert domain.adapter_for(TurnContext()) is None
+    assert replace(domain, adapter_when=AdapterWhen.ALWAYS).adapter_for(TurnContext()) == "grounded"
 
 
 async def test_what_the_prompt_shows_already_is_not_recalled_again(components) -> None:

@@ -18,6 +18,7 @@ from server.database import Database
 from server.errors import Conflict, InvalidInput, NotFound, TooLarge
 from server.memory import MemoryStore, UserMemory
 from server.memory.store import store as store_module
+from server.relations import TextRole
 from server.types import Memory, MemoryKind, UserId
 from tests.fakes import WordEmbedder
 from tests.memory.conftest import MINA
@@ -440,7 +441,7 @@ class OtherEmbedder(WordEmbedder):
 
     fingerprint = "words-2"
 
-    def embed(self, texts: Sequence[str]) -> NDArray[np.float32]:
+    def embed(self, texts: Sequence[str], role: TextRole = TextRole.TEXT) -> NDArray[np.float32]:
         return super().embed([text.lower().replace("hound", "dog") for text in texts])
 
 

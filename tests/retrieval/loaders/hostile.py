@@ -88,6 +88,22 @@ def zip_bomb(ending: str, megabytes: int) -> bytes:
     return with_part(office(ending, "x"), MAIN_PART[ending], (zeros for _ in range(megabytes)))
 
 
+def zip_of(*parts: tuple[str, int | bytes]) -> bytes:
+    """A ZIP of parts: their content, or how many megabytes of elements they hold."""
+    out = io.BytesIO()
+    with zipfile.ZipFile(out, "w", zipfile.ZIP_DEFLATED, compresslevel=1) as archive:
+        for name, content in parts:
+            with archive.open(name, "w", force_zip64=True) as file:
+                if isinstance(content, bytes):
+                    file.write(content)
+                    continue
+                file.write(b"<a>")
+                for _ in range(content):
+                    file.write(b"<b/>" * (1024 * 1024 // 4))
+                file.write(b"</a>")
+    return out.getvalue()
+
+
 def many_paragraphs(megabytes: int) -> bytes:
     """A .docx that stays below every bound until it is a tree in memory."""
     begin = b'<w:document xmlns:w="http://schemas.openxmlformats.org/wordprocessingml/2006/main"><w:body>'

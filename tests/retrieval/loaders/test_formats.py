@@ -99,8 +99,8 @@ def test_rows_of_a_sheet_carry_their_headers_sheet_and_row_number() -> None:
     document = load("a.xlsx", data)
     assert texts(document) == [
         "이름: 램프\nprice: 39.5\ncolumn 3: extra\nsince: 2026-05-01",
-        "이름: 꽃병\nprice: 12\nsince: 2026-05-01 09:30:00",
-        "name: Kim\nopen: True",
+        "이름: 꽃병\nprice: 12\nsince: 2026-05-01 9:30:00",
+        "name: Kim\nopen: TRUE",
     ]
     assert headings(document) == [("가격",), ("가격",), ("Staff",)]
     assert [block.lines for block in document.blocks] == [(2, 2), (4, 4), (2, 2)]
@@ -118,7 +118,9 @@ def test_a_sheet_of_one_row_is_data() -> None:
 
 
 def test_a_formula_counts_with_its_saved_value_only() -> None:
-    assert texts(load("a.xlsx", book(("S", [["name", "sum"], ["all", "=1+1"]])))) == ["name: all"]
+    document = load("a.xlsx", book(("S", [["name", "sum"], ["all", "=1+1"]])))
+    assert texts(document) == ["name: all", "No values: sum"]
+    assert document.omitted == ("1 formula has no saved value (S!B2): open the file in Excel and save it",)
 
 
 # ── tab-separated, JSON lines ────────────────────────────────────────────────────────────────────
@@ -179,9 +181,9 @@ def test_an_email_is_read_under_its_subject_and_names_its_attachments() -> None:
     document = load("a.eml", message.as_bytes())
     assert texts(document) == [
         "From: Kim <kim@example.com>\nTo: shop@example.com\nDate: Fri, 01 May 2026 09:30:00 +0900",
-        "First paragraph.", "Second one.", "Attachments: 영수증.pdf, list.csv",
+        "First paragraph.", "Second one.", "Attachments: 영수증.pdf, list.csv", "a,b",
     ]  # fmt: skip
-    assert set(headings(document)) == {("반품 문의",)}
+    assert set(headings(document)) == {("반품 문의",), ("반품 문의", "list.csv")}
 
 
 def test_an_email_of_html_alone_is_read_as_a_page() -> None:

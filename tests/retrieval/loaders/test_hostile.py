@@ -5,11 +5,12 @@ from __future__ import annotations
 import asyncio
 import os
 import shutil
-import subprocess
 import sys
 import tempfile
+import time
 import unicodedata
 from collections.abc import Callable
+from contextlib import suppress
 from pathlib import Path
 
 import pytest
@@ -18,10 +19,11 @@ from server.config import RetrievalSettings
 from server.errors import KnowledgeError
 from server.retrieval import FileState, KnowledgeBase
 from server.retrieval.loaders import load
-from tests.conftest import ROOT
 from tests.fakes import WordEmbedder
-from tests.retrieval.loaders import hostile
+from tests.retrieval.loaders import hostile, office_files
 from tests.retrieval.loaders.hostile import children, is_busy, wait_for
+from tests.retrieval.loaders.ole import compound
+from tests.retrieval.loaders.test_hangul import hwp
 
 NOBODY = 65534
 
@@ -71,7 +73,14 @@ BAD: dict[str, tuple[Callable[[], bytes], str]] = {
         f"bomb{ending}": (lambda ending=ending: hostile.zip_bomb(ending, 600), "unpacks to 600 MB, the limit is 512 MB")
         for ending in hostile.OFFICE
     },
-    "bomb.pdf": (lambda: hostile.pdf_bomb(300), "unpacks to more than can be read"),
+    "bomb.hwpx": (lambda: hostile.zip_of(("Contents/section0.xml", 600)), "unpacks to 600 MB, the limit is 512 MB"),
+    "bomb.odt": (lambda: hostile.zip_of(("content.xml", 600)), "unpacks to 600 MB, the limit is 512 MB"),
+    "bomb.epub": (lambda: hostile.zip_of(("a.xhtml", 600)), "unpacks to 600 MB, the limit is 512 MB"),
+    "memory.odt": (lambda: hostile.zip_of(("content.xml", 200)), "needs more than 256 MB of memory to be read"),
+    "laughs.odt": (lambda: hostile.zip_of(("content.xml", hostile.billion_laughs(".xml"))), "its XML defines entities"),
+    "many.hwp": (lambda: hwp(bytes(60_000_000)), "holds over 1,000,000 records: split it"),
+    "old.doc": (lambda: compound({"WordDocument": bytes(5000)}), "an old Office format (.doc): save it as .docx"),
+    "bomb.pdf": (lambda: hostile.pdf_bomb(300), "reading it crashed 2 times"),
     "memory.docx": (lambda: hostile.many_paragraphs(200), "needs more than 256 MB of memory to be read"),
     "stall.html": (lambda: hostile.STALL, "took longer than 6 s to read"),
     "deep.json": (lambda: b"[" * 1_000_000, "nested too deeply"),
@@ -176,27 +185,48 @@ async def test_a_server_that_closes_does_not_wait_for_a_file(root: Path) -> None
     base._updater.close()
 
 
-def test_a_password_that_is_empty_needs_no_asking() -> None:
-    (block,) = load("a.pdf", hostile.encrypted_pdf("RC4-128", password="")).blocks
-    assert block.page == 1
-
-
-def test_without_the_library_for_aes_the_reason_says_what_helps(tmp_path: Path) -> None:
-    (tmp_path / "a.pdf").write_bytes(hostile.encrypted_pdf("AES-256", password=""))
-    source = """
-import sys
-sys.modules["cryptography"] = sys.modules["Crypto"] = None
-from server.retrieval.loaders import load
-try:
-    load("a.pdf", open(sys.argv[1], "rb").read())
-except Exception as error:
-    print(type(error).__name__, error)
-"""
-    command = [sys.executable, "-c", source, str(tmp_path / "a.pdf")]
-    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=True)
-    assert done.stdout.startswith("KnowledgeError the PDF is encrypted with AES: save it without encryption")
-
-
 def test_an_office_file_in_an_old_format_says_so() -> None:
     with pytest.raises(KnowledgeError, match=r"old Office format: save it as \.xlsx"):
         load("a.xlsx", b"\xd0\xcf\x11\xe0" + bytes(4096))
+
+
+# ── Office files that are small and cost much ────────────────────────────────────────────────────
+
+LINKED = '<w:r><w:drawing><c:chart r:id="c1"/></w:drawing></w:r>'
+
+
+def seconds(name: str, data: bytes) -> float:
+    begun = time.thread_time()
+    with suppress(KnowledgeError):
+        load(name, data)
+    return time.thread_time() - begun
+
+
+@pytest.mark.parametrize(
+    ("name", "build"),
+    [
+        ("one chart a hundred thousand times.docx",
+         lambda: office_files.word(f"<w:p>{LINKED * 100_000}</w:p>", (("c1", "chart", "c1.xml"),),
+                                   c1=office_files.chart("t", ("s", {str(at): "1" for at in range(1_000)})))),
+        ("fields that never end.docx",
+         lambda: office_files.word("<w:p>" + '<w:r><w:fldChar w:fldCharType="begin"/></w:r>' * 100_000 + "</w:p>")),
+        ("styles in a chain.docx",
+         lambda: office_files.word(
+             "".join(office_files.para("x", f'<w:pStyle w:val="s{at}"/>') for at in range(20_000)),
+             styles=office_files.element("w:styles", "".join(
+                 f'<w:style w:styleId="s{at}"><w:basedOn w:val="s{at + 1}"/></w:style>' for at in range(20_000))))),
+        ("nested tables.docx",
+         lambda: office_files.word(
+             "<w:tbl><w:tr><w:tc><w:tcPr/>" * 60 + "<w:p/>" + "</w:tc><w:tc/></w:tr></w:tbl>" * 60)),
+        ("columns.xlsx", lambda: office_files.sheet(
+            "".join(f"<row r='{at}'><c r='XFD{at}'><v>1</v></c></row>" for at in range(1, 50_000)))),
+        ("merges.xlsx", lambda: office_files.sheet(
+            "".join(f"<row r='{at}'><c r='A{at}'><v>1</v></c></row>" for at in range(1, 20_000)),
+            "".join(f"<mergeCell ref='A{at}:XFD1048576'/>" for at in range(1, 20_000)))),
+        ("quotes.csv", lambda: b'a,b\n' + b'1,"x\n' * 200_001),
+        ("columns.csv", lambda: b"," * 2_000_000 + b"\n" + b"1,2\n" * 100_000),
+    ],
+    ids=lambda value: value if isinstance(value, str) else "",
+)  # fmt: skip
+def test_small_office_files_do_not_cost_much(name: str, build: Callable[[], bytes]) -> None:
+    assert seconds(name, build()) < 20

@@ -18,7 +18,8 @@ from tokenizers import Tokenizer, models, normalizers, pre_tokenizers
 
 from server.app import create_app
 from server.config import RetrievalSettings
-from server.embedding import SentenceEmbedder
+from server.embedding import Calibration, SentenceEmbedder, TextEncoder
+from server.relations import Relation
 from server.retrieval import KnowledgeBase
 from tests.fakes import ScriptedEngine
 from tests.live import make_settings, make_workspace, serving
@@ -46,8 +47,17 @@ def bilingual(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
+def calibrate(model: Path, folder: Path) -> Path:
+    """As if it had been measured: the words that it has are not those of the texts that models are measured on."""
+    curves = {(relation, crossing): (24.0, -6.0) for relation in Relation for crossing in (False, True)}
+    folder.mkdir(parents=True)
+    calibration = Calibration({}, curves, {"latin": 1.0, "hangul": 1.0})
+    (folder / f"{TextEncoder(str(model)).fingerprint}.npz").write_bytes(calibration.to_bytes())
+    return folder
+
+
 def test_a_korean_question_finds_what_an_english_file_says(bilingual: Path, tmp_path: Path) -> None:
-    embedder = SentenceEmbedder(str(bilingual))
+    embedder = SentenceEmbedder(str(bilingual), calibrations=calibrate(bilingual, tmp_path / "calibrations"))
     assert embedder.knows("반품 기한 며칠")
     folder = tmp_path / "knowledge" / "shop"
     folder.mkdir(parents=True)
@@ -64,6 +74,7 @@ def test_a_korean_question_finds_what_an_english_file_says(bilingual: Path, tmp_
 
 def test_one_line_of_settings_is_enough(bilingual: Path, tmp_path: Path) -> None:
     make_workspace(tmp_path)
+    calibrate(bilingual, tmp_path / "data" / "models" / "calibrations")
     (tmp_path / "tailor.toml").write_text(f'[embedding]\nname = "{bilingual.as_posix()}"\n')
     app = create_app(make_settings(tmp_path), engine=ScriptedEngine(adapters=["helper"]))
     with serving(app) as live, httpx.Client(base_url=live.url, timeout=60) as client:

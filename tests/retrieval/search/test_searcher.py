@@ -9,10 +9,12 @@ from hypothesis import strategies as st
 from numpy.typing import NDArray
 
 from server.config import RetrievalSettings
+from server.relations import Relation, TextRole
 from server.retrieval.index.chunker import ChunkText
 from server.retrieval.index.files import Chunk, FileKey, FileRecord, FileState, identify_chunks
 from server.retrieval.index.generation import FileVersion, Generation
 from server.retrieval.index.segment import Segment
+from server.retrieval.search.results import Candidate
 from server.retrieval.search.searcher import Searcher, SearchFilter
 from server.types import Embedder, Passage
 from server.words import term_counts
@@ -20,7 +22,7 @@ from tests.fakes import WordEmbedder
 from tests.tiers import cases
 
 # the fake embedder counts function words as words, so its cosines are higher than a real one's
-SETTINGS = RetrievalSettings(passages=3, min_similarity=0.6, min_coverage=0.5, dense_weight=0.4)
+SETTINGS = RetrievalSettings(passages=3)
 Files = dict[tuple[str, str], Sequence[str]]
 
 SHOP: Files = {
@@ -130,8 +132,8 @@ class Blind(WordEmbedder):
         super().__init__()
         self._known = known
 
-    def embed(self, texts: Sequence[str]) -> NDArray[np.float32]:
-        super().embed(texts)
+    def embed(self, texts: Sequence[str], role: TextRole = TextRole.TEXT) -> NDArray[np.float32]:
+        super().embed(texts, role)
         return np.tile(np.eye(1, self.dimension, dtype=np.float32), (len(texts), 1))
 
     def knows(self, text: str) -> bool:
@@ -152,7 +154,7 @@ def test_a_language_the_embedder_does_not_know_gets_no_dense_vote() -> None:
 
 def test_the_dense_side_alone_can_find() -> None:
     class Synonyms(WordEmbedder):
-        def embed(self, texts: Sequence[str]) -> NDArray[np.float32]:
+        def embed(self, texts: Sequence[str], role: TextRole = TextRole.TEXT) -> NDArray[np.float32]:
             return super().embed([text.replace("swap", "exchanged") for text in texts])
 
     files: Files = {("shop", "a.md"): ["Goods are not exchanged", "The lamp is brass"]}
@@ -162,28 +164,44 @@ def test_the_dense_side_alone_can_find() -> None:
 
 
 def test_gates_are_settings() -> None:
-    strict = SETTINGS.model_copy(update={"min_similarity": 1.0, "min_coverage": 1.0})
-    loose = SETTINGS.model_copy(update={"min_similarity": 0.0, "min_coverage": 0.1})
+    strict = SETTINGS.model_copy(update={"min_likelihood": 1.0})
+    loose = SETTINGS.model_copy(update={"min_likelihood": 0.01})
     query = "entrance fee for grandparents"
     assert ask(query, given=strict) == []
     assert ask(query, given=loose) != []
 
 
-@pytest.mark.parametrize(
-    ("least", "cosine", "counts"), [(0.4, 0.5, 0.5), (0.7, 0.7, 0.4), (0.7, 0.3, 0.0), (0.7, 1, 1)]
-)
-def test_cosines_count_on_the_scale_of_the_embedder(least: float, cosine: float, counts: float) -> None:
-    """An embedder under which everything is near everything gives nothing for it."""
+class Fixed(WordEmbedder):
+    """All passages have this cosine with all questions, which is so likely to answer."""
 
-    class Fixed(WordEmbedder):
-        def embed(self, texts: Sequence[str]) -> NDArray[np.float32]:
-            side = np.sqrt(1 - cosine**2)
-            return np.array([[1, 0] if text == "question" else [cosine, side] for text in texts], np.float32)
+    def __init__(self, cosine: float, answers: float) -> None:
+        super().__init__()
+        self._cosine, self._answers = cosine, answers
 
-    embedder, given = Fixed(), SETTINGS.model_copy(update={"min_similarity": least})
-    built = generation({("shop", "a.md"): ["something"]}, embedder)
-    _, trace = Searcher(built, ("shop",), embedder, given).search("question", traced=True)
-    assert [round(one.fused, 3) for one in trace.candidates] == ([round(0.4 * counts, 3)] if counts else [])
+    def embed(self, texts: Sequence[str], role: TextRole = TextRole.TEXT) -> NDArray[np.float32]:
+        side = np.sqrt(1 - self._cosine**2)
+        return np.array([[1, 0] if role is TextRole.QUERY else [self._cosine, side] for _ in texts], np.float32)
+
+    def likelihood(
+        self, relation: Relation, cosines: NDArray[np.float32], *, crossing: NDArray[np.bool_] | bool = False
+    ) -> NDArray[np.float32]:
+        return np.full_like(cosines, self._answers)
+
+
+def test_a_cosine_counts_as_much_as_its_embedder_makes_of_it() -> None:
+    """One under which everything is near everything gives nothing for it."""
+
+    def best(cosine: float, answers: float) -> Candidate:
+        embedder = Fixed(cosine, answers)
+        built = generation({("shop", "a.md"): ["something"]}, embedder)
+        _, trace = Searcher(built, ("shop",), embedder, SETTINGS).search("question", traced=True)
+        return next(iter(trace.candidates), None)
+
+    narrow, wide = best(0.9, 0.99), best(0.3, 0.99)
+    assert (narrow.fused, narrow.dense, narrow.likelihood) == (wide.fused, wide.dense, wide.likelihood)
+    assert narrow.dense == pytest.approx(0.99, abs=1e-3)
+    assert best(0.9, 0.9999).fused > narrow.fused > 0
+    assert best(0.9, 0.01) is None
 
 
 def test_neighbours_of_a_chunk_show_its_topic() -> None:
@@ -254,7 +272,7 @@ def test_lexical_candidates_get_their_cosine_too(monkeypatch: pytest.MonkeyPatch
     """A passage that only the lexical side brings in still gets its true cosine."""
     files: Files = {("a", "1.md"): ["fig plum"], ("b", "2.md"): ["fig", "melon fig pear"]}
     whole = passages("fig pear", "a", "b", files=files)
-    monkeypatch.setattr("server.retrieval.search.searcher.CANDIDATES", 1)
+    monkeypatch.setattr("server.retrieval.search.scoring.CANDIDATES", 1)
     narrow = passages("fig pear", "a", "b", files=files)
     assert narrow[0] == whole[0]
     assert narrow[0].text == "melon fig pear"
@@ -319,9 +337,9 @@ def test_deleted_files_are_not_found() -> None:
 def test_a_trace_has_the_fate_of_each_candidate() -> None:
     files = SHOP | {("shop", "again.md"): ["The entrance fee of the museum is 12 euro for all adults."]}
     embedder = WordEmbedder()
-    given = SETTINGS.model_copy(update={"passages": 1, "min_similarity": 0.4})
+    given = SETTINGS.model_copy(update={"passages": 1})
     found, trace = Searcher(generation(files, embedder), ("shop",), embedder, given).search(
-        "entrance fee of the museum for adults", traced=True
+        "accepted entrance fee of the museum for adults", traced=True
     )
     told = {candidate.passage.text: candidate for candidate in trace.candidates}
     assert [one.passage for one in trace.candidates if one.fate == "used"] == list(found)
@@ -336,16 +354,20 @@ def test_a_trace_has_the_fate_of_each_candidate() -> None:
     assert fused == sorted(fused, reverse=True)
     for one in trace.candidates:
         assert one.dense is not None
-        assert one.fused == pytest.approx(0.4 * max(0, one.dense) + 0.6 * one.lexical, abs=1e-3)
-        assert (one.gate != "") == (one.fused >= 0.22)
-    assert trace.queries == ("entrance fee of the museum for adults",)
-    assert (trace.dense_weight, trace.rows) == (0.4, 6)
+        assert 0 <= one.dense <= 1
+        assert 0 <= one.likelihood <= 1
+        assert 0 < one.fused <= 1
+        assert (one.gate != "") == (one.likelihood >= SETTINGS.min_likelihood)
+    best = trace.candidates[0]
+    assert best.likelihood >= SETTINGS.min_likelihood > trace.candidates[-1].likelihood
+    assert trace.queries == ("accepted entrance fee of the museum for adults",)
+    assert (trace.dense_weight, trace.rows) == (SETTINGS.dense_weight, 6)
 
 
 def test_a_trace_shows_what_was_not_enough() -> None:
     embedder = WordEmbedder()
     found, trace = Searcher(generation(SHOP, embedder), ("shop",), embedder, SETTINGS).search(
-        "how tall is the tower of children in Pisa really", traced=True
+        "how tall is the tower for children in Pisa really, and who built it long ago", traced=True
     )
     assert found == ()
     assert trace.candidates

@@ -15,7 +15,7 @@ from server.types import UserId
 from tests.disks import mounted, unmount
 from tests.fakes import WordEmbedder
 
-SETTINGS = RetrievalSettings(min_similarity=0.6, debounce_ms=50)
+SETTINGS = RetrievalSettings(debounce_ms=50)
 TEXT = "# Returns\n\nLamps are accepted within 45 days.\n"
 
 

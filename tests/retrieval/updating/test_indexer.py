@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import json
 import os
 import time
 from collections import deque
@@ -10,12 +11,15 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
+from server.relations import TextRole
 from server.retrieval.index.files import FileKey, FileState
 from server.retrieval.index.store import IndexStore
+from server.retrieval.loaders.document import MAX_OMITTED, MAX_OMITTED_CHARS, DocumentBuilder
 from server.retrieval.updating import indexer as module
 from server.retrieval.updating.indexer import Indexer, IndexingResult, IndexingStopped, Plan
 from server.retrieval.updating.reader import Reader
 from server.retrieval.updating.scanner import ScannedFile, scan
+from server.retrieval.updating.worker import pack_document, unpack_document
 from tests.fakes import WordEmbedder
 
 
@@ -45,10 +49,17 @@ class IndexerHarness:
         """Indexes what has changed; publishes a generation if anything did."""
         plan = plan or self.plan()
         result, queue = IndexingResult(prepared=list(plan.rejected)), deque(plan.to_read)
+
+        def pause() -> None:
+            if should_stop():
+                raise IndexingStopped
+
+        self.indexer._pause = pause
         try:
             while queue:
-                self.indexer.index_batch(self.generation, queue, result, should_stop)
+                self.indexer.index_batch(self.generation, queue, result)
         except IndexingStopped:
+            self.indexer._pause = lambda: None
             self.indexer.store(result)
             return result
         self.indexer.store(result)
@@ -245,10 +256,10 @@ def test_what_was_read_before_a_stop_is_not_embedded_again(
     harness: IndexerHarness, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(module, "BATCH_TEXTS", 2)
+    monkeypatch.setattr(module, "PAUSE_S", 0)
     for number in range(8):
         harness.put(f"f/{number}.txt", f"text {number}")
-    ends = iter([False, False])
-    harness.step(should_stop=lambda: next(ends, True))
+    harness.step(should_stop=lambda: harness.embedder.embedded >= 4)
     assert (harness.generation.number, harness.embedder.embedded) == (0, 4)
     harness.store.close()
     harness.store = IndexStore(harness.root.parent / "index")
@@ -263,6 +274,7 @@ def test_stopping_inside_a_large_file_keeps_its_old_text(
     harness: IndexerHarness, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(module, "BATCH_TEXTS", 2)
+    monkeypatch.setattr(module, "PAUSE_S", 0)
     harness.put("f/a.csv", "n\nold\n")
     harness.step()
     harness.put("f/a.csv", "n\n" + "".join(f"row {number}\n" for number in range(20)), age=5)
@@ -276,6 +288,52 @@ def test_stopping_inside_a_large_file_keeps_its_old_text(
     assert harness.texts() == ["n: old"]
     harness.step()
     assert len(harness.texts()) == 20
+
+
+def test_a_stop_in_the_middle_of_a_large_file_loses_nothing_that_was_embedded(
+    harness: IndexerHarness, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(module, "PAUSE_S", 0)
+    monkeypatch.setattr(module, "KEPT_TEXTS", 8)
+    harness.put("f/a.csv", "n\n" + "".join(f"row {number}\n" for number in range(30)))
+    harness.step(should_stop=lambda: harness.embedder.embedded >= 20)
+    assert (harness.texts(), harness.embedder.embedded) == ([], 20)
+    harness.store.close()
+    harness.store = IndexStore(harness.root.parent / "index")
+    harness.indexer = Indexer(harness.store, harness.embedder, 40, Reader(60, 1024))
+    harness.generation = harness.store.open()
+    harness.step()
+    assert (len(harness.texts()), harness.embedder.embedded) == (30, 30)
+    assert harness.store._query("SELECT count(*) FROM embedded") == [(0,)]
+
+
+def test_a_file_that_changes_or_goes_while_it_is_embedded_is_given_up(
+    harness: IndexerHarness, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(module, "PAUSE_S", 0)
+    harness.put("f/a.csv", "n\n" + "".join(f"row {number}\n" for number in range(400)))
+    plan = harness.plan()
+    result = IndexingResult()
+
+    def change() -> None:
+        if harness.embedder.embedded:
+            result.discard({FileKey("f", "a.csv")})
+
+    harness.indexer._pause = change
+    harness.indexer.index_batch(harness.generation, deque(plan.to_read), result)
+    assert harness.embedder.embedded == module.SLICE_TEXTS
+    assert (result.prepared, result.in_hand, harness.indexer.unfinished_bytes) == ([], {}, 0)
+
+
+def test_content_that_changed_under_the_same_size_and_time_is_seen(harness: IndexerHarness) -> None:
+    path = harness.put("f/a.txt", "room 204")
+    harness.step()
+    before = path.stat()
+    path.write_text("room 317")
+    os.utime(path, ns=(before.st_atime_ns, before.st_mtime_ns))
+    assert (path.stat().st_size, path.stat().st_mtime_ns) == (before.st_size, before.st_mtime_ns)
+    harness.step()
+    assert harness.texts() == ["room 317"]
 
 
 def test_a_file_that_comes_back_as_it_was_is_not_embedded_again(harness: IndexerHarness) -> None:
@@ -296,11 +354,38 @@ def test_chunks_of_a_foreign_language_keep_their_sense(harness: IndexerHarness) 
         def count(self, text: str) -> int:
             return 3 * len(text)
 
-        def embed(self, texts: Sequence[str]) -> NDArray[np.float32]:
-            return super().embed(texts)
+        def embed(self, texts: Sequence[str], role: TextRole = TextRole.TEXT) -> NDArray[np.float32]:
+            return super().embed(texts, role)
 
     harness.indexer = Indexer(harness.store, Shredder(), 40, Reader(60, 1024))
     text = "상품을 받은 날부터 사십오일 안에 반품을 신청하실 수 있습니다."
     harness.put("f/a.txt", text)
     harness.step()
     assert harness.texts() == [text]
+
+
+def test_a_files_state_says_what_was_left_out(harness: IndexerHarness) -> None:
+    mail = (
+        b"From: a@b.c\nSubject: Plan\nMIME-Version: 1.0\nContent-Type: multipart/mixed; boundary=x\n\n"
+        b"--x\nContent-Type: text/plain\n\nThe plan is attached.\n"
+        b"--x\nContent-Type: application/zip; name=plan.zip\nContent-Disposition: attachment; filename=plan.zip\n\nPK\n"
+        b"--x--\n"
+    )
+    harness.put("f/a.eml", mail)
+    harness.step()
+    record = harness.generation.files[FileKey("f", "a.eml")].record
+    assert record.state is FileState.INDEXED
+    assert "plan.zip" in record.reason
+
+
+def test_what_is_said_to_be_left_out_is_said_once_and_bounded() -> None:
+    builder = DocumentBuilder()
+    for number in range(50):
+        builder.omit("a picture")
+        builder.omit(f"thing {number} " + "x" * 1_000)
+    omitted = builder.build().omitted
+    assert omitted[0] == "a picture"
+    assert len(omitted) == MAX_OMITTED
+    assert max(map(len, omitted)) == MAX_OMITTED_CHARS
+    document = unpack_document(json.loads(json.dumps(pack_document(builder.build()))))
+    assert document.omitted == omitted

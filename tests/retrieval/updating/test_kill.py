@@ -75,5 +75,6 @@ def test_a_killed_process_leaves_a_whole_index_and_loses_nothing(tmp_path: Path)
         for name in there:
             if (root / "f" / name).stat().st_size:
                 wanted = word(int(name.removesuffix(".md")))
-                assert wanted in base.search(wanted, ["f"]).passages[0].text
+                found = base.search(wanted, ["f"]).passages  # two of the words have one vector: not always first
+                assert any(wanted in passage.text for passage in found)
         base._updater.close()

@@ -13,7 +13,7 @@ from server.retrieval.index.files import FileKey
 from tests.fakes import WordEmbedder
 from tests.remains import remaining
 
-SETTINGS = RetrievalSettings(min_similarity=0.6, debounce_ms=50)
+SETTINGS = RetrievalSettings(debounce_ms=50)
 KEY = FileKey("shop", "a.md")
 
 

@@ -56,7 +56,9 @@ export const rebuildIndex = () => command("rebuild", undefined, t("history.rebui
 /** Why this can be no folder's name, or "". The server decides in the end. */
 export function folderProblem(name) {
   if (!name) return t("knowledge.folder_empty");
-  return /[/\\<>:"|?*\0]|^\.|\.$/.test(name) ? t("knowledge.folder_bad") : "";
+  const named = name.normalize("NFC");
+  const bad = [...named].length > 64 || named !== named.trim() || /[/\\<>:"|?*\p{C}]|^\.|\.$/u.test(named);
+  return bad ? t("knowledge.folder_bad") : "";
 }
 
 /** Sends files to a folder, a few at a time; each succeeds or fails alone. */

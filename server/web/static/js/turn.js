@@ -61,21 +61,22 @@ export function applyEvent(message, event) {
   switch (event.type) {
     case "route":
       return { ...next, route: event.decision, domain: event.decision.domain, domain_title: event.title,
-        adapter: event.adapter, phase: "preparing" };
+        phase: "preparing" };
     case "memories":
       return { ...next, memories_used: event.memories };
     case "chats":
       return { ...next, chats_used: event.turns };
     case "evidence":
-      return { ...next, searched: true, passages: event.passages, folders: event.folders, dropped: event.dropped,
-        unread: event.unread };
+      return { ...next, searched: event.searched, passages: event.passages, folders: event.folders,
+        dropped: event.dropped, unread: event.unread };
     case "prompt": {
       const { sections, tokens, context_length, trimmed_turns, trimmed_evidence } = event;
       const prompt = { sections, tokens, context_length, trimmed_turns, trimmed_evidence };
-      return { ...next, prompt, phase: "thinking" };
+      return { ...next, prompt, adapter: event.adapter, phase: "thinking" };
     }
     case "notice":
-      return { ...next, notice: event.text, adapter: event.without_adapter ? null : next.adapter };
+      return { ...next, notice: [next.notice, event.text].filter(Boolean).join("\n"),
+        adapter: event.without_adapter ? null : next.adapter };
     case "queued":
       return { ...next, phase: "queued", position: event.position };
     case "reasoning":

@@ -1,5 +1,6 @@
 // Above an answer: which domain answered and why, with which adapter, and the memories and turns in its prompt.
 import { useState } from "preact/hooks";
+import { chooseDomain } from "../actions.js";
 import { decimal } from "../format.js";
 import { html } from "../html.js";
 import { t } from "../i18n.js";
@@ -35,12 +36,11 @@ const domainTitle = (name) => domains.value.items.find((item) => item.name === n
 /** Why this domain, in a few words. */
 export function routeReason(route) {
   const threshold = decimal(route.threshold, 2);
-  if (route.how === "similar") return t("route.similar", { score: decimal(route.score ?? 0, 2), threshold });
   if (route.how === "fallback") {
-    const best = route.candidates[0]?.score;
+    const best = route.candidates.find((candidate) => candidate.domain !== route.domain)?.score;
     return best === undefined ? t("route.fallback") : t("route.fallback_best", { score: decimal(best, 2), threshold });
   }
-  return t(`route.${route.how}`);
+  return t(`route.${route.how}`, { score: decimal(route.score ?? 0, 2) });
 }
 
 function Candidates({ route }) {
@@ -54,5 +54,13 @@ function Candidates({ route }) {
         aria-hidden="true"></meter>${decimal(candidate.score, 2)}</td>
       <td class="example">${candidate.example}</td>
     </tr>`)}</tbody></table>
-    <p class="hint">${t("route.threshold", { threshold: decimal(route.threshold, 2) })}</p></div>`;
+    <p class="hint">${t("route.threshold", { threshold: decimal(route.threshold, 2) })}</p>
+    <${Hold} route=${route} /></div>`;
+}
+
+/** Auto decides anew for each message; this keeps the chat where it is. */
+function Hold({ route }) {
+  if (route.how === "chosen") return null;
+  return html`<button type="button" class="link" onClick=${() => chooseDomain(route.domain)}>
+    ${t("route.hold", { title: domainTitle(route.domain) })}</button>`;
 }

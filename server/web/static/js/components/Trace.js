@@ -11,7 +11,7 @@ import { sourceLabel } from "../sources.js";
 
 /** Under an answer whose domain has knowledge. */
 export function WhySources({ message }) {
-  if (!message.searched || message.status === "streaming") return null;
+  if (!message.searched && !message.folders.length || message.status === "streaming") return null;
   return html`<button type="button" class="link why-sources"
     onClick=${() => (dialog.value = { kind: "trace", id: message.id })}>
     ${t(message.passages.length ? "trace.why" : "trace.why_not")}</button>`;
@@ -39,6 +39,7 @@ export function Trace({ trace }) {
   if (!queries.length) return html`<p>${t("trace.courtesy")}</p>`;
   return html`<div class="trace">
     <${TraceSummary} trace=${trace} />
+    <${WhyNothing} trace=${trace} />
     ${candidates.length === 0 ? html`<p class="empty">${t("trace.no_candidates")}</p>`
       : html`<table><thead><tr>
         ${["rank", "source", "meaning", "words", "together", "let_through", "became"].map((name) => html`<th key=${name}
@@ -50,14 +51,22 @@ export function Trace({ trace }) {
 }
 
 function TraceSummary({ trace }) {
-  const { folders, rows, queries, dense_weight: denseWeight } = trace;
-  const { min_similarity: minSimilarity, min_coverage: minCoverage } = trace;
+  const { folders, rows, queries, dense_weight: denseWeight, min_likelihood: minLikelihood } = trace;
   const folderNames = folders.join(", ") || t("trace.nowhere");
   return html`<p>${t("trace.compared", { n: rows, count: number(rows), folders: folderNames })}
     ${" "}${denseWeight > 0 ? t("trace.weights", { dense: percent(denseWeight), words: percent(1 - denseWeight) })
       : t("trace.words_only")}
-    ${" "}${t("trace.gate", { similarity: percent(minSimilarity), coverage: percent(minCoverage) })}</p>
+    ${minLikelihood != null && ` ${t("trace.gate", { likelihood: percent(minLikelihood) })}`}</p>
     ${queries.length > 1 && html`<p>${t("trace.earlier")} <q>${queries[1]}</q></p>`}`;
+}
+
+/** Why no passage was given, in a sentence. */
+function WhyNothing({ trace }) {
+  const { candidates, min_likelihood: minLikelihood } = trace;
+  if (!candidates.length || candidates.some(({ fate }) => fate === "used" || fate === "no room")) return null;
+  const best = Math.max(...candidates.map(({ likelihood }) => likelihood ?? 0));
+  if (minLikelihood == null || best >= minLikelihood) return null;
+  return html`<p class="why-nothing">${t("trace.nothing", { best: percent(best), least: percent(minLikelihood) })}</p>`;
 }
 
 function Candidate({ candidate }) {
@@ -71,7 +80,8 @@ function Candidate({ candidate }) {
     <${Score} label=${t("trace.words")} value=${candidate.lexical} rank=${candidate.lexical_rank} />
     <${Score} label=${t("trace.together")} value=${candidate.fused}
       note=${candidate.reranked != null && t("trace.reranked", { n: decimal(candidate.reranked, 2) })} />
-    <td data-label=${t("trace.let_through")}>${t(`gate.${candidate.gate || "none"}`)}</td>
+    <td data-label=${t("trace.let_through")}>${t(`gate.${candidate.gate || "none"}`)}${candidate.likelihood != null
+      && html` <small>${percent(candidate.likelihood)}</small>`}</td>
     <td class="fate" data-label=${t("trace.became")}>${t(`fate.${candidate.fate.replaceAll(" ", "_")}`)}</td>
   </tr>`;
 }

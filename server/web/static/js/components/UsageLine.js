@@ -9,7 +9,7 @@ export const answeredWithoutModel = ({ usage }) => Boolean(usage) && !usage.prom
 export function UsageLine({ message }) {
   const usage = message.usage;
   if (!usage) return null;
-  if (answeredWithoutModel(message)) return html`<span class="numbers">${t("usage.none")}</span>`;
+  if (answeredWithoutModel(message)) return html`<span class="numbers">${t(message.searched ? "usage.refused" : "usage.none")}</span>`;
   const parts = [t("usage.tokens", { n: number(usage.completion_tokens) })];
   if (message.speed > 0) parts.push(t("usage.speed", { n: decimal(message.speed) }));
   if (usage.ttft_s > 0) parts.push(t("usage.ttft", { n: decimal(usage.ttft_s, 2) }));

