@@ -178,6 +178,13 @@ class Database:
                 self._scrubber.start()
         return False
 
+    def rewrite(self) -> None:
+        """Writes the file anew from its live rows, for text that a process deleted which was killed before it had
+        looked for it. Raises StorageError where there is no room, or somebody else writes; nothing has changed then."""
+        with self._write:
+            self.connection().conn.execute("VACUUM")
+        self.scrub()
+
     @property
     def unscrubbed(self) -> bool:
         """Whether deleted text may still stand in the write-ahead log."""

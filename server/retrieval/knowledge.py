@@ -18,7 +18,7 @@ from typing import Final
 from watchfiles import watch
 
 from server.config import RetrievalSettings
-from server.errors import Conflict, NotFound
+from server.errors import Conflict
 from server.retrieval.access import USERS_FILE
 from server.retrieval.index.catalog import GenerationRecord
 from server.retrieval.index.chunker import CHUNKER_VERSION
@@ -218,18 +218,16 @@ class KnowledgeBase:
         """Deletes a file; searches find it no more from now on. Generations that are kept for going back still have it,
         unless `purge` drops them, with its passages and vectors. Raises NotFound."""
         key = FileKey(folder, file)
-        if purge:
-            self._updater.purger.mark(
-                key, wanted=True
-            )  # first: a process that is killed goes on with it at its next start
-        try:
+
+        def remove() -> None:
             uploads.remove(self._root, folder, file)
-        except NotFound:
-            if purge:
-                self._updater.purger.mark(key, wanted=False)
-            raise
-        self._updater.file_deleted(key)
-        purged = self._updater.purger.purge(key) if purge else ()
+            self._updater.file_deleted(key)
+
+        purged: tuple[int, ...] = ()
+        if purge:
+            purged = self._updater.purger.delete(key, remove)
+        else:
+            remove()
         self._request_sync({self._root / folder / file})
         return FileDeletion(file, purged, self._updater.purger.generations_with(key), self._settings.generations)
 

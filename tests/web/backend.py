@@ -155,6 +155,7 @@ class Backend:
         self.messages: dict[str, list[dict[str, Any]]] = {}
         self.events: dict[str, list[dict[str, Any]]] = {}
         self.memories: list[dict[str, Any]] = []
+        self.forgotten_elsewhere: set[int] = set()  # between the page's last list and its next request
         self.paused = False
         self.domains_off: list[str] = []  # where the user wants no memory
         self.dead_letters: list[dict[str, Any]] = []  # messages whose memory extraction failed

@@ -24,7 +24,8 @@ def error_response(status: int, code: str, message: str) -> JSONResponse:
 
 
 def memory_routes(app: FastAPI, backend: Backend) -> None:
-    """State: `backend.memories`, `backend.paused`, `backend.domains_off`, `backend.dead_letters`."""
+    """State: `backend.memories`, `backend.forgotten_elsewhere`, `backend.paused`, `backend.domains_off`,
+    `backend.dead_letters`."""
 
     def is_current(entry: dict[str, Any]) -> bool:
         return entry["replaced_by"] is None and (entry["valid_to"] is None or entry["valid_to"] > time.time())
@@ -108,9 +109,9 @@ def memory_routes(app: FastAPI, backend: Backend) -> None:
     @app.delete("/api/memories/{key}")
     async def forget(key: int) -> Response:
         found = find(key)
-        if found is None:
-            return error_response(404, "not_found", f"there is no memory {key} of yours")
         backend.memories = [m for m in backend.memories if m["id"] != key]
+        if found is None or key in backend.forgotten_elsewhere:
+            return error_response(404, "not_found", f"there is no memory {key} of yours")
         for answer in (m for messages in backend.messages.values() for m in messages):
             for name in ("memories_saved", "memories_used"):  # forgotten there, too
                 answer[name] = [m for m in answer.get(name, []) if m["id"] != key]

@@ -110,3 +110,23 @@ def update_read_times(db: sqlite3.Connection, versions: Iterable[FileVersion]) -
         "UPDATE versions SET bytes = ?, mtime_ns = ?, read_ns = ?, ctime_ns = ? WHERE id = ?",
         [(one.record.bytes, one.record.mtime_ns, one.record.read_ns, one.record.ctime_ns, one.id) for one in versions],
     )
+
+
+def prune(db: sqlite3.Connection, kept_generations: int) -> None:
+    """Takes out the oldest generations, and what they alone had."""
+    db.execute(
+        "DELETE FROM generations WHERE number NOT IN (SELECT number FROM generations ORDER BY number DESC LIMIT ?)",
+        (kept_generations,),
+    )
+    oldest = "(SELECT min(number) FROM generations)"
+    gone = db.execute(f"SELECT DISTINCT version FROM lives WHERE died <= {oldest}").fetchall()
+    db.execute(f"DELETE FROM lives WHERE died <= {oldest}")
+    db.executemany("DELETE FROM versions WHERE id = ? AND id NOT IN (SELECT version FROM lives)", gone)
+
+
+def placeholders(values: Sequence[object]) -> str:
+    return ", ".join("?" * len(values))
+
+
+def segment_file_name(segment_id: int) -> str:
+    return f"seg-{segment_id}"

@@ -24,7 +24,14 @@ from numpy.typing import NDArray
 from server.database import Database
 from server.errors import NotFound
 from server.retrieval.index import catalog, purging
-from server.retrieval.index.catalog import CHUNK_COLUMNS, MIGRATIONS, VERSION_COLUMNS, GenerationRecord
+from server.retrieval.index.catalog import (
+    CHUNK_COLUMNS,
+    MIGRATIONS,
+    VERSION_COLUMNS,
+    GenerationRecord,
+    placeholders,
+    segment_file_name,
+)
 from server.retrieval.index.files import Chunk, FileKey, FileRecord, suspicious_locations
 from server.retrieval.index.generation import FileVersion, Generation
 from server.retrieval.index.prepared import PreparedFile, build_segments
@@ -80,13 +87,13 @@ class IndexStore:
     def open(self) -> Generation:
         """The last complete generation. A damaged segment is dropped, so that its files are read again."""
         rows = self._query("SELECT id, folder, arrays, checksum FROM segments")
-        named = {_file_name(segment_id) for segment_id, *_ in rows}
+        named = {segment_file_name(segment_id) for segment_id, *_ in rows}
         for unnamed in self._folder.glob("seg-*"):
             if unnamed.name not in named:
                 unnamed.unlink(missing_ok=True)
         for segment_id, folder, arrays, checksum in rows:
             try:
-                segment = Segment.open(self._folder / _file_name(segment_id), json.loads(arrays), checksum)
+                segment = Segment.open(self._folder / segment_file_name(segment_id), json.loads(arrays), checksum)
             except (OSError, ValueError, KeyError, TypeError) as error:
                 log.warning("segment %d of the index is damaged, its files are read anew: %s", segment_id, error)
                 self._drop_segment(segment_id)
@@ -150,12 +157,12 @@ class IndexStore:
                 some = wanted[start : start + _QUERY_VALUES]
                 rows = self._query(
                     "SELECT content, version, place, segment FROM chunks JOIN versions ON versions.id = version "
-                    f"WHERE content IN ({_placeholders(some)})", *some,
+                    f"WHERE content IN ({placeholders(some)})", *some,
                 )  # fmt: skip
                 for content, version, position, segment_id in rows:
                     segment = self._segments[segment_id][1]
                     found[content] = np.array(segment.vectors[segment.span(version)[0] + position])
-                kept = self._query(f"SELECT * FROM embedded WHERE content IN ({_placeholders(some)})", *some)
+                kept = self._query(f"SELECT * FROM embedded WHERE content IN ({placeholders(some)})", *some)
                 found |= {content: np.frombuffer(vector, np.float32) for content, vector in kept}
         return found
 
@@ -197,7 +204,7 @@ class IndexStore:
                         locations[:LISTED_LOCATIONS],
                     )
                     row = catalog.version_row(version)
-                    db.conn.execute(f"INSERT INTO versions ({VERSION_COLUMNS}) VALUES ({_placeholders(row)})", row)
+                    db.conn.execute(f"INSERT INTO versions ({VERSION_COLUMNS}) VALUES ({placeholders(row)})", row)
                     db.conn.executemany(
                         f"INSERT INTO chunks (version, place, {CHUNK_COLUMNS}) VALUES (?,?,?,?,?,?,?,?,?,?)",
                         [(version_id, at, *catalog.chunk_row(chunk)) for at, chunk in enumerate(file.chunks)],
@@ -240,7 +247,7 @@ class IndexStore:
                     "INSERT INTO lives VALUES (?, ?, NULL)", [(version.id, number) for version in new_versions]
                 )
                 catalog.update_read_times(db.conn, new_versions)  # a version that came back was read again
-                self._prune(db.conn)
+                catalog.prune(db.conn, self._kept_generations)
         return successor
 
     def _with_current_segments(self, versions: Collection[FileVersion]) -> list[FileVersion]:
@@ -249,7 +256,7 @@ class IndexStore:
         ids = [version.id for version in versions]
         for start in range(0, len(ids), _QUERY_VALUES):
             some = ids[start : start + _QUERY_VALUES]
-            rows = self._query(f"SELECT id, segment FROM versions WHERE id IN ({_placeholders(some)})", *some)
+            rows = self._query(f"SELECT id, segment FROM versions WHERE id IN ({placeholders(some)})", *some)
             segment_of |= dict(rows)
         return [replace(version, segment=segment_of[version.id]) for version in versions]
 
@@ -277,6 +284,14 @@ class IndexStore:
             self._database.scrub(words)
             return purged, tuple(one for one, (_, part) in self._segments.items() if not part.mask(known).all())
 
+    def rewrite(self) -> None:
+        """Nothing of a deleted row is left in the catalogue's file, whichever process deleted it."""
+        self._database.rewrite()
+
+    @property
+    def unscrubbed(self) -> bool:
+        return self._database.unscrubbed
+
     # ── merging ──────────────────────────────────────────────────────────────────────────────────
 
     def merge_candidates(self) -> list[int]:
@@ -294,7 +309,7 @@ class IndexStore:
         """One segment from several, without rows that no generation needs. Takes long, and may run beside a writer;
         `commit_merge` then puts it into the index."""
         parts = [self._segments[segment_id] for segment_id in segment_ids]
-        rows = self._query(f"SELECT id FROM versions WHERE segment IN ({_placeholders(segment_ids)})", *segment_ids)
+        rows = self._query(f"SELECT id FROM versions WHERE segment IN ({placeholders(segment_ids)})", *segment_ids)
         version_ids = [version_id for (version_id,) in rows]
         masks = [(segment, segment.mask(version_ids)) for _, segment in parts]
         if not any(mask.any() for _, mask in masks):
@@ -309,15 +324,15 @@ class IndexStore:
                 if new is not None:
                     _insert_segment(db.conn, new)
                 db.conn.execute(
-                    f"UPDATE versions SET segment = ? WHERE segment IN ({_placeholders(old)})",
+                    f"UPDATE versions SET segment = ? WHERE segment IN ({placeholders(old)})",
                     (new.segment_id if new is not None else None, *old),
                 )
-                db.conn.execute(f"DELETE FROM segments WHERE id IN ({_placeholders(old)})", old)
+                db.conn.execute(f"DELETE FROM segments WHERE id IN ({placeholders(old)})", old)
             if new is not None:
                 self._segments[new.segment_id] = (new.folder, new.segment)
             for segment_id in old:
                 del self._segments[segment_id]
-                (self._folder / _file_name(segment_id)).unlink(missing_ok=True)  # who has it mapped keeps it
+                (self._folder / segment_file_name(segment_id)).unlink(missing_ok=True)  # who has it mapped keeps it
         return self.generation(self.newest())
 
     # ── maintenance ──────────────────────────────────────────────────────────────────────────────
@@ -342,7 +357,7 @@ class IndexStore:
             for segment_id, rows in self._query("SELECT id, rows FROM segments"):
                 if segment_id not in self._segments or len(self._segments[segment_id][1]) != rows:
                     raise ValueError(f"segment {segment_id} is not what the catalogue says")
-                if not (self._folder / _file_name(segment_id)).exists():
+                if not (self._folder / segment_file_name(segment_id)).exists():
                     raise ValueError(f"segment {segment_id} has no file")
             wrong = self._query(
                 "SELECT id FROM versions WHERE chunks != (SELECT count(*) FROM chunks WHERE version = versions.id) "
@@ -352,21 +367,11 @@ class IndexStore:
                 raise ValueError(f"versions {[number for (number,) in wrong][:5]} do not have the chunks that they say")
             self.generation(self.newest()).check_integrity()
 
-    def _prune(self, db: sqlite3.Connection) -> None:
-        db.execute(
-            "DELETE FROM generations WHERE number NOT IN (SELECT number FROM generations ORDER BY number DESC LIMIT ?)",
-            (self._kept_generations,),
-        )
-        oldest = "(SELECT min(number) FROM generations)"
-        gone = db.execute(f"SELECT DISTINCT version FROM lives WHERE died <= {oldest}").fetchall()
-        db.execute(f"DELETE FROM lives WHERE died <= {oldest}")
-        db.executemany("DELETE FROM versions WHERE id = ? AND id NOT IN (SELECT version FROM lives)", gone)
-
     def _write(self, folder: str, segment: Segment) -> _WrittenSegment:
         """To a file of its own, which the catalogue does not name yet."""
         with self._segment_number_lock:
             segment_id, self._next_segment = self._next_segment, self._next_segment + 1
-        path = self._folder / _file_name(segment_id)
+        path = self._folder / segment_file_name(segment_id)
         try:
             arrays, checksum = segment.write(path)
         except OSError:
@@ -378,7 +383,7 @@ class IndexStore:
         with self._database.transaction() as db:
             db.conn.execute("DELETE FROM versions WHERE segment = ?", (segment_id,))
             db.conn.execute("DELETE FROM segments WHERE id = ?", (segment_id,))
-        (self._folder / _file_name(segment_id)).unlink(missing_ok=True)
+        (self._folder / segment_file_name(segment_id)).unlink(missing_ok=True)
 
     def _query(self, sql: str, *values: Any) -> list[Any]:
         return list(self._database.connection().conn.execute(sql, values).fetchall())
@@ -389,11 +394,3 @@ def _insert_segment(db: sqlite3.Connection, written: _WrittenSegment) -> None:
         "INSERT INTO segments VALUES (?,?,?,?,?)",
         (written.segment_id, written.folder, len(written.segment), written.arrays, written.checksum),
     )
-
-
-def _placeholders(values: Sequence[object]) -> str:
-    return ", ".join("?" * len(values))
-
-
-def _file_name(segment_id: int) -> str:
-    return f"seg-{segment_id}"
