@@ -45,13 +45,17 @@ def pytest_configure(config: pytest.Config) -> None:
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """Who takes a model or a browser is marked so, and thus left out of `make check`, whoever forgot to say it.
 
-    Files with a slow test come first: each is one worker's, and one that comes last keeps the other waiting.
+    Files with a slow test come first, then those of the browser: each is one worker's, and a long one that comes last
+    keeps the other waiting.
     """
     for item in items:
         for mark in {NEEDS[name] for name in getattr(item, "fixturenames", ()) if name in NEEDS}:
             item.add_marker(mark)
-    slow = {item.path for item in items if item.get_closest_marker("slow") or item.get_closest_marker("model")}
-    items.sort(key=lambda item: item.path not in slow)
+    first, then = ("slow", "model"), ("browser",)
+    slow, browser = (
+        {item.path for item in items if any(item.get_closest_marker(name) for name in names)} for names in (first, then)
+    )
+    items.sort(key=lambda item: 0 if item.path in slow else 1 if item.path in browser else 2)
 
 
 def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
@@ -77,6 +81,16 @@ def embedder_dir() -> Path:
     from server.model_store import ModelStore
 
     return Path(ModelStore(ROOT / "data" / "models").embedder("multilingual-e5-small"))
+
+
+@pytest.fixture
+def few_texts_to_measure(monkeypatch: pytest.MonkeyPatch) -> None:
+    """An embedder is calibrated in seconds; with all texts where suites run whole."""
+    from server.embedding import calibration
+
+    for name in ("read_pairs", "read_languages"):
+        texts = getattr(calibration, name)()[:: tiers.cases(9, 1)]
+        monkeypatch.setattr(calibration, name, lambda texts=texts: texts)
 
 
 @pytest.fixture(scope="session")

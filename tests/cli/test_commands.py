@@ -284,6 +284,7 @@ def test_index_brings_the_files_in_and_shows_them(tmp_path: Path, embedder_dir: 
 
 
 @pytest.mark.model
+@pytest.mark.usefixtures("few_texts_to_measure")
 def test_an_embedder_is_measured(tmp_path: Path, english_embedder_dir: Path) -> None:
     make_workspace(tmp_path)
     name = f"embedding.name={english_embedder_dir}"

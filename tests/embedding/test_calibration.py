@@ -14,6 +14,7 @@ from server.embedding.calibration import calibrate
 from server.embedding.embedder import SHIPPED, find_calibration
 from server.relations import Relation, TextRole
 from server.words import detect_script
+from tests.tiers import cases
 
 PAIRS = read_pairs()
 
@@ -106,7 +107,7 @@ def test_both_models_that_ship_have_theirs(embedder_dir: Path, english_embedder_
 @pytest.mark.model
 def test_what_was_measured_on_some_records_holds_on_others(embedder_dir: Path) -> None:
     encoder = TextEncoder(str(embedder_dir))
-    measured, held = PAIRS[::4], PAIRS[1::4]
+    measured, held = PAIRS[:: cases(8, 4)], PAIRS[1 :: cases(8, 4)]
     calibration = calibrate(encoder.embed, measured)
     for asked, told in (("en", "en"), ("ko", "ko"), ("ko", "en")):
         questions, passages = [one[f"question_{asked}"] for one in held], [one[f"passage_{told}"] for one in held]
@@ -119,6 +120,7 @@ def test_what_was_measured_on_some_records_holds_on_others(embedder_dir: Path) -
 
 
 @pytest.mark.model
+@pytest.mark.usefixtures("few_texts_to_measure")
 def test_another_model_is_measured_once_and_kept(english_embedder_dir: Path, tmp_path: Path) -> None:
     lines: list[str] = []
     exact = SentenceEmbedder(str(english_embedder_dir), quantize=False, calibrations=tmp_path, report=lines.append)

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+from contextlib import nullcontext
+
 import pytest
-from playwright.sync_api import Page, expect
+from playwright.sync_api import Locator, Page, expect
 
 from tests.web.backend import Backend
 from tests.web.memory_backend import memory
@@ -23,8 +25,12 @@ DROP = """
 """
 
 
-def panel(page: Page, name: str):  # type: ignore[no-untyped-def]
+def panel(page: Page, name: str) -> Locator:
     open_client(page)
+    return open_panel(page, name)
+
+
+def open_panel(page: Page, name: str) -> Locator:
     page.get_by_role("navigation").get_by_role("button", name=name).click()
     sheet = page.get_by_role("complementary", name=name)
     expect(sheet).to_be_visible()
@@ -239,7 +245,10 @@ def test_a_domain_can_be_used_from_its_panel(page: Page, backend: Backend) -> No
 )
 def test_a_panel_that_cannot_load_says_why_and_tries_again(page: Page, backend: Backend, name: str, path: str) -> None:
     backend.failing_paths[f"/api/{path}"] = 503
-    sheet = panel(page, name)
+    at_start = page.expect_response(f"**/api/{path}") if name == "Memory" else nullcontext()  # and the panel again
+    with at_start:
+        open_client(page)
+    sheet = open_panel(page, name)
     expect(sheet.get_by_role("alert")).to_contain_text("the disk is full")
     backend.failing_paths.clear()
     sheet.get_by_role("button", name="Retry").click()
