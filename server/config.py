@@ -118,6 +118,7 @@ class RetrievalSettings(Section):
     dense_weight: float = Field(default=0.45, ge=0, le=1)  # the rest is lexical
     debounce_ms: int = Field(default=200, ge=0)
     max_suspicion: float = Field(default=1.0, ge=0, le=1)  # of a passage that is used; 1 leaves none out
+    read: int = Field(default=6, ge=0, le=50)  # best passages read together with the question; 0: none
     reranker: str = ""  # a folder or hub id of a cross-encoder; empty: none
     generations: int = Field(default=20, ge=2)  # of the index that are kept for rollback
     parse_seconds: float = Field(default=60, gt=0)  # that reading one file may take

@@ -1,8 +1,13 @@
-"""What a text is embedded for, and what two texts have to do with each other. Data alone."""
+"""What a text is embedded for, what two texts have to do with each other, and who reads both to tell."""
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from enum import StrEnum
+from typing import Protocol, runtime_checkable
+
+import numpy as np
+from numpy.typing import NDArray
 
 
 class TextRole(StrEnum):
@@ -19,3 +24,12 @@ class Relation(StrEnum):
     ANSWER = "answer"  # a passage answers a question
     SUBJECT = "subject"  # both are about the same thing
     MEANING = "meaning"  # both say or ask the same
+
+
+@runtime_checkable
+class Reader(Protocol):
+    """Reads a question and passages together, which some embedders can, too."""
+
+    def answers(self, question: str, passages: Sequence[str]) -> NDArray[np.float32] | None:
+        """[len(passages)], float32: log odds that each answers the question; None where it has not learned to tell.
+        Takes a forward pass for each passage. Blocks: call it off the event loop."""

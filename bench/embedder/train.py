@@ -32,6 +32,7 @@ from server.config import DEFAULT_EMBEDDER
 from server.model_store import E5_WHEEL, ModelStore, convert_packed_e5
 
 DATA: Final = Path(__file__).parent / "data"
+TUNED_WITH: Final = ("manuals", "rules")
 HELD_OUT: Final = 5  # every fifth document
 RANK: Final = 16
 ALPHA: Final = 32
@@ -48,11 +49,13 @@ KINDS: Final = ("plain", "situation", "keywords", "other language")
 Document = Mapping[str, Any]
 
 
-def documents() -> tuple[list[Document], list[Document]]:
-    """Those to train with, and those held out."""
+def documents(*kinds: str) -> tuple[list[Document], list[Document]]:
+    """Those to train with, and those held out; of all kinds where none is named."""
     train: list[Document] = []
     held: list[Document] = []
     for file in sorted(DATA.glob("*.jsonl")):
+        if kinds and file.stem.partition("-")[2] not in kinds:
+            continue
         with file.open(encoding="utf-8") as lines:
             for at, line in enumerate(lines):
                 (held if at % HELD_OUT == HELD_OUT - 1 else train).append(json.loads(line))
@@ -153,7 +156,7 @@ def main() -> None:
     parser.add_argument("--seed", type=int, default=0)
     arguments = parser.parse_args()
     torch.manual_seed(arguments.seed)
-    rows, held = documents()
+    rows, held = documents(*TUNED_WITH)
     with tempfile.TemporaryDirectory() as folder:
         untuned = {DEFAULT_EMBEDDER: (replace(E5_WHEEL, tuned=""), convert_packed_e5)}
         path = ModelStore(Path(folder), report=print, embedders=untuned).embedder(DEFAULT_EMBEDDER)

@@ -13,7 +13,7 @@ from collections.abc import Sequence
 import numpy as np
 from numpy.typing import NDArray
 
-from server.relations import Relation, TextRole
+from server.relations import Reader, Relation, TextRole
 from server.types import Embedder
 
 
@@ -46,6 +46,14 @@ class Remembering:
         vectors = np.array([self._known[role, text] for text in texts], np.float32).reshape(len(texts), self.dimension)
         self._waited.seconds = self.seconds + time.perf_counter() - began
         return vectors
+
+    def answers(self, question: str, passages: Sequence[str]) -> NDArray[np.float32] | None:
+        if not isinstance(self._embedder, Reader):
+            return None
+        began = time.perf_counter()
+        odds = self._embedder.answers(question, passages)
+        self._waited.seconds = self.seconds + time.perf_counter() - began
+        return odds
 
     def count(self, text: str) -> int:
         return self._embedder.count(text)

@@ -28,6 +28,7 @@ from torch import Tensor
 from server.embedding.calibration import Calibration, calibrate
 from server.embedding.loading import load_model
 from server.embedding.prompts import Prompts, prompts_of
+from server.embedding.reading import shipped_reader
 from server.errors import ModelError
 from server.relations import Relation, TextRole
 
@@ -47,6 +48,7 @@ class TextEncoder:
         torch.set_num_threads(1)  # as in `embed`
         loaded = load_model(path_or_id, device, quantize=quantize)
         self._model = loaded.model
+        self.weights = loaded.weights
         self._tokenizer = self._model.tokenizer
         dimension = self._model.get_embedding_dimension()
         if dimension is None:
@@ -56,6 +58,7 @@ class TextEncoder:
         self.fingerprint = _hash(f"{loaded.fingerprint} {self.prompts!r}".encode())
         self._lock = threading.Lock()
         self._tokenizer_lock = threading.Lock()
+        self._reader = shipped_reader(loaded.weights, self._model)
         self._kept: OrderedDict[tuple[str, str], NDArray[np.float32]] = OrderedDict()
         self._kept_lock = threading.Lock()
 
@@ -89,6 +92,22 @@ class TextEncoder:
                 time.sleep(YIELD_S)
             vectors[rows] = self._forward([texts[row] for row in rows], prompt)
         return vectors
+
+    def answers(self, question: str, passages: Sequence[str]) -> NDArray[np.float32] | None:
+        """[len(passages)], float32: log odds that each answers the question. None for a model that has not learned to
+        tell. A forward pass for each; what is over 256 tokens of both is cut."""
+        if self._reader is None:
+            return None
+        torch.set_num_threads(1)  # as in `embed`
+        odds = np.zeros(len(passages), np.float32)
+        order = sorted(range(len(passages)), key=lambda row: len(passages[row]))
+        for start in range(0, len(order), BATCH):
+            rows = order[start : start + BATCH]
+            with self._tokenizer_lock:
+                encoded = self._reader.encode(question, [passages[row] for row in rows])
+            with self._lock:
+                odds[rows] = self._reader.log_odds(encoded).numpy()
+        return odds
 
     def count(self, text: str) -> int:
         """The text's length in the model's own tokens, without special tokens."""
@@ -144,6 +163,9 @@ class SentenceEmbedder:
 
     def count(self, text: str) -> int:
         return self._encoder.count(text)
+
+    def answers(self, question: str, passages: Sequence[str]) -> NDArray[np.float32] | None:
+        return self._encoder.answers(question, passages)
 
     def knows(self, text: str) -> bool:
         return self.calibration.knows(text)

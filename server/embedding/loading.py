@@ -42,9 +42,11 @@ PROBES: Final = (
 
 @dataclass(frozen=True)
 class LoadedModel:
-    """`fingerprint` changes with the layers, their weights, the vocabulary, and whether 8 bits are computed in."""
+    """`weights` changes with the layers, their weights and the vocabulary, `fingerprint` also with whether 8 bits are
+    computed in."""
 
     model: SentenceTransformer
+    weights: str
     fingerprint: str
 
 
@@ -61,12 +63,13 @@ def load_model(path_or_id: str, device: str, *, quantize: bool) -> LoadedModel:
             "set embedding.name to a sentence-transformers folder or hub id"
         ) from error
     digest = _digest(model)
+    weights = digest.hexdigest()[:16]
     if on_processor:
         _map_tables(model, path_or_id)
     eight_bits = on_processor and quantize and _quantize(model)
     digest.update(b"int8" if eight_bits else b"")
     _return_freed_memory()
-    return LoadedModel(model, digest.hexdigest()[:16])
+    return LoadedModel(model, weights, digest.hexdigest()[:16])
 
 
 def _return_freed_memory() -> None:

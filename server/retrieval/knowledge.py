@@ -19,6 +19,7 @@ from watchfiles import watch
 
 from server.config import RetrievalSettings
 from server.errors import Conflict
+from server.relations import Reader
 from server.retrieval.access import USERS_FILE
 from server.retrieval.index.catalog import GenerationRecord
 from server.retrieval.index.chunker import CHUNKER_VERSION
@@ -159,7 +160,7 @@ class KnowledgeBase:
         generation, deleted, dense = self._updater.serving()
         return generation, Searcher(
             generation, folders, self._embedder, self._settings, deleted=deleted, filters=filters, dense=dense,
-            reranker=self._reranker,
+            reranker=self._reranker, reader=self._embedder if isinstance(self._embedder, Reader) else None,
         )  # fmt: skip
 
     def passage(self, chunk_id: str) -> Passage | None:

@@ -28,7 +28,7 @@ from tests.tiers import cases
 
 pytestmark = pytest.mark.slow
 
-ROUNDS = cases(6, 60)
+ROUNDS = cases(4, 60)
 SECONDS = 90.0
 
 

@@ -1,12 +1,14 @@
 """How likely a passage answers a question, from what a search knows of both.
 
-One logistic regression where the embedder compares them, one where words alone do. Fitted by `python -m
+One logistic regression where the embedder compares them, one where words alone do, one where both were read together.
+Fitted by `python -m
 bench.knowledge.fit_evidence` on questions with and without an answer in the folder, half of them kept for what it
 prints. Knows nothing of indexes.
 """
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import Final
 
@@ -23,6 +25,7 @@ MOST_ODDS: Final = 16.0  # of the meaning, in log odds: a question that quotes i
 # Weights of `Features.columns`; where the meaning is not known, it is `UNKNOWN_ODDS`.
 WITH_MEANING: Final = (-0.522, 0.452, 0.698, 2.443, 1.511)
 WORDS_ALONE: Final = (3.094, 0.529, 3.753, 4.618, 1.742)
+WITH_READER: Final = (0.755, 0.41, 0.482, 0.442, 0.739, 0.406)  # … and of the reader's log odds
 
 
 @dataclass(frozen=True)
@@ -35,6 +38,12 @@ class Features:
     coverage: Floats
     crossing: NDArray[np.bool_]
     rows: int
+
+    def at(self, rows: Sequence[int]) -> Features:
+        """Those of some rows, compared with as many as before."""
+        return Features(
+            self.meaning[rows], self.lexical[rows], self.coverage[rows], self.crossing[rows], self.rows
+        )  # fmt: skip
 
     def columns(self) -> Floats:
         """[rows, 5]. Among more rows the best is better by chance: each has a smaller share of the odds before."""
@@ -56,16 +65,17 @@ def likelihood(features: Features, *, with_meaning: bool) -> Floats:
     judged by words alone, too."""
     if not with_meaning:
         return _by_words(features)
-    found = _logistic(features.columns(), WITH_MEANING)
+    return _at_least_by_words(features, _logistic(features.columns(), WITH_MEANING))
+
+
+def likelihood_read(features: Features, odds: Floats) -> Floats:
+    """The same of rows that were read together with the question; `odds`: the reader's log odds of each."""
+    return _at_least_by_words(features, _logistic(np.column_stack([features.columns(), odds]), WITH_READER))
+
+
+def _at_least_by_words(features: Features, found: Floats) -> Floats:
     whole = np.flatnonzero(features.coverage >= ALL_WORDS)
-    having_all = Features(
-        features.meaning[whole],
-        features.lexical[whole],
-        features.coverage[whole],
-        features.crossing[whole],
-        features.rows,
-    )
-    found[whole] = np.maximum(found[whole], _by_words(having_all))
+    found[whole] = np.maximum(found[whole], _by_words(features.at(whole.tolist())))
     return found
 
 

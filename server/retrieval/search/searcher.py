@@ -1,5 +1,6 @@
-"""Finds passages in one generation: scores of the question (`scoring.py`), of it with the one before, an evidence gate,
-and a choice of the best without near copies. Knows nothing of files on disk or of how a generation is made.
+"""Finds passages in one generation: scores of the question (`scoring.py`), of it with the one before, a reading of the
+best beside it where the embedder has learned to, an evidence gate, and a choice of the best without near copies. Knows
+nothing of files on disk or of how a generation is made.
 """
 
 from __future__ import annotations
@@ -15,9 +16,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 from server.config import RetrievalSettings
+from server.relations import Reader
 from server.retrieval.index.files import Chunk, FileKey
 from server.retrieval.index.generation import FileVersion, Generation
 from server.retrieval.index.segment import Mask
+from server.retrieval.search.evidence import likelihood_read
 from server.retrieval.search.reranker import Reranker
 from server.retrieval.search.results import Candidate, SearchTrace
 from server.retrieval.search.scoring import CANDIDATES, Floats, QuestionScorer, Scores, SearchedSegment, highest
@@ -32,6 +35,7 @@ from server.words import (
 )
 
 QUERY_CHARS: Final = 4000
+READ_FROM: Final = 0.02  # how likely a passage has to answer before it is read
 RERANKED_CANDIDATES: Final = 20  # the best that a cross-encoder puts into order, where one is set
 TRACED_CANDIDATES: Final = 20  # candidates in a trace
 JOINT_SHARE: Final = 0.5  # weight of the score of the previous message and this one together, …
@@ -80,10 +84,12 @@ class Searcher:
         filters: SearchFilter | None = None,
         dense: bool = True,
         reranker: Reranker | None = None,
+        reader: Reader | None = None,
     ) -> None:
         self._generation = generation
         self._settings = settings
         self._reranker = reranker
+        self._reader = reader if settings.read else None
         hidden = {generation.files[key].id for key in deleted if key in generation.files}
         if filters is not None:
             hidden |= {version.id for version in generation.versions.values() if not filters.matches(version)}
@@ -114,8 +120,9 @@ class Searcher:
         own = self._scorer.score(query)
         fused = own.fused
         queries: tuple[str, ...] = (query,)
-        gate = self._gate(own)
         near_best = NEAR_BEST
+        judged, read = (own, {}) if follows else self._read(own, query)  # it has learned to read one question
+        gate = self._gate(judged)
         if follows:
             queries = (query, f"{previous_query} {query}")
             joint = self._scorer.score(queries[1])
@@ -131,9 +138,10 @@ class Searcher:
         if not passed and not traced:
             return (), self._trace(queries, own.weight, ())
         min_score = near_best * float(fused.max())
-        reranked = self._reranked(queries[-1], fused, min_score) if passed else {}
-        used, fates = self._selected(fused, min_score, reranked, passed=passed, traced=traced)
-        candidates = self._candidates(own, fused, gate, reranked, fates) if traced else ()
+        first = (self._reranked(queries[-1], fused, min_score) if self._reranker else read) if passed else {}
+        near = (fused >= min_score) | ((gate > 0) if read else False)
+        used, fates = self._selected(fused, near, first, passed=passed, traced=traced)
+        candidates = self._candidates(judged, fused, gate, first, fates) if traced else ()
         return tuple(used), self._trace(queries, own.weight, candidates)
 
     def relevance(self, query: str) -> float | None:
@@ -146,18 +154,40 @@ class Searcher:
         return float(likelihood[searched].max(initial=0.0))
 
     def evidence(self, query: str, count: int) -> list[tuple[Floats, Passage]]:
-        """The best passages, whether the gate lets them through or not, with the columns of their `Features`."""
-        own = self._scorer.score(_truncated(query))
-        found = []
-        for row in islice(self._ranked(own.fused), count):
-            key, chunk = self._chunk_at(row)
-            if chunk is not None:
-                found.append((own.features.columns()[row], chunk.passage(key, float(own.fused[row]))))
-        return found
+        """The best passages, whether the gate lets them through or not, with the columns of their `Features`, and what
+        the reader finds, if there is one."""
+        query = _truncated(query)
+        own = self._scorer.score(query)
+        chunks = self._chunks_at(list(islice(self._ranked(own.fused), count)))
+        columns = own.features.at(list(chunks)).columns()
+        odds = self._odds(own, query, [chunk for _, chunk in chunks.values()])
+        if odds is not None:
+            columns = np.column_stack([columns, odds])
+        passages = [chunk.passage(key, float(own.fused[row])) for row, (key, chunk) in chunks.items()]
+        return list(zip(columns, passages, strict=True))
 
     def _trace(self, queries: tuple[str, ...], weight: float, candidates: tuple[Candidate, ...]) -> SearchTrace:
         settings = self._settings
         return SearchTrace(queries, weight, settings.min_likelihood, self._row_count, candidates)
+
+    # ── reading ──────────────────────────────────────────────────────────────────────────────────
+
+    def _read(self, scores: Scores, question: str) -> tuple[Scores, dict[int, float]]:
+        """The scores as the reader sees the best rows, and how likely each of those answers. A row that was not read is
+        not likely to. The same scores, and nothing, where there is no reader."""
+        best = islice(self._ranked(scores.fused), self._settings.read) if self._reader else ()
+        chunks = self._chunks_at([row for row in best if scores.likelihood[row] >= READ_FROM])
+        odds = self._odds(scores, question, [chunk for _, chunk in chunks.values()])
+        if odds is None:
+            return scores, {}
+        likelihood = np.zeros_like(scores.likelihood)
+        likelihood[list(chunks)] = likelihood_read(scores.features.at(list(chunks)), odds)
+        return replace(scores, likelihood=likelihood), {row: float(likelihood[row]) for row in chunks}
+
+    def _odds(self, scores: Scores, question: str, chunks: Sequence[Chunk]) -> Floats | None:
+        if self._reader is None or not scores.weight:  # it does not know the question's language either
+            return None
+        return self._reader.answers(question, [chunk.embedded_text for chunk in chunks])
 
     # ── the gate ─────────────────────────────────────────────────────────────────────────────────
 
@@ -190,24 +220,25 @@ class Searcher:
         """By the cross-encoder, if there is one: its scores of the best rows that are not far below the best."""
         if self._reranker is None:
             return {}
-        rows = [row for row in islice(self._ranked(fused), RERANKED_CANDIDATES) if fused[row] >= min_score]
-        chunks = {row: chunk for row in rows if (chunk := self._chunk_at(row)[1]) is not None}
-        scores = self._reranker.scores(query, [chunk.embedded_text for chunk in chunks.values()])
+        best = islice(self._ranked(fused), RERANKED_CANDIDATES)
+        chunks = self._chunks_at([row for row in best if fused[row] >= min_score])
+        scores = self._reranker.scores(query, [chunk.embedded_text for _, chunk in chunks.values()])
         return dict(zip(chunks, scores.tolist(), strict=True))
 
     def _selected(
-        self, fused: Floats, min_score: float, reranked: Mapping[int, float], *, passed: bool, traced: bool
+        self, fused: Floats, near: Mask, first: Mapping[int, float], *, passed: bool, traced: bool
     ) -> tuple[list[Passage], dict[int, tuple[str, Passage]]]:
-        """The passages used, and the fate of each row considered, best first, without near copies of better ones."""
+        """The passages used, and the fate of each row considered, best first, without near copies of better ones.
+        `near`: those not far below the best. `first`: scores of rows that come before the others."""
         used: list[Passage] = []
         fates: dict[int, tuple[str, Passage]] = {}
         vocabularies: list[frozenset[str]] = []
         shown: list[int] = []
         to_trace = TRACED_CANDIDATES if traced else 0
-        rest = (row for row in self._ranked(fused) if row not in reranked)
-        for row in chain(sorted(reranked, key=lambda row: -reranked[row]), rest):
+        rest = (row for row in self._ranked(fused) if row not in first)
+        for row in chain(sorted(first, key=lambda row: -first[row]), rest):
             full = len(used) == self._settings.passages
-            if len(fates) >= to_trace and (not passed or full or fused[row] < min_score):
+            if len(fates) >= to_trace and (not passed or full or not (near[row] or row in first)):
                 break
             key, chunk = self._chunk_at(row)
             if chunk is None:
@@ -217,7 +248,7 @@ class Searcher:
             vocabulary = frozenset(terms(chunk.text)) or frozenset([chunk.text])
             if not passed:
                 fate = "no evidence"
-            elif fused[row] < min_score:
+            elif not near[row]:
                 fate = "far below the best"
             elif chunk.suspicion > self._settings.max_suspicion:
                 fate = "poses as an instruction"
@@ -249,7 +280,7 @@ class Searcher:
         own: Scores,
         fused: Floats,
         gate: NDArray[np.int8],
-        reranked: Mapping[int, float],
+        first: Mapping[int, float],
         fates: Mapping[int, tuple[str, Passage]],
     ) -> tuple[Candidate, ...]:
         ranks = {row: rank for rank, row in enumerate(self._ranked(fused), 1)}
@@ -268,7 +299,7 @@ class Searcher:
                 round(float(own.likelihood[row]), 4),
                 _GATES[int(gate[row])],
                 fate,
-                round(reranked[row], 4) if row in reranked else None,
+                round(first[row], 4) if self._reranker and row in first else None,
             )
             for row, (fate, passage) in islice(fates.items(), TRACED_CANDIDATES)
         )
@@ -277,6 +308,11 @@ class Searcher:
         """Folder, file and position in it: a stable order of equal scores."""
         version, position = self._locate(row)
         return version.key.folder, version.key.file, position
+
+    def _chunks_at(self, rows: Sequence[int]) -> dict[int, tuple[FileKey, Chunk]]:
+        """By row, without those whose generation has just been pruned."""
+        found = ((row, self._chunk_at(row)) for row in rows)
+        return {row: (key, chunk) for row, (key, chunk) in found if chunk is not None}
 
     def _chunk_at(self, row: int) -> tuple[FileKey, Chunk | None]:
         version, position = self._locate(row)

@@ -46,9 +46,8 @@ class Purger:
             self._mark(key, wanted=True)
             try:
                 remove()
-            except BaseException as error:
-                if isinstance(error, NotFound) or (self._root / key.folder / key.file).exists():
-                    self._mark(key, wanted=False)
+            except (NotFound, OSError):  # nothing was deleted
+                self._mark(key, wanted=False)
                 raise
             return self._purge_everywhere(key)
 
