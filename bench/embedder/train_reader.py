@@ -34,8 +34,7 @@ from torch.nn import functional as F  # noqa: N812
 
 from bench.embedder.train import TARGETS, Document, documents, questions
 from server.config import DEFAULT_EMBEDDER
-from server.embedding import TextEncoder
-from server.embedding.reading import PassageReader
+from server.embedding import PassageReader, TextEncoder
 from server.model_store import ModelStore
 from server.relations import TextRole
 

@@ -1,4 +1,4 @@
-"""Texts to vectors, and what their cosines say. What is exported here is what other parts use.
+"""Texts to vectors, what their cosines say, and whether a passage answers. What is exported is what other parts use.
 
 Knows nothing of files, indexes or users.
 """
@@ -6,10 +6,12 @@ Knows nothing of files, indexes or users.
 from server.embedding.calibration import KNOWN_AUC, Calibration, read_pairs
 from server.embedding.embedder import SentenceEmbedder, TextEncoder, measure
 from server.embedding.languages import identify_language, parallel_texts
+from server.embedding.reading import PassageReader
 
 __all__ = [
     "KNOWN_AUC",
     "Calibration",
+    "PassageReader",
     "SentenceEmbedder",
     "TextEncoder",
     "identify_language",

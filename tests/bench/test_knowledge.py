@@ -94,10 +94,14 @@ def test_the_document_names_every_figure(tmp_path: Path) -> None:
 @pytest.mark.model
 @pytest.mark.timeout(900)
 def test_a_quick_run_measures_every_figure(
-    data: Path, tmp_path: Path, embedder_dir: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+    data: Path,
+    tmp_path: Path,
+    english_embedder_dir: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
 ) -> None:
     monkeypatch.setattr(command, "WORK", tmp_path / "work")
-    code = knowledge.main(["--data", str(data), "--quick", "--rounds", "1", "--embedder", str(embedder_dir)])
+    code = knowledge.main(["--data", str(data), "--quick", "--rounds", "1", "--embedder", str(english_embedder_dir)])
     printed = capsys.readouterr().out
     rows = [line.split(" | ") for line in printed.splitlines() if line.startswith("| `")]
     shown = {(row[0].strip("| `"), row[1].split(":")[0]) for row in rows}

@@ -23,7 +23,7 @@ from tests.tiers import cases
 
 SHIPPED = [("grounded", "general"), ("sentiment", "review-sentiment")]
 MAX_BYTES = 10_000_000
-ROWS = cases(20, 100)
+ROWS = cases(30, 100)
 FLOORS = {"grounded": 0.3, "sentiment": 0.65}  # well under what the cards report, for so few rows
 
 
