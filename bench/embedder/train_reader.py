@@ -34,7 +34,7 @@ from torch.nn import functional as F  # noqa: N812
 
 from bench.embedder.train import TARGETS, Document, documents, questions
 from server.config import DEFAULT_EMBEDDER
-from server.embedding import PassageReader, TextEncoder
+from server.embedding import PassageReader, TextEncoder, area_under_curve
 from server.model_store import ModelStore
 from server.relations import TextRole
 
@@ -245,12 +245,8 @@ def report(trained: Trained, held: Corpus) -> str:
             sure[right >= 0, 1].append(float(odds.max()))
     answered = sum(held.asked[at][1] >= 0 for at in chosen)
     shares = [one / answered for one in first]
-    areas = [_auc(sure[True, way], sure[False, way]) for way in (0, 1)]
+    areas = [area_under_curve(np.array(sure[True, way]), np.array(sure[False, way])) for way in (0, 1)]
     return f"first {shares[0]:.3f} {shares[1]:.3f}, AUC {areas[0]:.3f} {areas[1]:.3f}"
-
-
-def _auc(higher: Sequence[float], lower: Sequence[float]) -> float:
-    return float((np.array(higher)[:, None] > np.array(lower)[None]).mean())
 
 
 def main() -> None:

@@ -3,7 +3,7 @@
 Knows nothing of files, indexes or users.
 """
 
-from server.embedding.calibration import KNOWN_AUC, Calibration, read_pairs
+from server.embedding.calibration import KNOWN_AUC, Calibration, area_under_curve, read_pairs
 from server.embedding.embedder import SentenceEmbedder, TextEncoder, measure
 from server.embedding.languages import identify_language, parallel_texts
 from server.embedding.reading import PassageReader
@@ -14,6 +14,7 @@ __all__ = [
     "PassageReader",
     "SentenceEmbedder",
     "TextEncoder",
+    "area_under_curve",
     "identify_language",
     "measure",
     "parallel_texts",

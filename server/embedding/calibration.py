@@ -162,7 +162,7 @@ def calibrate(embed: Embed, pairs: Sequence[Mapping[str, str]] | None = None) ->
     known = {}
     for language in LANGUAGES:
         own, foreign = _cosines(Relation.ANSWER, False, vectors, (language,))
-        known[detect_script(records[0][f"passage_{language}"])] = _auc(own, foreign)
+        known[detect_script(records[0][f"passage_{language}"])] = area_under_curve(own, foreign)
     languages = [one for one, auc in zip(LANGUAGES, known.values(), strict=True) if auc >= KNOWN_AUC] or LANGUAGES
     curves = {}
     for relation in Relation:
@@ -199,7 +199,7 @@ def _other_scripts(embed: Embed, records: Sequence[Mapping[str, str]], centred: 
             sides.append(centred.centred(embed(texts, role), texts, role))
         cosines = sides[0] @ sides[1].T
         own = np.eye(len(cosines), dtype=bool)
-        found.setdefault(detect_script(written[0]["passage"]), []).append(_auc(cosines[own], cosines[~own]))
+        found.setdefault(detect_script(written[0]["passage"]), []).append(area_under_curve(cosines[own], cosines[~own]))
     return {script: float(np.mean(each)) for script, each in found.items()}
 
 
@@ -262,8 +262,8 @@ def _fit(have: Vectors, have_not: Vectors) -> Curve:
     return float(found[0]), float(found[1])
 
 
-def _auc(have: Vectors, have_not: Vectors) -> float:
-    """How often one that has the relation is nearer than one that has not."""
+def area_under_curve(have: Vectors, have_not: Vectors) -> float:
+    """How often one of `have` is greater than one of `have_not`; equal ones count half."""
     ordered = np.sort(have_not)
     below = np.searchsorted(ordered, have, side="left") + np.searchsorted(ordered, have, side="right")
     return float(below.mean() / (2 * len(have_not)))

@@ -16,7 +16,7 @@ import threading
 import time
 import zipfile
 from collections import OrderedDict
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Final
 
@@ -85,11 +85,7 @@ class TextEncoder:
     def _of_many(self, texts: Sequence[str], prompt: str) -> NDArray[np.float32]:
         torch.set_num_threads(1)  # this thread's: a second thread pool in the process halves the speed of the model's
         vectors = np.zeros((len(texts), self.dimension), dtype=np.float32)
-        order = sorted(range(len(texts)), key=lambda row: len(texts[row]))  # like lengths together: less padding
-        for start in range(0, len(order), BATCH):
-            rows = order[start : start + BATCH]
-            if start:
-                time.sleep(YIELD_S)
+        for rows in _batches(texts):
             vectors[rows] = self._forward([texts[row] for row in rows], prompt)
         return vectors
 
@@ -100,9 +96,7 @@ class TextEncoder:
             return None
         torch.set_num_threads(1)  # as in `embed`
         odds = np.zeros(len(passages), np.float32)
-        order = sorted(range(len(passages)), key=lambda row: len(passages[row]))
-        for start in range(0, len(order), BATCH):
-            rows = order[start : start + BATCH]
+        for rows in _batches(passages):
             with self._tokenizer_lock:
                 encoded = self._reader.encode(question, [passages[row] for row in rows])
             with self._lock:
@@ -200,6 +194,15 @@ def measure(encoder: TextEncoder, folder: Path | None) -> Calibration:
         except OSError as error:
             raise ModelError(f"the calibration of the embedder cannot be kept in {folder}: {error}") from error
     return calibration
+
+
+def _batches(texts: Sequence[str]) -> Iterator[list[int]]:
+    """Rows of like lengths together, since they need less padding, with a pause between two batches."""
+    order = sorted(range(len(texts)), key=lambda row: len(texts[row]))
+    for start in range(0, len(order), BATCH):
+        if start:
+            time.sleep(YIELD_S)
+        yield order[start : start + BATCH]
 
 
 def _hash(data: bytes) -> str:

@@ -54,7 +54,7 @@ class Purger:
     def purge_marked(self) -> None:
         """After a sync: nothing that was read before a deletion is on its way any more. Where an earlier process was
         killed at it, nobody knows the words to look for in divided pages any more: the catalogue is written anew."""
-        with self._deleting:  # a mark whose file is there yet stays
+        with self._deleting:  # or the mark of a file that is about to go would be taken away
             marked = sorted(set().union(*map(_marked, self._indexes())))
             unfinished = set(marked) - self._purged
             for key in marked:
